@@ -1,0 +1,303 @@
+"""Every setting, its unit, its default and where the default comes from.
+
+Configs in ``configs/`` are ml-collections ``ConfigDict``s made by :func:`default` and changed from there;
+:func:`from_dict` turns the result into the frozen dataclasses below at the border of the library.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+
+import ml_collections
+from ml_collections import config_dict
+
+from olmix_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Where text comes from and how it becomes tokens."""
+
+    # A folder with one sub-folder, or one .txt/.jsonl[.gz|.zst] file, per domain. Empty: the built-in corpus, made of
+    # the Python installation's own text.
+    path: str = ""
+    # Bytes of text kept, all domains together, each thinned by the same factor; 0 keeps everything.
+    max_bytes: int = 0
+    # Share of documents held out of training, by hash of their content.
+    heldout: float = 0.1
+    # Entries of the byte-level BPE vocabulary (dolma2 has 100,278; small proxies want a small one).
+    vocabulary: int = 2048
+    # A domain with fewer unique training tokens than this is an error.
+    min_tokens: int = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """What mixtures are judged on."""
+
+    # A folder of ‹task›.jsonl files with {"prompt", "answer"} per line; empty for none of the user's own.
+    path: str = ""
+    # Whether to make the built-in tasks from the held-out text.
+    builtin: bool = True
+    # The folder that `make olmes` filled, for the paper's own tasks; empty for none.
+    olmes: str = ""
+    # Examples per task at most, the first ones by hash of their content.
+    max_examples: int = 64
+    # Tokens of prompt and answer together at most; prompts lose their beginning, answers their end.
+    length: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Swarm:
+    """Which mixtures are tried."""
+
+    # Number of mixtures K; None: 3(M + 1), the paper's recommendation (RQ2).
+    size: int | None = None
+    # "sparse" (weights may be exactly 0; topics of one corpus) or "dense" (curated sources). Paper RQ3.
+    sparsity: str = "sparse"
+    # Range of the Dirichlet strength: concentration = strength × natural × M is drawn log-uniformly from it.
+    strength: tuple[float, float] = (0.1, 5.0)
+    # Weights below this become 0 in a sparse swarm, and are raised to it in a dense one. None: 0.02 or 1e-4.
+    min_weight: float | None = None
+    # Two mixtures closer than this in total variation are duplicates, and the later one is drawn again.
+    min_distance: float = 0.02
+    # Every domain is in at least this many mixtures.
+    min_runs: int = 4
+    # Seed of the sampler; None derives it from `seed`.
+    seed: int | None = None
+    # An external swarm: its tables. With them nothing is trained here.
+    ratios: str = ""
+    metrics: str = ""
+    meta: str = ""
+    # An external held-out swarm that the law is scored on.
+    test_ratios: str = ""
+    test_metrics: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Proxy:
+    """The small models."""
+
+    # A name in olmix_jax/proxy/model.py: PRESETS.
+    preset: str = "1M"
+    # Tokens in a training sequence (paper: 2048).
+    length: int = 2048
+    # "float32" or "bfloat16": the type matrix products are computed in; weights and optimiser stay float32.
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """How the proxies are trained. Trainer defaults: METHOD §4, the paper's release."""
+
+    # How members are mapped: "vmap", "map", "pmap", "shard" or "auto"; None: "shard" with several devices, else "map"
+    # on a CPU and "vmap" on an accelerator.
+    mapping: str | None = None
+    # Members that one device computes together in "map", and in "shard" on a CPU; 0: all of them.
+    map_batch: int = 1
+    # Steps, and sequences in a step.
+    steps: int = 1000
+    batch: int = 64
+    # Peak learning rate; None: 0.0047 · (parameters / 108M)^(-1/3).
+    lr: float | None = None
+    # Share of the steps that warm up linearly; cosine to `lr_end` · lr follows, to the last step.
+    warmup: float = 0.1
+    lr_end: float = 0.1
+    weight_decay: float = 0.033
+    beta1: float = 0.9
+    beta2: float = 0.95
+    # Global gradient norm at most.
+    clip: float = 1.0
+    # Weight of (log Z)² in the loss.
+    z_loss: float = 1e-5
+    # Steps from one checkpoint to the next.
+    checkpoint_every: int = 100
+    # Members see the same documents in the same order, from the same initial weights.
+    common: bool = True
+    # Seed of initial weights and of document order; None derives it from `seed`.
+    seed: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """From the table to a law."""
+
+    # "log_linear": the published objective, exactly (METHOD §2).
+    law: str = "log_linear"
+    # Starting points per task.
+    starts: int = 16
+    # Folds of the cross-validation that the reported quality comes from; K of them is leave-one-out.
+    folds: int = 5
+    # Metric columns left out of the fit, beside those that meta.json drops.
+    drop_metrics: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Propose:
+    """From the law to a mixture (METHOD §2, step 4)."""
+
+    # λ of KL(p ‖ natural). Paper RQ7.
+    kl_weight: float = 0.05
+    # k: most epochs over a domain in the target run. Paper RQ6.
+    max_repeats: float = 4.0
+    # R: tokens of the target run; None: those of one validation run.
+    target_tokens: float | None = None
+    # JSON object, or a file with one, of weights per task; empty: all equal. Normalised; tasks not named weigh 0.
+    task_weights: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Validate:
+    """The proof: fresh models on natural, uniform and proposed mixtures."""
+
+    # Preset, steps and learning rate of the models; everything else is as for the proxies. None: the proxies'.
+    preset: str | None = None
+    steps: int | None = None
+    lr: float | None = None
+    # Models per mixture, each with its own initial weights and document order, the same ones for every mixture.
+    seeds: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    # The one seed that every draw derives from.
+    seed: int = 0
+    corpus: Corpus = Corpus()
+    tasks: Tasks = Tasks()
+    swarm: Swarm = Swarm()
+    proxy: Proxy = Proxy()
+    train: Train = Train()
+    fit: Fit = Fit()
+    propose: Propose = Propose()
+    validate: Validate = Validate()
+
+
+def default() -> ml_collections.ConfigDict:
+    """The defaults as a ``ConfigDict``, to be changed by a file in ``configs/`` and by ``--config.‹field›=``."""
+    return _to_dict(Config())
+
+
+def _to_dict(value) -> ml_collections.ConfigDict:
+    result = ml_collections.ConfigDict()
+    hints = typing.get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        if dataclasses.is_dataclass(content):
+            content = _to_dict(content)
+        elif content is None:
+            content = config_dict.placeholder(_alternatives(hints[field.name])[0])
+        result[field.name] = content
+    return result
+
+
+def _alternatives(hint) -> tuple:
+    """The types a field takes: (int, NoneType) for ``int | None``."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def from_dict(config: ml_collections.ConfigDict | dict) -> Config:
+    """Turns a ``ConfigDict`` (or a plain dict, as in ``config.json``) into a :class:`Config`.
+
+    Raises:
+      UserError: a field is unknown (the nearest name is given), ill-typed or out of range.
+    """
+    if isinstance(config, ml_collections.ConfigDict):
+        config = config.to_dict()
+    result = _build(Config, config, "")
+    check(result)
+    return result
+
+
+def _build(kind, values: dict, where: str):
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    for name in values:
+        if name not in names:
+            raise UserError(unknown_field(where + str(name)))
+    return kind(**{name: _convert(hints[name], value, where + name) for name, value in values.items()})
+
+
+def unknown_field(name: str) -> str:
+    """The message for a field that does not exist, with the nearest that does."""
+    near = difflib.get_close_matches(name, field_names(), n=1, cutoff=0.0)
+    return f"config has no field `{name}`; the nearest is `{near[0]}`"
+
+
+def field_names() -> list[str]:
+    """All fields, dotted."""
+    names = []
+    for field in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(field.type):
+            names += [f"{field.name}.{f.name}" for f in dataclasses.fields(field.type)]
+        else:
+            names.append(field.name)
+    return names
+
+
+def _convert(hint, value, where: str):
+    for kind in _alternatives(hint):
+        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+            return _build(kind, value, where + ".")
+        if kind is types.NoneType and value is None:
+            return None
+        if kind in (str, bool) and isinstance(value, kind):
+            return value
+        if kind is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+            inner = typing.get_args(kind)
+            if inner[-1] is Ellipsis or len(inner) == len(value):
+                return tuple(_convert(inner[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    wanted = getattr(hint, "__name__", str(hint)) if not isinstance(hint, types.UnionType) else str(hint)
+    raise UserError(f"config field `{where}` must be {wanted}, not {value!r} ({type(value).__name__})")
+
+
+CHOICES = {
+    "swarm.sparsity": ("sparse", "dense"),
+    "proxy.dtype": ("float32", "bfloat16"),
+    "train.mapping": (None, "vmap", "map", "pmap", "shard", "auto"),
+}
+POSITIVE = (
+    "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
+    "train.batch train.lr train.clip train.checkpoint_every fit.starts propose.max_repeats propose.target_tokens "
+    "validate.steps validate.lr validate.seeds"
+).split()
+NOT_NEGATIVE = (
+    "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
+    "train.lr_end train.weight_decay train.z_loss train.seed propose.kl_weight"
+).split()
+
+
+def check(config: Config) -> None:
+    """Refuses values that no stage could work with, naming the field."""
+    for name, allowed in CHOICES.items():
+        if _get(config, name) not in allowed:
+            shown = ", ".join(str(a) for a in allowed)
+            raise UserError(f"config field `{name}` must be one of {shown}, not {_get(config, name)!r}")
+    for name in POSITIVE + NOT_NEGATIVE:
+        value = _get(config, name)
+        if value is None:
+            continue
+        if not value >= 0 or value == float("inf") or (name in POSITIVE and value == 0):
+            kind = "positive" if name in POSITIVE else "zero or more"
+            raise UserError(f"config field `{name}` must be {kind}, not {value!r}")
+    for name in ("corpus.heldout", "train.warmup"):
+        if not 0 <= _get(config, name) < 1:
+            raise UserError(f"config field `{name}` must be in [0, 1), not {_get(config, name)!r}")
+    low, high = config.swarm.strength
+    if not 0 < low <= high:
+        raise UserError(f"config field `swarm.strength` must be (low, high) with 0 < low ≤ high, not {low, high}")
+    if config.fit.folds < 2:
+        raise UserError(f"config field `fit.folds` must be 2 or more, not {config.fit.folds}")
+
+
+def _get(config: Config, name: str):
+    value = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

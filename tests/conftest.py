@@ -1,0 +1,22 @@
+"""Strict mode for every test: warnings are errors (pyproject), ranks never promote by accident."""
+
+import os
+import pathlib
+
+# Two devices, as the program itself makes on two CPU cores; before JAX starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def published() -> pathlib.Path:
+    """The folder of published swarms, where there is one."""
+    here = os.environ.get("OLMIX_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data")
+    if not pathlib.Path(here).is_dir():
+        pytest.skip(f"no published swarms at {here}; set OLMIX_DATA to run this test")
+    return pathlib.Path(here)
