@@ -7,8 +7,8 @@ import pathlib
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -20,3 +20,17 @@ def published() -> pathlib.Path:
     if not pathlib.Path(here).is_dir():
         pytest.skip(f"no published swarms at {here}; set OLMIX_DATA to run this test")
     return pathlib.Path(here)
+
+
+@pytest.fixture
+def make_swarm():
+    from tests.toy import make_swarm
+
+    return make_swarm
+
+
+@pytest.fixture
+def toy_tasks():
+    from tests.toy import make_tasks
+
+    return make_tasks()

@@ -1,0 +1,37 @@
+# make quickstart: text to a validated mixture; make test: lint and all tests. Both set up .venv themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test test-slow olmes lint format clean
+
+$(VENV)/ready: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+		echo "Python 3.11, 3.12 or 3.13 is needed, not $$($(PYTHON) --version); as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+quickstart: $(VENV)/ready
+	$(BIN)/python run.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow
+
+# The paper's own task requests, for --config.tasks.olmes=data/olmes
+olmes: $(VENV)/ready
+	$(BIN)/python -m olmix_jax.corpus.olmes data/olmes
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,21 @@
+"""A swarm trained elsewhere: its tables to a law, a proposal and a report, with no training.
+
+    python run.py --config=configs/fit_csv.py --workdir=DIR --config.swarm.ratios=ratios.csv \
+        --config.swarm.metrics=metrics.csv --config.swarm.meta=meta.json
+
+`meta.json` holds `relative_sizes` (the natural distribution), `token_counts` (unique tokens per domain; with
+--config.propose.target_tokens they cap repetition), and optionally `drop_metrics`.
+"""
+
+from olmix_jax import config
+
+
+def get_config(variant: str = ""):
+    """The defaults; `smoke` with fewer starts and folds."""
+    c = config.default()
+    if variant == "smoke":
+        c.fit.starts = 4
+        c.fit.folds = 2
+    elif variant:
+        raise ValueError(f"configs/fit_csv.py has no variant {variant!r}; there is `smoke`")
+    return c

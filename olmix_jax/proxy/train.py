@@ -1,0 +1,231 @@
+"""Training a swarm: one program for all members, fed, checkpointed, resumed, scored."""
+
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import threading
+import time
+
+import jax
+import numpy as np
+
+from olmix_jax import files
+from olmix_jax.config import Train
+from olmix_jax.corpus import tasks as corpus_tasks
+from olmix_jax.progress import Progress, log
+from olmix_jax.proxy import data, model, sharding, state
+from olmix_jax.proxy.checkpoint import Checkpoints
+
+# Tokens of one dispatch on the host, bytes; and most steps in it, so that ctrl-C is heard soon.
+CHUNK_BYTES, CHUNK_STEPS = 64 << 20, 20
+# Logits of one block of examples, bytes.
+SCORE_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What came of a swarm.
+
+    Attributes:
+      bpb_KN: bits per byte per task, float64; NaN for a member that diverged.
+      loss_KT: training loss in nats per token at every step, float32; NaN from the step where a member diverged.
+      died_K: the step where a member's loss or gradient was no longer finite; -1 for none.
+      info: mapping, devices, sizes and speeds, for people.
+    """
+
+    bpb_KN: np.ndarray
+    loss_KT: np.ndarray
+    died_K: np.ndarray
+    info: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Swarm:
+    """A swarm ready to run: one member's code, the members' differences, and the data.
+
+    Attributes:
+      stores: token store per domain, in the column order of `runs.counts_KM`.
+    """
+
+    shape: model.Shape
+    vocabulary: int
+    length: int
+    dtype: str
+    train: Train
+    runs: data.Runs
+    stores: dict
+
+    @property
+    def member(self) -> state.Member:
+        return state.member(self.shape, self.vocabulary, self.train, self.dtype)
+
+    @property
+    def chunk_steps(self) -> int:
+        """Steps in one dispatch; a function of the config alone, so that a resumed run repeats the same program."""
+        per_step = len(self.runs) * self.train.batch * (self.length + 1) * 4
+        return max(1, min(CHUNK_STEPS, CHUNK_BYTES // per_step, self.train.checkpoint_every, self.train.steps))
+
+    def chunks(self):
+        t = self.train
+        return data.chunks(self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps)
+
+    def start(self, mapping: str):
+        """The members' initial states, placed."""
+        size = sharding.padded(len(self.runs), mapping)
+        seeds_K = sharding.pad(self.runs.init_seed_K.astype(np.int32), size)
+        member = self.member
+        init = sharding.map_members(
+            lambda _, seed, __: member.init(jax.random.key(seed)), mapping, self.train.map_batch
+        )
+        return init(None, sharding.place(seeds_K, mapping), None)
+
+    def steps(self, mapping: str):
+        """(states_K, tokens of a chunk, n) → (states_K, loss_KT), compiled for all members."""
+        mapped = sharding.map_members(self.member.steps, mapping, self.train.map_batch, donate=True)
+
+        def run(states, tokens_KTBL1, n: int):
+            size = sharding.padded(len(self.runs), mapping)
+            tokens = sharding.place(sharding.pad(tokens_KTBL1, size), mapping)
+            return mapped(states, tokens, np.int32(n))
+
+        return run
+
+
+def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what: str) -> Trained:
+    """Trains all members to their last step, going on from `folder` where an earlier run of the same swarm stopped.
+
+    Raises:
+      KeyboardInterrupt: after a checkpoint, on ctrl-C or a termination signal.
+      UserError: the folder cannot be written, or a domain is smaller than a sequence.
+    """
+    mapping = _choose(swarm, folder)
+    begun = time.monotonic()
+    batches, states, run = swarm.chunks(), swarm.start(mapping), swarm.steps(mapping)
+    width, total = swarm.chunk_steps, swarm.train.steps
+    # No step at all compiles the program, and says what that costs.
+    states, _ = run(states, np.zeros((len(swarm.runs), width, swarm.train.batch, swarm.length + 1), np.int32), 0)
+    jax.block_until_ready(states)
+    compiled = time.monotonic() - begun
+    log.info("%s: %d members mapped by %s, compiled in %.1f s", what, len(swarm.runs), mapping, compiled)
+    loss_KT = np.zeros((len(swarm.runs), total), np.float32)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    found = checkpoints.restore({"states": states, "loss_KT": loss_KT}, batches)
+    done = 0
+    if found is not None:
+        done, arrays = found
+        states, loss_KT = arrays["states"], np.array(arrays["loss_KT"])
+        log.info("%s: going on from step %d of %d", what, done, total)
+    per_step = len(swarm.runs) * swarm.train.batch * swarm.length
+    saved, trained = done, time.monotonic()
+    with _heard() as stop, Progress(what, total * per_step, "tokens", done * per_step) as progress:
+        while done < total:
+            n = min(width, total - done)
+            states, chunk_KT = run(states, next(batches), n)
+            loss_KT[:, done : done + n] = np.asarray(chunk_KT)[: len(swarm.runs), :n]
+            done += n
+            progress.advance(n * per_step, _note(loss_KT[:, done - 1]))
+            if done - saved >= swarm.train.checkpoint_every or done == total or stop.is_set():
+                checkpoints.save(done, {"states": states, "loss_KT": loss_KT}, batches)
+                saved = done
+            if stop.is_set() and done < total:
+                log.info("%s: stopped at step %d of %d; the same command goes on from here", what, done, total)
+                raise KeyboardInterrupt
+        speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
+    checkpoints.close()
+    died_K = np.where(np.isnan(loss_KT).any(axis=1), np.isnan(loss_KT).argmax(axis=1), -1)
+    for k in np.flatnonzero(died_K >= 0):
+        log.warning("%s: %s diverged at step %d and is left out of the fit", what, swarm.runs.names[k], died_K[k])
+    bpb_KN = score(swarm, states.params, tasks, mapping, died_K < 0)
+    info = {
+        "mapping": mapping,
+        "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+        "members": len(swarm.runs),
+        "parameters": swarm.member.parameters,
+        "tokens_per_member": total * swarm.train.batch * swarm.length,
+        "tokens_per_second": speed,
+        "compile_s": compiled,
+        "wall_s": time.monotonic() - begun,
+    }
+    return Trained(bpb_KN, loss_KT, died_K, info)
+
+
+def _note(loss_K: np.ndarray) -> str:
+    alive = loss_K[np.isfinite(loss_K)]
+    return f"loss {alive.mean():.3f}" if len(alive) else "no member left"
+
+
+def score(swarm: Swarm, params, tasks: corpus_tasks.TaskSet, mapping: str, alive_K) -> np.ndarray:
+    """Bits per byte of every member on every task, float64 [K, N], NaN for the dead; all members in one program."""
+    examples, length = tasks.answer_EL.shape
+    block = int(np.clip(SCORE_BYTES // (length * swarm.vocabulary * 4), 1, examples))
+    blocks = -(-examples // block)
+    tokens = sharding.pad(tasks.tokens_EL, blocks * block).reshape(blocks, block, length + 1)
+    answers = sharding.pad(tasks.answer_EL, blocks * block).reshape(blocks, block, length)
+    member = swarm.member
+
+    def one(params, _, shared):
+        return jax.lax.map(lambda block: member.score(params, *block), shared)
+
+    nats_KE = np.asarray(sharding.map_members(one, mapping, swarm.train.map_batch)(params, None, (tokens, answers)))
+    nats_KE = nats_KE.reshape(len(nats_KE), -1)[: len(swarm.runs), :examples].astype(np.float64)
+    bpb_KN = np.full((len(swarm.runs), len(tasks.names)), np.nan)
+    for k in np.flatnonzero(alive_K):
+        bpb_KN[k] = corpus_tasks.bits_per_byte_N(nats_KE[k], tasks)
+    return bpb_KN
+
+
+def _choose(swarm: Swarm, folder: pathlib.Path) -> str:
+    """The mapping asked for; under `auto` the fastest on a few real steps, remembered for a run that goes on."""
+    asked = swarm.train.mapping or sharding.default_mapping()
+    if asked != "auto":
+        return asked
+    memory = folder / "mapping.json"
+    if not memory.exists():
+        seconds = timings(swarm)
+        files.write_json(memory, {"mapping": min(seconds, key=seconds.get), "seconds_per_step": seconds})
+    choice = files.read_json(memory)
+    for name, s in choice["seconds_per_step"].items():
+        log.info("mapping %-5s %8.1f ms per step of all members", name, 1e3 * s)
+    log.info("mapping %s is the fastest here", choice["mapping"])
+    return choice["mapping"]
+
+
+def timings(swarm: Swarm, mappings=sharding.MAPPINGS, steps: int = 2) -> dict[str, float]:
+    """Seconds per step of the whole swarm for each mapping: the better of two runs of a few steps on real data."""
+    tokens = next(swarm.chunks())
+    steps = min(steps, swarm.chunk_steps)
+    result = {}
+    for mapping in mappings:
+        states, run = swarm.start(mapping), swarm.steps(mapping)
+        states, _ = run(states, tokens, 0)
+        seconds = []
+        for _ in range(2):
+            begun = time.monotonic()
+            states, loss_KT = run(states, tokens, steps)
+            jax.block_until_ready(loss_KT)
+            seconds.append((time.monotonic() - begun) / steps)
+        result[mapping] = min(seconds)
+    return result
+
+
+@contextlib.contextmanager
+def _heard():
+    """An event that ctrl-C or a termination signal sets; a second ctrl-C stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def hear(number, frame):
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        log.warning("stopping after the steps in flight, with a checkpoint; once more stops at once")
+
+    before = {s: signal.signal(s, hear) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

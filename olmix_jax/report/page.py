@@ -1,0 +1,191 @@
+"""The page: what was found, in words, tables and figures, as one HTML file that needs nothing beside it."""
+
+import base64
+import dataclasses
+import pathlib
+import struct
+from collections.abc import Callable, Iterator
+
+import jinja2
+
+from olmix_jax import files
+from olmix_jax.report import plots, tables, trained, words
+from olmix_jax.report.read import Results, read
+from olmix_jax.report.style import DPI, render
+from olmix_jax.report.tables import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A PNG as a data URI, and its size in CSS pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, png: bytes) -> "Picture":
+        # Width and height are the first two fields of the first chunk, IHDR.
+        width, height = struct.unpack(">II", png[16:24])
+        uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        return cls(uri, round(width * 96 / DPI), round(height * 96 / DPI))
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One figure: a picture for wide windows, one for narrow ones, and its texts."""
+
+    name: str
+    wide: Picture
+    narrow: Picture
+    alt: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading with figures, tables, or a note that says why they are not there."""
+
+    title: str
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    note: str = ""
+
+
+def build(workdir: str | pathlib.Path) -> pathlib.Path:
+    """Writes ``report/index.html`` and the PNGs beside it, which it holds too, and returns its path.
+
+    A section whose inputs no stage has written is left out with a line that names the stage.
+
+    Raises:
+      UserError: the workdir holds nothing to report, a file in it is damaged, or the report cannot be written.
+    """
+    results = read(pathlib.Path(workdir))
+    folder = results.workdir / "report"
+    sections = list(_sections(results, folder))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("page.html.jinja").render(
+        lead=words.lead(results), cards=words.cards(results), warnings=words.warnings(results), sections=sections
+    )
+    files.write_text(folder / "index.html", text)
+    return folder / "index.html"
+
+
+def summary(workdir: str | pathlib.Path) -> list[str]:
+    """The result in three plain lines: what was won, which caps bind, how good the law is held out.
+
+    Raises:
+      UserError: the workdir holds nothing to report, or a file in it is damaged.
+    """
+    results = read(pathlib.Path(workdir))
+    return [words.won_line(results), words.caps_line(results), words.law_line(results)]
+
+
+def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
+    def figure(draw: Callable, name: str, alt: str, caption: str) -> Figure:
+        wide, narrow = render(draw, results)
+        with files.write_whole(folder / f"{name}.png", "wb") as f:
+            f.write(wide)
+        return Figure(name, Picture.of(wide), Picture.of(narrow), alt, caption)
+
+    yield _mixture(results, figure)
+    yield _validation(results, figure)
+    yield _law(results, figure)
+    yield _effects(results, figure)
+    yield _training(results, figure)
+    if results.fit is not None or results.validation is not None:
+        yield Section("Every task", tables=(tables.task_table(results),))
+    yield Section("The run", tables=tuple(tables.run_tables(results)))
+
+
+def _mixture(results: Results, figure: Callable) -> Section:
+    title = "The mixture, before and after"
+    if results.proposal is None:
+        return Section(title, note=f"There is no proposal yet: run --stages={words.until(results, 'propose')}.")
+    caption = (
+        "Share of training tokens per domain, largest natural share first. Black marks: the most a domain may get "
+        "before it would be repeated too often; marks beyond the axis are not drawn. “×” counts passes over the "
+        "domain’s unique tokens in the target run. Orange: the cap, not the law, decides."
+    )
+    drawn = figure(plots.mixture, "mixture", words.mixture_alt(results), caption)
+    return Section(title, (drawn,), (tables.domain_table(results),))
+
+
+def _validation(results: Results, figure: Callable) -> Section:
+    title = "The proof: fresh models trained on it"
+    if results.validation is None:
+        note = "No models were trained on the proposal (stage validate): what is said of it is prediction only."
+        return Section(title, note=note)
+    if not results.compared:
+        return Section(title, note="validation.json lacks the natural or the proposed mixture; nothing to compare.")
+    means = (
+        "Bars: mean over tasks and seeds minus the natural mixture’s mean, in bits per byte; whiskers: one standard "
+        "error over seeds; dots: single seeds. Left of zero is better than natural."
+    )
+    tasks = (
+        "Difference in bits per byte, mean over seeds; whiskers: one standard error of the difference. Coloured only "
+        "where it exceeds two standard errors. Diamonds: what the law, fitted on the small proxies, had predicted."
+        + words.cut_note(len(trained.task_differences(results)))
+    )
+    drawn = [
+        figure(trained.validation, "validation", words.validation_alt(results), means),
+        figure(trained.validation_tasks, "validation_tasks", "Bars: difference to natural for each task.", tasks),
+    ]
+    if results.validation_curves is not None:
+        caption = (
+            "Training loss against tokens, one line per model. Each is measured on its own mixture, so heights are "
+            "not comparable between mixtures; look for models that have not settled, or jump."
+        )
+        alt = "Lines: training loss of the validation models, coloured by mixture."
+        drawn.append(figure(trained.validation_curves, "validation_curves", alt, caption))
+    return Section(title, tuple(drawn))
+
+
+def _law(results: Results, figure: Callable) -> Section:
+    title = "Does the law hold? Predicted against measured, held out"
+    if results.fit is None:
+        return Section(title, note=f"There is no law yet: run --stages={words.until(results, 'fit')}.")
+    if not results.fit.get("measured") or not results.fit.get("predicted_cv"):
+        return Section(title, note="fit.json holds no held-out predictions to draw.")
+    chosen, total = plots.panels(results), len(results.fit["predicted_cv"])
+    cut = f" Of {total} tasks, the 6 worst and the 5 best by Spearman are drawn." if len(chosen) < total else ""
+    caption = (
+        "Each dot is a run of the swarm, predicted by a law fitted without it. On the line: exact. The optimiser needs "
+        "the order to be right (Spearman, 1 is perfect); RMSE is in bits per byte. Tasks are sorted worst first." + cut
+    )
+    alt = f"Scatter plots of predicted against measured bits per byte: the average and {len(chosen)} tasks."
+    return Section(title, (figure(plots.predicted, "predicted", alt, caption),))
+
+
+def _effects(results: Results, figure: Callable) -> Section:
+    title = "What each domain does to each task"
+    rows = (results.fit or {}).get("tasks", {}).values()
+    if not rows or results.natural is None or not all("coefficients" in r for r in rows):
+        return Section(title, note="Needs a fitted log-linear law and the natural distribution.")
+    caption = (
+        "Change in a task’s BPB, by the law, when a tenth of all tokens is moved from the natural mixture to one "
+        "domain. Blue: the task gets better; red: worse. Colours saturate at the 98th percentile."
+        + words.cut_note(len(rows))
+        + (" Grey: domains that no run contained, about which nothing is known." if results.fit.get("unseen") else "")
+    )
+    alt = f"Heat map of {len(rows)} tasks by {len(results.natural)} domains: change in bits per byte."
+    return Section(title, (figure(plots.effects, "effects", alt, caption),))
+
+
+def _training(results: Results, figure: Callable) -> Section:
+    title = "Training curves of the swarm"
+    if results.curves is None:
+        return Section(title, note="There are no training curves: the swarm was not trained here.")
+    caption = (
+        "Training loss against tokens, one line per proxy, averaged over short windows. Each is measured on the "
+        "proxy’s own mixture: easy text gives a low line, not a good model. So judge by the colour (mean BPB on the "
+        "tasks, dark is better) and look here for jumps, plateaus and divergence."
+    )
+    alt = f"Lines: training loss of {len(results.curves.runs)} proxies against tokens seen."
+    return Section(title, (figure(trained.swarm_curves, "curves", alt, caption),))

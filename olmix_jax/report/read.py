@@ -1,0 +1,207 @@
+"""The files of a workdir as one frozen value, and the few numbers that page, plots and summary share."""
+
+import dataclasses
+import pathlib
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from olmix_jax import files
+from olmix_jax.domains import DomainSet
+from olmix_jax.errors import UserError
+from olmix_jax.table import SwarmTable
+
+# Keys without which a file cannot be reported on, and the stage that writes it.
+REQUIRED = {
+    "config.json": ("any", ()),
+    "train/info.json": ("train", ()),
+    "fit/fit.json": ("fit", ("law", "tasks", "spearman_cv_mean")),
+    "propose/proposal.json": ("propose", ("weights", "natural", "caps", "predicted", "predicted_natural")),
+    "validate/validation.json": ("validate", ("mixtures",)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """Training loss in nats per token, ``loss_KT``; a member that diverged has NaN from there on."""
+
+    runs: tuple[str, ...]
+    steps_T: np.ndarray
+    loss_KT: np.ndarray
+    # Tokens that a member sees in a step.
+    tokens_per_step: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and its standard error s/√n; one seed has no error."""
+
+    mean: float
+    error: float | None
+    seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How far one mixture lies below another: in percent, and in standard errors of the difference if known."""
+
+    percent: float
+    errors: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a workdir holds; None for what no stage has written."""
+
+    workdir: pathlib.Path
+    config: dict | None
+    domains: DomainSet | None
+    table: SwarmTable | None
+    curves: Curves | None
+    training: dict | None
+    fit: dict | None
+    proposal: dict | None
+    validation: dict | None
+    validation_curves: Curves | None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that the law was fitted on, or else of those in the table."""
+        if self.fit is not None:
+            return tuple(self.fit["tasks"])
+        return tuple(self.table.tasks) if self.table is not None else ()
+
+    @property
+    def natural(self) -> dict[str, float] | None:
+        """The natural distribution by domain."""
+        if self.proposal is not None:
+            return self.proposal["natural"]
+        if self.table is None or self.table.natural_M is None:
+            return None
+        return dict(zip(self.table.domains, self.table.natural_M.tolist()))
+
+    @property
+    def unique_tokens(self) -> dict[str, float]:
+        """Unique tokens by domain; empty where nobody counted them."""
+        if self.domains is not None:
+            return dict(zip(self.domains.names, self.domains.tokens))
+        if self.table is None or self.table.tokens_M is None:
+            return {}
+        return dict(zip(self.table.domains, self.table.tokens_M.tolist()))
+
+    @property
+    def epochs(self) -> dict[str, float]:
+        """Epochs over each domain that the proposal asks of the target run; empty where they are unknown."""
+        return (self.proposal or {}).get("repeats") or {}
+
+    @property
+    def binding(self) -> tuple[str, ...]:
+        """Domains whose proposed weight is at their repetition cap (to a part in a thousand)."""
+        if self.proposal is None:
+            return ()
+        caps = self.proposal["caps"]
+        return tuple(d for d, w in self.proposal["weights"].items() if w >= cap_of(caps, d) * (1 - 1e-3) and w > 0)
+
+    @property
+    def validated(self) -> dict[str, Estimate]:
+        """Mean BPB of each mixture that was trained for real."""
+        mixtures = (self.validation or {}).get("mixtures", {})
+        return {name: estimate(m["per_seed"]) for name, m in mixtures.items()}
+
+    @property
+    def compared(self) -> bool:
+        """Whether the proposal and the natural mixture were both trained for real."""
+        return {"natural", "proposed"} <= self.validated.keys()
+
+
+def cap_of(caps: dict, domain: str) -> float:
+    """The largest weight allowed; 1 where there is no cap."""
+    cap = caps.get(domain)
+    return 1.0 if cap is None else min(float(cap), 1.0)
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and standard error s/√n, s² with n − 1."""
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return Estimate(float(np.mean(values)), error, len(values))
+
+
+def compare(a: Estimate, b: Estimate) -> Comparison:
+    """How far ``a`` lies below ``b``: (b − a)/b, and (b − a)/√(se_a² + se_b²), as if their seeds were unrelated."""
+    known = a.error is not None and b.error is not None
+    error = float(np.hypot(a.error, b.error)) if known else 0.0
+    return Comparison(100 * (b.mean - a.mean) / b.mean, (b.mean - a.mean) / error if error > 0 else None)
+
+
+def effects_NM(fit: dict, natural: dict[str, float], share: float = 0.1) -> np.ndarray:
+    """What moving ``share`` of the weight to each domain does to each task, by the law.
+
+    Δ_ij = f_i((1 − share)·p0 + share·e_j) − f_i(p0) in BPB, f_i(p) = c_i + exp(A_iᵀp) (paper, Algorithm 1). A domain
+    that no run contained has coefficient 0 here; it is for the caller to blank its column.
+    """
+    natural_M = np.asarray(list(natural.values()), np.float64)
+    rows = fit["tasks"].values()
+    slope_NM = np.asarray([[r["coefficients"].get(d, 0.0) for d in natural] for r in rows], np.float64)
+    moved_MM = (1 - share) * natural_M[None, :] + share * np.eye(len(natural_M))
+    return np.exp(slope_NM @ moved_MM.T) - np.exp(slope_NM @ natural_M)[:, None]
+
+
+def read(workdir: pathlib.Path) -> Results:
+    """Reads what is there.
+
+    Raises:
+      UserError: the folder holds no results at all, or a file in it is damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    found = {name: _read_json(workdir / name, *REQUIRED[name]) for name in REQUIRED}
+    config = found["config.json"]
+    results = Results(
+        workdir=workdir,
+        config=config,
+        domains=DomainSet.read(workdir / "domains.json") if (workdir / "domains.json").exists() else None,
+        table=_read_table(workdir, config),
+        curves=_read_curves(workdir / "swarm/curves.npz"),
+        training=found["train/info.json"],
+        fit=found["fit/fit.json"],
+        proposal=found["propose/proposal.json"],
+        validation=found["validate/validation.json"],
+        validation_curves=_read_curves(workdir / "validate/curves.npz"),
+    )
+    if all(part is None for part in (results.table, results.fit, results.proposal, results.validation)):
+        raise UserError(f"{workdir} holds nothing to report; run the earlier stages first, or check --workdir")
+    return results
+
+
+def _read_json(path: pathlib.Path, stage: str, keys: Sequence[str]) -> dict | None:
+    if not path.exists():
+        return None
+    content = files.read_json(path)
+    missing = [k for k in keys if k not in content]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; delete it and run --stages={stage} again")
+    return content
+
+
+def _read_table(workdir: pathlib.Path, config: dict | None) -> SwarmTable | None:
+    outside, drop = (config or {}).get("swarm", {}), (config or {}).get("fit", {}).get("drop_metrics", ())
+    paths = [workdir / "swarm" / name for name in ("ratios.csv", "metrics.csv", "meta.json")]
+    if outside.get("ratios"):
+        paths = [pathlib.Path(outside.get(k) or "") for k in ("ratios", "metrics", "meta")]
+    if not (paths[0].is_file() and paths[1].is_file()):
+        return None
+    return SwarmTable.read(paths[0], paths[1], paths[2] if paths[2].is_file() else "", drop_metrics=drop)
+
+
+def _read_curves(path: pathlib.Path) -> Curves | None:
+    if not path.exists():
+        return None
+    try:
+        with open(path, "rb") as f, np.load(f, allow_pickle=False) as data:
+            runs, tokens = tuple(str(r) for r in data["runs"]), int(data["tokens_per_step"])
+            curves = Curves(runs, data["steps_T"], data["loss_KT"], tokens)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise UserError(f"{path} is damaged ({e}); delete it and run the stage that writes it again") from e
+    if curves.loss_KT.shape != (len(curves.runs), len(curves.steps_T)):
+        raise UserError(f"{path}: loss_KT has shape {curves.loss_KT.shape}, not (runs, steps)")
+    return curves

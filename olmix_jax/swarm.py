@@ -1,0 +1,295 @@
+"""The swarm: which mixtures are tried, on the grid of what a run can train exactly.
+
+A run trains on ``total`` sequences, so its mixture is a vector of counts over ``total``. Mixtures are sampled on that
+grid and everything after this module (tables, laws) sees ``counts_KM / total``: what was trained is what is regressed
+on. Nothing is left to a loader's rounding.
+"""
+
+import heapq
+
+import numpy as np
+
+from olmix_jax import rng
+from olmix_jax.errors import UserError
+
+# Slack for float arithmetic on `weight × total`, in sequences.
+_SLACK = 1e-6
+# Candidates drawn for one member before the request is declared impossible.
+_TRIES = 2000
+# The prior of the draw is natural^_TEMPER: METHOD §4, the paper's swarm over sources.
+_TEMPER = 0.7
+_MIN_WEIGHT = {"sparse": 0.02, "dense": 1e-4}
+
+
+def snap(weights_M: np.ndarray, total: int) -> np.ndarray:
+    """The mixture nearest to ``weights_M`` that ``total`` sequences can realise, by largest remainders.
+
+    argmin over integer counts_M ≥ 0 with Σ counts = total of Σ_j |counts_j − total·w_j|^p, for every p ≥ 1 at once, so
+    in particular of the largest error, which is under one sequence. Ties go to the lower index. A zero stays zero; a
+    weight under one sequence may become zero, which :func:`realise` refuses.
+
+    Args:
+      weights_M: weights ≥ 0, normalised here.
+      total: sequences of the run.
+
+    Returns:
+      counts_M, int64, summing to ``total`` exactly.
+
+    Raises:
+      UserError: ``total`` is under 1, or the weights are negative, not finite or all zero.
+    """
+    weights_M = np.asarray(weights_M, np.float64)
+    if total < 1:
+        raise UserError(f"a run needs at least one sequence, not {total}")
+    if weights_M.ndim != 1 or not np.isfinite(weights_M).all() or (weights_M < 0).any() or not weights_M.any():
+        raise UserError(f"mixture weights must be finite, not negative and not all zero: {weights_M.tolist()}")
+    wanted_M = weights_M / weights_M.sum() * total
+    counts_M = np.floor(wanted_M + _SLACK).astype(np.int64)
+    # Rounded, so that ties are ties in spite of float arithmetic and the lower index wins them.
+    remainder_M = np.round(wanted_M - counts_M, 6)
+    first = np.argsort(-remainder_M, kind="stable")[: total - int(counts_M.sum())]
+    counts_M[first] += 1
+    return counts_M
+
+
+def realise(weights_KM: np.ndarray, total: int, names: tuple[str, ...]) -> np.ndarray:
+    """Turns requested mixtures into counts of sequences, exactly or not at all.
+
+    Rows on the grid (counts / ``total``) come back exact. Use :func:`snap` first where the nearest mixture will do.
+
+    Args:
+      weights_KM: requested weights; rows sum to 1 within 1e-9.
+      total: sequences of each run.
+      names: the M domains, for messages.
+
+    Returns:
+      counts_KM, int64, rows summing to ``total``, with |counts − total·weights| ≤ ½ everywhere.
+
+    Raises:
+      UserError: a row is no mixture, a weight would be off by more than half a sequence, or a positive weight would get
+        no sequence. The message names member, domain, request and result.
+    """
+    weights_KM = np.asarray(weights_KM, np.float64)
+    if weights_KM.ndim != 2 or weights_KM.shape[1] != len(names):
+        raise UserError(f"mixtures of shape {weights_KM.shape} for {len(names)} domains; rows are members")
+    return np.stack([_realise_one(k, w_M, total, names) for k, w_M in enumerate(weights_KM)])
+
+
+def _realise_one(k: int, weights_M: np.ndarray, total: int, names: tuple[str, ...]) -> np.ndarray:
+    for name, w in zip(names, weights_M):
+        if not np.isfinite(w) or w < 0:
+            raise UserError(f"member {k}: weight of {name} is {w}; weights are finite and not negative")
+    if abs(weights_M.sum() - 1) > 1e-9:
+        raise UserError(f"member {k}: weights sum to {weights_M.sum():.12g}, not to 1")
+    counts_M = snap(weights_M, total)
+    error_M = _errors(weights_M, counts_M, total)
+    j = int(error_M.argmax())
+    if error_M[j] > 0.5 + _SLACK:
+        got = "no sequence" if counts_M[j] == 0 else f"{counts_M[j]} sequences ({counts_M[j] / total:.6g})"
+        raise UserError(
+            f"member {k}: {names[j]} is asked for at {weights_M[j]:.6g}, {weights_M[j] * total:.6g} of {total} "
+            f"sequences, and would get {got}: {_advice(weights_M, total)}"
+        )
+    return counts_M
+
+
+def _errors(weights_M: np.ndarray, counts_M: np.ndarray, total: int) -> np.ndarray:
+    """Distance from the request in sequences; infinite where a domain that was asked for gets nothing."""
+    return np.where((counts_M == 0) & (weights_M > 0), np.inf, np.abs(counts_M - weights_M * total))
+
+
+def _advice(weights_M: np.ndarray, total: int) -> str:
+    for larger in range(total + 1, total + 2000):
+        if _errors(weights_M, snap(weights_M, larger), larger).max() <= 0.5 + _SLACK:
+            return f"train on {larger} sequences (steps × batch), or ask for a mixture of whole sequences"
+    return f"ask for a mixture of whole sequences of {total}, or drop the domains of least weight"
+
+
+def interleave(counts_M: np.ndarray) -> np.ndarray:
+    """The order in which the domains of a run's sequences come: deterministic and evenly spread.
+
+    Domains are merged in pairs, least counts first (a Huffman tree); going down the tree, each node's places are
+    split between its two children by rounding, so every split is within ½ of its share at every prefix. Errors of the
+    levels add up, weighted by child / ancestor; as ancestors grow at least as the Fibonacci numbers do,
+
+      |#{i < t: domain_i = j} − t·counts_j/total| ≤ ½ Σ_n 1/Fib_n = 1.68    for every prefix t and domain j.
+
+    (Sorting sequence i of domain j by (i + ½)/counts_j has no such bound: rare domains all come in the middle.)
+    Costs O(total · entropy of the mixture).
+
+    Args:
+      counts_M: sequences per domain, summing to ``total``.
+
+    Returns:
+      domain_n, int32 [total], with ``counts_M[j]`` entries equal to j.
+    """
+    counts_M = np.asarray(counts_M, np.int64)
+    domain_n = np.zeros(int(counts_M.sum()), np.int32)
+    # Nodes are (count, tie-break, domain or pair); the tie-break is unique, so pairs are never compared.
+    heap = [(int(c), j, j) for j, c in enumerate(counts_M) if c > 0]
+    heapq.heapify(heap)
+    made = len(counts_M)
+    while len(heap) > 1:
+        a, b = heapq.heappop(heap), heapq.heappop(heap)
+        heapq.heappush(heap, (a[0] + b[0], made, (a, b)))
+        made += 1
+    todo = [(node, np.arange(len(domain_n))) for node in heap]
+    while todo:
+        (count, _, what), places = todo.pop()
+        if isinstance(what, int):
+            domain_n[places] = what
+            continue
+        a, b = what
+        cut = (2 * np.arange(count + 1) * a[0] + count) // (2 * count)
+        to_a = np.diff(cut) > 0
+        todo += [(a, places[to_a]), (b, places[~to_a])]
+    return domain_n
+
+
+def sample(
+    natural_M: np.ndarray,
+    size: int,
+    total: int,
+    *,
+    names: tuple[str, ...],
+    sparsity: str = "sparse",
+    strength: tuple[float, float] = (0.1, 5.0),
+    min_weight: float | None = None,
+    min_distance: float = 0.02,
+    min_runs: int = 4,
+    seed: int = 0,
+) -> np.ndarray:
+    """Draws the mixtures of a swarm, on the grid of ``total`` sequences. Member 0 is the natural mixture itself.
+
+    The others are Dirichlet(s·M·q) with s log-uniform over ``strength`` and the prior q_j ∝ natural_j^0.7 (METHOD §4:
+    strength × prior, the sources' prior tempered), so that small domains are seen with weights that tell something.
+    Times M, because a strength then means the same at any number of domains: s is the mean concentration of a domain,
+    low values give mixtures near the corners and high values mixtures near q. Sparse: entries under the minimum
+    weight become 0 and the rest is renormalised; dense: they are raised to it and the rest is scaled down. A
+    candidate whose every weight is under the minimum, or nearer than ``min_distance`` in total variation to any
+    mixture already accepted, is drawn again.
+
+    A domain is *seen* by a run that gives it the minimum weight and half its natural weight. Where chance alone would
+    leave some domain seen by fewer than ``min_runs`` members, candidates are drawn from Dirichlet(s·M·q + e_F), F being
+    the domains that are furthest behind: the same distribution given that a sequence of each was drawn.
+
+    Args:
+      natural_M: natural distribution p0, ≥ 0, normalised here, in the order of ``names``.
+      size: K, at least M + 2; the paper recommends 3(M + 1).
+      total: sequences per run.
+      names: the M domains, in column order.
+      sparsity: "sparse" or "dense".
+      strength: range (low, high) of s, 0 < low ≤ high.
+      min_weight: the minimum; None: 0.02 if sparse and 1e-4 if dense, but one sequence at least.
+      min_distance: least total variation, ½‖p − p′‖₁, of two members.
+      min_runs: members that each domain is seen by, at least.
+      seed: of the draw; equal arguments give equal swarms.
+
+    Returns:
+      counts_KM, int64; ratios are ``counts_KM / total``. Columns are in the order of ``names``.
+
+    Raises:
+      UserError: there is no such swarm; the message names the field of the config to change.
+    """
+    natural_M = np.asarray(natural_M, np.float64)
+    counts_M = snap(natural_M, total)
+    natural_M = natural_M / natural_M.sum()
+    minimum = max(_MIN_WEIGHT[sparsity], 1 / total) if min_weight is None else min_weight
+    _check_request(natural_M, size, total, names, strength, minimum, min_runs)
+    # Up to whole sequences, so that nothing falls under the minimum when it is realised.
+    minimum = float(np.ceil(minimum * total - _SLACK)) / total
+    draw = _Draw(natural_M, total, sparsity == "sparse", strength, minimum, rng.generator(seed, "swarm"))
+    accepted = [counts_M]
+    while len(accepted) < size:
+        behind_M = np.maximum(min_runs - draw.seen(np.stack(accepted)).sum(axis=0), 0)
+        # As many at a time as it takes to be done in the runs that remain.
+        number = -(-int(behind_M.sum()) // (size - len(accepted)))
+        forced = np.argsort(-behind_M, kind="stable")[:number]
+        for _ in range(_TRIES):
+            candidate_M = draw(forced)
+            distance_K = np.abs(np.stack(accepted) - candidate_M).sum(axis=1) / (2 * total)
+            if draw.seen(candidate_M)[forced].all() and not (distance_K < min_distance).any():
+                break
+        else:
+            raise UserError(
+                f"no mixture for member {len(accepted)} of {size} in {_TRIES} draws: lower `swarm.min_distance` "
+                f"({min_distance}), `swarm.min_weight` ({minimum:.6g}) or `swarm.min_runs` ({min_runs}); it had to be no "
+                f"near-duplicate and to contain {', '.join(names[j] for j in forced) or 'no domain in particular'}"
+            )
+        accepted.append(candidate_M)
+    return np.stack(accepted)
+
+
+def _check_request(natural_M, size, total, names, strength, minimum, min_runs) -> None:
+    if len(names) != len(natural_M) or not natural_M.all():
+        raise UserError(f"natural distribution {natural_M.tolist()} must give every domain a positive weight: {names}")
+    if len(names) < 2:
+        raise UserError(f"one domain, {', '.join(names)}, has only one mixture: give two domains at least")
+    if size < len(names) + 2:
+        raise UserError(
+            f"config field `swarm.size` is {size}: the law over {len(names)} domains needs at least {len(names) + 2} "
+            f"runs, better {3 * (len(names) + 1)}"
+        )
+    if not 0 < strength[0] <= strength[1] < np.inf:
+        raise UserError(f"config field `swarm.strength` must be (low, high) with 0 < low ≤ high, not {strength}")
+    if minimum * total < 1 - _SLACK:
+        raise UserError(
+            f"config field `swarm.min_weight` is {minimum}: of {total} sequences that is less than one, so a domain at "
+            f"its minimum would get none; raise it to {1 / total:.3g} or train for more steps"
+        )
+    if minimum * len(names) > 1:
+        raise UserError(f"config field `swarm.min_weight` is {minimum}: {len(names)} domains of that weight exceed 1")
+    if min_runs > size:
+        raise UserError(f"config field `swarm.min_runs` is {min_runs}, more than the {size} runs of `swarm.size`")
+
+
+class _Draw:
+    """Draws one candidate mixture at a time, and says which domains a mixture shows."""
+
+    def __init__(self, natural_M, total: int, sparse: bool, strength, minimum: float, random: np.random.Generator):
+        self.total, self.sparse, self.strength, self.minimum, self.random = total, sparse, strength, minimum, random
+        tempered_M = natural_M**_TEMPER
+        self.alpha_M = len(natural_M) * tempered_M / tempered_M.sum()
+        self.least_M = np.maximum(np.floor(np.maximum(minimum, natural_M / 2) * total + _SLACK), 1)
+
+    def seen(self, counts: np.ndarray) -> np.ndarray:
+        """Which domains (last axis) are there with the minimum weight and half the natural one."""
+        return counts >= self.least_M
+
+    def __call__(self, forced: np.ndarray) -> np.ndarray:
+        """One candidate counts_M, with an extra count of concentration on the ``forced`` domains."""
+        while True:
+            strength = np.exp(self.random.uniform(*np.log(self.strength)))
+            alpha_M = strength * self.alpha_M
+            alpha_M[forced] += 1
+            weights_M = self._above_minimum(self.random.dirichlet(alpha_M))
+            if weights_M is not None:
+                return snap(weights_M, self.total)
+
+    def _above_minimum(self, weights_M: np.ndarray) -> np.ndarray | None:
+        """``weights_M`` with the minimum weight respected; None if that is impossible."""
+        low_M = weights_M < self.minimum
+        if not np.isfinite(weights_M).all() or low_M.all():
+            return None
+        if self.sparse:
+            return np.where(low_M, 0, weights_M)
+        # Scaling the others down may push some of them under the minimum in turn; each pass raises at least one.
+        while (low_M & (weights_M != self.minimum)).any():
+            rest = weights_M[~low_M].sum()
+            weights_M = np.where(low_M, self.minimum, weights_M * (1 - low_M.sum() * self.minimum) / rest)
+            low_M |= weights_M < self.minimum
+        return weights_M
+
+
+def sampled_report(counts_KM: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Per domain: ``runs`` that contain it, and the ``min``, ``mean`` and ``max`` of its weight over the members."""
+    ratios_KM = counts_KM / counts_KM.sum(axis=1, keepdims=True)
+    return {
+        name: {
+            "runs": int((r_K > 0).sum()),
+            "min": float(r_K.min()),
+            "mean": float(r_K.mean()),
+            "max": float(r_K.max()),
+        }
+        for name, r_K in zip(names, ratios_KM.T)
+    }

@@ -1,0 +1,89 @@
+"""python run.py --config=configs/quickstart.py --workdir=DIR [--stages=fit,propose,report] [--config.‹field›=value]
+
+Stages, in order: prepare, sample, train, fit, propose, validate, report. Without --stages all of them run; finished
+work is found and not repeated, so the same command goes on where a run was stopped.
+"""
+
+import os
+import pathlib
+import re
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from olmix_jax import config as configs
+from olmix_jax import progress
+from olmix_jax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, as configs/quickstart.py[:smoke]")
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder that all results go to")
+STAGES = flags.DEFINE_list("stages", None, "stages to run, with commas; default: all that the config calls for")
+
+
+def parse(argv: list[str]) -> list[str]:
+    """absl's flags, with a plain sentence where ml-collections would show a traceback for a field that is not there."""
+    try:
+        rest = flags.FLAGS(argv, known_only=False)
+    except AttributeError as e:
+        wanted = [m[1] for a in argv if (m := re.match(r"--config\.([\w.]+)", a))]
+        unknown = [w for w in wanted if w not in configs.field_names()]
+        raise UserError(configs.unknown_field(unknown[0]) if unknown else str(e)) from e
+    except (flags.Error, FileNotFoundError, ValueError, TypeError) as e:
+        raise UserError(f"{e}; python run.py --help shows the flags, olmix_jax/config.py the config's fields") from e
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
+    for flag in (CONFIG, WORKDIR):
+        if flag.value is None:
+            raise UserError(
+                f"--{flag.name} is missing; as in: --config=configs/quickstart.py --workdir=runs/quickstart"
+            )
+    return rest
+
+
+def use_all_cpus() -> None:
+    """One JAX device per CPU core, unless XLA_FLAGS says otherwise; accelerators are not touched."""
+    import jax
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    config = configs.from_dict(CONFIG.value)
+    workdir = pathlib.Path(WORKDIR.value)
+    progress.start_log(workdir)
+    use_all_cpus()
+    from olmix_jax import report, stages  # after the devices are set
+
+    names = tuple(STAGES.value) if STAGES.value else stages.default_stages(config)
+    stages.run(config, workdir, names)
+    if "report" in names:
+        print(f"report: {workdir / 'report/index.html'}")
+        print("\n".join(report.summary(workdir)))
+    return 0
+
+
+def guarded(argv: list[str]) -> int:
+    """`main`, where a user's mistake is one line on stderr and exit 2, and ctrl-C is exit 130."""
+    try:
+        return main(argv)
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def parse_guarded(argv: list[str]) -> list[str]:
+    try:
+        return parse(argv)
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(guarded, flags_parser=parse_guarded)

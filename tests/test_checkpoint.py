@@ -1,0 +1,87 @@
+"""proxy/checkpoint.py: whole checkpoints come back, torn ones do not."""
+
+import shutil
+
+import grain
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from olmix_jax.proxy.checkpoint import Checkpoints
+
+# Reading a torn array leaves tasks of the reader behind that complain when they are collected.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def positions():
+    return iter(grain.MapDataset.range(100).to_iter_dataset())
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Checkpoints at steps 4 and 8: arrays full of the step, data read that far."""
+    data, checkpoints = positions(), Checkpoints(tmp_path)
+    for step in (4, 8):
+        while data.get_state()["next_index"] < step:
+            next(data)
+        checkpoints.save(step, {"w": jnp.arange(1000.0) + step, "loss": np.full(3, step, np.float32)}, data)
+    checkpoints.close()
+    return tmp_path
+
+
+def restore(folder):
+    data = positions()
+    found = Checkpoints(folder).restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)}, data)
+    return found, next(data)
+
+
+def test_arrays_and_data_position_come_back(saved):
+    (step, arrays), position = restore(saved)
+    assert step == 8 and position == 8
+    np.testing.assert_array_equal(arrays["w"], np.arange(1000.0) + 8)
+    np.testing.assert_array_equal(arrays["loss"], np.full(3, 8))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "empty"])
+def test_a_torn_checkpoint_falls_back_to_the_one_before(saved, caplog, damage):
+    newest = saved / "8" / "arrays"
+    largest = max((f for f in newest.rglob("*") if f.is_file() and "d" in f.parts), key=lambda f: f.stat().st_size)
+    content = largest.read_bytes()
+    middle = len(content) // 2
+    if damage == "truncate":
+        largest.write_bytes(content[:middle])
+    elif damage == "empty":
+        largest.write_bytes(b"")
+    elif damage == "flip":
+        largest.write_bytes(
+            content[:middle] + bytes(b ^ 255 for b in content[middle : middle + 8]) + content[middle + 8 :]
+        )
+    else:
+        shutil.rmtree(newest)
+    with caplog.at_level("WARNING", logger="olmix_jax"):
+        (step, arrays), position = restore(saved)
+    assert "checkpoint 8 is damaged" in caplog.text
+    assert step == 4 and position == 4
+    np.testing.assert_array_equal(arrays["w"], np.arange(1000.0) + 4)
+
+
+def test_a_checksum_that_differs_is_damage(saved, caplog):
+    record = next((saved / "8" / "checksum").glob("*"))
+    record.write_text('{"crc32": 1}')
+    with caplog.at_level("WARNING", logger="olmix_jax"):
+        (step, _), position = restore(saved)
+    assert "its checksum differs" in caplog.text and step == 4 and position == 4
+
+
+def test_no_whole_checkpoint_means_from_the_beginning(saved, caplog):
+    for step in ("4", "8"):
+        shutil.rmtree(saved / step / "arrays")
+    with caplog.at_level("WARNING", logger="olmix_jax"):
+        found, position = restore(saved)
+    assert found is None and position == 0 and "from the beginning" in caplog.text
+
+
+def test_an_unfinished_checkpoint_is_not_there(saved):
+    shutil.copytree(saved / "8", saved / "12.orbax-checkpoint-tmp-1")
+    (step, _), _ = restore(saved)
+    assert step == 8

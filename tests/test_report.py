@@ -1,0 +1,416 @@
+"""The report: builds from any part of a workdir, holds everything it shows, and says the right numbers."""
+
+import html.parser
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from olmix_jax import files, report
+from olmix_jax.errors import UserError
+from olmix_jax.report import plots, read, tables, trained, words
+from olmix_jax.report.style import label, labels, quantity
+from olmix_jax.table import write_swarm
+
+HOSTILE = '<b>&"x$y$_領'
+
+
+def law(fit, weights):
+    """The mixture's BPB by task, by the law's formula."""
+    logs = {t: sum(r["coefficients"][d] * w for d, w in weights.items()) for t, r in fit["tasks"].items()}
+    return {t: fit["tasks"][t]["constant"] + float(np.exp(v)) for t, v in logs.items()}
+
+
+def synthesise(folder, domains=8, tasks=12, runs=27, steps=120, seeds=3):
+    """Writes a whole workdir whose numbers agree: a law, runs that obey it but for noise, a proposal, its proof."""
+    rng = np.random.default_rng(0)
+    names = [HOSTILE, *(f"source:topic_{j}:high" for j in range(1, domains))]
+    task_names = ["_<i>task</i>", *(f"minerva_math_number_{i}::olmes" for i in range(1, tasks))]
+    tokens_M = np.geomspace(2e5, 2e7, domains).round()
+    natural_M = tokens_M / tokens_M.sum()
+    ratios_KM = rng.dirichlet(natural_M * domains, runs)
+    slope_NM, floor_N = rng.normal(-0.4, 0.35, (tasks, domains)), rng.uniform(0.4, 1.2, tasks)
+    true_KN = floor_N[None, :] + np.exp(ratios_KM @ slope_NM.T)
+    bpb_KN = true_KN + rng.normal(0, 0.01, true_KN.shape)
+    guess_KN = true_KN + rng.normal(0, 0.01, true_KN.shape)
+    ids = [f"run-{k:03d}" for k in range(runs)]
+    diverged = {ids[3]: steps // 2}
+    write_swarm(folder / "swarm", ids, ids, names, task_names, ratios_KM, bpb_KN, natural_M, tokens_M, diverged)
+    files.write_json(folder / "config.json", {"seed": 0, "train": {"batch": 16}, "proxy": {"length": 128}})
+    rows = [{"name": n, "tokens": int(t), "bytes": int(4 * t)} for n, t in zip(names, tokens_M)]
+    files.write_json(folder / "domains.json", {"domains": rows})
+    write_curves(folder / "swarm/curves.npz", ids, steps, rng, frozen={3: steps // 2})
+    files.write_json(folder / "train/info.json", training(runs, steps))
+    finished = [k for k in range(runs) if ids[k] not in diverged]
+    fit = fitted(names, task_names, slope_NM, floor_N, bpb_KN[finished], guess_KN[finished], [ids[k] for k in finished])
+    files.write_json(folder / "fit/fit.json", fit)
+    proposal = proposed(fit, dict(zip(names, natural_M.tolist())), tokens_M)
+    files.write_json(folder / "propose/proposal.json", proposal)
+    files.write_json(folder / "validate/validation.json", validated(fit, proposal, seeds, rng))
+    models = [f"{m}/{s}" for m in ("natural", "uniform", "proposed") for s in range(seeds)]
+    write_curves(folder / "validate/curves.npz", models, steps, rng)
+    return folder
+
+
+def training(runs, steps):
+    return {
+        **{
+            "mapping": "shard",
+            "devices": "2 × cpu",
+            "members": runs,
+            "parameters": 412_345,
+            "tokens_per_second": 51234.5,
+        },
+        **{"compile_s": 9.5, "wall_s": 123.4, "tokens_per_member": steps * 2048, "preset": "1M"},
+    }
+
+
+def fitted(names, task_names, slope_NM, floor_N, bpb_KN, guess_KN, runs):
+    found = {}
+    for i, task in enumerate(task_names):
+        found[task] = {
+            "loss": 0.01,
+            "spearman_cv": float(stats.spearmanr(bpb_KN[:, i], guess_KN[:, i])[0]),
+            "r2_cv": 0.9,
+            "rmse_cv": float(np.sqrt(np.mean((bpb_KN[:, i] - guess_KN[:, i]) ** 2))),
+            "constant": floor_N[i],
+            "coefficients": dict(zip(names, slope_NM[i].tolist())),
+        }
+    return {
+        "law": "log_linear",
+        "tasks": found,
+        "spearman_cv_mean": float(np.mean([r["spearman_cv"] for r in found.values()])),
+        "spearman_of_mean_cv": float(stats.spearmanr(bpb_KN.mean(axis=1), guess_KN.mean(axis=1))[0]),
+        **{"folds": 5, "runs": runs, "unseen": [], "wall_s": 1.5},
+        "measured": dict(zip(task_names, bpb_KN.T.tolist())),
+        "predicted_cv": dict(zip(task_names, guess_KN.T.tolist())),
+    }
+
+
+def proposed(fit, natural, tokens_M):
+    """A proposal at whose smallest domain the cap of four epochs binds."""
+    target, names = float(tokens_M.sum() * 2), list(natural)
+    caps = dict(zip(names, (4 * tokens_M / target).tolist()))
+    slope_M = np.mean([list(r["coefficients"].values()) for r in fit["tasks"].values()], axis=0)
+    tilt = np.exp(-np.clip(4 * (slope_M - slope_M.mean()), -0.3, 0.3))
+    rest = sum(natural[n] * t for n, t in zip(names[1:], tilt[1:]))
+    weights = {n: natural[n] * t / rest * (1 - caps[names[0]]) for n, t in zip(names, tilt)}
+    weights[names[0]] = caps[names[0]]
+    return {
+        **{"status": "converged", "weights": weights, "natural": natural, "caps": caps},
+        **{"predicted": law(fit, weights), "predicted_natural": law(fit, natural)},
+        **{"objective": 1.2345, "objective_natural": 1.25, "kl": 0.05, "shadow_prices": {names[0]: 12.3}},
+        "repeats": {n: w * target / t for (n, w), t in zip(weights.items(), tokens_M)},
+        "certificate": {"gap": 1e-9, "relative_gap": 1e-9, "iterations": 120, "residual": 1e-10},
+        **{"target_tokens": target, "max_repeats": 4.0, "kl_weight": 0.05},
+        **{"worse_tasks": [list(fit["tasks"])[0]], "warnings": ["small <script>warning</script>"]},
+    }
+
+
+def validated(fit, proposal, seeds, rng):
+    """Natural 1.00 ± 0.01, uniform 1.10, proposed 0.90 on average, and tasks around them."""
+    found = {}
+    for name, mean in (("natural", 1.0), ("uniform", 1.1), ("proposed", 0.9)):
+        per_seed = (mean + 0.01 * np.linspace(-1, 1, seeds)).tolist() if seeds > 1 else [mean]
+        rows = {t: {"mean": mean + float(rng.normal(0, 0.05)), "std": 0.02} for t in fit["tasks"]}
+        weights = proposal["weights"] if name == "proposed" else proposal["natural"]
+        found[name] = {"weights": weights, "bpb_mean": mean, "bpb_std": 0.01, "per_seed": per_seed, "tasks": rows}
+    return {
+        "mixtures": found,
+        "seeds": seeds,
+        "steps": 1200,
+        "tokens": 1200 * 2048,
+        "parameters": 412_345,
+        "preset": "1M",
+    }
+
+
+def write_curves(path, runs, steps, rng, frozen=None):
+    steps_T = np.arange(1, steps + 1)
+    loss_KT = 3 + 4 / np.sqrt(steps_T)[None, :] + rng.normal(0, 0.05, (len(runs), steps))
+    for member, step in (frozen or {}).items():
+        loss_KT[member, step:] = np.nan
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, steps_T=steps_T, loss_KT=loss_KT.astype(np.float32), runs=np.array(runs), tokens_per_step=2048)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return synthesise(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return synthesise(tmp_path_factory.mktemp("small"), domains=3, tasks=2, runs=9, steps=3)
+
+
+@pytest.fixture(scope="module")
+def page(workdir):
+    return report.build(workdir).read_text(encoding="utf-8")
+
+
+def partial(workdir, folder, *keep):
+    for name in keep:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (workdir / name).is_dir() else shutil.copy)(workdir / name, folder / name)
+    return folder
+
+
+def edited(folder, name, change):
+    content = json.loads((folder / name).read_text())
+    change(content)
+    (folder / name).write_text(json.dumps(content))
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags, and checks that they close in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "source"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read_page(text):
+    reader = Reader()
+    reader.feed(text)
+    assert not reader.open
+    return reader
+
+
+def test_page_holds_all_it_shows(page, workdir):
+    reader = read_page(page)
+    figures = [a["id"] for t, a in reader.seen if t == "figure"]
+    assert figures == [
+        "mixture",
+        "validation",
+        "validation_tasks",
+        "validation_curves",
+        "predicted",
+        "effects",
+        "curves",
+    ]
+    for tag, attributes in reader.seen:
+        assert tag not in ("script", "link", "iframe", "object")
+        for name in {"src", "srcset", "href"} & attributes.keys():
+            assert attributes[name].startswith("data:image/png;base64,")
+        if tag == "img":
+            assert len(attributes["alt"]) > 20
+    assert "url(" not in page and "http" not in page.replace("http-equiv", "")
+    for name in figures:
+        assert (workdir / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_are_escaped(page):
+    assert HOSTILE not in page and "<script>" not in page and "<i>task" not in page
+    text = read_page(page).text
+    assert HOSTILE in text and "_<i>task</i>" in text
+    assert "small <script>warning</script>" in text
+
+
+def test_same_files_same_page(small):
+    first = report.build(small).read_bytes()
+    assert report.build(small).read_bytes() == first
+
+
+def test_summary(workdir):
+    won, caps, law_quality = report.summary(workdir)
+    # Seeds at mean ± 0.01 and the mean itself: s = 0.01, standard error 0.01/√3 = 0.0058; two of them add to 0.00816.
+    assert won == (
+        "proposed 0.9000 ± 0.0058 BPB against natural 1.0000 ± 0.0058 (10.00 % lower, 12.2 standard errors) and "
+        "uniform 1.1000 ± 0.0058 (18.18 % lower, 24.5 standard errors); mean of 12 tasks, 3 seeds"
+    )
+    assert caps == f"repetition caps that bind: {HOSTILE} (4 epochs)"
+    fit = files.read_json(workdir / "fit/fit.json")
+    assert law_quality == (
+        f"law log_linear, held-out runs, 5 folds: Spearman {fit['spearman_cv_mean']:.3f} mean over tasks, "
+        f"{fit['spearman_of_mean_cv']:.3f} of the task average"
+    )
+
+
+def test_a_worse_proposal_is_called_worse(workdir, tmp_path):
+    folder = partial(workdir, tmp_path, "propose", "fit", "validate")
+    edited(folder, "validate/validation.json", lambda v: v["mixtures"]["proposed"].update(per_seed=[1.01, 1.02, 1.03]))
+    assert "natural 1.0000 ± 0.0058 (2.00 % higher" in report.summary(folder)[0]
+    results = read.read(folder)
+    assert "Trained for real, the proposal is not better than natural." in words.warnings(results)
+    assert words.cards(results)[0].value == "+2.00 %"
+
+
+def test_one_seed_has_no_error(tmp_path):
+    folder = synthesise(tmp_path, domains=3, tasks=2, runs=9, steps=3, seeds=1)
+    assert report.summary(folder)[0].startswith("proposed 0.9000 BPB against natural 1.0000 (10.00 % lower) and")
+    text = report.build(folder).read_text(encoding="utf-8")
+    assert "One seed per mixture" in text
+    assert not re.search(r"\b(nan|None)\b", " ".join(read_page(text).text))
+
+
+def test_external_swarm_has_neither_curves_nor_validation(workdir, tmp_path):
+    folder = partial(
+        workdir, tmp_path, *(f"swarm/{n}" for n in ("ratios.csv", "metrics.csv", "meta.json")), "fit", "propose"
+    )
+    reader = read_page(report.build(folder).read_text(encoding="utf-8"))
+    assert [a["id"] for t, a in reader.seen if t == "figure"] == ["mixture", "predicted", "effects"]
+    text = " ".join(reader.text)
+    assert "prediction only" in text and "no training curves" in text
+    assert report.summary(folder)[0].endswith("not validated by training")
+
+
+def test_missing_stages_are_named(small, tmp_path):
+    folder = partial(small, tmp_path, "swarm", "config.json")
+    text = " ".join(read_page(report.build(folder).read_text(encoding="utf-8")).text)
+    assert "There is no proposal yet: run --stages=fit,propose,report." in text
+    assert "There is no law yet: run --stages=fit,propose,report." in text
+    assert report.summary(folder) == [
+        "no proposal yet: run --stages=fit,propose,report",
+        "repetition caps: unknown until there is a proposal; run --stages=fit,propose,report",
+        "no law yet: run --stages=fit,propose,report",
+    ]
+    partial(small, folder, "fit")
+    assert report.summary(folder)[0] == "no proposal yet: run --stages=propose,report"
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(UserError, match="holds nothing to report"):
+        report.build(tmp_path)
+
+
+def test_damaged_files_are_named(workdir, tmp_path):
+    folder = partial(workdir, tmp_path, "swarm", "fit")
+    (folder / "swarm/curves.npz").write_bytes((workdir / "swarm/curves.npz").read_bytes()[:500])
+    with pytest.raises(UserError, match=r"curves\.npz is damaged"):
+        report.build(folder)
+    (folder / "swarm/curves.npz").unlink()
+    edited(folder, "fit/fit.json", lambda f: f.pop("law"))
+    with pytest.raises(UserError, match=r"fit\.json lacks law"):
+        report.summary(folder)
+
+
+def test_pickle_is_not_loaded(workdir, tmp_path):
+    folder = partial(workdir, tmp_path, "fit")
+    (folder / "swarm").mkdir()
+    np.savez(
+        folder / "swarm/curves.npz",
+        steps_T=np.arange(2),
+        loss_KT=np.ones((1, 2)),
+        runs=np.array(["a"], object),
+        tokens_per_step=1,
+    )
+    with pytest.raises(UserError, match=r"curves\.npz is damaged"):
+        read.read(folder)
+
+
+def test_unwritable_report(small, tmp_path):
+    folder = partial(small, tmp_path, "fit")
+    (folder / "report").write_text("a file in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        report.build(folder)
+
+
+def test_effects_against_the_formula(workdir):
+    results = read.read(workdir)
+    effect_NM = read.effects_NM(results.fit, results.natural)
+    base = law(results.fit, results.natural)
+    for j, domain in enumerate(results.natural):
+        moved = {d: 0.9 * w + 0.1 * (d == domain) for d, w in results.natural.items()}
+        after = law(results.fit, moved)
+        np.testing.assert_allclose(effect_NM[:, j], [after[t] - base[t] for t in base], atol=1e-12)
+
+
+def test_error_of_a_comparison():
+    a, b = read.estimate([1.0, 2.0, 3.0]), read.estimate([4.0, 6.0])
+    assert a.error == pytest.approx(1 / np.sqrt(3)) and b.error == pytest.approx(1.0)
+    found = read.compare(a, b)
+    assert found.percent == pytest.approx(60) and found.errors == pytest.approx(3 / np.sqrt(4 / 3))
+    # No spread at all is no evidence of infinite certainty.
+    assert read.compare(read.estimate([1.0, 1.0]), read.estimate([2.0, 2.0])).errors is None
+
+
+def test_realised_mixture_over_its_cap_is_told(workdir, tmp_path):
+    folder = partial(workdir, tmp_path, "propose", "fit", "validate", "config.json")
+    assert not [w for w in words.warnings(read.read(folder)) if "exceeds" in w]
+    weights = files.read_json(folder / "propose/proposal.json")["weights"] | {HOSTILE: 0.3}
+    edited(folder, "validate/validation.json", lambda v: v["mixtures"]["proposed"].update(weights=weights))
+    assert [w for w in words.warnings(read.read(folder)) if "exceeds" in w and HOSTILE in w]
+
+
+def test_diverged_members_are_told_and_drawn(workdir):
+    results = read.read(workdir)
+    assert any("Diverged" in w and "run-003" in w for w in words.warnings(results))
+    assert "run-003" not in trained.final_bpb(results)
+    x_P, smooth_KP = trained.thinned(results.curves)
+    assert x_P[-1] == 120 * 2048 and np.isfinite(smooth_KP[4]).all()
+    assert (np.isnan(smooth_KP[3]) == (x_P > 60 * 2048)).all()
+
+
+def test_thinned_is_a_mean_over_windows():
+    loss_T = np.random.default_rng(0).normal(3, 1, 3000)
+    x_P, smooth_KP = trained.thinned(read.Curves(("a",), np.arange(1, 3001), loss_T[None, :], 10))
+    steps_P = x_P // 10
+    assert len(x_P) <= 120 and steps_P[0] == 1 and steps_P[-1] == 3000 and (np.diff(steps_P) > 0).all()
+    for start, end, value in zip([0, *steps_P[:-1]], steps_P, smooth_KP[0]):
+        assert value == pytest.approx(loss_T[start:end].mean())
+
+
+def test_nearest_natural(workdir):
+    results = read.read(workdir)
+    natural_M = np.array(list(results.natural.values()))
+    distances = {r: abs(row - natural_M).sum() for r, row in zip(results.table.runs, results.table.ratios_KM)}
+    assert trained.nearest_natural(results) == min(distances, key=distances.get)
+
+
+def test_paper_size(tmp_path, monkeypatch):
+    # The layout is what is tried here, not the resolution.
+    monkeypatch.setattr("olmix_jax.report.style.DPI", 48)
+    folder = synthesise(tmp_path, domains=24, tasks=130, runs=127, steps=700)
+    edited(folder, "fit/fit.json", lambda f: f.update(unseen=["source:topic_5:high"]))
+    results = read.read(folder)
+    quality = {t: r["spearman_cv"] for t, r in results.fit["tasks"].items()}
+    chosen, ordered = plots.panels(results), sorted(quality, key=quality.get)
+    assert chosen == ordered[:6] + ordered[-5:]
+    text = report.build(folder).read_text(encoding="utf-8")
+    assert "Of 130 tasks, the 6 worst and the 5 best" in text and "Of 130 tasks, the 120 that change most" in text
+    assert len(tables.task_table(results).rows) == 130
+    assert "No run contained source:topic_5:high" in text
+
+
+def test_tables_have_a_cell_per_column(workdir, small, tmp_path):
+    for folder in (workdir, partial(small, tmp_path, "fit", "propose")):
+        results = read.read(folder)
+        for table in (tables.domain_table(results), tables.task_table(results), *tables.run_tables(results)):
+            assert {len(row.cells) for row in table.rows} == {len(table.head) or 2}
+    row = {r.cells[0]: r for r in tables.domain_table(read.read(workdir)).rows}[HOSTILE]
+    assert row.mark and row.cells[1] == "200k" and row.cells[6:] == ("4.00", "12.3")
+
+
+def test_labels_fit_and_are_drawable():
+    assert label("short") == "short"
+    assert len(label("x" * 99, 17)) == 17 and label("head" + "x" * 99 + "tail", 17).startswith("head")
+    assert label("領\tb") == "□□b"
+
+
+def test_labels_stay_apart():
+    assert labels(["a_task::olmes", "b_task::olmes"], 30) == ["a_task", "b_task"]
+    assert labels(["code:python::high", "code:python::low"], 30) == ["code:python::high", "code:python::low"]
+    names = [f"minerva_math_number_{i}_of_the_set::olmes" for i in range(30)]
+    shown = labels(names, 19)
+    assert len(set(shown)) == 30 and max(map(len, shown)) <= 19
+
+
+def test_quantities():
+    pairs = {0: "0", 950: "950", 1234: "1.23k", 999_600: "1M", 5.3e12: "5.3T", 1.5: "1.5", None: "–"}
+    assert [quantity(v) for v in pairs] == list(pairs.values())
+    assert re.fullmatch(r"9,?999T", quantity(9.999e15))

@@ -1,0 +1,127 @@
+"""proxy/train.py: going on, one bad member, and a choice of mapping."""
+
+import os
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from olmix_jax.corpus.tasks import bits_per_byte_N
+from olmix_jax.errors import UserError
+from olmix_jax.proxy import checkpoint, train
+
+
+def test_losses_fall_and_scores_are_the_members_own(make_swarm, toy_tasks, tmp_path):
+    swarm = make_swarm(members=3, steps=30, checkpoint_every=20)
+    done = train.train(swarm, toy_tasks, tmp_path, "toy")
+    assert done.loss_KT.shape == (3, 30) and done.bpb_KN.shape == (3, 2)
+    assert (done.loss_KT[:, -5:].mean(1) < done.loss_KT[:, :5].mean(1)).all()
+    assert (done.died_K == -1).all()
+    # The same tasks, one member, no mapping.
+    states = swarm.start("vmap")
+    params = jax.tree.map(lambda x: x[1], states.params)
+    nats_E = swarm.member.score(params, toy_tasks.tokens_EL, toy_tasks.answer_EL)
+    expected_N = bits_per_byte_N(np.asarray(nats_E, np.float64), toy_tasks)
+    bpb_KN = train.score(swarm, states.params, toy_tasks, "vmap", np.array([False, True, True]))
+    assert np.isnan(bpb_KN[0]).all()
+    np.testing.assert_allclose(bpb_KN[1], expected_N, rtol=1e-6)
+
+
+def test_a_member_that_diverges_is_frozen_and_the_others_are_not_touched(make_swarm, toy_tasks, tmp_path):
+    swarm = make_swarm(members=3, steps=6, seeds=[0, 1, 2])
+    whole = train.train(swarm, toy_tasks, tmp_path / "whole", "toy")
+    poisoned = Poisoned(swarm)
+    done = train.train(poisoned, toy_tasks, tmp_path / "poisoned", "toy")
+    assert done.died_K.tolist() == [-1, 0, -1]
+    assert np.isnan(done.bpb_KN[1]).all() and np.isnan(done.loss_KT[1]).all()
+    np.testing.assert_array_equal(done.bpb_KN[[0, 2]], whole.bpb_KN[[0, 2]])
+    np.testing.assert_array_equal(done.loss_KT[[0, 2]], whole.loss_KT[[0, 2]])
+
+
+class Poisoned(train.Swarm):
+    """A toy swarm whose member 1 starts with an infinite weight."""
+
+    def __init__(self, swarm):
+        super().__init__(**{f: getattr(swarm, f) for f in swarm.__dataclass_fields__})
+
+    def start(self, mapping):
+        states = super().start(mapping)
+        head = states.params["head"]["kernel"]
+        params = {**states.params, "head": {"kernel": head.at[1, 0, 0].set(np.inf)}}
+        return states._replace(params=params)
+
+
+def test_a_frozen_member_keeps_its_last_good_state(make_swarm):
+    swarm = make_swarm(members=1)
+    member = swarm.member
+    tokens_TBL1 = next(swarm.chunks())[0]
+    good, _ = jax.jit(member.steps)(member.init(jax.random.key(0)), tokens_TBL1, 1)
+    bad = good._replace(params=jax.tree.map(lambda x: x, good.params))
+    bad.params["head"]["kernel"] = good.params["head"]["kernel"].at[0, 0].set(np.nan)
+    after, loss_T = jax.jit(member.steps)(bad, tokens_TBL1, 2)
+    assert not after.alive and after.step == good.step and np.isnan(loss_T[:2]).all()
+    np.testing.assert_array_equal(after.params["block_0"]["q"]["kernel"], good.params["block_0"]["q"]["kernel"])
+
+
+def stop_after(monkeypatch, saves, action):
+    """Calls `action` once that many checkpoints are written."""
+    written = []
+    save = checkpoint.Checkpoints.save
+
+    def counting(self, step, arrays, batches):
+        save(self, step, arrays, batches)
+        written.append(step)
+        if len(written) == saves:
+            action()
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", counting)
+    return written
+
+
+def test_ctrl_c_checkpoints_and_the_next_run_goes_on_bit_for_bit(make_swarm, toy_tasks, tmp_path, monkeypatch):
+    swarm = make_swarm(members=3, steps=12)
+    whole = train.train(swarm, toy_tasks, tmp_path / "whole", "toy")
+    written = stop_after(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train.train(swarm, toy_tasks, tmp_path / "stopped", "toy")
+    assert written[-1] < 12
+    resumed_from = len(written)
+    again = train.train(swarm, toy_tasks, tmp_path / "stopped", "toy")
+    assert written[resumed_from] > written[resumed_from - 1]
+    np.testing.assert_array_equal(again.bpb_KN, whole.bpb_KN)
+    np.testing.assert_array_equal(again.loss_KT, whole.loss_KT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_full_disk_is_a_clear_error(make_swarm, toy_tasks, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", full)
+    with pytest.raises(UserError, match="No space left on device.*free space, then run the same command again"):
+        train.train(make_swarm(members=2), toy_tasks, tmp_path, "toy")
+
+
+def test_auto_takes_the_fastest_and_remembers_it(make_swarm, toy_tasks, tmp_path, monkeypatch):
+    swarm = make_swarm(members=2, steps=2, mapping="auto")
+    monkeypatch.setattr(train, "timings", lambda s: {"vmap": 0.2, "map": 0.1, "shard": 0.3})
+    assert train.train(swarm, toy_tasks, tmp_path, "toy").info["mapping"] == "map"
+    monkeypatch.setattr(train, "timings", lambda s: {"vmap": 0.1, "map": 0.2})
+    assert train.train(swarm, toy_tasks, tmp_path, "toy").info["mapping"] == "map"
+
+
+def test_timings_run_every_mapping(make_swarm):
+    seconds = train.timings(make_swarm(members=2))
+    assert set(seconds) == {"vmap", "map", "pmap", "shard"} and all(s > 0 for s in seconds.values())
+
+
+def test_training_works_outside_the_main_thread(make_swarm, toy_tasks, tmp_path):
+    results = []
+    worker = threading.Thread(
+        target=lambda: results.append(train.train(make_swarm(members=1, steps=2), toy_tasks, tmp_path, "toy"))
+    )
+    worker.start()
+    worker.join()
+    assert np.isfinite(results[0].bpb_KN).all()
