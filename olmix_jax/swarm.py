@@ -24,9 +24,8 @@ _MIN_WEIGHT = {"sparse": 0.02, "dense": 1e-4}
 def snap(weights_M: np.ndarray, total: int) -> np.ndarray:
     """The mixture nearest to ``weights_M`` that ``total`` sequences can realise, by largest remainders.
 
-    argmin over integer counts_M ≥ 0 with Σ counts = total of Σ_j |counts_j − total·w_j|^p, for every p ≥ 1 at once, so
-    in particular of the largest error, which is under one sequence. Ties go to the lower index. A zero stays zero; a
-    weight under one sequence may become zero, which :func:`realise` refuses.
+    argmin over integer counts_M ≥ 0, Σ counts = total, of Σ_j |counts_j − total·w_j|^p for every p ≥ 1 at once, and so
+    of the largest error. Ties go to the lower index. A zero stays zero; a weight under one sequence may become zero.
 
     Args:
       weights_M: weights ≥ 0, normalised here.
@@ -162,19 +161,19 @@ def sample(
     """Draws the mixtures of a swarm, on the grid of ``total`` sequences. Member 0 is the natural mixture itself.
 
     The others are Dirichlet(s·M·q) with s log-uniform over ``strength`` and the prior q_j ∝ natural_j^0.7 (METHOD §4:
-    strength × prior, the sources' prior tempered), so that small domains are seen with weights that tell something.
-    Times M, because a strength then means the same at any number of domains: s is the mean concentration of a domain,
-    low values give mixtures near the corners and high values mixtures near q. Sparse: entries under the minimum
-    weight become 0 and the rest is renormalised; dense: they are raised to it and the rest is scaled down. A
-    candidate whose every weight is under the minimum, or nearer than ``min_distance`` in total variation to any
-    mixture already accepted, is drawn again.
+    strength × prior, the prior over sources tempered), so that small domains get weights that tell something. Times M,
+    so that a strength means the same at any number of domains: s is the mean concentration of a domain, low values
+    give mixtures near the corners, high values near q. (The published strengths of 0.1–5 are without M: Σw² of that
+    swarm is 0.51, a total concentration of about 1.) Sparse: entries under the minimum weight become 0 and the rest is
+    renormalised; dense: they are raised to it and the rest is scaled down. A candidate with every weight under the
+    minimum, or nearer than ``min_distance`` in total variation to any member so far, is drawn again.
 
-    A domain is *seen* by a run that gives it the minimum weight and half its natural weight. Where chance alone would
-    leave some domain seen by fewer than ``min_runs`` members, candidates are drawn from Dirichlet(s·M·q + e_F), F being
-    the domains that are furthest behind: the same distribution given that a sequence of each was drawn.
+    A domain is *seen* by a run that gives it the minimum weight and half its natural one. While some are seen by fewer
+    than ``min_runs`` members, candidates come from Dirichlet(s·M·q + e_F), F being the domains furthest behind: the
+    same distribution, given that a sequence of each was drawn.
 
     Args:
-      natural_M: natural distribution p0, ≥ 0, normalised here, in the order of ``names``.
+      natural_M: natural distribution p0, positive, normalised here, in the order of ``names``.
       size: K, at least M + 2; the paper recommends 3(M + 1).
       total: sequences per run.
       names: the M domains, in column order.
@@ -189,38 +188,33 @@ def sample(
       counts_KM, int64; ratios are ``counts_KM / total``. Columns are in the order of ``names``.
 
     Raises:
-      UserError: there is no such swarm; the message names the field of the config to change.
+      UserError: there is no such swarm; the message names the config's field to change.
     """
     natural_M = np.asarray(natural_M, np.float64)
     counts_M = snap(natural_M, total)
     natural_M = natural_M / natural_M.sum()
     minimum = max(_MIN_WEIGHT[sparsity], 1 / total) if min_weight is None else min_weight
-    _check_request(natural_M, size, total, names, strength, minimum, min_runs)
-    # Up to whole sequences, so that nothing falls under the minimum when it is realised.
-    minimum = float(np.ceil(minimum * total - _SLACK)) / total
+    _check_request(natural_M, size, names, strength, min_runs)
+    minimum = _whole(minimum, total, 1.0 if sparsity == "sparse" else 1 / len(names))
     draw = _Draw(natural_M, total, sparsity == "sparse", strength, minimum, rng.generator(seed, "swarm"))
-    accepted = [counts_M]
-    while len(accepted) < size:
-        behind_M = np.maximum(min_runs - draw.seen(np.stack(accepted)).sum(axis=0), 0)
+    swarm_KM = counts_M[None]
+    while len(swarm_KM) < size:
+        behind_M = np.maximum(min_runs - draw.seen(swarm_KM).sum(axis=0), 0)
         # As many at a time as it takes to be done in the runs that remain.
-        number = -(-int(behind_M.sum()) // (size - len(accepted)))
+        number = -(-int(behind_M.sum()) // (size - len(swarm_KM)))
         forced = np.argsort(-behind_M, kind="stable")[:number]
-        for _ in range(_TRIES):
-            candidate_M = draw(forced)
-            distance_K = np.abs(np.stack(accepted) - candidate_M).sum(axis=1) / (2 * total)
-            if draw.seen(candidate_M)[forced].all() and not (distance_K < min_distance).any():
-                break
-        else:
+        counts_M = draw.another(swarm_KM, forced, min_distance)
+        if counts_M is None:
             raise UserError(
-                f"no mixture for member {len(accepted)} of {size} in {_TRIES} draws: lower `swarm.min_distance` "
-                f"({min_distance}), `swarm.min_weight` ({minimum:.6g}) or `swarm.min_runs` ({min_runs}); it had to be no "
-                f"near-duplicate and to contain {', '.join(names[j] for j in forced) or 'no domain in particular'}"
+                f"no mixture for member {len(swarm_KM)} of {size} in {_TRIES} draws: lower `swarm.min_distance` "
+                f"({min_distance}), `swarm.min_weight` ({minimum:.6g}) or `swarm.min_runs` ({min_runs}); it had to be "
+                f"no near-duplicate and to contain {', '.join(names[j] for j in forced) or 'any domain'}"
             )
-        accepted.append(candidate_M)
-    return np.stack(accepted)
+        swarm_KM = np.vstack([swarm_KM, counts_M])
+    return swarm_KM
 
 
-def _check_request(natural_M, size, total, names, strength, minimum, min_runs) -> None:
+def _check_request(natural_M, size, names, strength, min_runs) -> None:
     if len(names) != len(natural_M) or not natural_M.all():
         raise UserError(f"natural distribution {natural_M.tolist()} must give every domain a positive weight: {names}")
     if len(names) < 2:
@@ -232,15 +226,23 @@ def _check_request(natural_M, size, total, names, strength, minimum, min_runs) -
         )
     if not 0 < strength[0] <= strength[1] < np.inf:
         raise UserError(f"config field `swarm.strength` must be (low, high) with 0 < low ≤ high, not {strength}")
+    if min_runs > size:
+        raise UserError(f"config field `swarm.min_runs` is {min_runs}, more than the {size} runs of `swarm.size`")
+
+
+def _whole(minimum: float, total: int, most: float) -> float:
+    """The minimum weight, raised to whole sequences so that nothing falls under it when it is realised."""
     if minimum * total < 1 - _SLACK:
         raise UserError(
             f"config field `swarm.min_weight` is {minimum}: of {total} sequences that is less than one, so a domain at "
             f"its minimum would get none; raise it to {1 / total:.3g} or train for more steps"
         )
-    if minimum * len(names) > 1:
-        raise UserError(f"config field `swarm.min_weight` is {minimum}: {len(names)} domains of that weight exceed 1")
-    if min_runs > size:
-        raise UserError(f"config field `swarm.min_runs` is {min_runs}, more than the {size} runs of `swarm.size`")
+    whole = float(np.ceil(minimum * total - _SLACK)) / total
+    if whole > most - 1e-9:
+        raise UserError(
+            f"config field `swarm.min_weight` is {minimum}: it must stay under {most:.6g}, see `swarm.sparsity`"
+        )
+    return whole
 
 
 class _Draw:
@@ -250,21 +252,31 @@ class _Draw:
         self.total, self.sparse, self.strength, self.minimum, self.random = total, sparse, strength, minimum, random
         tempered_M = natural_M**_TEMPER
         self.alpha_M = len(natural_M) * tempered_M / tempered_M.sum()
-        self.least_M = np.maximum(np.floor(np.maximum(minimum, natural_M / 2) * total + _SLACK), 1)
+        shown_M = self._above_minimum(natural_M)
+        half_M = np.zeros_like(natural_M) if shown_M is None else shown_M / 2
+        self.least_M = np.floor(np.maximum(minimum, half_M) * total + _SLACK)
 
     def seen(self, counts: np.ndarray) -> np.ndarray:
         """Which domains (last axis) are there with the minimum weight and half the natural one."""
         return counts >= self.least_M
 
-    def __call__(self, forced: np.ndarray) -> np.ndarray:
-        """One candidate counts_M, with an extra count of concentration on the ``forced`` domains."""
-        while True:
-            strength = np.exp(self.random.uniform(*np.log(self.strength)))
-            alpha_M = strength * self.alpha_M
-            alpha_M[forced] += 1
-            weights_M = self._above_minimum(self.random.dirichlet(alpha_M))
-            if weights_M is not None:
-                return snap(weights_M, self.total)
+    def another(self, swarm_KM: np.ndarray, forced: np.ndarray, min_distance: float) -> np.ndarray | None:
+        """A candidate that shows the ``forced`` domains and is nobody's near-duplicate; None: none in many draws."""
+        for _ in range(_TRIES):
+            counts_M = self._candidate(forced)
+            if counts_M is not None and self.seen(counts_M)[forced].all():
+                distance_K = np.abs(swarm_KM - counts_M).sum(axis=1) / (2 * self.total)
+                if not (distance_K < min_distance).any():
+                    return counts_M
+        return None
+
+    def _candidate(self, forced: np.ndarray) -> np.ndarray | None:
+        """One candidate counts_M, with one added to the concentration of the ``forced`` domains; None: all too small."""
+        strength = np.exp(self.random.uniform(*np.log(self.strength)))
+        alpha_M = strength * self.alpha_M
+        alpha_M[forced] += 1
+        weights_M = self._above_minimum(self.random.dirichlet(alpha_M))
+        return None if weights_M is None else snap(weights_M, self.total)
 
     def _above_minimum(self, weights_M: np.ndarray) -> np.ndarray | None:
         """``weights_M`` with the minimum weight respected; None if that is impossible."""
@@ -284,12 +296,6 @@ class _Draw:
 def sampled_report(counts_KM: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Per domain: ``runs`` that contain it, and the ``min``, ``mean`` and ``max`` of its weight over the members."""
     ratios_KM = counts_KM / counts_KM.sum(axis=1, keepdims=True)
-    return {
-        name: {
-            "runs": int((r_K > 0).sum()),
-            "min": float(r_K.min()),
-            "mean": float(r_K.mean()),
-            "max": float(r_K.max()),
-        }
-        for name, r_K in zip(names, ratios_KM.T)
-    }
+    columns = {"runs": (counts_KM > 0).sum(axis=0), "min": ratios_KM.min(axis=0)}
+    columns |= {"mean": ratios_KM.mean(axis=0), "max": ratios_KM.max(axis=0)}
+    return {name: {what: values[j].item() for what, values in columns.items()} for j, name in enumerate(names)}

@@ -269,6 +269,15 @@ def test_external_swarm_has_neither_curves_nor_validation(workdir, tmp_path):
     assert report.summary(folder)[0].endswith("not validated by training")
 
 
+def test_external_swarm_is_read_where_the_config_says(small, tmp_path):
+    folder = partial(small, tmp_path, "fit")
+    named = {k: str(small / f"swarm/{k}.{e}") for k, e in (("ratios", "csv"), ("metrics", "csv"), ("meta", "json"))}
+    files.write_json(folder / "config.json", {"swarm": named, "fit": {"drop_metrics": ["_<i>task</i>"]}})
+    table = read.read(folder).table
+    assert len(table.runs) == 8 and table.diverged == ("run-003",) and table.tasks == ("minerva_math_number_1::olmes",)
+    assert read.read(folder).natural == files.read_json(small / "propose/proposal.json")["natural"]
+
+
 def test_missing_stages_are_named(small, tmp_path):
     folder = partial(small, tmp_path, "swarm", "config.json")
     text = " ".join(read_page(report.build(folder).read_text(encoding="utf-8")).text)

@@ -89,8 +89,11 @@ def test_realise_says_what_cannot_be_and_what_can():
         swarm.realise(np.array([[0.5, 0.5], [0.996, 0.004]]), 100, ("web", "law"))
     total = int(re.search(r"train on (\d+) sequences", str(e.value))[1])
     assert swarm.realise(np.array([[0.996, 0.004]]), total, ("web", "law")).min() == 1
-    with pytest.raises(UserError, match=r"member 0: a is asked for at 0.4, 0.4 of 1 sequences, and would get 1 seq"):
+    with pytest.raises(UserError, match=r"member 0: b is asked for at 0.3, 0.3 of 1 sequences, and would get no"):
         swarm.realise(np.array([[0.4, 0.3, 0.3]]), 1, ("a", "b", "c"))
+    # To the nearest, 2.4, 2.4, 2.4 and 0.8 make 7 of 8 sequences: one domain has to be off by 0.6.
+    with pytest.raises(UserError, match=r"member 0: a is asked for at 0.3, 2.4 of 8 sequences, and would get 3 seq"):
+        swarm.realise(np.array([[0.3, 0.3, 0.3, 0.1]]), 8, ("a", "b", "c", "d"))
 
 
 @pytest.mark.parametrize(
@@ -109,9 +112,9 @@ def test_realise_refuses_what_is_no_mixture(row, message):
 
 
 def test_realise_does_not_ask_for_a_sum_of_exactly_one():
-    row = np.array([[0.1] * 10])
+    row = np.array([[0.7, 0.2, 0.1]])
     assert row.sum() != 1.0
-    np.testing.assert_array_equal(swarm.realise(row, 50, tuple("abcdefghij")), [[5] * 10])
+    np.testing.assert_array_equal(swarm.realise(row, 50, ("a", "b", "c")), [[35, 10, 5]])
 
 
 def worst_prefix(counts_M):
@@ -227,7 +230,9 @@ def test_design_identifies_every_domain(total):
         (dict(size=9), "`swarm.size` is 9: the law over 8 domains needs at least 10 runs, better 27"),
         (dict(natural_M=[1.0], names=("web",), size=6), "one domain, web, has only one mixture"),
         (dict(min_weight=1e-5), "`swarm.min_weight` is 1e-05.*less than one"),
-        (dict(min_weight=0.2, sparsity="dense"), "`swarm.min_weight` is 0.2: 8 domains"),
+        (dict(min_weight=0.2, sparsity="dense"), "`swarm.min_weight` is 0.2: it must stay under 0.125"),
+        (dict(min_weight=1.0), "`swarm.min_weight` is 1.0: it must stay under 1"),
+        (dict(min_weight=0.99, strength=(900.0, 900.0), min_runs=0), "no mixture for member 1 of 27 in 2000 draws"),
         (dict(min_runs=28), "`swarm.min_runs` is 28, more than the 27 runs"),
         (dict(min_distance=0.9), "lower `swarm.min_distance`"),
         (dict(min_runs=27, min_weight=0.2), r"`swarm.min_runs` \(27\)"),

@@ -176,6 +176,8 @@ def _batch(stream: bytes, batch: int, body: int) -> Iterator[tuple[str, list[str
     choices = strings(9, lists[-1])
     answers = struct.unpack_from(f"<{rows}q", stream, at[12])
     for question, a, b, answer in zip(questions, lists, lists[1:], answers):
+        if not 0 <= answer < b - a:
+            raise ValueError(f"answer {answer} of {b - a} choices")
         yield question.strip(), choices[a:b], answer
 
 

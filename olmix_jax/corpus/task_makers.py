@@ -279,7 +279,6 @@ example = _matching(r">>> (?P<answer>.+(?:\n[ \t]*(?!>>>)\S.*)*)", CONTEXT)
 
 _CODE = ("code:library", "code:numerics")
 _PROSE = ("text:docstrings", "text:reference", "text:packages")
-
 # Task: the domains whose held-out documents it is made from, and how.
 TASKS = {
     "python:function_body": (_CODE, function_body),

@@ -175,6 +175,7 @@ def _heldout(path: pathlib.Path) -> list[str]:
 
 
 def _own(folder: str) -> dict[str, list[Example]]:
+    """A folder's tasks; their file names may be percent-quoted, as ours are."""
     if not pathlib.Path(folder).is_dir():
         raise UserError(f"tasks.path={folder} is no folder; it must hold one ‹task›.jsonl per task")
     found = sorted(pathlib.Path(folder).glob("*.jsonl"))

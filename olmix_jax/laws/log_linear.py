@@ -4,7 +4,7 @@ Per task, with rows k of weight ω_k (1 unless resampled), the published objecti
 
     min over (log c, A) of  Σ_k ω_k · huber_δ(c + exp(Aᵀ p_k) − y_k),   δ = 0.02 BPB,
 
-where huber_δ(r) = r²/2 for |r| ≤ δ and δ(|r| − δ/2) beyond. There is no penalty. One task from one start is a pure
+where huber_δ(r) = r²/2 for |r| ≤ δ and δ(|r| − δ/2) beyond. There is no penalty, only the limits REACH_DOWN and REACH_UP. One task from one start is a pure
 function, :func:`_descend`; it is mapped over starts, tasks and resamples outside.
 """
 
@@ -19,12 +19,12 @@ from olmix_jax import rng
 from olmix_jax.errors import UserError
 
 DELTA = 0.02
-# Limits of log c and of A around the log of the task's median BPB. Where a domain is in very few runs the objective has
-# minima at A = ±∞; e^5 = 150 times the median is beyond the BPB of any model, and held-out predictions stay finite.
+# Limits of log c and of A around the log of the task's mean BPB. Where a domain is in very few runs the objective has
+# minima at A = ±∞; e^5 = 150 times the mean is beyond the BPB of any model, and held-out predictions stay finite.
 REACH_DOWN, REACH_UP = 100.0, 5.0
-SCREENING_STEPS, SCREENED, MAX_STEPS = 40, 4, 500
+SCREENING_STEPS, SCREENED, MAX_STEPS = 40, 4, 300
 # A start is done when its best possible step would lower the loss by less than this share of it.
-TOLERANCE = 1e-9
+TOLERANCE = 1e-8
 
 
 class Params(NamedTuple):
@@ -155,60 +155,66 @@ def _starts(ratios_KM, outer_KMM, bpb_K, weight_K, noise_SM):
 
 
 def _loss(residual_K, weight_K):
-    small = jnp.abs(residual_K) <= DELTA
-    return weight_K @ jnp.where(small, 0.5 * residual_K**2, DELTA * (jnp.abs(residual_K) - 0.5 * DELTA))
+    size_K = jnp.abs(residual_K)
+    return weight_K @ jnp.where(size_K <= DELTA, 0.5 * size_K**2, DELTA * (size_K - 0.5 * DELTA))
+
+
+def _terms(ratios_KM, bpb_K, theta_P):
+    c, e_K = jnp.exp(theta_P[0]), jnp.exp(ratios_KM @ theta_P[1:])
+    return c, e_K, c + e_K - bpb_K
+
+
+def _derivatives(ratios_KM, outer_KMM, bpb_K, weight_K, theta_P):
+    """The gradient of the loss and a positive semi-definite stand-in for its Hessian, over (log c, A)."""
+    c, e_K, residual_K = _terms(ratios_KM, bpb_K, theta_P)
+    psi_K = weight_K * jnp.clip(residual_K, -DELTA, DELTA)
+    # Beyond δ the true curvature is 0 and the reweighted-least-squares majoriser's δ/|r|; half of it is fastest.
+    beyond_K = jnp.abs(residual_K) > DELTA
+    curve_K = weight_K * jnp.where(beyond_K, 0.5 * DELTA / jnp.maximum(jnp.abs(residual_K), DELTA), 1.0)
+    gradient_P = jnp.concatenate([c * psi_K.sum()[None], (psi_K * e_K) @ ratios_KM])
+    cross_M = c * ((curve_K * e_K) @ ratios_KM)
+    block_MM = jnp.einsum("k,kab->ab", curve_K * e_K**2, outer_KMM)
+    corner = (c**2 * curve_K.sum())[None, None]
+    return gradient_P, jnp.block([[corner, cross_M[None, :]], [cross_M[:, None], block_MM]])
 
 
 def _descend(ratios_KM, outer_KMM, bpb_K, weight_K, theta_P, max_steps):
-    """Levenberg–Marquardt from one start. theta_P = (log c, A), P = M + 1; returns (theta_P, loss, steps)."""
-
-    # The scale is the whole table's, not a resample's, so that resamples differ in their rows alone.
-    scale = jnp.log(jnp.maximum(jnp.median(bpb_K), 1e-6))
+    """Levenberg–Marquardt within limits from one start. theta_P = (log c, A), P = M + 1; (theta_P, loss, steps)."""
+    total = jnp.maximum(weight_K.sum(), 1e-300)
+    scale = jnp.log(jnp.maximum((weight_K @ bpb_K) / total, 1e-6))
     low, high = scale - REACH_DOWN, scale + REACH_UP
 
-    def terms(theta_P):
-        c, e_K = jnp.exp(theta_P[0]), jnp.exp(ratios_KM @ theta_P[1:])
-        return c, e_K, c + e_K - bpb_K
+    def loss_at(theta_P):
+        return _loss(_terms(ratios_KM, bpb_K, theta_P)[2], weight_K)
 
-    def proposal(theta_P, damping):
-        c, e_K, residual_K = terms(theta_P)
-        psi_K = weight_K * jnp.clip(residual_K, -DELTA, DELTA)
-        # Beyond δ the true curvature is 0 and the reweighted-least-squares majoriser's δ/|r|; half of it is fastest.
-        beyond_K = jnp.abs(residual_K) > DELTA
-        curve_K = weight_K * jnp.where(beyond_K, 0.5 * DELTA / jnp.maximum(jnp.abs(residual_K), DELTA), 1.0)
-        gradient_P = jnp.concatenate([c * psi_K.sum()[None], (psi_K * e_K) @ ratios_KM])
-        cross_M = c * ((curve_K * e_K) @ ratios_KM)
-        block_MM = jnp.einsum("k,kab->ab", curve_K * e_K**2, outer_KMM)
-        corner = (c**2 * curve_K.sum())[None, None]
-        hessian_PP = jnp.block([[corner, cross_M[None, :]], [cross_M[:, None], block_MM]])
+    def step(theta_P, damping):
+        gradient_P, hessian_PP = _derivatives(ratios_KM, outer_KMM, bpb_K, weight_K, theta_P)
         # A parameter that pushes against its limit is left out of the step.
         held_P = ((theta_P <= low) & (gradient_P > 0)) | ((theta_P >= high) & (gradient_P < 0))
         free_P = jnp.where(held_P, 0.0, 1.0)
         gradient_P, hessian_PP = gradient_P * free_P, hessian_PP * free_P[:, None] * free_P[None, :]
-        scale_P = jnp.diag(hessian_PP)
-        scale_P = damping * (scale_P + 1e-9 * scale_P.max() + 1e-300) + (1 - free_P)
-        factor = jax.scipy.linalg.cho_factor(hessian_PP + jnp.diag(scale_P))
+        ridge_P = jnp.diag(hessian_PP)
+        ridge_P = damping * (ridge_P + 1e-9 * ridge_P.max() + 1e-300) + (1 - free_P)
+        factor = jax.scipy.linalg.cho_factor(hessian_PP + jnp.diag(ridge_P))
         step_P = -jax.scipy.linalg.cho_solve(factor, gradient_P)
-        return step_P, -0.5 * (gradient_P @ step_P)
+        return jnp.clip(theta_P + step_P, low, high), -0.5 * (gradient_P @ step_P)
 
     def body(state):
         theta_P, loss, damping, steps, _ = state
-        step_P, promised = proposal(theta_P, damping)
-        new_theta_P = jnp.clip(theta_P + step_P, low, high)
-        new_loss = _loss(terms(new_theta_P)[2], weight_K)
+        new_theta_P, promised = step(theta_P, damping)
+        new_loss = loss_at(new_theta_P)
         # A comparison with NaN is false: a step out of range is refused like any other that does not help.
         better = new_loss < loss
-        gain = (loss - new_loss) / promised
-        calm = jnp.where(gain > 0.25, damping * 0.2, damping)
-        damping_new = jnp.where(better, jnp.maximum(calm, 1e-12), damping * 5)
-        done = (promised <= TOLERANCE * loss) | (damping_new > 1e12)
+        calmed = jnp.where(loss - new_loss > 0.25 * promised, jnp.maximum(0.2 * damping, 1e-12), damping)
+        damping = jnp.where(better, calmed, 5 * damping)
+        done = (promised <= TOLERANCE * loss) | (damping > 1e12)
         theta_P = jnp.where(better, new_theta_P, theta_P)
-        return theta_P, jnp.where(better, new_loss, loss), damping_new, steps + 1, done
+        return theta_P, jnp.where(better, new_loss, loss), damping, steps + 1, done
 
     def unfinished(state):
         return ~state[4] & (state[3] < max_steps) & jnp.isfinite(state[1])
 
     theta_P = jnp.clip(theta_P, low, high)
-    loss = _loss(terms(theta_P)[2], weight_K)
-    theta_P, loss, _, steps, _ = jax.lax.while_loop(unfinished, body, (theta_P, loss, 1e-3 * jnp.ones(()), 0, False))
+    state = theta_P, loss_at(theta_P), jnp.full((), 1e-3), 0, False
+    theta_P, loss, _, steps, _ = jax.lax.while_loop(unfinished, body, state)
     return theta_P, loss, steps

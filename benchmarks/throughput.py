@@ -1,0 +1,126 @@
+"""Tokens per second of the whole swarm in one program, against the same proxies one after another.
+
+    python -m benchmarks.throughput [--members=24] [--rounds=5] [--all]
+
+Both sides run the same jitted step of one member on the same data. The baseline lets a member take all its steps of a
+chunk before the next begins, dispatching step by step, on a machine that has nothing else to do. Rounds alternate, and
+the ratio of medians is what counts: this machine's absolute speed is noise. The last line is a JSON object.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import jax
+import numpy as np
+
+import run as program
+from olmix_jax import config as configs
+from olmix_jax.proxy import data, model, sharding, train
+
+
+class Random:
+    """A token store of random tokens: speed does not depend on what they say."""
+
+    def __init__(self, vocabulary: int):
+        self.tokens = np.random.default_rng(0).integers(1, vocabulary, 200_000)
+
+    def sequences(self, length: int) -> int:
+        return (len(self.tokens) - 1) // length
+
+    def sequence(self, i: int, length: int) -> np.ndarray:
+        return self.tokens[i * length : (i + 1) * length + 1].astype(np.int32)
+
+
+def swarm_of(config: configs.Config, members: int) -> train.Swarm:
+    """The quickstart's proxies on random tokens."""
+    total = config.train.steps * config.train.batch
+    first_K = np.linspace(0, total, members).astype(int)
+    zero_K = np.zeros(members, int)
+    runs = data.Runs(tuple(map(str, range(members))), np.stack([first_K, total - first_K], 1), zero_K, zero_K)
+    vocabulary = config.corpus.vocabulary
+    stores = {"a": Random(vocabulary), "b": Random(vocabulary)}
+    shape = model.PRESETS[config.proxy.preset]
+    return train.Swarm(shape, vocabulary, config.proxy.length, config.proxy.dtype, config.train, runs, stores)
+
+
+def together(swarm: train.Swarm, mapping: str, tokens: np.ndarray, steps: int):
+    """A function that advances all members by `steps`, and the seconds that compiling it took."""
+    begun = time.perf_counter()
+    run = swarm.steps(mapping)
+    states, _ = run(swarm.start(mapping), tokens, 0)
+    jax.block_until_ready(states)
+    compiled, carry = time.perf_counter() - begun, [states]
+
+    def advance():
+        carry[0], losses = run(carry[0], tokens, steps)
+        jax.block_until_ready(losses)
+
+    return advance, compiled
+
+
+def one_by_one(swarm: train.Swarm, tokens: np.ndarray, steps: int):
+    """A function that advances all members by `steps`, each by itself, one jitted step at a time."""
+    member = swarm.member
+    step = jax.jit(member.steps, donate_argnums=0)
+    init = jax.jit(lambda seed: member.init(jax.random.key(seed)))
+    states = [init(seed) for seed in swarm.runs.init_seed_K]
+    batches = [[jax.device_put(tokens[k, t][None]) for t in range(steps)] for k in range(len(states))]
+    states[0], _ = step(states[0], batches[0][0], 0)
+
+    def advance():
+        for k, batches_T in enumerate(batches):
+            for batch in batches_T:
+                states[k], loss = step(states[k], batch, 1)
+        jax.block_until_ready(states)
+
+    return advance
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--members", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4, help="steps of every member in a round")
+    parser.add_argument("--mapping", default=None, choices=sharding.MAPPINGS, help="default: the one that run.py takes")
+    parser.add_argument("--all", action="store_true", help="every mapping, not the default one alone")
+    args = parser.parse_args()
+    program.use_all_cpus()
+    from configs import quickstart
+
+    config = configs.from_dict(quickstart.get_config())
+    swarm = swarm_of(config, args.members)
+    tokens = next(swarm.chunks())
+    names = sharding.MAPPINGS if args.all else (args.mapping or sharding.default_mapping(),)
+    contenders = {name: together(swarm, name, tokens, args.steps) for name in names}
+    baseline = one_by_one(swarm, tokens, args.steps)
+    size = args.members * args.steps * config.train.batch * config.proxy.length
+    seconds = {name: [] for name in ("one by one", *names)}
+    for _ in range(args.rounds):
+        for name, advance in (("one by one", baseline), *((n, c[0]) for n, c in contenders.items())):
+            begun = time.perf_counter()
+            advance()
+            seconds[name].append(time.perf_counter() - begun)
+    middle = {name: statistics.median(s) for name, s in seconds.items()}
+    for name, s in middle.items():
+        print(f"{name:12s} {size / s:10,.0f} tokens/s   {middle['one by one'] / s:5.2f} ×")
+    best = min(names, key=middle.get)
+    ratios = [a / b for a, b in zip(seconds["one by one"], seconds[best])]
+    print(
+        json.dumps(
+            {
+                "speedup": round(middle["one by one"] / middle[best], 3),
+                "speedup_range": [round(min(ratios), 3), round(max(ratios), 3)],
+                "mapping": best,
+                "members": args.members,
+                "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+                "compile_s": {name: round(c[1], 2) for name, c in contenders.items()},
+                "jax": jax.__version__,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""A swarm is joined by run, written and read back bit for bit: PITFALLS 1 and 3."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from olmix_jax import progress, table
+from olmix_jax.errors import UserError
+from olmix_jax.table import SwarmTable
+
+RATIOS = "run,name,index,web,code\nr1,one,0,0.25,0.75\nr2,two,1,1.0,0.0\nr3,three,2,0.5,0.5\n"
+METRICS = "run,name,index,qa,math\nr1,one,0,1.5,2.5\nr2,two,1,1.25,2.25\nr3,three,2,1.125,2.125\n"
+META = {"relative_sizes": {"code": 0.25, "web": 0.75}, "token_counts": {"code": 100, "web": 300}}
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The lines that the log was given."""
+    lines = []
+    monkeypatch.setattr(progress.log, "info", lambda text, *args: lines.append(text % args))
+    return lines
+
+
+def read(folder, ratios=RATIOS, metrics=METRICS, meta=None, **options):
+    for name, content in (("ratios.csv", ratios), ("metrics.csv", metrics)):
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    if meta is not None:
+        (folder / "meta.json").write_text(json.dumps(meta))
+    meta_path = folder / "meta.json" if meta is not None else ""
+    return SwarmTable.read(folder / "ratios.csv", folder / "metrics.csv", meta_path, **options)
+
+
+def same(a, b):
+    for field in ("runs", "domains", "tasks", "names", "diverged"):
+        assert getattr(a, field) == getattr(b, field)
+    for field in ("ratios_KM", "bpb_KN", "natural_M", "tokens_M"):
+        np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+
+
+def test_read(tmp_path):
+    got = read(tmp_path, meta=META)
+    assert got.runs == ("r1", "r2", "r3") and got.names == ("one", "two", "three")
+    assert got.domains == ("web", "code") and got.tasks == ("qa", "math") and got.diverged == ()
+    np.testing.assert_array_equal(got.ratios_KM, [[0.25, 0.75], [1, 0], [0.5, 0.5]])
+    np.testing.assert_array_equal(got.bpb_KN, [[1.5, 2.5], [1.25, 2.25], [1.125, 2.125]])
+    np.testing.assert_array_equal(got.natural_M, [0.75, 0.25])
+    np.testing.assert_array_equal(got.tokens_M, [300, 100])
+    assert got.ratios_KM.dtype == got.bpb_KN.dtype == got.natural_M.dtype == np.float64
+
+
+def test_rows_are_joined_by_run(tmp_path):
+    """PITFALL 1: the tables in different orders."""
+    head, *rows = METRICS.splitlines(keepends=True)
+    same(read(tmp_path), read(tmp_path, metrics=head + "".join(rows[::-1])))
+
+
+def test_optional_columns(tmp_path):
+    ratios = ",run,web,code\n0,r1,0.25,0.75\n1,r2,1.0,0.0\n"
+    metrics = "qa,run\n1.5,r1\n1.25,r2\n"
+    got = read(tmp_path, ratios, metrics)
+    assert got.names == got.runs == ("r1", "r2") and got.domains == ("web", "code") and got.tasks == ("qa",)
+    assert got.natural_M is None and got.tokens_M is None
+
+
+def test_runs_in_one_table_only_are_left_out_and_said(tmp_path, said):
+    got = read(tmp_path, metrics=METRICS.replace("r2,", "r9,"))
+    assert got.runs == ("r1", "r3")
+    assert any("1 runs left out" in line and "r2" in line for line in said)
+    assert any("1 runs left out" in line and "r9" in line for line in said)
+
+
+def test_missing_scores_can_be_left_out(tmp_path, said):
+    holed = METRICS.replace("1.25,2.25", "1.25,")
+    by_run = read(tmp_path, metrics=holed, missing="drop_run")
+    assert by_run.runs == ("r1", "r3") and by_run.names == ("one", "three") and by_run.tasks == ("qa", "math")
+    np.testing.assert_array_equal(by_run.ratios_KM, [[0.25, 0.75], [0.5, 0.5]])
+    np.testing.assert_array_equal(by_run.bpb_KN, [[1.5, 2.5], [1.125, 2.125]])
+    by_task = read(tmp_path, metrics=holed, missing="drop_task")
+    assert by_task.runs == ("r1", "r2", "r3") and by_task.tasks == ("qa",)
+    np.testing.assert_array_equal(by_task.bpb_KN, [[1.5], [1.25], [1.125]])
+    assert any("column math: empty, one of 1; drop_run" in line for line in said)
+    with pytest.raises(UserError, match="nothing is left after drop_run"):
+        read(tmp_path, metrics="run,qa\nr1,\nr2,\n", missing="drop_run")
+    with pytest.raises(UserError, match="`missing` must be"):
+        read(tmp_path, missing="ignore")
+
+
+def test_rounded_rows_are_renormalised_and_said(tmp_path, said):
+    got = read(tmp_path, RATIOS.replace("0.25,0.75", "0.25,0.746"))
+    np.testing.assert_allclose(got.ratios_KM[0], [0.25 / 0.996, 0.746 / 0.996], rtol=1e-15)
+    np.testing.assert_array_equal(got.ratios_KM[1:], [[1, 0], [0.5, 0.5]])
+    assert any("1 rows renormalised" in line and "run r1 by 0.004" in line for line in said)
+
+
+def test_dropped_metrics(tmp_path, said):
+    got = read(tmp_path, meta={**META, "drop_metrics": ["math", "ghost"]}, drop_metrics=("spectre",))
+    assert got.tasks == ("qa",) and got.bpb_KN.shape == (3, 1)
+    assert any("no such columns to drop: ghost, spectre" in line for line in said)
+    # A hole in a column that is dropped is nobody's problem.
+    assert read(tmp_path, metrics=METRICS.replace("2.25", ""), drop_metrics=("math",)).tasks == ("qa",)
+    with pytest.raises(UserError, match="every task is dropped"):
+        read(tmp_path, drop_metrics=("math", "qa"))
+
+
+@pytest.mark.parametrize(
+    "meta, message",
+    [
+        ({"relative_sizes": {"web": 1.0}}, "`relative_sizes` lacks code; its names must be the columns"),
+        ({"token_counts": {"web": 1, "code": 1, "law": 1}}, "`token_counts` has unknown law"),
+        ({"relative_sizes": {"web": 1, "code": 0}}, "code must be a positive number, not 0"),
+        ({"relative_sizes": {"web": "1", "code": 1}}, "web must be a positive number, not '1'"),
+        ({"relative_sizes": {"web": float("nan"), "code": 1}}, "web must be a positive number, not nan"),
+        ({"relative_sizes": [1, 2]}, "`relative_sizes` must be an object"),
+        ({"drop_metrics": "qa"}, "`drop_metrics` must be a list"),
+        ({"diverged": ["r1"]}, "`diverged` must be an object"),
+        ({"diverged": {"r7": 3}}, "`diverged` names runs that are not in .*ratios.csv: r7"),
+        ([], "must be a JSON object"),
+    ],
+)
+def test_bad_meta_names_the_field(tmp_path, meta, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, meta=meta)
+
+
+def test_natural_is_normalised_or_taken_from_token_counts(tmp_path, said):
+    got = read(tmp_path, meta={"relative_sizes": {"code": 1, "web": 4}, "note": "x"})
+    np.testing.assert_allclose(got.natural_M, [0.8, 0.2])
+    assert got.tokens_M is None and any("not used: note" in line for line in said)
+    got = read(tmp_path, meta={"token_counts": {"code": 100, "web": 300}})
+    np.testing.assert_allclose(got.natural_M, [0.75, 0.25])
+
+
+def test_too_few_runs_are_refused(tmp_path):
+    """PITFALL 3: a guard that compared a count with itself."""
+    with pytest.raises(UserError, match="3 runs for 2 domains: a fit needs at least 4, better 9"):
+        read(tmp_path).check_enough()
+    more = RATIOS + "r4,four,3,0.1,0.9\n", METRICS + "r4,four,3,1,2\n"
+    read(tmp_path, *more).check_enough()
+
+
+def test_a_domain_that_no_run_has_is_refused(tmp_path):
+    ratios = "run,web,code\n" + "".join(f"r{i},1,0\n" for i in range(6))
+    metrics = "run,qa\n" + "".join(f"r{i},{i}\n" for i in range(6))
+    with pytest.raises(UserError, match="no run has any weight on code"):
+        read(tmp_path, ratios, metrics).check_enough()
+
+
+def write(folder, **changes):
+    content = dict(
+        runs=["r0", "r1", "r2"],
+        names=["natural", 'a "name", quoted', "r2"],
+        domains=["web", "code, C++"],
+        tasks=["qa:rc::olmes", "math"],
+        ratios_KM=np.array([[1 / 3, 2 / 3], [0.1, 0.9], [1, 0]]),
+        bpb_KN=np.array([[0.1 + 0.2, 1e-17], [np.nan, np.inf], [2 / 7, 1.5]]),
+        natural_M=np.array([1 / 7, 6 / 7]),
+        tokens_M=np.array([10**12 + 1, 3]),
+        diverged={"r1": 17},
+    )
+    table.write_swarm(folder, **{**content, **changes})
+    return SwarmTable.read(folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json")
+
+
+def test_written_is_read_back_bit_for_bit(tmp_path, said):
+    got = write(tmp_path)
+    assert got.runs == ("r0", "r2") and got.names == ("natural", "r2") and got.diverged == ("r1",)
+    assert got.domains == ("web", "code, C++") and got.tasks == ("qa:rc::olmes", "math")
+    np.testing.assert_array_equal(got.ratios_KM, [[1 / 3, 2 / 3], [1, 0]])
+    np.testing.assert_array_equal(got.bpb_KN, [[0.1 + 0.2, 1e-17], [2 / 7, 1.5]])
+    np.testing.assert_array_equal(got.natural_M, [1 / 7, 6 / 7])
+    np.testing.assert_array_equal(got.tokens_M, [10**12 + 1, 3])
+    assert any("diverged in training: r1" in line for line in said)
+    assert (tmp_path / "ratios.csv").read_text().splitlines()[:2] == [
+        'run,name,index,web,"code, C++"',
+        "r0,natural,0,0.3333333333333333,0.6666666666666666",
+    ]
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[2] == 'r1,"a ""name"", quoted",1,,'
+    assert json.loads((tmp_path / "meta.json").read_text())["diverged"] == {"r1": 17}
+
+
+def test_equal_tables_are_equal_files(tmp_path):
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    for name in ("ratios.csv", "metrics.csv", "meta.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_any_table_is_read_back_bit_for_bit(tmp_path_factory, data):
+    runs, domains, tasks = (data.draw(st.integers(1, 4)) for _ in range(3))
+    counts = np.array(data.draw(st.lists(st.integers(1, 10**6), min_size=runs * domains, max_size=runs * domains)))
+    counts = counts.reshape(runs, domains)
+    finite = st.floats(allow_nan=False, allow_infinity=False)
+    bpb = np.array(data.draw(st.lists(finite, min_size=runs * tasks, max_size=runs * tasks))).reshape(runs, tasks)
+    named = [
+        [f"{kind}{i}" for i in range(n)] for kind, n in (("train_", runs), ("train_", domains), ("metric/", tasks))
+    ]
+    ratios = counts / counts.sum(axis=1, keepdims=True)
+    folder = tmp_path_factory.mktemp("any")
+    table.write_swarm(folder, named[0], named[0], named[1], named[2], ratios, bpb, ratios[0], counts[0], {})
+    got = SwarmTable.read(folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json")
+    assert (got.runs, got.domains, got.tasks) == tuple(map(tuple, named))
+    np.testing.assert_array_equal(got.ratios_KM, ratios)
+    np.testing.assert_array_equal(got.bpb_KN, bpb)
+    np.testing.assert_array_equal(got.natural_M, ratios[0])
+    np.testing.assert_array_equal(got.tokens_M, counts[0])
+
+
+def test_what_cannot_be_read_back_is_not_written(tmp_path):
+    with pytest.raises(UserError, match="run r1: the score of task qa:rc::olmes is not finite"):
+        write(tmp_path, diverged={})
+    for name in ("run", "", " web", "web"):
+        with pytest.raises(UserError, match="cannot have a column"):
+            write(tmp_path, domains=["web", name])
+
+
+def test_ratios_alone(tmp_path):
+    table.write_ratios(tmp_path, ["r0"], ["natural"], ["web", "code"], np.array([[0.25, 0.75]]))
+    assert (tmp_path / "ratios.csv").read_text() == "run,name,index,web,code\nr0,natural,0,0.25,0.75\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ratios.csv"]
+
+
+def test_published_dclm_swarm(published, tmp_path):
+    """METHOD §4: 127 runs over 24 topics, 110 metric columns, some of them dropped."""
+    folder = published / "olmix_dclm"
+    paths = folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json"
+    got = SwarmTable.read(*paths)
+    meta = json.loads(paths[2].read_text())
+    assert got.ratios_KM.shape == (127, 24) and len(set(got.runs)) == 127 and got.runs[0] == "19g3guks"
+    header = paths[1].read_text().splitlines()[0].split(",")[4:]
+    assert len(header) == 110 and got.tasks == tuple(h for h in header if h not in meta["drop_metrics"])
+    assert dict(zip(got.domains, got.natural_M)) == pytest.approx(meta["relative_sizes"], rel=1e-12)
+    assert dict(zip(got.domains, got.tokens_M)) == meta["token_counts"]
+    got.check_enough()
+    shuffled = []
+    for path in paths[:2]:
+        head, *rows = path.read_text().splitlines()
+        random.Random(path.name).shuffle(rows)
+        shuffled.append(tmp_path / path.name)
+        shuffled[-1].write_text("\n".join([head, *rows]))
+    same(got, SwarmTable.read(paths[0], shuffled[1], paths[2]))
+    mixed = SwarmTable.read(*shuffled, paths[2])
+    order = [mixed.runs.index(run) for run in got.runs]
+    np.testing.assert_array_equal(mixed.ratios_KM[order], got.ratios_KM)
+    np.testing.assert_array_equal(mixed.bpb_KN[order], got.bpb_KN)
+
+
+@pytest.mark.parametrize("part, runs", [("train", 512), ("test", 256)])
+def test_published_regmix_swarm(published, part, runs, said):
+    folder = published / "regmix_1m"
+    got = SwarmTable.read(folder / f"{part}_mixture_1m.csv", folder / f"{part}_pile_loss_1m.csv")
+    assert got.ratios_KM.shape == (runs, 17) and got.bpb_KN.shape == (runs, 13)
+    assert got.domains[0] == "the_pile_arxiv" and got.tasks[0] == "the_pile_arxiv_val_loss" and got.runs[0] == "1"
+    np.testing.assert_allclose(got.ratios_KM.sum(axis=1), 1, atol=1e-14)
+    assert any("renormalised" in line for line in said)
+    got.check_enough()

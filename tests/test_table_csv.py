@@ -1,0 +1,72 @@
+"""CSV is read right or not at all: PITFALL 2, each with the error that names the place."""
+
+import pytest
+
+from olmix_jax.errors import UserError
+from olmix_jax.table import SwarmTable
+from tests.test_table import METRICS, RATIOS, read, same
+
+
+def test_byte_order_mark_windows_lines_and_blank_ends(tmp_path):
+    """PITFALL 2."""
+    dressed = b"\xef\xbb\xbf" + RATIOS.replace("\n", "\r\n").encode() + b"\r\n\r\n"
+    same(read(tmp_path), read(tmp_path, dressed, b"\xef\xbb\xbf" + METRICS.replace(",", " , ").encode()))
+
+
+@pytest.mark.parametrize(
+    "ratios, message",
+    [
+        (RATIOS.replace("r3,", "r1,"), r"ratios.csv: line 4: run r1 is on line 2 already"),
+        (RATIOS.replace("web,code", "web,web"), r"line 1: column more than once: web"),
+        (RATIOS.replace("web,code", "web,index"), r"line 1: column more than once: index"),
+        (RATIOS.replace("name,index,web,code", "name,,index,web"), r"line 1: column 3 has no name"),
+        (RATIOS.replace("name,index,web,code", "name,index,w"), r"line 2 \(r1\) has 5 cells and the header 4"),
+        (RATIOS[: RATIOS.index("r3") + 6], r"line 4 \(r3\) has 2 cells and the header 5"),
+        (RATIOS.replace("0.25,0.75", "0,25,0,75"), r"line 2 \(r1\) has 7 cells.*decimals written with a comma"),
+        (RATIOS.replace("0.25,0.75", '"0,25","0,75"'), r"line 2 \(run r1\), column web: '0,25'.*with a point"),
+        (RATIOS.replace(",", ";").replace(".", ","), r"line 1: columns must be separated by commas"),
+        (RATIOS.replace("0.25", "abc"), r"line 2 \(run r1\), column web: 'abc' is not a finite number$"),
+        (RATIOS.replace("0.25", "1_0"), r"column web: '1_0' is not"),
+        (RATIOS.replace("0.25", "nan"), r"column web: 'nan' is not a finite number"),
+        (RATIOS.replace("0.25", "-inf"), r"column web: '-inf' is not a finite number"),
+        (RATIOS.replace("0.25", "1e999"), r"column web: '1e999' is not a finite number"),
+        (RATIOS.replace("0.25,0.75", "-0.25,1.25"), r"line 2 \(run r1\), column web: negative weight -0.25"),
+        (RATIOS.replace("0.25,0.75", "0.25,"), r"line 2 \(run r1\), column code: empty"),
+        (RATIOS.replace("0.25", "0.35"), r"line 2 \(run r1\): weights sum to 1.1, not to 1"),
+        (RATIOS + ",,,,\n", r"line 5: an empty row"),
+        (RATIOS + ",four,3,0.5,0.5\n", r"line 5, column run: empty"),
+        (RATIOS.splitlines()[0], r"ratios.csv: no rows"),
+        ("", r"ratios.csv: no rows"),
+        ("a,b\n1,2\n", r"line 1: no column to join by"),
+        ("run,name\nr1,one\n", r"line 1: no columns beside run, name"),
+        (b"run,web\nr1,\xff\xfe\n", r"ratios.csv: not UTF-8"),
+        (RATIOS + '"r4', r"ratios.csv: line 5: not valid CSV"),
+        (RATIOS.replace("r1", "a").replace("r2", "b").replace("r3", "c"), r"have no run in common"),
+    ],
+)
+def test_bad_ratios_name_the_place(tmp_path, ratios, message):
+    """PITFALL 2."""
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, ratios)
+
+
+@pytest.mark.parametrize(
+    "metrics, message",
+    [
+        (METRICS.replace("1.25,2.25", "1.25,"), r"metrics.csv: line 3 \(run r2\), column math: empty, one of 1"),
+        (METRICS.replace("1.25,2.25", ","), r"metrics.csv: line 3 \(run r2\), column qa: empty, one of 2"),
+        (METRICS.replace("r3,three", "r2,two"), r"metrics.csv: line 4: run r2 is on line 3 already"),
+        (METRICS.replace("2.25", "n/a"), r"metrics.csv: line 3 \(run r2\), column math: 'n/a'"),
+        (METRICS.replace("2.25", "NaN"), r"metrics.csv: line 3 \(run r2\), column math: 'NaN'"),
+    ],
+)
+def test_bad_metrics_name_the_place(tmp_path, metrics, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, metrics=metrics)
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(UserError, match="ratios.csv: no such file"):
+        SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv")
+    with pytest.raises(UserError, match="cannot be read"):
+        SwarmTable.read(tmp_path, tmp_path)
