@@ -55,10 +55,10 @@ def main(argv: list[str]) -> int:
     workdir = pathlib.Path(WORKDIR.value)
     progress.start_log(workdir)
     use_all_cpus()
-    from olmix_jax import report, stages  # after the devices are set
+    from olmix_jax import pipeline, report  # after the devices are set
 
-    names = tuple(STAGES.value) if STAGES.value else stages.default_stages(config)
-    stages.run(config, workdir, names)
+    names = tuple(STAGES.value) if STAGES.value else pipeline.default_stages(config)
+    pipeline.run(config, workdir, names)
     if "report" in names:
         print(f"report: {workdir / 'report/index.html'}")
         print("\n".join(report.summary(workdir)))

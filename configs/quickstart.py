@@ -37,6 +37,7 @@ def get_config(variant: str = ""):
         c.tasks.length = 64
         c.train.steps = 20
         c.train.batch = 5
+        c.train.checkpoint_every = 4
         c.validate.steps = 30
         c.validate.seeds = 2
     elif variant:

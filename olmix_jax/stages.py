@@ -1,14 +1,8 @@
-"""The stages of a run: what each reads, makes and leaves behind.
-
-A stage's finished work is found and not repeated. What it was made from (the config sections and the files that it
-read) is kept in ``stamps.json``; where that has changed, a cheap stage is done again, and a costly one is an error that
-says which file stands in the way.
-"""
+"""The stages of a run, each from the files of a workdir to more of them."""
 
 import dataclasses
-import hashlib
 import pathlib
-from collections.abc import Callable
+import time
 
 import numpy as np
 
@@ -47,9 +41,16 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
         seed=config.swarm.seed if config.swarm.seed is not None else rng.derive(config.seed, "swarm"),
     )
     runs = tuple(f"run-{k:04d}" for k in range(size))
-    table.write_ratios(workdir / "swarm/ratios.csv", runs, runs, domains.names, counts_KM / counts_KM.sum(1)[:, None])
-    for domain, line in swarm.sampled_report(counts_KM, domains.names).items():
-        log.info("%s: %s", domain, line)
+    table.write_ratios(workdir / "swarm", runs, runs, domains.names, counts_KM / counts_KM.sum(1)[:, None])
+    for domain, seen in swarm.sampled_report(counts_KM, domains.names).items():
+        log.info(
+            "%-24s in %3d of %d runs, weight %.3f on average, %.3f at most",
+            domain,
+            seen["runs"],
+            size,
+            seen["mean"],
+            seen["max"],
+        )
 
 
 def train_proxies(config: Config, workdir: pathlib.Path) -> None:
@@ -90,19 +91,46 @@ def fit(config: Config, workdir: pathlib.Path) -> None:
     law = laws.LAWS.get(config.fit.law)
     if law is None:
         raise UserError(f"config field `fit.law` must be one of {', '.join(laws.LAWS)}, not {config.fit.law!r}")
-    content = quality.fit_report(
-        config.fit.law,
-        swarm_table,
-        starts=config.fit.starts,
-        folds=config.fit.folds,
-        seed=rng.derive(config.seed, "fit"),
+    begun = time.monotonic()
+    seed, t = rng.derive(config.seed, "fit"), swarm_table
+    fitted = law.fit(t.ratios_KM, t.bpb_KN, starts=config.fit.starts, seed=seed, tasks=t.tasks)
+    held_out = quality.cross_validate(
+        law, t.ratios_KM, t.bpb_KN, folds=config.fit.folds, seed=seed, starts=config.fit.starts, tasks=t.tasks
     )
+    unseen = [t.domains[j] for j in fitted.unseen]
+    for name in unseen:
+        log.warning("fit: no run contains %s; the swarm says nothing of it, its coefficient is the average run's", name)
+    tasks = {
+        task: {
+            "loss": fitted.loss_N[i],
+            "spearman_cv": held_out.spearman_N[i],
+            "r2_cv": held_out.r2_N[i],
+            "rmse_cv": held_out.rmse_N[i],
+            **law.describe(fitted.params, i, t.domains),
+        }
+        for i, task in enumerate(t.tasks)
+    }
+    content = {
+        "law": config.fit.law,
+        "tasks": tasks,
+        "spearman_cv_mean": held_out.spearman_N.mean(),
+        "spearman_of_mean_cv": held_out.spearman_of_mean,
+        "folds": config.fit.folds,
+        "runs": t.runs,
+        "measured": dict(zip(t.tasks, t.bpb_KN.T)),
+        "predicted_cv": dict(zip(t.tasks, held_out.predicted_KN.T)),
+        "unseen": unseen,
+        "wall_s": time.monotonic() - begun,
+    }
+    with files.write_whole(workdir / "fit/law.npz", "wb") as f:
+        np.savez(f, **fitted.params._asdict())
     files.write_json(workdir / "fit/fit.json", content)
     log.info(
-        "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds",
+        "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds, %.1f s",
         content["spearman_cv_mean"],
         content["spearman_of_mean_cv"],
         content["folds"],
+        content["wall_s"],
     )
 
 
@@ -118,7 +146,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         target = _validated(config).train.steps * config.train.batch * config.proxy.length
     content = propose.propose(
         law.predict,
-        law.from_json(fitted, swarm_table.domains),
+        law.Params(**np.load(workdir / "fit/law.npz", allow_pickle=False)),
         tasks=tuple(fitted["tasks"]),
         domains=swarm_table.domains,
         natural_M=swarm_table.natural_M,
@@ -230,137 +258,4 @@ def _write_curves(path: pathlib.Path, runs, done: train.Trained, config: Config)
     with files.write_whole(path, "wb") as f:
         np.savez_compressed(
             f, runs=np.array(runs, str), steps_T=steps_T, loss_KT=done.loss_KT, tokens_per_step=np.int64(tokens)
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """A stage and what it depends on.
-
-    Attributes:
-      run: (config, workdir) → files.
-      needs: files of earlier stages that it reads; relative to the workdir.
-      makes: its result, written last.
-      reads: config fields or sections that its result depends on.
-      leaves: what would be wrong after a change, and is too costly to repeat unasked; empty for a cheap stage.
-    """
-
-    run: Callable[[Config, pathlib.Path], None]
-    needs: tuple[str, ...]
-    makes: str
-    reads: tuple[str, ...]
-    leaves: tuple[str, ...] = ()
-
-
-STAGES = {
-    "prepare": Stage(prepare, (), "domains.json", ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")),
-    "sample": Stage(
-        sample,
-        ("domains.json",),
-        "swarm/ratios.csv",
-        ("seed", "swarm", "train.steps", "train.batch"),
-        ("swarm/ratios.csv",),
-    ),
-    "train": Stage(
-        train_proxies,
-        ("domains.json", "swarm/ratios.csv"),
-        "swarm/metrics.csv",
-        ("seed", "proxy", "train"),
-        ("swarm/metrics.csv", "train"),
-    ),
-    "fit": Stage(fit, ("swarm/ratios.csv", "swarm/metrics.csv"), "fit/fit.json", ("seed", "fit", "swarm")),
-    "propose": Stage(
-        propose_mixture,
-        ("fit/fit.json",),
-        "propose/proposal.json",
-        ("propose", "validate", "train.steps", "train.batch", "proxy.length", "swarm"),
-    ),
-    "validate": Stage(
-        validate,
-        ("domains.json", "propose/proposal.json"),
-        "validate/validation.json",
-        ("seed", "proxy", "train", "validate"),
-        ("validate",),
-    ),
-    "report": Stage(write_report, ("fit/fit.json", "propose/proposal.json"), "report/index.html", ()),
-}
-EXTERNAL = ("fit", "propose", "report")
-
-
-def default_stages(config: Config) -> tuple[str, ...]:
-    """All stages, or for a swarm that was trained elsewhere those that need no training."""
-    return EXTERNAL if config.swarm.ratios else tuple(STAGES)
-
-
-def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
-    """Runs the named stages in order; finished work is kept.
-
-    Raises:
-      UserError: a stage is unknown, an earlier one is missing, or a file was made from another config.
-    """
-    unknown = [n for n in names if n not in STAGES]
-    if unknown:
-        raise UserError(f"no stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
-    stamps_path = workdir / "stamps.json"
-    for name in (n for n in STAGES if n in names):
-        stage = STAGES[name]
-        stamps = files.read_json(stamps_path) if stamps_path.exists() else {}
-        stamp = _stamp(stage, config, workdir, name)
-        result = workdir / stage.makes
-        begun = stamps.get(name)
-        left = [workdir / leaf for leaf in stage.leaves if (workdir / leaf).exists()]
-        if begun is not None and left:
-            _refuse_changes(begun, stamp, left)
-        files.write_json(workdir / "config.json", config)
-        if begun is not None and begun["finished"] and _same(begun, stamp) and result.exists() and name != "report":
-            log.info("%s: found, finished (%s)", name, result)
-            continue
-        files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": False}})
-        log.info("%s", name)
-        stage.run(config, workdir)
-        files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": True}})
-
-
-def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> dict:
-    """What a stage's result is made from: settings, flat, and the content of the files it reads."""
-    everything = files.plain(config)
-    settings = {}
-    for field in stage.reads:
-        section, _, rest = field.partition(".")
-        value = everything[section]
-        if rest:
-            settings[field] = value[rest]
-        elif isinstance(value, dict):
-            settings |= {f"{section}.{k}": v for k, v in value.items()}
-        else:
-            settings[section] = value
-    inputs = {}
-    for file in stage.needs:
-        path = _input(config, workdir, file)
-        if not path.exists():
-            before = next((n for n, s in STAGES.items() if s.makes == file), "prepare")
-            raise UserError(f"{name} needs {path}, which is not there; run --stages={before} first")
-        inputs[file] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return {"settings": settings, "inputs": inputs}
-
-
-def _input(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path:
-    external = {"swarm/ratios.csv": config.swarm.ratios, "swarm/metrics.csv": config.swarm.metrics}
-    return pathlib.Path(external[file]) if config.swarm.ratios and file in external else workdir / file
-
-
-def _same(old: dict, new: dict) -> bool:
-    return old["settings"] == new["settings"] and old["inputs"] == new["inputs"]
-
-
-def _refuse_changes(old: dict, new: dict, left: list[pathlib.Path]) -> None:
-    """An error where costly work was made from something else than what would be used now."""
-    changes = [(f, old["settings"].get(f), v) for f, v in new["settings"].items() if old["settings"].get(f) != v]
-    changes += [(f, "another file", "this one") for f, v in new["inputs"].items() if old["inputs"].get(f) != v]
-    if changes:
-        field, was, now = changes[0]
-        files_left = " and ".join(str(path) for path in left)
-        raise UserError(
-            f"{files_left}: made with {field} = {was!r}, now it is {now!r}; use another --workdir, put the old value "
-            f"back, or delete {files_left} to do it again"
         )

@@ -5,9 +5,7 @@ Two CSV files hold it: ``ratios.csv`` with columns ``run,name,index,‹domain…
 (:func:`write_swarm`) or elsewhere: the published Olmix and RegMix swarms are read as they are.
 """
 
-import csv
 import dataclasses
-import io
 import math
 import os
 import pathlib
@@ -88,10 +86,7 @@ class SwarmTable:
             raise UserError(f"{meta}: `diverged` names runs that are not in {sheet_r.path}: {', '.join(strange)}")
         runs = _common(sheet_r, sheet_m, set(about.diverged))
         tasks = _kept(sheet_m, (*about.drop_metrics, *drop_metrics))
-        ratios_KM = np.stack([_ratios(sheet_r, run) for run in runs])
-        _log_rounding(sheet_r, runs, ratios_KM)
-        sums_K = ratios_KM.sum(axis=1, keepdims=True)
-        ratios_KM = np.where(np.abs(sums_K - 1) > _SUM_EXACT, ratios_KM / sums_K, ratios_KM)
+        ratios_KM = _mixtures(sheet_r, runs)
         runs, tasks, kept_K, bpb_KN = _scores(sheet_m, runs, tasks, missing)
         return cls(
             runs=runs,
@@ -101,7 +96,7 @@ class SwarmTable:
             bpb_KN=bpb_KN,
             natural_M=about.natural_M,
             tokens_M=about.tokens_M,
-            names=tuple(sheet_r.rows[run].cells.get("name") or run for run in runs),
+            names=_names(sheet_r, runs),
             diverged=tuple(run for run in sheet_r.rows if run in about.diverged),
         )
 
@@ -197,24 +192,31 @@ def _kept(metrics: table_csv.Sheet, drop: tuple[str, ...]) -> tuple[str, ...]:
     return tasks
 
 
-def _ratios(sheet: table_csv.Sheet, run: str) -> np.ndarray:
-    weights = []
-    for domain in sheet.columns:
-        w = sheet.number(run, domain)
-        if w is None or w < 0:
-            raise UserError(f"{sheet.where(run, domain)}: {'empty' if w is None else f'negative weight {w}'}")
-        weights.append(w)
-    if abs(sum(weights) - 1) > _SUM_TOLERANCE:
-        line = sheet.rows[run].line
-        raise UserError(f"{sheet.path}: line {line} ({sheet.key} {run}): weights sum to {sum(weights):.6g}, not to 1")
-    return np.array(weights)
+def _names(sheet: table_csv.Sheet, runs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sheet.rows[run].cells.get("name") or run for run in runs)
 
 
-def _log_rounding(sheet: table_csv.Sheet, runs: tuple[str, ...], ratios_KM: np.ndarray) -> None:
-    off_K = np.abs(ratios_KM.sum(axis=1) - 1)
-    if (off_K > _SUM_EXACT).any():
-        number, worst = int((off_K > _SUM_EXACT).sum()), runs[int(off_K.argmax())]
-        log.info("%s: %d rows renormalised to sum to 1, run %s by %.2g", sheet.path, number, worst, off_K.max())
+def _mixtures(sheet: table_csv.Sheet, runs: tuple[str, ...]) -> np.ndarray:
+    """ratios_KM, renormalised where the file has them rounded."""
+    ratios_KM = np.array([[_weight(sheet, run, domain) for domain in sheet.columns] for run in runs])
+    sums_K = ratios_KM.sum(axis=1)
+    off_K = np.abs(sums_K - 1)
+    worst = int(off_K.argmax())
+    if off_K[worst] > _SUM_TOLERANCE:
+        where = f"{sheet.path}: line {sheet.rows[runs[worst]].line} ({sheet.key} {runs[worst]})"
+        raise UserError(f"{where}: weights sum to {sums_K[worst]:.6g}, not to 1")
+    rounded_K = off_K > _SUM_EXACT
+    if rounded_K.any():
+        number = int(rounded_K.sum())
+        log.info("%s: %d rows renormalised, run %s by %.2g", sheet.path, number, runs[worst], off_K[worst])
+    return np.where(rounded_K[:, None], ratios_KM / np.where(rounded_K, sums_K, 1.0)[:, None], ratios_KM)
+
+
+def _weight(sheet: table_csv.Sheet, run: str, domain: str) -> float:
+    w = sheet.number(run, domain)
+    if w is None or w < 0:
+        raise UserError(f"{sheet.where(run, domain)}: {'empty' if w is None else f'negative weight {w}'}")
+    return w
 
 
 def _scores(
@@ -259,14 +261,14 @@ def write_swarm(
       UserError: a file cannot be written, or a run that has not diverged has a score that is not finite.
     """
     folder = pathlib.Path(folder)
-    write_ratios(folder, runs, names, domains, ratios_KM)
+    write_ratios(folder / "ratios.csv", runs, names, domains, ratios_KM)
     bpb_KN = np.asarray(bpb_KN, np.float64)
     for run, row in zip(runs, bpb_KN, strict=True):
         if run not in diverged and not np.isfinite(row).all():
             task = tasks[int(np.argmin(np.isfinite(row)))]
             raise UserError(f"run {run}: the score of task {task} is not finite; it cannot be fitted")
     rows = [[""] * len(tasks) if run in diverged else row.tolist() for run, row in zip(runs, bpb_KN)]
-    _write_csv(folder / "metrics.csv", runs, names, tasks, rows)
+    table_csv.write_sheet(folder / "metrics.csv", runs, names, tasks, rows)
     meta = {
         "relative_sizes": dict(zip(domains, np.asarray(natural_M).tolist(), strict=True)),
         "token_counts": dict(zip(domains, np.asarray(tokens_M).tolist(), strict=True)),
@@ -276,24 +278,22 @@ def write_swarm(
 
 
 def write_ratios(
-    folder: str | os.PathLike,
+    path: str | os.PathLike,
     runs: Sequence[str],
     names: Sequence[str],
     domains: Sequence[str],
     ratios_KM: np.ndarray,
 ) -> None:
-    """Writes ``ratios.csv`` alone, as a swarm has it before it is trained."""
-    rows = np.asarray(ratios_KM, np.float64).tolist()
-    _write_csv(pathlib.Path(folder) / "ratios.csv", runs, names, domains, rows)
+    """Writes mixtures alone, as a swarm has them before it is trained."""
+    table_csv.write_sheet(path, runs, names, domains, np.asarray(ratios_KM, np.float64).tolist())
 
 
-def _write_csv(path: pathlib.Path, runs: Sequence[str], names: Sequence[str], columns: Sequence[str], rows) -> None:
-    bad = [c for c in columns if c != c.strip() or not c or c in table_csv.KEYS or list(columns).count(c) > 1]
-    if bad:
-        raise UserError(f"{path}: cannot have a column {bad[0]!r}: rename that domain or task")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*table_csv.KEYS, *columns])
-    for index, (run, name, row) in enumerate(zip(runs, names, rows, strict=True)):
-        writer.writerow([run, name, index, *row])
-    files.write_text(path, text.getvalue())
+def read_ratios(path: str | os.PathLike) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], np.ndarray]:
+    """Reads mixtures alone: runs, names, domains and ratios_KM.
+
+    Raises:
+      UserError: as :meth:`SwarmTable.read`.
+    """
+    sheet = table_csv.read_sheet(path)
+    runs = tuple(sheet.rows)
+    return runs, _names(sheet, runs), sheet.columns, _mixtures(sheet, runs)

@@ -1,12 +1,15 @@
-"""CSV files of a swarm, read with errors that name file, line, run and column."""
+"""CSV files of a swarm: written so that they read back, read with errors that name file, line, run and column."""
 
 import csv
 import dataclasses
 import io
 import math
+import os
 import pathlib
 import re
+from collections.abc import Sequence
 
+from olmix_jax import files
 from olmix_jax.errors import UserError
 
 # Columns that identify a run; every other column is a domain or a task.
@@ -50,7 +53,7 @@ class Sheet:
         raise UserError(f"{self.where(run, column)}: {text!r} is not a finite number{hint}")
 
 
-def read_sheets(ratios: str | pathlib.Path, metrics: str | pathlib.Path) -> tuple[Sheet, Sheet]:
+def read_sheets(ratios: str | os.PathLike, metrics: str | os.PathLike) -> tuple[Sheet, Sheet]:
     """Reads the two tables of a swarm, keyed by ``run``, or by ``index`` where either has no ``run`` column.
 
     In a table without ``run`` (RegMix's shape) the prefixes ``train_`` and ``metric/`` are taken off its columns.
@@ -64,7 +67,12 @@ def read_sheets(ratios: str | pathlib.Path, metrics: str | pathlib.Path) -> tupl
     return _sheet(*a, key, "train_"), _sheet(*b, key, "metric/")
 
 
-def _read_lines(path: str | pathlib.Path) -> tuple[pathlib.Path, list[str], list[tuple[int, list[str]]]]:
+def read_sheet(path: str | os.PathLike) -> Sheet:
+    """Reads one table, keyed by ``run``. Errors as :func:`read_sheets`."""
+    return _sheet(*_read_lines(path), "run", "")
+
+
+def _read_lines(path: str | os.PathLike) -> tuple[pathlib.Path, list[str], list[tuple[int, list[str]]]]:
     """The path, the header and the other lines with their numbers; blank lines are skipped."""
     path = pathlib.Path(path)
     try:
@@ -128,3 +136,25 @@ def _row(path, header: list[str], line: int, cells: list[str], skip: int) -> Row
     if not any(cells):
         raise UserError(f"{path}: line {line}: an empty row; delete it")
     return Row(line, dict(zip(header, cells)))
+
+
+def write_sheet(
+    path: str | os.PathLike, runs: Sequence[str], names: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence]
+) -> None:
+    """Writes columns ``run,name,index`` and ``columns``; floats as the shortest text that reads back the same.
+
+    Raises:
+      UserError: the file cannot be written, or would not be read back: a run twice, a column twice, empty or reserved.
+    """
+    bad = [c for c in columns if c != c.strip() or not c or c in KEYS or list(columns).count(c) > 1]
+    if bad:
+        raise UserError(f"{path}: cannot have a column {bad[0]!r}: rename that domain or task")
+    twice = [run for run in runs if run != run.strip() or not run or list(runs).count(run) > 1]
+    if twice:
+        raise UserError(f"{path}: cannot have a run {twice[0]!r}, or not twice: rename it")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*KEYS, *columns])
+    for index, (run, name, row) in enumerate(zip(runs, names, rows, strict=True)):
+        writer.writerow([run, name, index, *row])
+    files.write_text(path, text.getvalue())

@@ -136,7 +136,7 @@ def test_against_cvxpy():
         cp.Problem(cp.Minimize(cp.sum_squares(p - v_M)), bounds).solve(solver=cp.CLARABEL)
         np.testing.assert_allclose(run(projection.project, v_M, lower_M, upper_M), p.value, atol=1e-6)
         cp.Problem(cp.Minimize(cp.sum(cp.rel_entr(p, np.exp(v_M)))), bounds).solve(solver=cp.CLARABEL)
-        np.testing.assert_allclose(run(projection.project_kl, v_M, lower_M, upper_M), p.value, atol=1e-5)
+        np.testing.assert_allclose(run(projection.project_kl, v_M, lower_M, upper_M), p.value, atol=5e-5)
 
 
 def test_derivative_of_a_cap_moves_the_free_entries():

@@ -214,15 +214,22 @@ def test_any_table_is_read_back_bit_for_bit(tmp_path_factory, data):
 def test_what_cannot_be_read_back_is_not_written(tmp_path):
     with pytest.raises(UserError, match="run r1: the score of task qa:rc::olmes is not finite"):
         write(tmp_path, diverged={})
+    with pytest.raises(UserError, match="cannot have a run 'r0'"):
+        write(tmp_path, runs=["r0", "r1", "r0"])
     for name in ("run", "", " web", "web"):
         with pytest.raises(UserError, match="cannot have a column"):
             write(tmp_path, domains=["web", name])
 
 
 def test_ratios_alone(tmp_path):
-    table.write_ratios(tmp_path, ["r0"], ["natural"], ["web", "code"], np.array([[0.25, 0.75]]))
-    assert (tmp_path / "ratios.csv").read_text() == "run,name,index,web,code\nr0,natural,0,0.25,0.75\n"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["ratios.csv"]
+    path = tmp_path / "swarm" / "ratios.csv"
+    counts = np.array([[1, 2], [7, 0]])
+    table.write_ratios(path, ["r0", "r1"], ["natural", ""], ["web", "code"], counts / counts.sum(axis=1, keepdims=True))
+    text = "run,name,index,web,code\nr0,natural,0,0.3333333333333333,0.6666666666666666\nr1,,1,1.0,0.0\n"
+    assert path.read_text() == text and [p.name for p in path.parent.iterdir()] == ["ratios.csv"]
+    runs, names, domains, ratios_KM = table.read_ratios(path)
+    assert (runs, names, domains) == (("r0", "r1"), ("natural", "r1"), ("web", "code"))
+    np.testing.assert_array_equal(ratios_KM, [[1 / 3, 2 / 3], [1, 0]])
 
 
 def test_published_dclm_swarm(published, tmp_path):

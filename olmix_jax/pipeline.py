@@ -1,0 +1,151 @@
+"""Which stages run, on what, and which are done already.
+
+A stage's finished work is found and not repeated. What it was made from (config fields, and the content of the files
+that it read) is kept in ``stamps.json``; where that has changed, a cheap stage is done again, and a costly one is an
+error that says which files stand in the way.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable
+
+from olmix_jax import files, stages
+from olmix_jax.config import Config
+from olmix_jax.errors import UserError
+from olmix_jax.progress import log
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage and what it depends on.
+
+    Attributes:
+      run: (config, workdir) → files.
+      needs: files of earlier stages that it reads; relative to the workdir.
+      makes: its result, written last.
+      reads: config fields or sections that its result depends on.
+      leaves: what would be wrong after a change, and is too costly to repeat unasked; empty for a cheap stage.
+    """
+
+    run: Callable[[Config, pathlib.Path], None]
+    needs: tuple[str, ...]
+    makes: str
+    reads: tuple[str, ...]
+    leaves: tuple[str, ...] = ()
+
+
+STAGES = {
+    "prepare": Stage(
+        stages.prepare, (), "domains.json", ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
+    ),
+    "sample": Stage(
+        stages.sample,
+        ("domains.json",),
+        "swarm/ratios.csv",
+        ("seed", "swarm", "train.steps", "train.batch"),
+        ("swarm/ratios.csv",),
+    ),
+    "train": Stage(
+        stages.train_proxies,
+        ("domains.json", "tasks/tasks.json", "swarm/ratios.csv"),
+        "swarm/metrics.csv",
+        ("seed", "proxy", "train"),
+        ("swarm/metrics.csv", "train"),
+    ),
+    "fit": Stage(stages.fit, ("swarm/ratios.csv", "swarm/metrics.csv"), "fit/fit.json", ("seed", "fit", "swarm")),
+    "propose": Stage(
+        stages.propose_mixture,
+        ("fit/fit.json",),
+        "propose/proposal.json",
+        ("propose", "validate", "train.steps", "train.batch", "proxy.length", "swarm"),
+    ),
+    "validate": Stage(
+        stages.validate,
+        ("domains.json", "tasks/tasks.json", "propose/proposal.json"),
+        "validate/validation.json",
+        ("seed", "proxy", "train", "validate"),
+        ("validate",),
+    ),
+    "report": Stage(stages.write_report, ("fit/fit.json", "propose/proposal.json"), "report/index.html", ()),
+}
+EXTERNAL = ("fit", "propose", "report")
+
+
+def default_stages(config: Config) -> tuple[str, ...]:
+    """All stages, or for a swarm that was trained elsewhere those that need no training."""
+    return EXTERNAL if config.swarm.ratios else tuple(STAGES)
+
+
+def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
+    """Runs the named stages in order; finished work is kept.
+
+    Raises:
+      UserError: a stage is unknown, an earlier one is missing, or a file was made from another config.
+    """
+    unknown = [n for n in names if n not in STAGES]
+    if unknown:
+        raise UserError(f"no stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
+    stamps_path = workdir / "stamps.json"
+    for name in (n for n in STAGES if n in names):
+        stage = STAGES[name]
+        stamps = files.read_json(stamps_path) if stamps_path.exists() else {}
+        stamp = _stamp(stage, config, workdir, name)
+        result = workdir / stage.makes
+        begun = stamps.get(name)
+        left = [workdir / leaf for leaf in stage.leaves if (workdir / leaf).exists()]
+        if begun is not None and left:
+            _refuse_changes(begun, stamp, left)
+        files.write_json(workdir / "config.json", config)
+        if begun is not None and begun["finished"] and _same(begun, stamp) and result.exists() and name != "report":
+            log.info("%s: found, finished (%s)", name, result)
+            continue
+        files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": False}})
+        log.info("%s", name)
+        stage.run(config, workdir)
+        files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": True}})
+
+
+def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> dict:
+    """What a stage's result is made from: settings, flat, and the content of the files it reads."""
+    everything = files.plain(config)
+    settings = {}
+    for field in stage.reads:
+        section, _, rest = field.partition(".")
+        value = everything[section]
+        if rest:
+            settings[field] = value[rest]
+        elif isinstance(value, dict):
+            settings |= {f"{section}.{k}": v for k, v in value.items()}
+        else:
+            settings[section] = value
+    inputs = {}
+    for file in stage.needs:
+        path = _input(config, workdir, file)
+        if not path.exists():
+            before = next((n for n, s in STAGES.items() if s.makes == file), "prepare")
+            raise UserError(f"{name} needs {path}, which is not there; run --stages={before} first")
+        inputs[file] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return {"settings": settings, "inputs": inputs}
+
+
+def _input(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path:
+    external = {"swarm/ratios.csv": config.swarm.ratios, "swarm/metrics.csv": config.swarm.metrics}
+    return pathlib.Path(external[file]) if config.swarm.ratios and file in external else workdir / file
+
+
+def _same(old: dict, new: dict) -> bool:
+    return old["settings"] == new["settings"] and old["inputs"] == new["inputs"]
+
+
+def _refuse_changes(old: dict, new: dict, left: list[pathlib.Path]) -> None:
+    """An error where costly work was made from something else than what would be used now."""
+    changes = [(f, old["settings"].get(f), v) for f, v in new["settings"].items() if old["settings"].get(f) != v]
+    changes += [(f, "another file", "this one") for f, v in new["inputs"].items() if old["inputs"].get(f) != v]
+    if changes:
+        field, was, now = changes[0]
+        files_left = " and ".join(str(path) for path in left)
+        raise UserError(
+            f"{files_left}: made with {field} = {was!r}, now it is {now!r}; use another --workdir, put the old value "
+            f"back, or delete {files_left} to do it again"
+        )

@@ -1,0 +1,88 @@
+"""What a proposal minimises (METHOD §2, step 4): Σ_i w_i f_i(p) + λ·KL(p ‖ natural), with Σ_i w_i = 1."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from olmix_jax import files
+from olmix_jax.errors import UserError
+
+
+class Objective(NamedTuple):
+    """The objective over mixtures, in BPB, for any law. Pure JAX; run under ``jax.enable_x64``.
+
+    Attributes:
+      predict: a law's ``predict(params, ratios_KM) -> bpb_KN``.
+      params: its parameters.
+      task_weights_N: w, normalised to sum 1, so that λ means the same whatever their scale.
+      natural_M: p0.
+      kl_weight: λ [BPB per nat].
+    """
+
+    predict: Callable
+    params: Any
+    task_weights_N: Any
+    natural_M: Any
+    kl_weight: Any
+
+    def law(self, weights_M):
+        """Σ_i w_i f_i(p) [BPB], the part that the law predicts."""
+        return self.task_weights_N @ self.predict(self.params, weights_M[None, :])[0]
+
+    def kl(self, weights_M):
+        """KL(p ‖ natural) [nats]; 0·ln 0 = 0."""
+        return jax.scipy.special.rel_entr(weights_M, self.natural_M).sum()
+
+    def penalty(self, weights_M):
+        """λ·KL(p ‖ natural) [BPB]; 0 for λ = 0 even where the divergence is infinite."""
+        return jnp.where(self.kl_weight > 0, self.kl_weight * self.kl(weights_M), 0.0)
+
+    def value(self, weights_M):
+        """The objective [BPB]."""
+        return self.law(weights_M) + self.penalty(weights_M)
+
+
+def task_weights(spec: str, tasks: Sequence[str]) -> np.ndarray:
+    """Weights per task that sum to 1, from the config's ``propose.task_weights``.
+
+    Args:
+      spec: a JSON object {task: weight}, or the path of a file with one; empty for equal weights. Tasks that it does not
+        name weigh 0.
+      tasks: the tasks that the law predicts, in order.
+
+    Raises:
+      UserError: not such an object; or an unknown task, a weight that is no number or negative, or all zero.
+    """
+    if not spec.strip():
+        return np.full(len(tasks), 1 / len(tasks))
+    weights = _parsed(spec)
+    unknown = [t for t in weights if t not in tasks]
+    if unknown:
+        raise UserError(
+            f"propose.task_weights names unknown tasks: {', '.join(unknown)}; the tasks are {', '.join(tasks)}"
+        )
+    for task, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+            raise UserError(f"propose.task_weights: the weight of {task} must be a number of 0 or more, not {weight!r}")
+    weights_N = np.array([float(weights.get(t, 0)) for t in tasks])
+    if not weights_N.any():
+        raise UserError("propose.task_weights: all weights are 0; give at least one task a positive weight")
+    # Divided by the largest first, so that the sum cannot overflow.
+    weights_N = weights_N / weights_N.max()
+    return weights_N / weights_N.sum()
+
+
+def _parsed(spec: str) -> dict:
+    if spec.lstrip().startswith("{"):
+        try:
+            return json.loads(spec)
+        except json.JSONDecodeError as e:
+            raise UserError(f"propose.task_weights is not valid JSON: {e}") from e
+    weights = files.read_json(spec)
+    if not isinstance(weights, dict):
+        raise UserError(f"{spec}: task weights must be a JSON object, not {type(weights).__name__}")
+    return weights
