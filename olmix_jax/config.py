@@ -24,7 +24,7 @@ class Corpus:
     path: str = ""
     # Bytes of text kept, all domains together, each thinned by the same factor; 0 keeps everything.
     max_bytes: int = 0
-    # Share of documents held out of training, by hash of their content.
+    # Share of text held out of training, whole files by hash of their name.
     heldout: float = 0.1
     # Entries of the byte-level BPE vocabulary (dolma2 has 100,278; small proxies want a small one).
     vocabulary: int = 2048
@@ -56,9 +56,11 @@ class Swarm:
     size: int | None = None
     # "sparse" (weights may be exactly 0; topics of one corpus) or "dense" (curated sources). Paper RQ3.
     sparsity: str = "sparse"
-    # Range of the Dirichlet strength: concentration = strength × natural × M is drawn log-uniformly from it.
-    strength: tuple[float, float] = (0.1, 5.0)
-    # Weights below this become 0 in a sparse swarm, and are raised to it in a dense one. None: 0.02 or 1e-4.
+    # Range of the Dirichlet strength, drawn log-uniformly: concentration = strength × M × natural^0.7, normalised. Up
+    # to 1 determines coefficients better than up to 5 (docs/log.md).
+    strength: tuple[float, float] = (0.1, 1.0)
+    # Weights below this become 0 in a sparse swarm, and are raised to it in a dense one. None: 0.02 or 1e-4, but one
+    # sequence at least.
     min_weight: float | None = None
     # Two mixtures closer than this in total variation are duplicates, and the later one is drawn again.
     min_distance: float = 0.02

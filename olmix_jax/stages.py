@@ -41,7 +41,7 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
         seed=config.swarm.seed if config.swarm.seed is not None else rng.derive(config.seed, "swarm"),
     )
     runs = tuple(f"run-{k:04d}" for k in range(size))
-    table.write_ratios(workdir / "swarm", runs, runs, domains.names, counts_KM / counts_KM.sum(1)[:, None])
+    table.write_ratios(workdir / "swarm/ratios.csv", runs, runs, domains.names, counts_KM / counts_KM.sum(1)[:, None])
     for domain, seen in swarm.sampled_report(counts_KM, domains.names).items():
         log.info(
             "%-24s in %3d of %d runs, weight %.3f on average, %.3f at most",

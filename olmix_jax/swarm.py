@@ -27,7 +27,7 @@ def sample(
     *,
     names: tuple[str, ...],
     sparsity: str = "sparse",
-    strength: tuple[float, float] = (0.1, 5.0),
+    strength: tuple[float, float] = (0.1, 1.0),
     min_weight: float | None = None,
     min_distance: float = 0.02,
     min_runs: int = 4,
@@ -115,7 +115,7 @@ def _whole(minimum: float, total: int, most: float) -> float:
     whole = float(np.ceil(minimum * total - SLACK)) / total
     if whole > most - 1e-9:
         raise UserError(
-            f"config field `swarm.min_weight` is {minimum}: it must stay under {most:.6g}, see `swarm.sparsity`"
+            f"config field `swarm.min_weight` is {minimum}: it must stay under {most:.6g}; lower it or train longer"
         )
     return whole
 
