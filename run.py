@@ -9,7 +9,7 @@ import pathlib
 import re
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from olmix_jax import config as configs
@@ -51,6 +51,7 @@ def use_all_cpus() -> None:
 
 def main(argv: list[str]) -> int:
     del argv
+    logging.set_verbosity(logging.WARNING)  # JAX tells which backends it did not find
     config = configs.from_dict(CONFIG.value)
     workdir = pathlib.Path(WORKDIR.value)
     progress.start_log(workdir)

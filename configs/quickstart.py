@@ -12,22 +12,25 @@ from olmix_jax import config
 def get_config(variant: str = ""):
     """The quickstart; `smoke` for a run in seconds."""
     c = config.default()
-    # 8 domains, sizes as unequal as they are; thinned so that the smallest are repeated in training.
-    c.corpus.max_bytes = 12_000_000
+    # 8 domains, sizes as unequal as they are; thinned until the smallest would be repeated in the target run.
+    c.corpus.max_bytes = 2_000_000
+    c.corpus.heldout = 0.3
     c.corpus.vocabulary = 1024
+    c.corpus.min_tokens = 2048
     c.proxy.preset = "tiny"
     c.proxy.length = 128
     c.tasks.length = 128
     c.tasks.max_examples = 64
-    # 27 = 3 · (8 + 1) proxies of 400 · 8 · 128 = 409,600 tokens.
-    c.train.steps = 400
+    # 27 = 3 · (8 + 1) proxies of 300 · 8 · 128 = 307,200 tokens.
+    c.train.steps = 300
     c.train.batch = 8
     c.train.lr = 0.01
     c.train.checkpoint_every = 100
-    # Three mixtures × three seeds, twice as long as a proxy.
+    # Three mixtures × three seeds, 800 · 8 · 128 = 819,200 tokens each: the target run, 2.7 × as long as a proxy.
     c.validate.steps = 800
     if variant == "smoke":
         c.corpus.max_bytes = 1_500_000
+        c.corpus.heldout = 0.1
         c.corpus.vocabulary = 384
         c.corpus.min_tokens = 1024
         c.tasks.max_examples = 8

@@ -56,6 +56,12 @@ def predict(params: Params, ratios_KM):
     return jnp.exp(params.log_c_N)[None, :] + jnp.exp(ratios_KM @ params.coef_NM.T)
 
 
+def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
+    """One task's parameters by name: ``constant`` c [BPB] and ``coefficients`` A per domain."""
+    coefficients = dict(zip(domains, np.asarray(params.coef_NM[task]).tolist(), strict=True))
+    return {"constant": float(np.exp(params.log_c_N[task])), "coefficients": coefficients}
+
+
 def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fit:
     """Fits every task on all runs.
 

@@ -1,0 +1,215 @@
+"""Faults of other tools that belong to no one module (docs/pitfalls.md): 4, 9, 12, 13, 18, 19."""
+
+import ast
+import collections
+import dataclasses
+import json
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from olmix_jax import config, pipeline, swarm, table
+from olmix_jax.errors import UserError
+from olmix_jax.propose import caps
+from olmix_jax.proxy import data, train
+from tests.toy import ArrayStore
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOURCES = sorted(p for part in ("olmix_jax", "configs", "benchmarks", "experiments") for p in (ROOT / part).rglob("*.py"))
+
+
+def unsafe(tree: ast.AST) -> list[str]:
+    """What in a module could run code that a data file brought."""
+    modules = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] in modules]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in modules:
+            found.append(node.module)
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            if not (isinstance(node.value, ast.Constant) and node.value.value is False):
+                found.append("allow_pickle")
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "pd.read_pickle", "pandas.read_pickle"):
+                found.append(called)
+            if called in ("np.load", "numpy.load") and not any(k.arg == "allow_pickle" for k in node.keywords):
+                found.append("np.load without allow_pickle=False")
+    return found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "np.load(f, allow_pickle=True)",
+        "np.load(f)",
+        "np.load(f, allow_pickle=flag)",
+        "eval(text)",
+        "exec(text)",
+        "yaml.load(f)",
+    ],
+)
+def test_what_is_unsafe_is_recognised(code):
+    assert unsafe(ast.parse(code))
+    assert not unsafe(ast.parse("import json; np.load(f, allow_pickle=False); ast.literal_eval(t); evaluate(x)"))
+
+
+def test_no_file_is_loaded_as_code():
+    """PITFALLS 4: a cache stored as a pickle runs what is in it."""
+    assert len(SOURCES) > 30
+    found = {str(p.relative_to(ROOT)): unsafe(ast.parse(p.read_text())) for p in [*SOURCES, ROOT / "run.py"]}
+    assert {path: what for path, what in found.items() if what} == {}
+
+
+# A swarm trained elsewhere: three domains, 12 runs, two tasks that follow a law, with noise.
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """(config, workdir, write): a small external swarm; write(bpb_KN, meta) replaces its tables."""
+    random = np.random.default_rng(0)
+    ratios_KM = random.dirichlet(np.ones(3), 12)
+    bpb_KN = 0.5 + np.exp(ratios_KM @ random.normal(size=(3, 2))) + random.normal(0, 0.05, (12, 2))
+    runs, folder = tuple(f"r{k}" for k in range(12)), tmp_path / "swarm"
+
+    def write(bpb_KN=bpb_KN, **meta):
+        natural_M, tokens_M = np.full(3, 1 / 3), np.full(3, 1e6)
+        table.write_swarm(folder, runs, runs, ("a", "b", "c"), ("t", "u"), ratios_KM, bpb_KN, natural_M, tokens_M, {})
+        path = folder / "meta.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | meta))
+        return bpb_KN.copy()
+
+    write()
+    names = {"ratios": "ratios.csv", "metrics": "metrics.csv", "meta": "meta.json"}
+    external = config.Swarm(**{field: str(folder / name) for field, name in names.items()})
+    return config.Config(swarm=external, fit=config.Fit(starts=4, folds=3)), tmp_path / "work", write
+
+
+def fitted(setting, workdir):
+    pipeline.run(setting, workdir, ("fit",))
+    return json.loads((workdir / "fit/fit.json").read_text())
+
+
+def test_a_fit_is_redone_when_anything_it_came_from_changes(elsewhere):
+    """PITFALLS 4: a cache keyed without tasks gave the fit of another swarm."""
+    setting, workdir, write = elsewhere
+    first = fitted(setting, workdir)
+    assert fitted(setting, workdir) == first, "nothing changed, so nothing is done again"
+    without = dataclasses.replace(setting, fit=dataclasses.replace(setting.fit, drop_metrics=("u",)))
+    assert list(first["tasks"]) == ["t", "u"] and list(fitted(without, workdir)["tasks"]) == ["t"]
+    write(write() + 1.0)
+    assert fitted(setting, workdir)["tasks"]["t"]["loss"] != first["tasks"]["t"]["loss"]
+
+
+@pytest.mark.xfail(strict=True, reason="the fit stage's stamp has the path of swarm.meta, not its content")
+def test_a_fit_is_redone_when_meta_drops_a_task(elsewhere):
+    """PITFALLS 4, for the file that says which tasks there are."""
+    setting, workdir, write = elsewhere
+    assert list(fitted(setting, workdir)["tasks"]) == ["t", "u"]
+    write(drop_metrics=["u"])
+    assert list(fitted(setting, workdir)["tasks"]) == ["t"]
+
+
+def test_reported_quality_is_of_runs_that_the_fit_has_not_seen(elsewhere):
+    """PITFALLS 13: a run's own score must not reach its prediction; and the law for the proposal is there all the same."""
+    setting, workdir, write = elsewhere
+    first = fitted(setting, workdir)
+    law = (workdir / "fit/law.npz").read_bytes()
+    changed_KN = write()
+    changed_KN[4] += 0.3
+    write(changed_KN)
+    second = fitted(setting, workdir)
+    for task in ("t", "u"):
+        before_K, after_K = np.array(first["predicted_cv"][task]), np.array(second["predicted_cv"][task])
+        assert after_K[4] == before_K[4]
+        # The others' fits did see it, all but those of its own fold: 12 runs in 3 folds are 4 in each.
+        assert (after_K == before_K).sum() == 4
+        measured_K = np.array(second["measured"][task])
+        assert second["tasks"][task]["rmse_cv"] == pytest.approx(np.sqrt(np.mean((after_K - measured_K) ** 2)))
+    assert (workdir / "fit/law.npz").read_bytes() != law
+
+
+class Watched(train.Swarm):
+    """A toy swarm that counts the tokens that its steps are given, and keeps the last state."""
+
+    def __init__(self, of):
+        super().__init__(**{f.name: getattr(of, f.name) for f in dataclasses.fields(of)})
+        self.__dict__["tokens"], self.__dict__["state"] = [], []
+
+    def steps(self, mapping):
+        run = super().steps(mapping)
+
+        def watched(states, tokens_KTBL1, n):
+            self.tokens.append(tokens_KTBL1[:, :n, :, 1:].size)
+            states, loss_KT = run(states, tokens_KTBL1, n)
+            self.state[:] = [states]
+            return states, loss_KT
+
+        return watched
+
+
+def test_tokens_trained_are_steps_times_batch_times_length(make_swarm, toy_tasks, tmp_path):
+    """PITFALLS 9: the batch was multiplied by the length twice, 1.4 steps in all. 7 steps are no whole chunks."""
+    watched = Watched(make_swarm(members=2, steps=7, batch=4, length=8))
+    done = train.train(watched, toy_tasks, tmp_path, "toy")
+    assert sum(watched.tokens) == 2 * 7 * 4 * 8 and done.info["tokens_per_member"] == 7 * 4 * 8
+    assert done.loss_KT.shape == (2, 7) and (done.loss_KT > 0).all()
+    (states,) = watched.state
+    assert np.asarray(states.step)[:2].tolist() == [7, 7]
+    counts = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(states.momentum) if "count" in str(path[-1])]
+    assert counts and all((np.asarray(c)[:2] == 7).all() for c in counts)
+
+
+@pytest.mark.parametrize("sequences", [9, 10, 27])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_a_domain_at_its_cap_is_not_begun_once_more(sequences, repeats):
+    """PITFALLS 12: rounding pushed a run a few steps into another epoch. 27 do not fit 120 sequences evenly."""
+    length, steps, batch = 8, 30, 4
+    stores = {"a": ArrayStore(np.arange(sequences * length + 1)), "b": ArrayStore(np.arange(5000, 9000))}
+    tokens_M = np.array([store.sequences(length) * length for store in stores.values()])
+    upper_M = caps.repetition_caps(tokens_M, steps * batch * length, repeats)
+    counts_M = swarm.snap(np.array([upper_M[0], 1 - upper_M[0]]), steps * batch, upper_M)
+    runs = data.Runs(("x",), counts_M[None], np.zeros(1, int), np.zeros(1, int))
+    read_S = np.concatenate([c[0].reshape(-1, length + 1) for c in data.chunks(runs, stores, length, batch, 30, steps)])
+    seen = collections.Counter(read_S[:, 0].tolist())
+    assert sum(seen.values()) == steps * batch
+    assert [n for token, n in seen.items() if token < 5000] == [repeats] * sequences
+    assert {n for token, n in seen.items() if token >= 5000} == {1}
+
+
+def test_caps_that_no_mixture_meets_are_an_error_with_a_remedy_that_works():
+    """PITFALLS 18: infeasible caps gave None, or a vector of zeros."""
+    tokens_M, target, names = np.array([100.0, 300.0, 50.0]), 4000.0, ("web", "code", "law")
+
+    def check(target_tokens, max_repeats):
+        upper_M = caps.repetition_caps(tokens_M, target_tokens, max_repeats)
+        settings = {"tokens_M": tokens_M, "target_tokens": target_tokens, "max_repeats": max_repeats}
+        caps.check_feasible(np.zeros(3), upper_M, names, **settings)
+
+    with pytest.raises(UserError, match="law 0.05, web 0.1, code 0.3") as error:
+        check(target, 4.0)
+    repeats = float(re.search(r"propose\.max_repeats to ([\d.]+) or more", str(error.value))[1])
+    longest = float(re.search(r"propose\.target_tokens to ([\d.]+) or less", str(error.value))[1])
+    check(target, repeats)
+    check(longest, 4.0)
+    for less in ((target, repeats * 0.999), (longest * 1.001, 4.0)):
+        with pytest.raises(UserError, match="no mixture meets them"):
+            check(*less)
+
+
+def test_every_setting_has_an_effect():
+    """PITFALLS 19: a flag was accepted and ignored. Here every field is read somewhere outside config.py."""
+    read = {
+        node.attr
+        for path in SOURCES
+        if path.name != "config.py" and path.parts[-2] != "configs"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    assert [name for name in config.field_names() if name.split(".")[-1] not in read] == []
