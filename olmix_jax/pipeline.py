@@ -35,6 +35,7 @@ class Stage:
     leaves: tuple[str, ...] = ()
 
 
+TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
     "prepare": Stage(
         stages.prepare, (), "domains.json", ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
@@ -53,10 +54,10 @@ STAGES = {
         ("seed", "proxy", "train"),
         ("swarm/metrics.csv", "train"),
     ),
-    "fit": Stage(stages.fit, ("swarm/ratios.csv", "swarm/metrics.csv"), "fit/fit.json", ("seed", "fit", "swarm")),
+    "fit": Stage(stages.fit, TABLE, "fit/fit.json", ("seed", "fit", "swarm")),
     "propose": Stage(
         stages.propose_mixture,
-        ("fit/fit.json",),
+        ("fit/fit.json", *TABLE),
         "propose/proposal.json",
         ("propose", "validate", "train.steps", "train.batch", "proxy.length", "swarm"),
     ),
@@ -121,17 +122,26 @@ def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> di
             settings[section] = value
     inputs = {}
     for file in stage.needs:
-        path = _input(config, workdir, file)
-        if not path.exists():
-            before = next((n for n, s in STAGES.items() if s.makes == file), "prepare")
-            raise UserError(f"{name} needs {path}, which is not there; run --stages={before} first")
-        inputs[file] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        path = stages.table_path(config, workdir, file)
+        if path is None:
+            continue
+        if not path.is_file():
+            default = "train" if file in TABLE else "prepare"
+            before = next((n for n, s in STAGES.items() if s.makes == file), default)
+            how = "check the config's swarm section" if config.swarm.ratios else f"run --stages={before} first"
+            raise UserError(f"{name} needs {path}, which is not there; {how}")
+        inputs[file] = _content(path)
+    # Settings that name a file stand for what is in it.
+    inputs |= {
+        field: _content(pathlib.Path(value))
+        for field, value in settings.items()
+        if isinstance(value, str) and value and len(value) < 4096 and pathlib.Path(value).is_file()
+    }
     return {"settings": settings, "inputs": inputs}
 
 
-def _input(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path:
-    external = {"swarm/ratios.csv": config.swarm.ratios, "swarm/metrics.csv": config.swarm.metrics}
-    return pathlib.Path(external[file]) if config.swarm.ratios and file in external else workdir / file
+def _content(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _same(old: dict, new: dict) -> bool:

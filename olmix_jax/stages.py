@@ -122,6 +122,9 @@ def fit(config: Config, workdir: pathlib.Path) -> None:
         "unseen": unseen,
         "wall_s": time.monotonic() - begun,
     }
+    if config.swarm.test_ratios:
+        other = table.SwarmTable.read(config.swarm.test_ratios, config.swarm.test_metrics)
+        content["test"] = quality.scores_on(law, fitted.params, t, other)
     with files.write_whole(workdir / "fit/law.npz", "wb") as f:
         np.savez(f, **fitted.params._asdict())
     files.write_json(workdir / "fit/fit.json", content)
@@ -141,16 +144,19 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     law = laws.LAWS[fitted["law"]]
     if swarm_table.natural_M is None:
         raise UserError("the natural distribution is not known: give --config.swarm.meta=… with `relative_sizes`")
-    target = config.propose.target_tokens
-    if target is None and not config.swarm.ratios:
-        target = _validated(config).train.steps * config.train.batch * config.proxy.length
+    target, tokens_M = config.propose.target_tokens, swarm_table.tokens_M
+    if not config.swarm.ratios:
+        # A stream reads whole sequences; the tokens after the last one are never trained on.
+        length = config.proxy.length
+        tokens_M = [_store(workdir, name).sequences(length) * length for name in swarm_table.domains]
+        target = target or _validated(config).train.steps * config.train.batch * length
     content = propose.propose(
         law.predict,
         law.Params(**np.load(workdir / "fit/law.npz", allow_pickle=False)),
         tasks=tuple(fitted["tasks"]),
         domains=swarm_table.domains,
         natural_M=swarm_table.natural_M,
-        tokens_M=swarm_table.tokens_M,
+        tokens_M=tokens_M,
         kl_weight=config.propose.kl_weight,
         max_repeats=config.propose.max_repeats,
         target_tokens=target,
@@ -209,20 +215,33 @@ def write_report(config: Config, workdir: pathlib.Path) -> None:
     report.build(workdir)
 
 
+def table_path(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path | None:
+    """Where a stage's file lies: in the workdir, or where the config says for an external swarm; None: nowhere."""
+    external = {
+        "swarm/ratios.csv": config.swarm.ratios,
+        "swarm/metrics.csv": config.swarm.metrics,
+        "swarm/meta.json": config.swarm.meta,
+    }
+    if config.swarm.ratios and file in external:
+        return pathlib.Path(external[file]) if external[file] else None
+    return workdir / file
+
+
 def _table(config: Config, workdir: pathlib.Path) -> table.SwarmTable:
     """The swarm trained here, or the external one that the config names."""
-    s = config.swarm
-    if s.ratios:
-        return table.SwarmTable.read(s.ratios, s.metrics, s.meta, drop_metrics=config.fit.drop_metrics)
-    place = workdir / "swarm"
-    return table.SwarmTable.read(
-        place / "ratios.csv", place / "metrics.csv", place / "meta.json", drop_metrics=config.fit.drop_metrics
-    )
+    if config.swarm.ratios and not config.swarm.metrics:
+        raise UserError("swarm.ratios is given, swarm.metrics is not; an external swarm needs both")
+    paths = [table_path(config, workdir, f"swarm/{file}") for file in ("ratios.csv", "metrics.csv", "meta.json")]
+    return table.SwarmTable.read(paths[0], paths[1], paths[2] or "", drop_metrics=config.fit.drop_metrics)
 
 
 def _tasks(config: Config, workdir: pathlib.Path) -> corpus_tasks.TaskSet:
     words = tokenizer.Tokenizer.read(workdir / "corpus/tokenizer.json")
     return corpus_tasks.read_tasks(workdir, words, config.tasks.length)
+
+
+def _store(workdir: pathlib.Path, domain: str) -> store.TokenStore:
+    return store.open_store(store.store_path(workdir, domain))
 
 
 def _swarm(config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data.Runs) -> train.Swarm:
@@ -236,7 +255,7 @@ def _swarm(config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data
         dtype=config.proxy.dtype,
         train=config.train,
         runs=runs,
-        stores={name: store.open_store(store.store_path(workdir, name)) for name in domains.names},
+        stores={name: _store(workdir, name) for name in domains.names},
     )
 
 

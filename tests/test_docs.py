@@ -23,7 +23,7 @@ def pitfalls() -> dict[int, str]:
     return {int(n): row for n, row in rows}
 
 
-def tests_named(text: str) -> list[tuple[str, str]]:
+def named_tests(text: str) -> list[tuple[str, str]]:
     return re.findall(r"(tests/\w+\.py)::(\w+)", text)
 
 
@@ -35,14 +35,14 @@ def test_every_fault_has_a_row_and_every_row_a_test_that_exists():
     rows = pitfalls()
     assert sorted(rows) == list(range(1, 25))
     for number, row in rows.items():
-        named = tests_named(row)
+        named = named_tests(row)
         assert named or number not in COVERED, f"fault {number} has no test"
         assert named or "not built yet" in row, f"fault {number}: neither a test nor `not built yet`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_named_tests_exist(page):
-    for path, name in tests_named(page.read_text()):
+    for path, name in named_tests(page.read_text()):
         assert (ROOT / path).is_file() and name in functions(ROOT / path), f"{page.name}: no {path}::{name}"
 
 
@@ -64,7 +64,9 @@ def fields_named(text: str) -> set[str]:
 
 
 def test_fields_are_found_in_text():
-    text = "`train.steps` `train.lr=0.1` `swarm.py` `jax.jit` --config.swarm.siz=3 --config.‹section›.‹field›=1 `fit.json`"
+    text = (
+        "`train.steps` `train.lr=0.1` `swarm.py` `jax.jit` --config.swarm.siz=3 --config.‹section›.‹field›=1 `fit.json`"
+    )
     assert fields_named(text) == {"train.steps", "train.lr", "swarm.siz"}
 
 

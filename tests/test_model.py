@@ -60,3 +60,11 @@ def test_parameter_counts_of_the_paper(preset, count):
     decoder = model.Decoder(model.PRESETS[preset], 100_352)
     params = jax.eval_shape(lambda: decoder.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32)))["params"]
     assert model.parameters(params) == count
+
+
+@pytest.mark.parametrize("preset", model.PRESETS)
+def test_every_preset_runs(preset):
+    decoder = model.Decoder(model.PRESETS[preset], 64)
+    tokens_BL = jnp.zeros((1, 4), jnp.int32)
+    shapes = jax.eval_shape(lambda: decoder.init_with_output(jax.random.key(0), tokens_BL)[0])
+    assert shapes.shape == (1, 4, 64) and shapes.dtype == jnp.float32

@@ -56,8 +56,8 @@ def test_the_whole_pipeline_leaves_every_file(smoke):
     # The bar is a minute on a machine of its own; this one may be shared.
     assert seconds < 120
     files = (
-        "config.json domains.json corpus/tokenizer.json swarm/ratios.csv swarm/metrics.csv swarm/meta.json fit/fit.json "
-        "propose/proposal.json validate/validation.json report/index.html log.txt"
+        "config.json domains.json corpus/tokenizer.json swarm/ratios.csv swarm/metrics.csv swarm/meta.json "
+        "fit/fit.json propose/proposal.json validate/validation.json report/index.html log.txt"
     )
     assert [f for f in files.split() if not (workdir / f).is_file()] == []
     lines = done.stdout.splitlines()
@@ -115,9 +115,9 @@ def test_kill_9_at_any_moment_and_the_same_command_again(smoke, tmp_path):
 
 
 def checkpoints(workdir):
-    """Whole checkpoints written so far; each is a folder named by its step."""
-    return (
-        max((int(p.name) for p in (workdir / "train/checkpoints").glob("[0-9]*") if p.name.isdigit()), default=0) // 4
+    """Whole checkpoints written so far: folders named by their step, one every four steps."""
+    steps = [int(p.name) for p in (workdir / "train/checkpoints").glob("[0-9]*") if p.name.isdigit()]
+    return max(steps, default=0) // 4
     )
 
 

@@ -74,6 +74,34 @@ def scores(predicted_KN, bpb_KN):
     return spearman(predicted_KN, bpb_KN), r2_N, np.sqrt(squared_N / len(bpb_KN)), float(spearman(*mean_K1)[0])
 
 
+def scores_on(law, params, fitted, other) -> dict:
+    """Scores of a law on a swarm that it was not fitted on; domains and tasks are matched by name.
+
+    Args:
+      law: a module of :data:`olmix_jax.laws.LAWS`, with its fitted ``params``.
+      fitted: the SwarmTable that they were fitted on.
+      other: the held-out one. It may have more tasks; its domains must be the same.
+
+    Raises:
+      UserError: a domain or task of one table is not in the other.
+    """
+    strange = sorted(set(fitted.domains) ^ set(other.domains)) or [t for t in fitted.tasks if t not in other.tasks]
+    if strange:
+        raise UserError(f"the held-out swarm and the fitted one do not both have {', '.join(strange[:5])}")
+    ratios_KM = other.ratios_KM[:, [other.domains.index(name) for name in fitted.domains]]
+    bpb_KN = other.bpb_KN[:, [other.tasks.index(name) for name in fitted.tasks]]
+    with jax.enable_x64(True):
+        predicted_KN = np.asarray(law.predict(params, ratios_KM))
+    spearman_N, r2_N, rmse_N, of_mean = scores(predicted_KN, bpb_KN)
+    columns = zip(fitted.tasks, spearman_N.tolist(), r2_N.tolist(), rmse_N.tolist(), strict=True)
+    return {
+        "runs": len(other.runs),
+        "spearman_task_mean": float(spearman_N.mean()),
+        "spearman_of_mean": of_mean,
+        "tasks": {task: {"spearman": rank, "r2": r2, "rmse": rmse} for task, rank, r2, rmse in columns},
+    }
+
+
 def spearman(a_KN, b_KN) -> np.ndarray:
     """Rank correlation per column, ties sharing their mean rank; 0 where a column is constant."""
 

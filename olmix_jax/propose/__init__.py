@@ -88,7 +88,7 @@ def propose(
     }
     if capped:
         tokens_M = np.asarray(tokens_M, np.float64)
-        # A cap is k·N/R: a billion more unique tokens raise it by k/R · 1e9, and each unit of cap is worth its multiplier.
+        # A cap is k·N/R: a billion more unique tokens raise it by 1e9 · k/R, each unit worth its multiplier.
         content["shadow_prices"] = named(found.multipliers_M * max_repeats / target_tokens * 1e9)
         content["repeats"] = named(found.weights_M * target_tokens / tokens_M)
     return content

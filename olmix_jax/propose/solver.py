@@ -153,7 +153,8 @@ def _euclidean(objective: Objective, lower_M, upper_M) -> _Geometry:
         order = jnp.argsort(slope_M)
         room_M = (upper_M - lower_M)[order]
         left_M = (1 - lower_M.sum()) - (jnp.cumsum(room_M) - room_M)
-        return lower_M.at[order].add(jnp.clip(left_M, 0.0, room_M))
+        filled_M = lower_M.at[order].add(jnp.clip(left_M, 0.0, room_M))
+        return jnp.clip(filled_M, lower_M, upper_M)
 
     return _Geometry(
         start_M=project(objective.natural_M, lower_M, upper_M),
@@ -235,7 +236,9 @@ def _leap(slope_of, state: _State):
     """
     toward_M = state.bound_M - state.p_M
     curve = toward_M @ jax.jvp(slope_of, (state.p_M,), (toward_M,))[1]
-    return state.p_M + jnp.minimum(1.0, state.gap / jnp.maximum(curve, TINY)) * toward_M
+    new_M = state.p_M + jnp.minimum(1.0, state.gap / jnp.maximum(curve, TINY)) * toward_M
+    # Rounding must not carry an entry past a bound.
+    return jnp.clip(new_M, jnp.minimum(state.p_M, state.bound_M), jnp.maximum(state.p_M, state.bound_M))
 
 
 def _newton(objective, geometry, slope_of, p_M, lower_M, upper_M):

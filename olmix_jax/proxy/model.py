@@ -12,18 +12,19 @@ ROPE_THETA = 5e5
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder: width D, layers, heads H, hidden width of the feed-forward part."""
+    """Sizes of a decoder: width D, layers, heads H, hidden width of the feed-forward part, width of a head (D/H)."""
 
     width: int
     layers: int
     heads: int
     hidden: int
+    head: int | None = None
 
 
 # METHOD §4; "tiny" is ours, for ordinary CPUs.
 PRESETS = {
     "tiny": Shape(64, 2, 4, 192),
-    "1M": Shape(12, 4, 4, 256),
+    "1M": Shape(12, 4, 4, 256, head=4),
     "14M": Shape(128, 4, 8, 512),
     "30M": Shape(256, 4, 8, 768),
     "60M": Shape(384, 8, 8, 1536),
@@ -62,20 +63,21 @@ class Block(nn.Module):
     def __call__(self, x_BLD):
         s = self.shape
         B, L, D = x_BLD.shape
+        head = s.head if s.head is not None else D // s.heads
 
         def linear(width, name):
             return nn.Dense(
                 width, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02), name=name
             )
 
-        def heads(y_BLD):
-            return y_BLD.reshape(B, L, s.heads, D // s.heads)
+        def heads(y):
+            return y.reshape(B, L, s.heads, head)
 
         # QK-norm is over all heads together, before they are parted, as in OLMo 2.
-        q = rotate(heads(RMSNorm(name="q_norm")(linear(D, "q")(x_BLD))))
-        k = rotate(heads(RMSNorm(name="k_norm")(linear(D, "k")(x_BLD))))
-        v = heads(linear(D, "v")(x_BLD))
-        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(B, L, D)
+        q = rotate(heads(RMSNorm(name="q_norm")(linear(s.heads * head, "q")(x_BLD))))
+        k = rotate(heads(RMSNorm(name="k_norm")(linear(s.heads * head, "k")(x_BLD))))
+        v = heads(linear(s.heads * head, "v")(x_BLD))
+        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(B, L, s.heads * head)
         x_BLD = x_BLD + RMSNorm(name="attention_norm")(linear(D, "o")(mixed))
         gate = nn.silu(linear(s.hidden, "gate")(x_BLD)) * linear(s.hidden, "up")(x_BLD)
         return x_BLD + RMSNorm(name="feedforward_norm")(linear(D, "down")(gate))
