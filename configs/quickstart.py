@@ -13,24 +13,23 @@ def get_config(variant: str = ""):
     """The quickstart; `smoke` for a run in seconds."""
     c = config.default()
     # 8 domains, sizes as unequal as they are; thinned until the smallest would be repeated in the target run.
-    c.corpus.max_bytes = 2_000_000
+    c.corpus.max_bytes = 2_400_000
     c.corpus.heldout = 0.3
     c.corpus.vocabulary = 1024
-    c.corpus.min_tokens = 2048
+    c.corpus.min_tokens = 1024
     c.proxy.preset = "tiny"
     c.proxy.length = 128
     c.tasks.length = 128
     c.tasks.max_examples = 64
-    # 27 = 3 · (8 + 1) proxies of 300 · 8 · 128 = 307,200 tokens.
-    c.train.steps = 300
-    c.train.batch = 8
-    c.train.lr = 0.01
-    c.train.checkpoint_every = 100
-    # Three mixtures × three seeds, 800 · 8 · 128 = 819,200 tokens each: the target run, 2.7 × as long as a proxy.
-    c.validate.steps = 800
+    # 27 = 3 · (8 + 1) proxies of 1200 · 4 · 128 = 614,400 tokens, ten per parameter.
+    c.train.steps = 1200
+    c.train.batch = 4
+    c.train.lr = 0.015
+    c.train.checkpoint_every = 200
+    # Three mixtures × four seeds, 2000 · 4 · 128 = 1,024,000 tokens each: the target run.
+    c.validate.steps = 2000
+    c.validate.seeds = 4
     if variant == "smoke":
-        c.corpus.max_bytes = 1_500_000
-        c.corpus.heldout = 0.1
         c.corpus.vocabulary = 384
         c.corpus.min_tokens = 1024
         c.tasks.max_examples = 8

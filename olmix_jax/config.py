@@ -117,6 +117,9 @@ class Train:
     checkpoint_every: int = 100
     # Members see the same documents in the same order, from the same initial weights.
     common: bool = True
+    # Repetition-matched proxies: of every domain a proxy has the part (its tokens / R) only, so that a mixture repeats a
+    # domain in a proxy as often as it would in the target run, and the law sees what that costs.
+    match_repeats: bool = True
     # Seed of initial weights and of document order; None derives it from `seed`.
     seed: int | None = None
 
@@ -143,7 +146,7 @@ class Propose:
     kl_weight: float = 0.05
     # k: most epochs over a domain in the target run. Paper RQ6.
     max_repeats: float = 4.0
-    # R: tokens of the target run; None: those of one validation run.
+    # R: tokens of the target run; None: those of one validation run. An external swarm without it is not capped.
     target_tokens: float | None = None
     # JSON object, or a file with one, of weights per task; empty: all equal. Normalised; tasks not named weigh 0.
     task_weights: str = ""

@@ -51,7 +51,7 @@ STAGES = {
         stages.train_proxies,
         ("domains.json", "tasks/tasks.json", "swarm/ratios.csv"),
         "swarm/metrics.csv",
-        ("seed", "proxy", "train"),
+        ("seed", "proxy", "train", "validate.steps", "propose.target_tokens"),
         ("swarm/metrics.csv", "train"),
     ),
     "fit": Stage(stages.fit, TABLE, "fit/fit.json", ("seed", "fit", "swarm")),

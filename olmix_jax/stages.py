@@ -62,7 +62,10 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
     counts_KM = swarm.realise(ratios_KM, config.train.steps * config.train.batch, domains.names)
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
     one_each = np.zeros(len(runs), int) if config.train.common else np.arange(len(runs))
-    proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed + one_each, seed + one_each))
+    share = min(1.0, _tokens(config) / _target_tokens(config)) if config.train.match_repeats else 1.0
+    if share < 1:
+        log.info("train: proxies have %.3f of every domain, to repeat it as the target run would", share)
+    proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed + one_each, seed + one_each), share)
     tasks = _tasks(config, workdir)
     done = train.train(proxies, tasks, workdir / "train", "swarm")
     _write_curves(workdir / "swarm/curves.npz", runs, done, config)
@@ -149,7 +152,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         # A stream reads whole sequences; the tokens after the last one are never trained on.
         length = config.proxy.length
         tokens_M = [_store(workdir, name).sequences(length) * length for name in swarm_table.domains]
-        target = target or _validated(config).train.steps * config.train.batch * length
+        target = _target_tokens(config)
     content = propose.propose(
         law.predict,
         law.Params(**np.load(workdir / "fit/law.npz", allow_pickle=False)),
@@ -244,7 +247,19 @@ def _store(workdir: pathlib.Path, domain: str) -> store.TokenStore:
     return store.open_store(store.store_path(workdir, domain))
 
 
-def _swarm(config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data.Runs) -> train.Swarm:
+def _tokens(config: Config) -> int:
+    """Tokens that a model of this config is trained on."""
+    return config.train.steps * config.train.batch * config.proxy.length
+
+
+def _target_tokens(config: Config) -> float:
+    """R of a swarm that is trained here: the config's, or that of a validation run."""
+    return config.propose.target_tokens or _tokens(_validated(config))
+
+
+def _swarm(
+    config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data.Runs, share: float = 1.0
+) -> train.Swarm:
     shape = model.PRESETS.get(config.proxy.preset)
     if shape is None:
         raise UserError(f"no preset {config.proxy.preset!r}; one of {', '.join(model.PRESETS)}")
@@ -256,6 +271,7 @@ def _swarm(config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data
         train=config.train,
         runs=runs,
         stores={name: _store(workdir, name) for name in domains.names},
+        share=share,
     )
 
 

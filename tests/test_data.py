@@ -23,12 +23,12 @@ class Numbered:
         return np.full(length + 1, self.first + i, np.int32)
 
 
-def read(counts_KM, stores, steps, batch, width=3, seeds=None):
+def read(counts_KM, stores, steps, batch, width=3, seeds=None, share=1.0):
     """Everything that the members read, in order: int [K, steps · batch]."""
     K = len(counts_KM)
     seed_K = np.zeros(K, int) if seeds is None else np.asarray(seeds)
     runs = data.Runs(tuple(map(str, range(K))), np.asarray(counts_KM), seed_K, seed_K)
-    chunks = list(data.chunks(runs, stores, 4, batch, width, steps))
+    chunks = list(data.chunks(runs, stores, 4, batch, width, steps, share))
     assert len(chunks) == -(-steps // width)
     return np.concatenate([c.reshape(K, -1, 5) for c in chunks], axis=1)[:, : steps * batch, 0]
 
@@ -64,6 +64,16 @@ def test_no_sequence_is_seen_twice_before_all_were_seen_once():
     assert set(seen.values()) == {2} and len(seen) == 10
     a = read_S[read_S < 200]
     assert (a[:10] != a[10:]).any()
+
+
+def test_a_share_of_a_domain_is_repeated_as_the_whole_would_be_in_a_longer_run():
+    stores = {"a": Numbered(40, 100), "b": Numbered(8, 200)}
+    long = read([[80, 32]], stores, steps=28, batch=4)[0]
+    short = read([[20, 8]], stores, steps=7, batch=4, share=0.25)[0]
+    for low, pool in ((100, 10), (200, 2)):
+        often = [collections.Counter(r[(r >= low) & (r < low + 100)].tolist()) for r in (long, short)]
+        assert len(often[0]) == 4 * pool and len(often[1]) == pool
+        assert set(often[0].values()) == set(often[1].values())
 
 
 def test_the_position_is_restored():

@@ -118,7 +118,6 @@ def checkpoints(workdir):
     """Whole checkpoints written so far: folders named by their step, one every four steps."""
     steps = [int(p.name) for p in (workdir / "train/checkpoints").glob("[0-9]*") if p.name.isdigit()]
     return max(steps, default=0) // 4
-    )
 
 
 def test_ctrl_c_exits_130_with_a_checkpoint(smoke, tmp_path):

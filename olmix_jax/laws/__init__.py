@@ -1,7 +1,8 @@
 """From mixtures and their BPB to a law: one file per family, and how good a law is on runs it has not seen.
 
-A family is a module with ``fit``, ``fit_weighted`` and ``predict``, as in :mod:`olmix_jax.laws.log_linear`. Its
-``predict`` is pure JAX and computes in the precision it is called under; :func:`evaluate` is float64 from anywhere.
+A family is a module with ``Params``, ``fit``, ``fit_weighted``, ``predict`` and ``describe``, as in
+:mod:`olmix_jax.laws.log_linear`. Its ``predict`` is pure JAX and computes in the precision it is called under;
+:func:`evaluate` is float64 from anywhere.
 """
 
 import jax

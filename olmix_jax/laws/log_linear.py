@@ -4,8 +4,9 @@ Per task, with rows k of weight ω_k (1 unless resampled), the published objecti
 
     min over (log c, A) of  Σ_k ω_k · huber_δ(c + exp(Aᵀ p_k) − y_k),   δ = 0.02 BPB,
 
-where huber_δ(r) = r²/2 for |r| ≤ δ and δ(|r| − δ/2) beyond. There is no penalty, only the limits REACH_DOWN and REACH_UP. One task from one start is a pure
-function, :func:`_descend`; it is mapped over starts, tasks and resamples outside.
+where huber_δ(r) = r²/2 for |r| ≤ δ and δ(|r| − δ/2) beyond. There is no penalty, only the limits
+REACH_DOWN and REACH_UP. One task from one start is a pure function, :func:`_descend`; it is mapped over starts, tasks
+and resamples outside.
 """
 
 import functools

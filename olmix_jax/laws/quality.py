@@ -8,6 +8,7 @@ import scipy.stats
 
 from olmix_jax import rng
 from olmix_jax.errors import UserError
+from olmix_jax.laws import evaluate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ def cross_validate(law, ratios_KM, bpb_KN, *, folds: int = 5, seed: int = 0, sta
     return Quality(predicted_KN, fold_K, *scores(predicted_KN, bpb_KN))
 
 
-def scores(predicted_KN, bpb_KN):
+def scores(predicted_KN, bpb_KN) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """(spearman_N, r2_N, rmse_N, spearman_of_mean) of predictions against measurements; see :class:`Quality`.
 
     They are held-out scores only if the predictions are.
@@ -90,8 +91,7 @@ def scores_on(law, params, fitted, other) -> dict:
         raise UserError(f"the held-out swarm and the fitted one do not both have {', '.join(strange[:5])}")
     ratios_KM = other.ratios_KM[:, [other.domains.index(name) for name in fitted.domains]]
     bpb_KN = other.bpb_KN[:, [other.tasks.index(name) for name in fitted.tasks]]
-    with jax.enable_x64(True):
-        predicted_KN = np.asarray(law.predict(params, ratios_KM))
+    predicted_KN = evaluate(law.predict, params, ratios_KM)
     spearman_N, r2_N, rmse_N, of_mean = scores(predicted_KN, bpb_KN)
     columns = zip(fitted.tasks, spearman_N.tolist(), r2_N.tolist(), rmse_N.tolist(), strict=True)
     return {

@@ -1,12 +1,15 @@
 """From a law to a mixture: caps, objective, solver, and the proposal that they make together."""
 
-import jax
 import numpy as np
 
 from olmix_jax.errors import UserError
+from olmix_jax.laws import evaluate
 from olmix_jax.propose.caps import check_feasible, repetition_caps
 from olmix_jax.propose.objective import task_weights as read_task_weights
 from olmix_jax.propose.solver import solve
+
+# A predicted rise of BPB below this is rounding.
+NOTICEABLE = 1e-9
 
 
 def propose(
@@ -53,11 +56,10 @@ def propose(
         warnings.append(f"repetition is not capped: {missing} not given")
     weights_N = read_task_weights(task_weights, tasks)
     found = solve(predict, params, weights_N, natural_M, lower_M, upper_M, kl_weight)
-    with jax.enable_x64(True):
-        predicted_CN = np.asarray(predict(params, np.stack([found.weights_M, natural_M])))
+    predicted_CN = evaluate(predict, params, np.stack([found.weights_M, natural_M]))
     if not np.isfinite(predicted_CN).all():
         raise UserError("the law predicts no finite BPB at the proposed or the natural mixture: fit it on more runs")
-    worse = [task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old]
+    worse = [task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + NOTICEABLE]
     if found.status != "optimal":
         warnings.append(f"the solver did not converge: {found.status}")
     if worse:
@@ -89,6 +91,7 @@ def propose(
     if capped:
         tokens_M = np.asarray(tokens_M, np.float64)
         # A cap is k·N/R: a billion more unique tokens raise it by 1e9 · k/R, each unit worth its multiplier.
-        content["shadow_prices"] = named(found.multipliers_M * max_repeats / target_tokens * 1e9)
+        price_M = np.where(upper_M < 1, found.multipliers_M * max_repeats / target_tokens * 1e9, 0.0)
+        content["shadow_prices"] = named(price_M)
         content["repeats"] = named(found.weights_M * target_tokens / tokens_M)
     return content

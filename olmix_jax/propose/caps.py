@@ -11,7 +11,7 @@ SHOWN = 10
 
 
 def repetition_caps(tokens_M, target_tokens: float, max_repeats: float) -> np.ndarray:
-    """upper_M = min(1, k·N_j/R): a run of R tokens with weight p_j goes p_j·R/N_j times over the N_j tokens there are."""
+    """upper_M = min(1, k·N_j/R): a run of R tokens with weight p_j goes p_j·R/N_j times over N_j unique tokens."""
     return np.minimum(1.0, max_repeats * np.asarray(tokens_M, np.float64) / target_tokens)
 
 

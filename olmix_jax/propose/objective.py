@@ -50,8 +50,8 @@ def task_weights(spec: str, tasks: Sequence[str]) -> np.ndarray:
     """Weights per task that sum to 1, from the config's ``propose.task_weights``.
 
     Args:
-      spec: a JSON object {task: weight}, or the path of a file with one; empty for equal weights. Tasks that it does not
-        name weigh 0.
+      spec: a JSON object {task: weight}, or the path of a file with one; empty for equal weights. Tasks that it does
+        not name weigh 0.
       tasks: the tasks that the law predicts, in order.
 
     Raises:

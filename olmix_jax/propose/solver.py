@@ -2,11 +2,12 @@
 
     min F(p) = f(p) + λ·KL(p ‖ natural)   over   {lower ≤ p ≤ upper, Σ_j p_j = 1},   f = Σ_i w_i f_i
 
-Each iteration takes a proximal projected-gradient step with line search, which finds the bounds that bind, and then a
-Newton step over the entries strictly inside their bounds (conjugate gradients on Hessian-vector products, so no M × M
-matrix is formed), projected back and kept only as far as F falls. For λ > 0 both live in the geometry of the KL
-divergence, where the step is argmin_p ⟨∇f, p⟩ + λKL(p ‖ natural) + KL(p ‖ p_t)/η and is one projection; for λ = 0 in
-the Euclidean one, which can reach and leave weight 0.
+Each iteration takes a proximal projected-gradient step with line search, which finds the bounds that bind (or, where
+that does better, a step to the minimiser of the linearised problem), and then a Newton step over the entries strictly
+inside their bounds (conjugate gradients on Hessian-vector products, so no M × M matrix is formed), projected back and
+kept only as far as F falls. For λ > 0 both live in the geometry of the KL divergence, where the proximal step is
+argmin_p ⟨∇f, p⟩ + λKL(p ‖ natural) + KL(p ‖ p_t)/η and is one projection; for λ = 0 in the Euclidean one, which can
+reach and leave weight 0.
 
 The certificate linearises f alone. For convex f and every feasible v, F(v) ≥ f(p) + ⟨∇f(p), v − p⟩ + λKL(v ‖ natural);
 the minimum of the right side over the set has a closed form (a KL projection; a greedy fill for λ = 0). So
@@ -22,14 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.errors import UserError
+from olmix_jax.propose import geometry as geometries
+from olmix_jax.propose.geometry import TINY, log
 from olmix_jax.propose.objective import Objective
-from olmix_jax.propose.projection import project, project_kl
+from olmix_jax.propose.projection import project
 
 # Converged: gap ≤ TOLERANCE · max(1, |value|).
 TOLERANCE = 1e-9
 MAX_ITERATIONS = 500
 CG_STEPS = 60
-TINY = 1e-300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +91,14 @@ def solve(predict, params, task_weights_N, natural_M, lower_M, upper_M, kl_weigh
     leaves = jax.tree.leaves(params)
     if not all(np.isfinite(x).all() for x in [task_weights_N, natural_M, lower_M, upper_M, kl_weight, *leaves]):
         raise UserError("the problem to solve has a value that is not finite in its law, weights or bounds")
+    if not (task_weights_N >= 0).all() or not task_weights_N.any() or not kl_weight >= 0:
+        raise UserError("task weights must be 0 or more and not all 0, and propose.kl_weight 0 or more")
     if kl_weight > 0:
         if (lower_M[natural_M <= 0] > 0).any():
-            raise UserError("a domain of natural weight 0 has a positive lower bound; with propose.kl_weight > 0 it "
-                            "cannot be in the mixture")
+            raise UserError(
+                "a domain of natural weight 0 has a positive lower bound; with propose.kl_weight > 0 it "
+                "cannot be in the mixture"
+            )
         upper_M = np.where(natural_M > 0, upper_M, 0.0)
     objective = (params, task_weights_N / task_weights_N.sum(), natural_M, float(kl_weight))
     with jax.enable_x64(True):
@@ -113,63 +119,6 @@ def _compiled(predict, entropic: bool):
     return jax.jit(minimum)
 
 
-class _Geometry(NamedTuple):
-    """The steps of the solver that depend on how distance is measured."""
-
-    start_M: jax.Array  # the projection of the natural distribution
-    step: callable  # (p, ∇f, η) -> the proximal step
-    distance: callable  # (p⁺, p) -> D in the line search f(p⁺) ≤ f(p) + ⟨∇f, p⁺ − p⟩ + D/η
-    move: callable  # (p, d, lower, upper) -> p + d projected back, to first order
-    scale: callable  # p -> s, the units d/s in which the Newton system is well conditioned
-    bound: callable  # ∇f -> argmin_v ⟨∇f, v⟩ + λKL(v ‖ natural)
-
-
-def _entropic(objective: Objective, lower_M, upper_M) -> _Geometry:
-    weight = objective.kl_weight
-    # A domain without natural weight is held at 0 by its bounds; any finite logarithm will do.
-    log_natural_M = jnp.log(jnp.where(objective.natural_M > 0, objective.natural_M, 1.0))
-
-    def step(p_M, slope_M, eta):
-        log_v_M = weight * log_natural_M + _log(p_M) / eta - slope_M
-        return project_kl(log_v_M / (weight + 1 / eta), lower_M, upper_M)
-
-    def distance(new_M, p_M):
-        ratio_M = (new_M - p_M) / jnp.maximum(p_M, TINY)
-        # KL as p·((1 + s)·ln(1 + s) − s), which stays exact when new and old agree to many digits.
-        return (p_M * ((1 + ratio_M) * jnp.log1p(jnp.maximum(ratio_M, -1 + 1e-16)) - ratio_M)).sum()
-
-    return _Geometry(
-        start_M=project_kl(log_natural_M, lower_M, upper_M),
-        step=step,
-        distance=distance,
-        move=lambda p_M, d_M, low_M, high_M: project_kl(_log(p_M) + d_M / jnp.maximum(p_M, TINY), low_M, high_M),
-        scale=jnp.sqrt,
-        bound=lambda slope_M: project_kl(log_natural_M - slope_M / weight, lower_M, upper_M),
-    )
-
-
-def _euclidean(objective: Objective, lower_M, upper_M) -> _Geometry:
-    def greedy(slope_M):
-        order = jnp.argsort(slope_M)
-        room_M = (upper_M - lower_M)[order]
-        left_M = (1 - lower_M.sum()) - (jnp.cumsum(room_M) - room_M)
-        filled_M = lower_M.at[order].add(jnp.clip(left_M, 0.0, room_M))
-        return jnp.clip(filled_M, lower_M, upper_M)
-
-    return _Geometry(
-        start_M=project(objective.natural_M, lower_M, upper_M),
-        step=lambda p_M, slope_M, eta: project(p_M - eta * slope_M, lower_M, upper_M),
-        distance=lambda new_M, p_M: 0.5 * ((new_M - p_M) ** 2).sum(),
-        move=lambda p_M, d_M, low_M, high_M: project(p_M + d_M, low_M, high_M),
-        scale=jnp.ones_like,
-        bound=greedy,
-    )
-
-
-def _log(x_M):
-    return jnp.log(jnp.maximum(x_M, TINY))
-
-
 class _State(NamedTuple):
     p_M: jax.Array
     slope_M: jax.Array  # ∇f
@@ -182,7 +131,7 @@ class _State(NamedTuple):
 
 def minimise(objective: Objective, lower_M, upper_M, entropic: bool, max_iterations: int = MAX_ITERATIONS) -> Minimum:
     """Minimises ``objective`` within bounds. Pure JAX, for float64 and ``jax.vmap``; ``entropic`` says that λ > 0."""
-    geometry = (_entropic if entropic else _euclidean)(objective, lower_M, upper_M)
+    geometry = (geometries.entropic if entropic else geometries.euclidean)(objective, lower_M, upper_M)
     slope_of = jax.grad(objective.law)
 
     def certified(p_M, eta, iterations):
@@ -210,7 +159,7 @@ def minimise(objective: Objective, lower_M, upper_M, entropic: bool, max_iterati
     )
 
 
-def _line_search(geometry: _Geometry, slope_of, state: _State):
+def _line_search(geometry: geometries.Geometry, slope_of, state: _State):
     """The proximal step, with η halved until the slope changes by no more than D/η allows; (p⁺, next η)."""
 
     def trial(eta):
@@ -271,7 +220,7 @@ def _newton(objective, geometry, slope_of, p_M, lower_M, upper_M):
 
 def _penalty_slope(objective, p_M):
     natural_M = jnp.where(objective.natural_M > 0, objective.natural_M, 1.0)
-    return objective.kl_weight * (_log(p_M) - jnp.log(natural_M) + 1)
+    return objective.kl_weight * (log(p_M) - jnp.log(natural_M) + 1)
 
 
 def _conjugate_gradients(hessian, right_M):
@@ -307,4 +256,6 @@ def _stationarity(objective, state, lower_M, upper_M):
     inner = (inside_M @ slope_M) / jnp.maximum(inside_M.sum(), TINY)
     vertex = jnp.where(p_M > lower_M, slope_M, -jnp.inf).max()
     level = jnp.where(inside_M.sum() > 1e-12, inner, vertex)
-    return residual, jnp.where(p_M >= upper_M, jnp.maximum(level - slope_M, 0.0), 0.0)
+    # A domain without natural weight is kept out by the KL term, not by its cap.
+    capped_M = (p_M >= upper_M) & (upper_M > 0)
+    return residual, jnp.where(capped_M, jnp.maximum(level - slope_M, 0.0), 0.0)

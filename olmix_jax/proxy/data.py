@@ -30,21 +30,26 @@ class Runs:
 
 
 class _Sequences:
-    """A domain's token store as `grain` sees it: sequence i holds tokens i·L … i·L + L."""
+    """A domain's pool as `grain` sees it: sequence i of a token store holds tokens i·L … i·L + L."""
 
-    def __init__(self, store, length: int):
-        self.store, self.length = store, length
+    def __init__(self, store, length: int, pool: np.ndarray):
+        self.store, self.length, self.pool = store, length, pool
 
     def __len__(self) -> int:
-        return self.store.sequences(self.length)
+        return len(self.pool)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return self.store.sequence(i, self.length)
+        return self.store.sequence(int(self.pool[i]), self.length)
 
 
-def stream(store, length: int, seed: int) -> grain.MapDataset:
-    """One domain's endless stream: every sequence once per epoch, each epoch in another order."""
-    return grain.MapDataset.source(_Sequences(store, length)).shuffle(seed=seed).repeat()
+def stream(store, length: int, seed: int, share: float = 1.0) -> grain.MapDataset:
+    """One domain's endless stream: every sequence once per epoch, each epoch in another order.
+
+    With a `share` under 1 the domain's pool is that part of its sequences, drawn at random, one at least.
+    """
+    order = np.random.default_rng(seed).permutation(store.sequences(length))
+    pool = np.sort(order[: max(1, round(share * len(order)))])
+    return grain.MapDataset.source(_Sequences(store, length, pool)).shuffle(seed=seed).repeat()
 
 
 class _Chunks:
@@ -84,7 +89,7 @@ def _running_count(domain_S: np.ndarray) -> np.ndarray:
 
 
 def chunks(
-    runs: Runs, stores: dict, length: int, batch: int, steps: int, total_steps: int, prefetch: int = 2
+    runs: Runs, stores: dict, length: int, batch: int, steps: int, total_steps: int, share: float = 1.0
 ) -> grain.DatasetIterator:
     """The swarm's training data as one checkpointable iterator of int32 [K, steps, B, L + 1].
 
@@ -94,6 +99,7 @@ def chunks(
 
     Args:
       stores: token store per domain, in column order; all must hold at least one sequence.
+      share: part of every domain that is read; see :func:`stream`.
 
     Raises:
       UserError: a domain is smaller than one sequence, or a row of counts is not the run's length.
@@ -111,10 +117,10 @@ def chunks(
             f"train.steps × train.batch is {total_steps * batch}; run the sample stage again"
         )
     streams = {
-        (int(seed), j): stream(store, length, int(seed) + 7919 * j)
+        (int(seed), j): stream(store, length, int(seed) + 7919 * j, share)
         for seed in np.unique(runs.data_seed_K)
         for j, store in enumerate(stores.values())
     }
     source = _Chunks(runs, streams, length, batch, steps, total_steps)
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))

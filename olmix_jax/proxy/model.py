@@ -23,7 +23,7 @@ class Shape:
 
 # METHOD §4; "tiny" is ours, for ordinary CPUs.
 PRESETS = {
-    "tiny": Shape(64, 2, 4, 192),
+    "tiny": Shape(32, 2, 2, 96),
     "1M": Shape(12, 4, 4, 256, head=4),
     "14M": Shape(128, 4, 8, 512),
     "30M": Shape(256, 4, 8, 768),

@@ -46,6 +46,7 @@ class Swarm:
 
     Attributes:
       stores: token store per domain, in the column order of `runs.counts_KM`.
+      share: part of every domain's text that there is for the members.
     """
 
     shape: model.Shape
@@ -55,6 +56,7 @@ class Swarm:
     train: Train
     runs: data.Runs
     stores: dict
+    share: float = 1.0
 
     @property
     def member(self) -> state.Member:
@@ -68,7 +70,7 @@ class Swarm:
 
     def chunks(self):
         t = self.train
-        return data.chunks(self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps)
+        return data.chunks(self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps, self.share)
 
     def start(self, mapping: str):
         """The members' initial states, placed."""
