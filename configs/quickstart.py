@@ -21,6 +21,9 @@ def get_config(variant: str = ""):
     c.proxy.length = 128
     c.tasks.length = 128
     c.tasks.max_examples = 64
+    # Sources, not topics: dense (paper, RQ3), and near enough to natural for the law to hold where it is used.
+    c.swarm.sparsity = "dense"
+    c.swarm.strength = (1.0, 8.0)
     # 27 = 3 · (8 + 1) proxies of 1200 · 4 · 128 = 614,400 tokens, ten per parameter.
     c.train.steps = 1200
     c.train.batch = 4

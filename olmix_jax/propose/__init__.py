@@ -6,7 +6,7 @@ from olmix_jax.errors import UserError
 from olmix_jax.laws import evaluate
 from olmix_jax.propose.caps import check_feasible, repetition_caps
 from olmix_jax.propose.objective import task_weights as read_task_weights
-from olmix_jax.propose.solver import solve
+from olmix_jax.propose.solver import Solution, solve
 
 # A predicted rise of BPB below this is rounding.
 NOTICEABLE = 1e-9
@@ -45,33 +45,45 @@ def propose(
     natural_M = np.asarray(natural_M, np.float64) / np.sum(natural_M)
     capped = tokens_M is not None and target_tokens is not None
     lower_M, upper_M = np.zeros(len(domains)), np.ones(len(domains))
-    warnings = []
     if capped:
-        upper_M = repetition_caps(tokens_M, target_tokens, max_repeats)
-        check_feasible(
-            lower_M, upper_M, domains, tokens_M=tokens_M, target_tokens=target_tokens, max_repeats=max_repeats
-        )
-    else:
-        missing = "unique tokens per domain" if tokens_M is None else "propose.target_tokens"
-        warnings.append(f"repetition is not capped: {missing} not given")
+        limits = {"tokens_M": tokens_M, "target_tokens": target_tokens, "max_repeats": max_repeats}
+        upper_M = repetition_caps(**limits)
+        check_feasible(lower_M, upper_M, domains, **limits)
     weights_N = read_task_weights(task_weights, tasks)
     found = solve(predict, params, weights_N, natural_M, lower_M, upper_M, kl_weight)
     predicted_CN = evaluate(predict, params, np.stack([found.weights_M, natural_M]))
     if not np.isfinite(predicted_CN).all():
         raise UserError("the law predicts no finite BPB at the proposed or the natural mixture: fit it on more runs")
+    content = _content(found, predicted_CN, weights_N, natural_M, upper_M, tasks, domains)
+    content |= {"kl_weight": kl_weight, "max_repeats": max_repeats, "target_tokens": target_tokens}
+    if capped:
+        # A cap is k·N/R: a billion more unique tokens raise it by 1e9 · k/R, each unit worth its multiplier.
+        price_M = np.where(upper_M < 1, found.multipliers_M * max_repeats / target_tokens * 1e9, 0.0)
+        content["shadow_prices"] = _named(domains, price_M)
+        content["repeats"] = _named(domains, found.weights_M * target_tokens / np.asarray(tokens_M, np.float64))
+    else:
+        missing = "unique tokens per domain" if tokens_M is None else "propose.target_tokens"
+        content["warnings"].append(f"repetition is not capped: {missing} not given")
+    return content
+
+
+def _content(found: Solution, predicted_CN, weights_N, natural_M, upper_M, tasks, domains) -> dict:
+    """What there is to say of a solution, with or without caps; rows of ``predicted_CN`` are proposed and natural."""
     worse = [task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + NOTICEABLE]
+    warnings = []
     if found.status != "optimal":
         warnings.append(f"the solver did not converge: {found.status}")
     if worse:
-        warnings.append(f"predicted worse than under the natural mixture: {', '.join(worse)}")
-    named = lambda values_M: dict(zip(domains, np.asarray(values_M).tolist(), strict=True))  # noqa: E731
-    content = {
+        warnings.append(
+            f"{len(worse)} of {len(tasks)} tasks predicted worse than under the natural mixture: {', '.join(worse)}"
+        )
+    return {
         "status": found.status,
-        "weights": named(found.weights_M),
-        "natural": named(natural_M),
-        "caps": named(upper_M),
-        "predicted": dict(zip(tasks, predicted_CN[0].tolist(), strict=True)),
-        "predicted_natural": dict(zip(tasks, predicted_CN[1].tolist(), strict=True)),
+        "weights": _named(domains, found.weights_M),
+        "natural": _named(domains, natural_M),
+        "caps": _named(domains, upper_M),
+        "predicted": _named(tasks, predicted_CN[0]),
+        "predicted_natural": _named(tasks, predicted_CN[1]),
         "objective": found.value,
         "objective_natural": float(weights_N @ predicted_CN[1]),
         "kl": found.kl,
@@ -81,17 +93,11 @@ def propose(
             "iterations": found.iterations,
             "residual": found.residual,
         },
-        "task_weights": dict(zip(tasks, weights_N.tolist(), strict=True)),
-        "kl_weight": kl_weight,
-        "max_repeats": max_repeats,
-        "target_tokens": target_tokens,
+        "task_weights": _named(tasks, weights_N),
         "worse_tasks": worse,
         "warnings": warnings,
     }
-    if capped:
-        tokens_M = np.asarray(tokens_M, np.float64)
-        # A cap is k·N/R: a billion more unique tokens raise it by 1e9 · k/R, each unit worth its multiplier.
-        price_M = np.where(upper_M < 1, found.multipliers_M * max_repeats / target_tokens * 1e9, 0.0)
-        content["shadow_prices"] = named(price_M)
-        content["repeats"] = named(found.weights_M * target_tokens / tokens_M)
-    return content
+
+
+def _named(names, values) -> dict[str, float]:
+    return dict(zip(names, np.asarray(values).tolist(), strict=True))

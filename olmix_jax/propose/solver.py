@@ -30,6 +30,8 @@ from olmix_jax.propose.projection import project
 
 # Converged: gap ≤ TOLERANCE · max(1, |value|).
 TOLERANCE = 1e-9
+# Iterations after that. A gap bounds weights by its root, TV² ≤ gap/(2λ); two Newton steps more make them as exact.
+POLISH = 2
 MAX_ITERATIONS = 500
 CG_STEPS = 60
 
@@ -71,7 +73,17 @@ class Minimum(NamedTuple):
     multipliers_M: jax.Array
 
 
-def solve(predict, params, task_weights_N, natural_M, lower_M, upper_M, kl_weight: float) -> Solution:
+def solve(
+    predict,
+    params,
+    task_weights_N,
+    natural_M,
+    lower_M,
+    upper_M,
+    kl_weight: float,
+    *,
+    max_iterations: int = MAX_ITERATIONS,
+) -> Solution:
     """Solves one problem in float64.
 
     Args:
@@ -82,6 +94,7 @@ def solve(predict, params, task_weights_N, natural_M, lower_M, upper_M, kl_weigh
       lower_M: lower bounds.
       upper_M: upper bounds; the set must not be empty (:func:`olmix_jax.propose.caps.check_feasible`).
       kl_weight: λ ≥ 0 [BPB per nat].
+      max_iterations: after which the solver gives up and says so.
 
     Raises:
       UserError: an input or the law's prediction is not finite, or a domain of natural weight 0 has a lower bound.
@@ -102,7 +115,9 @@ def solve(predict, params, task_weights_N, natural_M, lower_M, upper_M, kl_weigh
         upper_M = np.where(natural_M > 0, upper_M, 0.0)
     objective = (params, task_weights_N / task_weights_N.sum(), natural_M, float(kl_weight))
     with jax.enable_x64(True):
-        found = jax.tree.map(np.asarray, _compiled(predict, kl_weight > 0)(*objective, lower_M, upper_M))
+        found = jax.tree.map(
+            np.asarray, _compiled(predict, kl_weight > 0)(*objective, lower_M, upper_M, max_iterations)
+        )
     if not all(np.isfinite(x).all() for x in found):
         raise UserError("the law predicts no finite BPB around the natural distribution: fit it on more runs")
     good = found.gap <= TOLERANCE * max(1.0, abs(float(found.value)))
@@ -113,8 +128,9 @@ def solve(predict, params, task_weights_N, natural_M, lower_M, upper_M, kl_weigh
 
 @functools.lru_cache(maxsize=32)
 def _compiled(predict, entropic: bool):
-    def minimum(params, task_weights_N, natural_M, kl_weight, lower_M, upper_M):
-        return minimise(Objective(predict, params, task_weights_N, natural_M, kl_weight), lower_M, upper_M, entropic)
+    def minimum(params, task_weights_N, natural_M, kl_weight, lower_M, upper_M, max_iterations):
+        objective = Objective(predict, params, task_weights_N, natural_M, kl_weight)
+        return minimise(objective, lower_M, upper_M, entropic, max_iterations)
 
     return jax.jit(minimum)
 
@@ -127,6 +143,7 @@ class _State(NamedTuple):
     gap: jax.Array
     eta: jax.Array
     iterations: jax.Array
+    polished: jax.Array  # iterations since the gap was first small enough
 
 
 def minimise(objective: Objective, lower_M, upper_M, entropic: bool, max_iterations: int = MAX_ITERATIONS) -> Minimum:
@@ -134,25 +151,28 @@ def minimise(objective: Objective, lower_M, upper_M, entropic: bool, max_iterati
     geometry = (geometries.entropic if entropic else geometries.euclidean)(objective, lower_M, upper_M)
     slope_of = jax.grad(objective.law)
 
-    def certified(p_M, eta, iterations):
+    def certified(p_M, eta, iterations, polished):
         slope_M, value = slope_of(p_M), objective.value(p_M)
         v_M = geometry.bound(slope_M)
         gap = slope_M @ (p_M - v_M) + objective.penalty(p_M) - objective.penalty(v_M)
-        return _State(p_M, slope_M, v_M, value, jnp.maximum(gap, 0.0), eta, iterations)
+        return _State(p_M, slope_M, v_M, value, jnp.maximum(gap, 0.0), eta, iterations, polished)
+
+    def loose(state):
+        # Half the tolerance, so that nothing hangs on the last bit of the value.
+        return state.gap > 0.5 * TOLERANCE * jnp.maximum(1.0, jnp.abs(state.value))
 
     def body(state):
         p_M, eta = _line_search(geometry, slope_of, state)
         leap_M = _leap(slope_of, state)
         p_M = jnp.where(objective.value(leap_M) < objective.value(p_M), leap_M, p_M)
         p_M = _newton(objective, geometry, slope_of, p_M, lower_M, upper_M)
-        return certified(p_M, eta, state.iterations + 1)
+        return certified(p_M, eta, state.iterations + 1, jnp.where(loose(state), 0, state.polished + 1))
 
     def unfinished(state):
-        # Half the tolerance, so that nothing hangs on the last bit of the value.
-        loose = state.gap > 0.5 * TOLERANCE * jnp.maximum(1.0, jnp.abs(state.value))
-        return loose & jnp.isfinite(state.value) & (state.iterations < max_iterations)
+        going = loose(state) | ((state.polished < POLISH) & (state.gap > 0))
+        return going & jnp.isfinite(state.value) & (state.iterations < max_iterations)
 
-    state = jax.lax.while_loop(unfinished, body, certified(geometry.start_M, jnp.ones(()), 0))
+    state = jax.lax.while_loop(unfinished, body, certified(geometry.start_M, jnp.ones(()), 0, 0))
     residual, multipliers_M = _stationarity(objective, state, lower_M, upper_M)
     return Minimum(
         state.p_M, state.value, objective.kl(state.p_M), state.gap, state.iterations, residual, multipliers_M

@@ -123,10 +123,6 @@ def warnings(results: Results) -> list[str]:
     """Everything that should make a reader careful."""
     proposal, fit = results.proposal or {}, results.fit or {}
     found = [str(w) for w in proposal.get("warnings") or []]
-    worse = proposal.get("worse_tasks") or []
-    if worse:
-        of = f"{len(worse)} of {len(results.tasks)} tasks"
-        found.append(f"By the law, worse than under the natural mixture, {of}: {_few(worse)}.")
     if fit.get("unseen"):
         found.append(f"No run contained {_few(fit['unseen'])}: the law knows nothing about it.")
     if fit.get("spearman_cv_mean") is not None and fit["spearman_cv_mean"] < 0.5:
