@@ -12,6 +12,7 @@ import typing
 import ml_collections
 from ml_collections import config_dict
 
+from olmix_jax import config_check
 from olmix_jax.errors import UserError
 
 
@@ -117,8 +118,8 @@ class Train:
     checkpoint_every: int = 100
     # Members see the same documents in the same order, from the same initial weights.
     common: bool = True
-    # Repetition-matched proxies: of every domain a proxy has the part (its tokens / R) only, so that a mixture repeats a
-    # domain in a proxy as often as it would in the target run, and the law sees what that costs.
+    # Repetition-matched proxies: of every domain a proxy has the part (its tokens / R) only, so that a mixture repeats
+    # a domain in a proxy as often as it would in the target run, and the law sees what that costs.
     match_repeats: bool = True
     # Seed of initial weights and of document order; None derives it from `seed`.
     seed: int | None = None
@@ -212,7 +213,7 @@ def from_dict(config: ml_collections.ConfigDict | dict) -> Config:
     if isinstance(config, ml_collections.ConfigDict):
         config = config.to_dict()
     result = _build(Config, config, "")
-    check(result)
+    config_check.check(result)
     return result
 
 
@@ -260,49 +261,3 @@ def _convert(hint, value, where: str):
                 return tuple(_convert(inner[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     wanted = getattr(hint, "__name__", str(hint)) if not isinstance(hint, types.UnionType) else str(hint)
     raise UserError(f"config field `{where}` must be {wanted}, not {value!r} ({type(value).__name__})")
-
-
-CHOICES = {
-    "swarm.sparsity": ("sparse", "dense"),
-    "proxy.dtype": ("float32", "bfloat16"),
-    "train.mapping": (None, "vmap", "map", "pmap", "shard", "auto"),
-}
-POSITIVE = (
-    "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
-    "train.batch train.lr train.clip train.checkpoint_every fit.starts propose.max_repeats propose.target_tokens "
-    "validate.steps validate.lr validate.seeds"
-).split()
-NOT_NEGATIVE = (
-    "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
-    "train.lr_end train.weight_decay train.z_loss train.seed propose.kl_weight"
-).split()
-
-
-def check(config: Config) -> None:
-    """Refuses values that no stage could work with, naming the field."""
-    for name, allowed in CHOICES.items():
-        if _get(config, name) not in allowed:
-            shown = ", ".join(str(a) for a in allowed)
-            raise UserError(f"config field `{name}` must be one of {shown}, not {_get(config, name)!r}")
-    for name in POSITIVE + NOT_NEGATIVE:
-        value = _get(config, name)
-        if value is None:
-            continue
-        if not value >= 0 or value == float("inf") or (name in POSITIVE and value == 0):
-            kind = "positive" if name in POSITIVE else "zero or more"
-            raise UserError(f"config field `{name}` must be {kind}, not {value!r}")
-    for name in ("corpus.heldout", "train.warmup"):
-        if not 0 <= _get(config, name) < 1:
-            raise UserError(f"config field `{name}` must be in [0, 1), not {_get(config, name)!r}")
-    low, high = config.swarm.strength
-    if not 0 < low <= high:
-        raise UserError(f"config field `swarm.strength` must be (low, high) with 0 < low ≤ high, not {low, high}")
-    if config.fit.folds < 2:
-        raise UserError(f"config field `fit.folds` must be 2 or more, not {config.fit.folds}")
-
-
-def _get(config: Config, name: str):
-    value = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value

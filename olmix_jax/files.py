@@ -68,13 +68,16 @@ def read_json(path: str | os.PathLike) -> dict:
       UserError: the file is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as e:
         raise UserError(f"{path}: no such file") from e
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: not valid JSON: {e}; delete it and run the stage that writes it again") from e
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold a JSON object, not {type(content).__name__}")
+    return content
 
 
 def plain(value):

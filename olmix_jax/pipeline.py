@@ -10,10 +10,11 @@ import hashlib
 import pathlib
 from collections.abc import Callable
 
-from olmix_jax import files, stages
+from olmix_jax import files, laws, stages
 from olmix_jax.config import Config
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
+from olmix_jax.proxy import model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Stage:
     leaves: tuple[str, ...] = ()
 
 
+SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
+# Settings that name a file or folder stand for what is in it.
+PATHS = ("corpus.path", "tasks.path", "tasks.olmes", "swarm.test_ratios", "swarm.test_metrics", "propose.task_weights")
 TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
     "prepare": Stage(
@@ -44,14 +48,14 @@ STAGES = {
         stages.sample,
         ("domains.json",),
         "swarm/ratios.csv",
-        ("seed", "swarm", "train.steps", "train.batch"),
+        ("seed", *SAMPLER, "train.steps", "train.batch"),
         ("swarm/ratios.csv",),
     ),
     "train": Stage(
         stages.train_proxies,
         ("domains.json", "tasks/tasks.json", "swarm/ratios.csv"),
         "swarm/metrics.csv",
-        ("seed", "proxy", "train", "validate.steps", "propose.target_tokens"),
+        ("seed", "proxy", "train", "tasks.length", "validate.steps", "propose.target_tokens"),
         ("swarm/metrics.csv", "train"),
     ),
     "fit": Stage(stages.fit, TABLE, "fit/fit.json", ("seed", "fit", "swarm")),
@@ -65,7 +69,7 @@ STAGES = {
         stages.validate,
         ("domains.json", "tasks/tasks.json", "propose/proposal.json"),
         "validate/validation.json",
-        ("seed", "proxy", "train", "validate"),
+        ("seed", "proxy", "train", "tasks.length", "validate"),
         ("validate",),
     ),
     "report": Stage(stages.write_report, ("fit/fit.json", "propose/proposal.json"), "report/index.html", ()),
@@ -87,6 +91,7 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     unknown = [n for n in names if n not in STAGES]
     if unknown:
         raise UserError(f"no stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
+    _check_names(config)
     stamps_path = workdir / "stamps.json"
     for name in (n for n in STAGES if n in names):
         stage = STAGES[name]
@@ -95,7 +100,8 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
         result = workdir / stage.makes
         begun = stamps.get(name)
         left = [workdir / leaf for leaf in stage.leaves if (workdir / leaf).exists()]
-        if begun is not None and left:
+        # What an unfinished stage left is done again, but for checkpoints: they are worth keeping.
+        if begun is not None and left and (begun["finished"] or name in ("train", "validate")):
             _refuse_changes(begun, stamp, left)
         files.write_json(workdir / "config.json", config)
         if begun is not None and begun["finished"] and _same(begun, stamp) and result.exists() and name != "report":
@@ -105,6 +111,17 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
         log.info("%s", name)
         stage.run(config, workdir)
         files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": True}})
+
+
+def _check_names(config: Config) -> None:
+    """Refuses names that a late stage would stumble over, before anything is trained."""
+    for field, name, known in (
+        ("proxy.preset", config.proxy.preset, model.PRESETS),
+        ("validate.preset", config.validate.preset or config.proxy.preset, model.PRESETS),
+        ("fit.law", config.fit.law, laws.LAWS),
+    ):
+        if name not in known:
+            raise UserError(f"config field `{field}` must be one of {', '.join(known)}, not {name!r}")
 
 
 def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> dict:
@@ -131,16 +148,18 @@ def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> di
             how = "check the config's swarm section" if config.swarm.ratios else f"run --stages={before} first"
             raise UserError(f"{name} needs {path}, which is not there; {how}")
         inputs[file] = _content(path)
-    # Settings that name a file stand for what is in it.
-    inputs |= {
-        field: _content(pathlib.Path(value))
-        for field, value in settings.items()
-        if isinstance(value, str) and value and len(value) < 4096 and pathlib.Path(value).is_file()
-    }
+    named = {field: settings.get(field) for field in PATHS}
+    inputs |= {f: _content(pathlib.Path(v)) for f, v in named.items() if v and not v.lstrip().startswith("{")}
     return {"settings": settings, "inputs": inputs}
 
 
 def _content(path: pathlib.Path) -> str:
+    """A digest of a file's bytes; of a folder's names, sizes and times of change, as its text may be large."""
+    if path.is_dir():
+        found = [(f, f.stat()) for f in sorted(path.rglob("*")) if f.is_file()]
+        return files.digest([(str(f.relative_to(path)), s.st_size, s.st_mtime_ns) for f, s in found])
+    if not path.exists():
+        return "missing"
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

@@ -18,6 +18,12 @@ class _AboveTheBar(logging.Handler):
         tqdm.tqdm.write(self.format(record), file=sys.stderr)
 
 
+class _File(logging.FileHandler):
+    def handleError(self, record):
+        # A full disk is told once by the stage that needs it, not with a traceback for every line.
+        log.removeHandler(self)
+
+
 def start_log(workdir: str | pathlib.Path | None) -> None:
     """Sends ``log`` to the terminal and, where a workdir is given, to ``workdir/log.txt``."""
     for handler in list(log.handlers):
@@ -31,7 +37,7 @@ def start_log(workdir: str | pathlib.Path | None) -> None:
     if workdir is not None:
         try:
             pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(pathlib.Path(workdir) / "log.txt", encoding="utf-8")
+            file = _File(pathlib.Path(workdir) / "log.txt", encoding="utf-8")
         except OSError as e:
             raise UserError(f"--workdir={workdir} cannot be written: {e.strerror}; give another folder") from e
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -61,11 +61,11 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
         raise UserError(f"{workdir / 'swarm/ratios.csv'}: its domains are not those of domains.json; sample again")
     counts_KM = swarm.realise(ratios_KM, config.train.steps * config.train.batch, domains.names)
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
-    one_each = np.zeros(len(runs), int) if config.train.common else np.arange(len(runs))
+    seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in runs])
     share = min(1.0, _tokens(config) / _target_tokens(config)) if config.train.match_repeats else 1.0
     if share < 1:
         log.info("train: proxies have %.3f of every domain, to repeat it as the target run would", share)
-    proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed + one_each, seed + one_each), share)
+    proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), share)
     tasks = _tasks(config, workdir)
     done = train.train(proxies, tasks, workdir / "train", "swarm")
     _write_curves(workdir / "swarm/curves.npz", runs, done, config)
@@ -91,9 +91,7 @@ def fit(config: Config, workdir: pathlib.Path) -> None:
     """A law per task, and how well it predicts runs that it has not seen."""
     swarm_table = _table(config, workdir)
     swarm_table.check_enough()
-    law = laws.LAWS.get(config.fit.law)
-    if law is None:
-        raise UserError(f"config field `fit.law` must be one of {', '.join(laws.LAWS)}, not {config.fit.law!r}")
+    law = laws.LAWS[config.fit.law]
     begun = time.monotonic()
     seed, t = rng.derive(config.seed, "fit"), swarm_table
     fitted = law.fit(t.ratios_KM, t.bpb_KN, starts=config.fit.starts, seed=seed, tasks=t.tasks)
@@ -126,10 +124,10 @@ def fit(config: Config, workdir: pathlib.Path) -> None:
         "wall_s": time.monotonic() - begun,
     }
     if config.swarm.test_ratios:
-        other = table.SwarmTable.read(config.swarm.test_ratios, config.swarm.test_metrics)
+        other = table.SwarmTable.read(
+            config.swarm.test_ratios, config.swarm.test_metrics, drop_metrics=config.fit.drop_metrics
+        )
         content["test"] = quality.scores_on(law, fitted.params, t, other)
-    with files.write_whole(workdir / "fit/law.npz", "wb") as f:
-        np.savez(f, **fitted.params._asdict())
     files.write_json(workdir / "fit/fit.json", content)
     log.info(
         "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds, %.1f s",
@@ -155,7 +153,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         target = _target_tokens(config)
     content = propose.propose(
         law.predict,
-        law.Params(**np.load(workdir / "fit/law.npz", allow_pickle=False)),
+        law.restore(fitted["tasks"].values(), swarm_table.domains),
         tasks=tuple(fitted["tasks"]),
         domains=swarm_table.domains,
         natural_M=swarm_table.natural_M,
@@ -165,7 +163,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         target_tokens=target,
         task_weights=config.propose.task_weights,
     )
-    files.write_json(workdir / "propose/proposal.json", content)
+    files.write_json(workdir / "propose/proposal.json", {**content, "fit": files.digest(fitted)})
     for line in (f"propose: {content['status']}", *content["warnings"]):
         log.info("%s", line)
 
@@ -185,7 +183,10 @@ def validate(config: Config, workdir: pathlib.Path) -> None:
     }
     names = tuple(f"{mixture}/{s}" for mixture in counts for s in range(seeds))
     # The same seeds for every mixture: differences between mixtures are then of mixtures alone.
-    seed_K = np.tile(rng.derive(config.seed, "validate") + np.arange(seeds), len(counts))
+    seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(counts))
+    for mixture, counts_M in counts.items():
+        for j in np.flatnonzero((counts_M == 0) & (domains.natural_M > 0)) if mixture != "proposed" else ():
+            log.warning("validate: %s has less than half a sequence of %s and goes without", mixture, domains.names[j])
     runs = data.Runs(names, np.repeat(np.stack(list(counts.values())), seeds, axis=0), seed_K, seed_K)
     tasks = _tasks(config, workdir)
     done = train.train(_swarm(target, workdir, domains, runs), tasks, workdir / "validate", "validate")
@@ -209,7 +210,13 @@ def validate(config: Config, workdir: pathlib.Path) -> None:
     facts = {"seeds": seeds, "steps": target.train.steps, "tokens": done.info["tokens_per_member"]}
     files.write_json(
         workdir / "validate/validation.json",
-        {"mixtures": mixtures, **facts, "parameters": done.info["parameters"], "preset": target.proxy.preset},
+        {
+            "mixtures": mixtures,
+            "proposal": proposal["weights"],
+            **facts,
+            "parameters": done.info["parameters"],
+            "preset": target.proxy.preset,
+        },
     )
 
 
@@ -232,8 +239,6 @@ def table_path(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path
 
 def _table(config: Config, workdir: pathlib.Path) -> table.SwarmTable:
     """The swarm trained here, or the external one that the config names."""
-    if config.swarm.ratios and not config.swarm.metrics:
-        raise UserError("swarm.ratios is given, swarm.metrics is not; an external swarm needs both")
     paths = [table_path(config, workdir, f"swarm/{file}") for file in ("ratios.csv", "metrics.csv", "meta.json")]
     return table.SwarmTable.read(paths[0], paths[1], paths[2] or "", drop_metrics=config.fit.drop_metrics)
 
@@ -260,11 +265,8 @@ def _target_tokens(config: Config) -> float:
 def _swarm(
     config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data.Runs, share: float = 1.0
 ) -> train.Swarm:
-    shape = model.PRESETS.get(config.proxy.preset)
-    if shape is None:
-        raise UserError(f"no preset {config.proxy.preset!r}; one of {', '.join(model.PRESETS)}")
     return train.Swarm(
-        shape=shape,
+        shape=model.PRESETS[config.proxy.preset],
         vocabulary=tokenizer.Tokenizer.read(workdir / "corpus/tokenizer.json").size,
         length=config.proxy.length,
         dtype=config.proxy.dtype,

@@ -141,8 +141,10 @@ def test_ctrl_c_exits_130_with_a_checkpoint(smoke, tmp_path):
         (["--config.train.steps=0"], "`train.steps` must be positive"),
         (["--stages=fit,trian"], "no stage 'trian'; stages are prepare, sample, train"),
         (["--config.swarm.size=9", "--stages=sample"], "made with swarm.size = 12, now it is 9; use another --workdir"),
-        (["--config.train.lr=0.5", "--stages=train"], "made with train.lr = 0.01, now it is 0.5"),
-        (["--config.proxy.preset=2M", "--stages=train"], "made with proxy.preset = 'tiny'"),
+        (["--config.train.lr=0.5", "--stages=train"], "made with train.lr = 0.015, now it is 0.5"),
+        (["--config.proxy.preset=2M", "--stages=train"], "`proxy.preset` must be one of tiny, 1M"),
+        (["--config.validate.preset=2M", "--stages=prepare"], "`validate.preset` must be one of"),
+        (["--config.fit.law=linear", "--stages=prepare"], "`fit.law` must be one of log_linear"),
         (["extra"], "unexpected argument 'extra'"),
     ],
 )

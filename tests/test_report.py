@@ -423,3 +423,15 @@ def test_quantities():
     pairs = {0: "0", 950: "950", 1234: "1.23k", 999_600: "1M", 5.3e12: "5.3T", 1.5: "1.5", None: "–"}
     assert [quantity(v) for v in pairs] == list(pairs.values())
     assert re.fullmatch(r"9,?999T", quantity(9.999e15))
+
+
+def test_a_proof_of_another_proposal_is_left_out(workdir, tmp_path, caplog):
+    folder = shutil.copytree(workdir, tmp_path / "stale")
+    proof = files.read_json(folder / "validate/validation.json")
+    weights = files.read_json(folder / "propose/proposal.json")["weights"]
+    files.write_json(folder / "validate/validation.json", {**proof, "proposal": weights})
+    assert read.read(folder).validation is not None
+    files.write_json(folder / "validate/validation.json", {**proof, "proposal": dict.fromkeys(weights, 0.0)})
+    with caplog.at_level("WARNING", logger="olmix_jax"):
+        found = read.read(folder)
+    assert found.validation is None and found.validation_curves is None and "another proposal" in caplog.text

@@ -63,6 +63,13 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
     return {"constant": float(np.exp(params.log_c_N[task])), "coefficients": coefficients}
 
 
+def restore(described, domains: tuple[str, ...]) -> Params:
+    """The parameters of tasks that :func:`describe` described, in the order given."""
+    described = list(described)
+    coef_NM = [[task["coefficients"][domain] for domain in domains] for task in described]
+    return Params(np.log([task["constant"] for task in described]), np.array(coef_NM, np.float64))
+
+
 def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fit:
     """Fits every task on all runs.
 

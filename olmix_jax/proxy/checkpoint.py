@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import shutil
 import zlib
 
 import grain
@@ -75,17 +76,25 @@ class Checkpoints:
                 )
             # What a torn file raises depends on which file it is and where it is torn; all mean the same here.
             except Exception as e:
-                log.warning("checkpoint %d is damaged (%s); trying the one before", step, _first_line(e))
-                self.manager.delete(step)
+                self._set_aside(step, _first_line(e))
                 continue
             if _checksum(found["arrays"]) == found["checksum"]["crc32"]:
                 return step, found["arrays"]
-            log.warning("checkpoint %d is damaged (its checksum differs); trying the one before", step)
-            self.manager.delete(step)
+            self._set_aside(step, "its checksum differs")
         data.set_state(start)
         if steps:
             log.warning("no whole checkpoint in %s: starting from the beginning", self.manager.directory)
         return None
+
+    def _set_aside(self, step: int, why: str) -> None:
+        """Makes room for a checkpoint of the same step; what cannot be read now is kept for a person to look at."""
+        folder = pathlib.Path(self.manager.directory)
+        aside = folder.with_name(f"{folder.name}-damaged")
+        log.warning("checkpoint %d is damaged (%s); set aside in %s, trying the one before", step, why, aside)
+        shutil.rmtree(aside / str(step), ignore_errors=True)
+        aside.mkdir(exist_ok=True)
+        (folder / str(step)).rename(aside / str(step))
+        self.manager.reload()
 
     def close(self) -> None:
         self.manager.close()

@@ -5,7 +5,7 @@ import dataclasses
 import grain
 import numpy as np
 
-from olmix_jax import swarm
+from olmix_jax import rng, swarm
 from olmix_jax.errors import UserError
 
 
@@ -116,10 +116,11 @@ def chunks(
             f"run {runs.names[wrong[0]]} is made of {runs.counts_KM[wrong[0]].sum()} sequences, but "
             f"train.steps × train.batch is {total_steps * batch}; run the sample stage again"
         )
+    # Seeds by name: an epoch's order is drawn from seed + epoch, so neighbouring seeds would share orders.
     streams = {
-        (int(seed), j): stream(store, length, int(seed) + 7919 * j, share)
+        (int(seed), j): stream(store, length, rng.derive(int(seed), f"stream/{name}"), share)
         for seed in np.unique(runs.data_seed_K)
-        for j, store in enumerate(stores.values())
+        for j, (name, store) in enumerate(stores.items())
     }
     source = _Chunks(runs, streams, length, batch, steps, total_steps)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)

@@ -15,7 +15,7 @@ def learning_rate(train: Train, parameters: int) -> float:
 
 
 def schedule(train: Train, peak: float):
-    """Step → learning rate: linear from 0 over `warmup` · steps, then a cosine to `lr_end` · peak at the last step."""
+    """Step → learning rate: linear over `warmup` · steps, one at least; then a cosine to `lr_end` · peak."""
     warmup = max(1, round(train.warmup * train.steps))
     # optax counts `decay_steps` from 0 with the warm-up inside; the last step taken is steps - 1.
     return optax.warmup_cosine_decay_schedule(

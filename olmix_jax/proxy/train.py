@@ -72,6 +72,15 @@ class Swarm:
         t = self.train
         return data.chunks(self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps, self.share)
 
+    def on_host(self, states):
+        """The members' states as NumPy arrays [K, …], without padding."""
+        return jax.tree.map(lambda x: np.asarray(x)[: len(self.runs)], states)
+
+    def on_devices(self, states, mapping: str):
+        """The inverse of :meth:`on_host`: padded and placed as `mapping` wants them."""
+        size = sharding.padded(len(self.runs), mapping)
+        return sharding.place(jax.tree.map(lambda x: sharding.pad(np.asarray(x), size), states), mapping)
+
     def start(self, mapping: str):
         """The members' initial states, placed."""
         size = sharding.padded(len(self.runs), mapping)
@@ -112,11 +121,12 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
     log.info("%s: %d members mapped by %s, compiled in %.1f s", what, len(swarm.runs), mapping, compiled)
     loss_KT = np.zeros((len(swarm.runs), total), np.float32)
     checkpoints = Checkpoints(folder / "checkpoints")
-    found = checkpoints.restore({"states": states, "loss_KT": loss_KT}, batches)
+    # Members alone, without those that pad the devices: a run goes on with any number of devices.
+    found = checkpoints.restore({"states": swarm.on_host(states), "loss_KT": loss_KT}, batches)
     done = 0
     if found is not None:
         done, arrays = found
-        states, loss_KT = arrays["states"], np.array(arrays["loss_KT"])
+        states, loss_KT = swarm.on_devices(arrays["states"], mapping), np.array(arrays["loss_KT"])
         log.info("%s: going on from step %d of %d", what, done, total)
     per_step = len(swarm.runs) * swarm.train.batch * swarm.length
     saved, trained = done, time.monotonic()
@@ -128,17 +138,19 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
             done += n
             progress.advance(n * per_step, _note(loss_KT[:, done - 1]))
             if done - saved >= swarm.train.checkpoint_every or done == total or stop.is_set():
-                checkpoints.save(done, {"states": states, "loss_KT": loss_KT}, batches)
+                checkpoints.save(done, {"states": swarm.on_host(states), "loss_KT": loss_KT}, batches)
                 saved = done
-            if stop.is_set() and done < total:
+            if stop.is_set():
                 log.info("%s: stopped at step %d of %d; the same command goes on from here", what, done, total)
                 raise KeyboardInterrupt
         speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
     checkpoints.close()
     died_K = np.where(np.isnan(loss_KT).any(axis=1), np.isnan(loss_KT).argmax(axis=1), -1)
+    bpb_KN = score(swarm, states.params, tasks, mapping, died_K < 0)
+    # The very last step can break a member that all its losses were finite for.
+    died_K = np.where((died_K < 0) & np.isnan(bpb_KN).any(axis=1), total - 1, died_K)
     for k in np.flatnonzero(died_K >= 0):
         log.warning("%s: %s diverged at step %d and is left out of the fit", what, swarm.runs.names[k], died_K[k])
-    bpb_KN = score(swarm, states.params, tasks, mapping, died_K < 0)
     info = {
         "mapping": mapping,
         "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
@@ -172,7 +184,7 @@ def score(swarm: Swarm, params, tasks: corpus_tasks.TaskSet, mapping: str, alive
     nats_KE = np.asarray(sharding.map_members(one, mapping, swarm.train.map_batch)(params, None, (tokens, answers)))
     nats_KE = nats_KE.reshape(len(nats_KE), -1)[: len(swarm.runs), :examples].astype(np.float64)
     bpb_KN = np.full((len(swarm.runs), len(tasks.names)), np.nan)
-    for k in np.flatnonzero(alive_K):
+    for k in np.flatnonzero(alive_K & np.isfinite(nats_KE).all(axis=1)):
         bpb_KN[k] = corpus_tasks.bits_per_byte_N(nats_KE[k], tasks)
     return bpb_KN
 

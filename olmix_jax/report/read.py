@@ -10,6 +10,7 @@ import numpy as np
 from olmix_jax import files
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
+from olmix_jax.progress import log
 from olmix_jax.table import SwarmTable
 
 # Keys without which a file cannot be reported on, and the stage that writes it.
@@ -101,7 +102,8 @@ class Results:
         if self.proposal is None:
             return ()
         caps = self.proposal["caps"]
-        return tuple(d for d, w in self.proposal["weights"].items() if w >= cap_of(caps, d) * (1 - 1e-3) and w > 0)
+        capped = {d: cap_of(caps, d) for d in self.proposal["weights"] if cap_of(caps, d) < 1}
+        return tuple(d for d, cap in capped.items() if self.proposal["weights"][d] >= cap * (1 - 1e-3))
 
     @property
     def validated(self) -> dict[str, Estimate]:
@@ -156,6 +158,8 @@ def read(workdir: pathlib.Path) -> Results:
     workdir = pathlib.Path(workdir)
     found = {name: _read_json(workdir / name, *REQUIRED[name]) for name in REQUIRED}
     config = found["config.json"]
+    _leave_out_stale(found)
+    validated = found["validate/validation.json"] is not None
     results = Results(
         workdir=workdir,
         config=config,
@@ -166,11 +170,23 @@ def read(workdir: pathlib.Path) -> Results:
         fit=found["fit/fit.json"],
         proposal=found["propose/proposal.json"],
         validation=found["validate/validation.json"],
-        validation_curves=_read_curves(workdir / "validate/curves.npz"),
+        validation_curves=_read_curves(workdir / "validate/curves.npz") if validated else None,
     )
     if all(part is None for part in (results.table, results.fit, results.proposal, results.validation)):
         raise UserError(f"{workdir} holds nothing to report; run the earlier stages first, or check --workdir")
     return results
+
+
+def _leave_out_stale(found: dict) -> None:
+    """Drops a proposal of another fit, and the proof of another proposal: neither says anything of the newer file."""
+    fit, proposal = found["fit/fit.json"], found["propose/proposal.json"]
+    if proposal and fit and proposal.get("fit", files.digest(fit)) != files.digest(fit):
+        log.warning("report: propose/proposal.json is of another fit and left out; run --stages=propose")
+        proposal = found["propose/proposal.json"] = None
+    proof = found["validate/validation.json"]
+    if proof and proof.get("proposal") and (proposal is None or proof["proposal"] != proposal["weights"]):
+        log.warning("report: validate/validation.json is of another proposal and left out; run --stages=validate")
+        found["validate/validation.json"] = None
 
 
 def _read_json(path: pathlib.Path, stage: str, keys: Sequence[str]) -> dict | None:

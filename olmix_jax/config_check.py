@@ -1,0 +1,63 @@
+"""Values that no stage could work with, refused before anything is done."""
+
+from olmix_jax.errors import UserError
+
+CHOICES = {
+    "swarm.sparsity": ("sparse", "dense"),
+    "proxy.dtype": ("float32", "bfloat16"),
+    "train.mapping": (None, "vmap", "map", "pmap", "shard", "auto"),
+}
+POSITIVE = (
+    "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
+    "train.batch train.lr train.clip train.checkpoint_every fit.starts propose.max_repeats propose.target_tokens "
+    "validate.steps validate.lr validate.seeds"
+).split()
+NOT_NEGATIVE = (
+    "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
+    "train.lr_end train.weight_decay train.z_loss train.seed propose.kl_weight"
+).split()
+
+
+def check(config) -> None:
+    """Refuses values that no stage could work with, naming the field."""
+    for name, allowed in CHOICES.items():
+        if get(config, name) not in allowed:
+            shown = ", ".join(str(a) for a in allowed)
+            raise UserError(f"config field `{name}` must be one of {shown}, not {get(config, name)!r}")
+    for name in POSITIVE + NOT_NEGATIVE:
+        value = get(config, name)
+        if value is None:
+            continue
+        if not value >= 0 or value == float("inf") or (name in POSITIVE and value == 0):
+            kind = "positive" if name in POSITIVE else "zero or more"
+            raise UserError(f"config field `{name}` must be {kind}, not {value!r}")
+    for name in ("corpus.heldout", "train.warmup"):
+        if not 0 <= get(config, name) < 1:
+            raise UserError(f"config field `{name}` must be in [0, 1), not {get(config, name)!r}")
+    low, high = config.swarm.strength
+    if not 0 < low <= high:
+        raise UserError(f"config field `swarm.strength` must be (low, high) with 0 < low ≤ high, not {low, high}")
+    for name in ("seed", "swarm.seed", "train.seed"):
+        if (get(config, name) or 0) >= 2**31:
+            raise UserError(f"config field `{name}` must be less than 2**31, not {get(config, name)}")
+    for name in ("train.beta1", "train.beta2"):
+        if not 0 <= get(config, name) < 1:
+            raise UserError(f"config field `{name}` must be in [0, 1), not {get(config, name)!r}")
+    for name, other in (
+        ("swarm.ratios", "swarm.metrics"),
+        ("swarm.metrics", "swarm.ratios"),
+        ("swarm.meta", "swarm.ratios"),
+        ("swarm.test_ratios", "swarm.test_metrics"),
+        ("swarm.test_metrics", "swarm.test_ratios"),
+    ):
+        if get(config, name) and not get(config, other):
+            raise UserError(f"config field `{name}` is given without `{other}`; an external swarm needs both")
+    if config.fit.folds < 2:
+        raise UserError(f"config field `fit.folds` must be 2 or more, not {config.fit.folds}")
+
+
+def get(config, name: str):
+    value = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
