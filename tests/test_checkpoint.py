@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from olmix_jax.errors import UserError
 from olmix_jax.proxy.checkpoint import Checkpoints
 
 # Reading a torn array leaves tasks of the reader behind that complain when they are collected.
@@ -79,6 +80,11 @@ def test_no_whole_checkpoint_means_from_the_beginning(saved, caplog):
     with caplog.at_level("WARNING", logger="olmix_jax"):
         found, position = restore(saved)
     assert found is None and position == 0 and "from the beginning" in caplog.text
+
+
+def test_a_checkpoint_of_another_swarm_is_refused(saved):
+    with pytest.raises(UserError, match="holds checkpoints of another swarm; delete that folder"):
+        Checkpoints(saved, of="another").restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)}, positions())
 
 
 def test_an_unfinished_checkpoint_is_not_there(saved):

@@ -17,8 +17,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 SMOKE = "--config=configs/quickstart.py:smoke"
 
 
-def command(workdir, *more):
-    return [sys.executable, "run.py", SMOKE, f"--workdir={workdir}", *more]
+def command(workdir, *more, config=SMOKE):
+    return [sys.executable, "run.py", config, f"--workdir={workdir}", *more]
 
 
 def environment():
@@ -26,8 +26,10 @@ def environment():
     return {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONWARNINGS")}
 
 
-def run(workdir, *more, code=0):
-    done = subprocess.run(command(workdir, *more), cwd=ROOT, env=environment(), capture_output=True, text=True)
+def run(workdir, *more, code=0, config=SMOKE):
+    done = subprocess.run(
+        command(workdir, *more, config=config), cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -195,6 +197,7 @@ def test_own_text_and_own_tasks(tmp_path):
         "--stages=prepare,sample",
         f"--config.corpus.path={tmp_path / 'text'}",
         f"--config.tasks.path={tmp_path / 'tasks'}",
+        config="--config=configs/own.py:smoke",
     )
     assert "web" in done.stderr
     domains = json.loads((tmp_path / "run/domains.json").read_text())["domains"]

@@ -20,10 +20,11 @@ class Checkpoints:
     """The last two checkpoints of a run in `folder`.
 
     Orbax writes each under a temporary name and renames it, so a killed process leaves none half done; a checksum over
-    all arrays, kept beside them, tells one that was torn afterwards.
+    all arrays, kept beside them, tells one that was torn afterwards, and `of` one that is of another run.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, of: str = ""):
+        self.of = of
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
@@ -46,7 +47,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(arrays),
                     data=grain.checkpoint.CheckpointSave(data),
-                    checksum=ocp.args.JsonSave({"crc32": _checksum(arrays)}),
+                    checksum=ocp.args.JsonSave({"crc32": _checksum(arrays), "of": self.of}),
                 ),
             )
         except (OSError, ValueError) as e:
@@ -78,6 +79,11 @@ class Checkpoints:
             except Exception as e:
                 self._set_aside(step, _first_line(e))
                 continue
+            if found["checksum"].get("of") != self.of:
+                folder = self.manager.directory
+                raise UserError(
+                    f"{folder} holds checkpoints of another swarm; delete that folder, or use another --workdir"
+                )
             if _checksum(found["arrays"]) == found["checksum"]["crc32"]:
                 return step, found["arrays"]
             self._set_aside(step, "its checksum differs")

@@ -68,6 +68,15 @@ class Swarm:
         per_step = len(self.runs) * self.train.batch * (self.length + 1) * 4
         return max(1, min(CHUNK_STEPS, CHUNK_BYTES // per_step, self.train.checkpoint_every, self.train.steps))
 
+    @property
+    def identity(self) -> str:
+        """A name for all that decides the members' weights, so that no other swarm's checkpoint is gone on from."""
+        sizes = {name: store.sequences(self.length) for name, store in self.stores.items()}
+        trainer = dataclasses.replace(self.train, mapping=None, map_batch=0)
+        return files.digest(
+            [self.shape, self.vocabulary, self.length, self.dtype, trainer, self.runs, sizes, self.share]
+        )
+
     def chunks(self):
         t = self.train
         return data.chunks(self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps, self.share)
@@ -120,7 +129,7 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
     compiled = time.monotonic() - begun
     log.info("%s: %d members mapped by %s, compiled in %.1f s", what, len(swarm.runs), mapping, compiled)
     loss_KT = np.zeros((len(swarm.runs), total), np.float32)
-    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints = Checkpoints(folder / "checkpoints", swarm.identity)
     # Members alone, without those that pad the devices: a run goes on with any number of devices.
     found = checkpoints.restore({"states": swarm.on_host(states), "loss_KT": loss_KT}, batches)
     done = 0
