@@ -30,7 +30,14 @@ def parse(argv: list[str]) -> list[str]:
         unknown = [w for w in wanted if w not in configs.field_names()]
         raise UserError(configs.unknown_field(unknown[0]) if unknown else str(e)) from e
     except (flags.Error, FileNotFoundError, ValueError, TypeError) as e:
-        raise UserError(f"{e}; python run.py --help shows the flags, olmix_jax/config.py the config's fields") from e
+        # A config that raises comes with its traceback in the message; its last line is what went wrong.
+        why = str(e).strip().splitlines()[-1]
+        raise UserError(f"{why}; python run.py --help shows the flags, olmix_jax/config.py the config's fields") from e
+    try:
+        # A file that does not load is reported by ml-collections only when the config is looked at.
+        CONFIG.value and CONFIG.value.to_dict()
+    except OSError as e:
+        raise UserError("--config: " + " ".join(str(e).split())) from e
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
     for flag in (CONFIG, WORKDIR):

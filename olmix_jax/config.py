@@ -39,7 +39,8 @@ class Tasks:
 
     # A folder of ‹task›.jsonl files with {"prompt", "answer"} per line; empty for none of the user's own.
     path: str = ""
-    # Whether to make the built-in tasks from the held-out text.
+    # Whether to make tasks from held-out text: the built-in corpus's own; with a corpus of the user's only where no
+    # other task is given.
     builtin: bool = True
     # The folder that `make olmes` filled, for the paper's own tasks; empty for none.
     olmes: str = ""

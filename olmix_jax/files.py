@@ -76,7 +76,7 @@ def read_json(path: str | os.PathLike) -> dict:
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: not valid JSON: {e}; delete it and run the stage that writes it again") from e
     if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold a JSON object, not {type(content).__name__}")
+        raise UserError(f"{path}: must be a JSON object, not {type(content).__name__}")
     return content
 
 

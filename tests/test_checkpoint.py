@@ -68,7 +68,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(saved, caplog, damage):
 
 def test_a_checksum_that_differs_is_damage(saved, caplog):
     record = next((saved / "8" / "checksum").glob("*"))
-    record.write_text('{"crc32": 1}')
+    record.write_text('{"crc32": 1, "of": ""}')
     with caplog.at_level("WARNING", logger="olmix_jax"):
         (step, _), position = restore(saved)
     assert "its checksum differs" in caplog.text and step == 4 and position == 4

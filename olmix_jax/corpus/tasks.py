@@ -116,9 +116,9 @@ def read_written(workdir: str | pathlib.Path) -> dict[str, list[Example]]:
 def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     """Gathers and writes all tasks, after the corpus is prepared.
 
-    Built-in ones (``tasks.builtin``) are made from held-out text: those of :mod:`task_makers` for the built-in corpus,
-    ``continue:‹domain›`` (the next paragraph) for each of a user's own domains. With them the user's own
-    (``tasks.path``) and the paper's (``tasks.olmes``). Each is capped at ``tasks.max_examples`` by hash of its content.
+    Built-in ones (``tasks.builtin``) are made from held-out text: those of :mod:`task_makers` for the built-in corpus;
+    for a user's own domains ``continue:‹domain›`` (the next paragraph), where no other task is given. With them the
+    user's own (``tasks.path``) and the paper's (``tasks.olmes``). Each is capped at ``tasks.max_examples`` by hash of its content.
 
     Returns:
       The names, sorted.
@@ -128,7 +128,7 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     """
     settings = config.tasks
     sources = {}
-    if settings.builtin:
+    if settings.builtin and not (config.corpus.path and (settings.path or settings.olmes)):
         sources["tasks.builtin"] = _builtin(config, workdir)
     if settings.path:
         sources["tasks.path"] = _own(settings.path)
