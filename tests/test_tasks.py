@@ -159,15 +159,18 @@ def test_too_few_different_examples_is_an_error(tmp_path):
     assert not (tmp_path / "tasks").exists()
 
 
-def test_a_name_in_two_places_is_an_error(tmp_path):
-    setting = own_corpus(
-        tmp_path,
-        {"web": ["\n\n".join(f"Paragraph {i} of a text, {j}, that goes on." for i in range(9)) for j in range(4)]},
-    )
-    write(tmp_path / "mine" / "continue%3Aweb.jsonl", rows(9))
+def test_a_name_in_two_places_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "_builtin", lambda *_: {"qa": [Example("q", "a")]})
+    write(tmp_path / "mine" / "qa.jsonl", rows(9))
+    with pytest.raises(UserError, match=r"task qa is in tasks\.builtin and in tasks\.path"):
+        tasks.make_tasks(config(path=str(tmp_path / "mine")), tmp_path)
+
+
+def test_own_tasks_stand_alone_for_own_text(tmp_path):
+    setting = own_corpus(tmp_path, {"web": ["Too little text for a task of its own."]})
+    write(tmp_path / "mine" / "qa.jsonl", rows(9))
     both = dataclasses.replace(setting, tasks=dataclasses.replace(setting.tasks, path=str(tmp_path / "mine")))
-    with pytest.raises(UserError, match=r"task continue:web is in tasks\.builtin and in tasks\.path"):
-        tasks.make_tasks(both, tmp_path)
+    assert tasks.make_tasks(both, tmp_path) == ("qa",)
 
 
 @pytest.mark.parametrize("border", ["\n\n", "\r\n \r\n", "\n"])

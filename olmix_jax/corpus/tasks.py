@@ -118,7 +118,8 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
 
     Built-in ones (``tasks.builtin``) are made from held-out text: those of :mod:`task_makers` for the built-in corpus;
     for a user's own domains ``continue:‹domain›`` (the next paragraph), where no other task is given. With them the
-    user's own (``tasks.path``) and the paper's (``tasks.olmes``). Each is capped at ``tasks.max_examples`` by hash of its content.
+    user's own (``tasks.path``) and the paper's (``tasks.olmes``). Each is capped at ``tasks.max_examples``, by hash of
+    its content.
 
     Returns:
       The names, sorted.
