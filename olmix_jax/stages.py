@@ -163,7 +163,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         target_tokens=target,
         task_weights=config.propose.task_weights,
     )
-    files.write_json(workdir / "propose/proposal.json", {**content, "fit": files.digest(fitted)})
+    files.write_json(workdir / "propose/proposal.json", {**content, "fit": files.digest(fitted["tasks"])})
     for line in (f"propose: {content['status']}", *content["warnings"]):
         log.info("%s", line)
 

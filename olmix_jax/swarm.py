@@ -74,10 +74,7 @@ def sample(
     draw = _Draw(natural_M, total, sparsity == "sparse", strength, minimum, rng.generator(seed, "swarm"))
     swarm_KM = counts_M[None]
     while len(swarm_KM) < size:
-        behind_M = np.maximum(min_runs - draw.seen(swarm_KM).sum(axis=0), 0)
-        # As many at a time as it takes to be done in the runs that remain.
-        number = -(-int(behind_M.sum()) // (size - len(swarm_KM)))
-        forced = np.argsort(-behind_M, kind="stable")[:number]
+        forced = _furthest_behind(min_runs - draw.seen(swarm_KM).sum(axis=0), size - len(swarm_KM))
         counts_M = draw.another(swarm_KM, forced, min_distance)
         if counts_M is None:
             raise UserError(
@@ -87,6 +84,12 @@ def sample(
             )
         swarm_KM = np.vstack([swarm_KM, counts_M])
     return swarm_KM
+
+
+def _furthest_behind(lack_M: np.ndarray, runs_left: int) -> np.ndarray:
+    """Domains that lack the most runs, as many of them as it takes to be done in the runs that are left."""
+    lack_M = np.maximum(lack_M, 0)
+    return np.argsort(-lack_M, kind="stable")[: -(-int(lack_M.sum()) // runs_left)]
 
 
 def _check_request(natural_M, size, names, strength, min_runs) -> None:

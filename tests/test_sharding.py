@@ -62,6 +62,14 @@ def test_padding_repeats_the_last_member():
     assert sharding.padded(3, "shard") == 4 and sharding.padded(3, "vmap") == 3
 
 
+def test_members_computed_together():
+    counts = [
+        sharding.at_once(5, mapping, batch) for mapping, batch in (("vmap", 1), ("pmap", 1), ("map", 2), ("map", 0))
+    ]
+    assert counts == [5, 3, 2, 5]
+    assert [sharding.at_once(5, "shard", batch) for batch in (1, 0, 9)] == [1, 3, 3]
+
+
 def test_an_unknown_mapping_is_an_error():
     with pytest.raises(ValueError, match="unknown mapping 'pvmap'; one of vmap, map, pmap, shard"):
         sharding.map_members(lambda a, b, c: a, "pvmap", 1)

@@ -22,6 +22,13 @@ def padded(members: int, mapping: str) -> int:
     return -(-members // devices) * devices
 
 
+def at_once(members: int, mapping: str, batch: int) -> int:
+    """Members that one device computes together, and so holds the activations of."""
+    on_one = padded(members, mapping) // (jax.device_count() if mapping in ("pmap", "shard") else 1)
+    in_turn = mapping == "map" or (mapping == "shard" and jax.default_backend() == "cpu")
+    return min(batch or on_one, on_one) if in_turn else on_one
+
+
 def _mesh():
     return jax.make_mesh((jax.device_count(),), ("member",), axis_types=(AxisType.Auto,))
 

@@ -19,7 +19,7 @@ from olmix_jax.proxy.checkpoint import Checkpoints
 
 # Tokens of one dispatch on the host, bytes; and most steps in it, so that ctrl-C is heard soon.
 CHUNK_BYTES, CHUNK_STEPS = 64 << 20, 20
-# Logits of one block of examples, bytes.
+# Logits of one block of examples on one device, of all members that it computes together, bytes.
 SCORE_BYTES = 64 << 20
 
 
@@ -181,7 +181,8 @@ def _note(loss_K: np.ndarray) -> str:
 def score(swarm: Swarm, params, tasks: corpus_tasks.TaskSet, mapping: str, alive_K) -> np.ndarray:
     """Bits per byte of every member on every task, float64 [K, N], NaN for the dead; all members in one program."""
     examples, length = tasks.answer_EL.shape
-    block = int(np.clip(SCORE_BYTES // (length * swarm.vocabulary * 4), 1, examples))
+    together = sharding.at_once(len(swarm.runs), mapping, swarm.train.map_batch)
+    block = int(np.clip(SCORE_BYTES // (length * swarm.vocabulary * 4 * together), 1, examples))
     blocks = -(-examples // block)
     tokens = sharding.pad(tasks.tokens_EL, blocks * block).reshape(blocks, block, length + 1)
     answers = sharding.pad(tasks.answer_EL, blocks * block).reshape(blocks, block, length)
