@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow olmes lint format clean
+.PHONY: quickstart test test-slow bench-laws olmes lint format clean
 
-$(VENV)/ready: requirements.txt requirements-dev.txt
+$(VENV)/ready: requirements.txt requirements-dev.txt requirements-lightgbm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 		echo "Python 3.11, 3.12 or 3.13 is needed, not $$($(PYTHON) --version); as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ test: lint
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
+
+# Every family of laws on the published swarms, in OLMIX_DATA: benchmarks/laws.md, in about ten minutes
+bench-laws: $(VENV)/ready
+	$(BIN)/python -m benchmarks.laws
 
 # The paper's own task requests, for --config.tasks.olmes=data/olmes
 olmes: $(VENV)/ready

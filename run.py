@@ -60,7 +60,7 @@ def use_all_cpus() -> None:
 def main(argv: list[str]) -> int:
     del argv
     logging.set_verbosity(logging.WARNING)  # JAX tells which backends it did not find
-    config = configs.from_dict(CONFIG.value)
+    config = configs.from_dict(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
     workdir = pathlib.Path(WORKDIR.value)
     progress.start_log(workdir)
     use_all_cpus()

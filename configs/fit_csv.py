@@ -5,6 +5,10 @@
 
 `meta.json` holds `relative_sizes` (the natural distribution), `token_counts` (unique tokens per domain; with
 --config.propose.target_tokens they cap repetition), and optionally `drop_metrics`.
+
+A YAML config of the published `olmix fit` says all this, and how to fit and propose, by itself:
+
+    python run.py --config=configs/fit_csv.py --workdir=DIR --config.olmix_yaml=fit.yaml
 """
 
 from olmix_jax import config

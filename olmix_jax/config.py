@@ -8,11 +8,12 @@ import dataclasses
 import difflib
 import types
 import typing
+from collections.abc import Collection
 
 import ml_collections
 from ml_collections import config_dict
 
-from olmix_jax import config_check
+from olmix_jax import config_check, olmix_yaml
 from olmix_jax.errors import UserError
 
 
@@ -130,14 +131,35 @@ class Train:
 class Fit:
     """From the table to a law."""
 
-    # "log_linear": the published objective, exactly (METHOD §2).
-    law: str = "log_linear"
-    # Starting points per task.
+    # The family, a file of olmix_jax/laws. "warped_gp" predicts held-out runs best at every swarm size
+    # (benchmarks/laws.md); "log_linear" is the published objective, exactly (METHOD §2); also bimix, autoscale, gp,
+    # search and lightgbm.
+    law: str = "warped_gp"
+    # Starting points per task, of the families that need them.
     starts: int = 16
     # Folds of the cross-validation that the reported quality comes from; K of them is leave-one-out.
     folds: int = 5
-    # Metric columns left out of the fit, beside those that meta.json drops.
+    # Metric columns left out of the fit, beside those that meta.json drops; and, if any are named here, the only ones
+    # that are read. Names as in the file; one that it does not have is an error.
     drop_metrics: tuple[str, ...] = ()
+    keep_metrics: tuple[str, ...] = ()
+    # What to do about an empty score (or NaN, NA, null): "error", or leave the run ("drop_run") or the task
+    # ("drop_task") out and say so.
+    missing: str = "error"
+    # Share (at most 1) or number (more than 1) of the runs that are used, drawn by `seed`; the release's `train_split`.
+    train_split: float = 1.0
+    # Average the 57 subjects of MMLU into its four groups, weighted by test questions, as the paper does (METHOD §4);
+    # a table without subjects is left as it is.
+    mmlu_groups: bool = True
+    # What a law is fitted to: "task" (a law for each), "family" (for each family's mean) or "aggregated" (for the mean
+    # of all). Paper RQ5: per task is best.
+    granularity: str = "task"
+    # JSON object {family: [task names or patterns as qa_*]}, or a file with one; empty: math, code and qa of the
+    # paper's tasks (METHOD §4).
+    families: str = ""
+    # Samples of the law's parameters that error bars come from, posterior draws or bootstrap refits; 100 give a
+    # standard deviation to 7 %. 0: none.
+    resamples: int = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +174,8 @@ class Propose:
     target_tokens: float | None = None
     # JSON object, or a file with one, of weights per task; empty: all equal. Normalised; tasks not named weigh 0.
     task_weights: str = ""
+    # Mixtures to train next that would tell the law most, written to propose/next.csv; 0: none.
+    next_runs: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +196,9 @@ class Config:
 
     # The one seed that every draw derives from.
     seed: int = 0
+    # A YAML file of the published `olmix fit`, whose settings replace those here except the ones given as flags; empty
+    # for none, and after it has been read.
+    olmix_yaml: str = ""
     corpus: Corpus = Corpus()
     tasks: Tasks = Tasks()
     swarm: Swarm = Swarm()
@@ -205,15 +232,20 @@ def _alternatives(hint) -> tuple:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
-def from_dict(config: ml_collections.ConfigDict | dict) -> Config:
+def from_dict(config: ml_collections.ConfigDict | dict, given: Collection[str] = ()) -> Config:
     """Turns a ``ConfigDict`` (or a plain dict, as in ``config.json``) into a :class:`Config`.
 
+    Args:
+      config: the settings.
+      given: dotted fields that the user gave one by one; they win over those of ``olmix_yaml``.
+
     Raises:
-      UserError: a field is unknown (the nearest name is given), ill-typed or out of range.
+      UserError: a field is unknown (the nearest name is given), ill-typed or out of range; or ``olmix_yaml`` cannot be
+        followed.
     """
     if isinstance(config, ml_collections.ConfigDict):
         config = config.to_dict()
-    result = _build(Config, config, "")
+    result = olmix_yaml.translated(_build(Config, config, ""), given)
     config_check.check(result)
     return result
 

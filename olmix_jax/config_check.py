@@ -6,15 +6,18 @@ CHOICES = {
     "swarm.sparsity": ("sparse", "dense"),
     "proxy.dtype": ("float32", "bfloat16"),
     "train.mapping": (None, "vmap", "map", "pmap", "shard", "auto"),
+    "fit.missing": ("error", "drop_run", "drop_task"),
+    "fit.granularity": ("task", "family", "aggregated"),
 }
 POSITIVE = (
     "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
-    "train.batch train.lr train.clip train.checkpoint_every fit.starts propose.max_repeats propose.target_tokens "
-    "validate.steps validate.lr validate.seeds"
+    "train.batch train.lr train.clip train.checkpoint_every fit.starts fit.train_split propose.max_repeats "
+    "propose.target_tokens validate.steps validate.lr validate.seeds"
 ).split()
 NOT_NEGATIVE = (
     "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
-    "train.lr_end train.weight_decay train.z_loss train.seed propose.kl_weight"
+    "train.lr_end train.weight_decay train.z_loss train.seed fit.resamples propose.kl_weight "
+    "propose.next_runs"
 ).split()
 
 
@@ -54,6 +57,11 @@ def check(config) -> None:
             raise UserError(f"config field `{name}` is given without `{other}`; an external swarm needs both")
     if config.fit.folds < 2:
         raise UserError(f"config field `fit.folds` must be 2 or more, not {config.fit.folds}")
+    split = config.fit.train_split
+    if split > 1 and split != int(split):
+        raise UserError(f"config field `fit.train_split` must be a share of runs or a whole number, not {split}")
+    if config.fit.families and config.fit.granularity != "family":
+        raise UserError('config field `fit.families` has no effect without `fit.granularity="family"`; give both')
 
 
 def get(config, name: str):

@@ -10,7 +10,7 @@ import hashlib
 import pathlib
 from collections.abc import Callable
 
-from olmix_jax import files, laws, stages
+from olmix_jax import files, fitting, laws, stages
 from olmix_jax.config import Config
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
@@ -24,55 +24,59 @@ class Stage:
     Attributes:
       run: (config, workdir) → files.
       needs: files of earlier stages that it reads; relative to the workdir.
-      makes: its result, written last.
+      makes: its results, the last of them written last.
       reads: config fields or sections that its result depends on.
       leaves: what would be wrong after a change, and is too costly to repeat unasked; empty for a cheap stage.
+      code: names the code that the result comes from, where another version should do it again.
     """
 
     run: Callable[[Config, pathlib.Path], None]
     needs: tuple[str, ...]
-    makes: str
+    makes: tuple[str, ...]
     reads: tuple[str, ...]
     leaves: tuple[str, ...] = ()
+    code: Callable[[], str] = str
 
 
 SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
 # Settings that name a file or folder stand for what is in it.
-PATHS = ("corpus.path", "tasks.path", "tasks.olmes", "swarm.test_ratios", "swarm.test_metrics", "propose.task_weights")
+PATHS = tuple(
+    "corpus.path tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics fit.families propose.task_weights".split()
+)
 TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
     "prepare": Stage(
-        stages.prepare, (), "domains.json", ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
+        stages.prepare, (), ("domains.json",), ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
     ),
     "sample": Stage(
         stages.sample,
         ("domains.json",),
-        "swarm/ratios.csv",
+        ("swarm/ratios.csv",),
         ("seed", *SAMPLER, "train.steps", "train.batch"),
         ("swarm/ratios.csv",),
     ),
     "train": Stage(
         stages.train_proxies,
         ("domains.json", "tasks/tasks.json", "swarm/ratios.csv"),
-        "swarm/metrics.csv",
+        ("swarm/metrics.csv",),
         ("seed", "proxy", "train", "tasks.length", "validate.steps", "propose.target_tokens"),
         ("swarm/metrics.csv", "train"),
     ),
-    "fit": Stage(stages.fit, TABLE, "fit/fit.json", ("seed", "fit", "swarm")),
+    "fit": Stage(stages.fit, TABLE, ("fit/params.npz", "fit/fit.json"), ("seed", "fit", "swarm"), code=fitting.code),
     "propose": Stage(
         stages.propose_mixture,
-        ("fit/fit.json", *TABLE),
-        "propose/proposal.json",
-        ("propose", "validate", "train.steps", "train.batch", "proxy.length", "swarm"),
+        ("fit/fit.json", "fit/params.npz", *TABLE),
+        ("propose/proposal.json",),
+        ("seed", "propose", "fit", "validate", "train.steps", "train.batch", "proxy.length", "swarm"),
     ),
     "validate": Stage(
         stages.validate,
         ("domains.json", "tasks/tasks.json", "propose/proposal.json"),
-        "validate/validation.json",
+        ("validate/validation.json",),
         ("seed", "proxy", "train", "tasks.length", "validate"),
         ("validate",),
     ),
-    "report": Stage(stages.write_report, ("fit/fit.json", "propose/proposal.json"), "report/index.html", ()),
+    "report": Stage(stages.write_report, ("fit/fit.json", "propose/proposal.json"), ("report/index.html",), ()),
 }
 EXTERNAL = ("fit", "propose", "report")
 
@@ -97,15 +101,16 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
         stage = STAGES[name]
         stamps = files.read_json(stamps_path) if stamps_path.exists() else {}
         stamp = _stamp(stage, config, workdir, name)
-        result = workdir / stage.makes
+        results = [workdir / file for file in stage.makes]
         begun = stamps.get(name)
         left = [workdir / leaf for leaf in stage.leaves if (workdir / leaf).exists()]
         # What an unfinished stage left is done again, but for checkpoints: they are worth keeping.
         if begun is not None and left and (begun["finished"] or name in ("train", "validate")):
             _refuse_changes(begun, stamp, left)
         files.write_json(workdir / "config.json", config)
-        if begun is not None and begun["finished"] and _same(begun, stamp) and result.exists() and name != "report":
-            log.info("%s: found, finished (%s)", name, result)
+        done = begun is not None and begun["finished"] and all(r.exists() for r in results)
+        if done and _same(begun, stamp) and name != "report":
+            log.info("%s: found, finished (%s)", name, results[-1])
             continue
         files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": False}})
         log.info("%s", name)
@@ -144,10 +149,11 @@ def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> di
             continue
         if not path.is_file():
             default = "train" if file in TABLE else "prepare"
-            before = next((n for n, s in STAGES.items() if s.makes == file), default)
+            before = next((n for n, s in STAGES.items() if file in s.makes), default)
             how = "check the config's swarm section" if config.swarm.ratios else f"run --stages={before} first"
             raise UserError(f"{name} needs {path}, which is not there; {how}")
         inputs[file] = _content(path)
+    inputs |= {"code": stage.code()} if stage.code() else {}
     named = {field: settings.get(field) for field in PATHS}
     inputs |= {f: _content(pathlib.Path(v)) for f, v in named.items() if v and not v.lstrip().startswith("{")}
     return {"settings": settings, "inputs": inputs}

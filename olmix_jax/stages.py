@@ -1,12 +1,10 @@
 """The stages of a run, each from the files of a workdir to more of them."""
 
-import dataclasses
 import pathlib
-import time
 
 import numpy as np
 
-from olmix_jax import files, laws, propose, report, rng, swarm, table
+from olmix_jax import budget, files, fitting, laws, next_runs, propose, report, rng, swarm, table, task_groups
 from olmix_jax.config import Config
 from olmix_jax.corpus import prepare as corpus_prepare
 from olmix_jax.corpus import store, tokenizer
@@ -62,7 +60,7 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
     counts_KM = swarm.realise(ratios_KM, config.train.steps * config.train.batch, domains.names)
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
     seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in runs])
-    share = min(1.0, _tokens(config) / _target_tokens(config)) if config.train.match_repeats else 1.0
+    share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
     if share < 1:
         log.info("train: proxies have %.3f of every domain, to repeat it as the target run would", share)
     proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), share)
@@ -89,51 +87,27 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
 
 def fit(config: Config, workdir: pathlib.Path) -> None:
     """A law per task, and how well it predicts runs that it has not seen."""
-    swarm_table = _table(config, workdir)
-    swarm_table.check_enough()
-    law = laws.LAWS[config.fit.law]
-    begun = time.monotonic()
-    seed, t = rng.derive(config.seed, "fit"), swarm_table
-    fitted = law.fit(t.ratios_KM, t.bpb_KN, starts=config.fit.starts, seed=seed, tasks=t.tasks)
-    held_out = quality.cross_validate(
-        law, t.ratios_KM, t.bpb_KN, folds=config.fit.folds, seed=seed, starts=config.fit.starts, tasks=t.tasks
-    )
-    unseen = [t.domains[j] for j in fitted.unseen]
-    for name in unseen:
-        log.warning("fit: no run contains %s; the swarm says nothing of it, its coefficient is the average run's", name)
-    tasks = {
-        task: {
-            "loss": fitted.loss_N[i],
-            "spearman_cv": held_out.spearman_N[i],
-            "r2_cv": held_out.r2_N[i],
-            "rmse_cv": held_out.rmse_N[i],
-            **law.describe(fitted.params, i, t.domains),
-        }
-        for i, task in enumerate(t.tasks)
-    }
-    content = {
-        "law": config.fit.law,
-        "tasks": tasks,
-        "spearman_cv_mean": held_out.spearman_N.mean(),
-        "spearman_of_mean_cv": held_out.spearman_of_mean,
-        "folds": config.fit.folds,
-        "runs": t.runs,
-        "measured": dict(zip(t.tasks, t.bpb_KN.T)),
-        "predicted_cv": dict(zip(t.tasks, held_out.predicted_KN.T)),
-        "unseen": unseen,
-        "wall_s": time.monotonic() - begun,
-    }
+    swarm_table, f = _table(config, workdir), config.fit
+    options = fitting.Options(f.law, f.starts, f.folds, f.resamples, rng.derive(config.seed, "fit"))
+    content = fitting.fit(swarm_table, options, workdir / "fit")
+    for name in content["unseen"]:
+        log.warning("fit: no run contains %s; the swarm says nothing of it, its effect is the prior's", name)
+    for name, seen in content["barely_sampled"].items():
+        if seen["runs"]:
+            log.warning("fit: %s is in %d runs only, weight %.3f at most", name, seen["runs"], seen["max"])
     if config.swarm.test_ratios:
-        other = table.SwarmTable.read(
-            config.swarm.test_ratios, config.swarm.test_metrics, drop_metrics=config.fit.drop_metrics
-        )
-        content["test"] = quality.scores_on(law, fitted.params, t, other)
+        law = laws.LAWS[f.law]
+        params = laws.store.load(workdir / "fit/params.npz", law)
+        stretch_N = np.array([task["stretch"] for task in content["tasks"].values()])
+        other = _test_table(config, swarm_table)
+        content["test"] = quality.scores_on(law, params, swarm_table, other, stretch_N)
     files.write_json(workdir / "fit/fit.json", content)
     log.info(
-        "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds, %.1f s",
+        "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals hold %.0f %%; %.1f s",
         content["spearman_cv_mean"],
         content["spearman_of_mean_cv"],
         content["folds"],
+        100 * content["coverage_cv_mean"],
         content["wall_s"],
     )
 
@@ -142,7 +116,9 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     """The mixture that minimises the law under KL and repetition caps."""
     swarm_table = _table(config, workdir)
     fitted = files.read_json(workdir / "fit/fit.json")
-    law = laws.LAWS[fitted["law"]]
+    if (fitted["law"], tuple(fitted["tasks"])) != (config.fit.law, swarm_table.tasks):
+        raise UserError(f"{workdir / 'fit'}: of another law or other tasks than the config's; run --stages=fit,propose")
+    law = laws.LAWS[config.fit.law]
     if swarm_table.natural_M is None:
         raise UserError("the natural distribution is not known: give --config.swarm.meta=… with `relative_sizes`")
     target, tokens_M = config.propose.target_tokens, swarm_table.tokens_M
@@ -150,11 +126,14 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         # A stream reads whole sequences; the tokens after the last one are never trained on.
         length = config.proxy.length
         tokens_M = [_store(workdir, name).sequences(length) * length for name in swarm_table.domains]
-        target = _target_tokens(config)
+        target = budget.target_tokens(config)
+    path, drawn = workdir / "fit/params.npz", workdir / "fit/samples.npz"
     content = propose.propose(
-        law.predict,
-        law.restore(fitted["tasks"].values(), swarm_table.domains),
-        tasks=tuple(fitted["tasks"]),
+        law,
+        laws.store.load(path, law),
+        samples=laws.store.load(drawn, law) if drawn.is_file() else None,
+        ratios_KM=swarm_table.ratios_KM,
+        tasks=swarm_table.tasks,
         domains=swarm_table.domains,
         natural_M=swarm_table.natural_M,
         tokens_M=tokens_M,
@@ -162,17 +141,46 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         max_repeats=config.propose.max_repeats,
         target_tokens=target,
         task_weights=config.propose.task_weights,
+        sizes_N=swarm_table.sizes_N,
+        seed=rng.derive(config.seed, "propose"),
     )
-    files.write_json(workdir / "propose/proposal.json", {**content, "fit": files.digest(fitted["tasks"])})
+    content["next_runs"] = _propose_next(config, workdir, law, fitted, swarm_table, content)
+    files.write_json(workdir / "propose/proposal.json", {**content, "fit": fitted["digest"]})
     for line in (f"propose: {content['status']}", *content["warnings"]):
         log.info("%s", line)
+
+
+def _propose_next(config: Config, workdir: pathlib.Path, law, fitted: dict, swarm_table, proposal: dict) -> dict:
+    """Writes the mixtures that would tell the law most, ``propose/next.csv``; {run: share of its uncertainty left}."""
+    path, drawn = workdir / "propose/next.csv", workdir / "fit/samples.npz"
+    path.unlink(missing_ok=True)
+    if not config.propose.next_runs or not (law is laws.warped_gp or drawn.is_file()):
+        return {}
+    found = next_runs.propose_next(
+        law,
+        laws.store.load(workdir / "fit/params.npz", law),
+        config.propose.next_runs,
+        natural_M=swarm_table.natural_M,
+        domains=swarm_table.domains,
+        existing_KM=swarm_table.ratios_KM,
+        samples=laws.store.load(drawn, law) if drawn.is_file() else None,
+        noise_N=np.array([task["rmse_cv"] ** 2 for task in fitted["tasks"].values()]),
+        task_weights_N=list(proposal["task_weights"].values()),
+        sparsity=config.swarm.sparsity,
+        strength=config.swarm.strength,
+        seed=rng.derive(config.seed, "next_runs"),
+    )
+    runs = tuple(f"next-{k:04d}" for k in range(len(found.ratios_BM)))
+    table.write_ratios(path, runs, runs, swarm_table.domains, found.ratios_BM)
+    log.info("propose: the %d mixtures that would tell most are in %s", len(runs), path)
+    return dict(zip(runs, found.left_B))
 
 
 def validate(config: Config, workdir: pathlib.Path) -> None:
     """Fresh models on natural, uniform and proposed mixtures, several seeds each, in one program."""
     domains = DomainSet.read(workdir / "domains.json")
     proposal = files.read_json(workdir / "propose/proposal.json")
-    target = _validated(config)
+    target = budget.validated(config)
     total, seeds = target.train.steps * target.train.batch, config.validate.seeds
     proposed_M = np.array([proposal["weights"][name] for name in domains.names])
     caps_M = np.array([proposal["caps"][name] for name in domains.names])
@@ -233,14 +241,29 @@ def table_path(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path
         "swarm/meta.json": config.swarm.meta,
     }
     if config.swarm.ratios and file in external:
-        return pathlib.Path(external[file]) if external[file] else None
+        written = external[file] and not external[file].lstrip().startswith("{")
+        return pathlib.Path(external[file]) if written else None
     return workdir / file
 
 
 def _table(config: Config, workdir: pathlib.Path) -> table.SwarmTable:
     """The swarm trained here, or the external one that the config names."""
-    paths = [table_path(config, workdir, f"swarm/{file}") for file in ("ratios.csv", "metrics.csv", "meta.json")]
-    return table.SwarmTable.read(paths[0], paths[1], paths[2] or "", drop_metrics=config.fit.drop_metrics)
+    ratios, metrics = (table_path(config, workdir, f"swarm/{file}") for file in ("ratios.csv", "metrics.csv"))
+    meta = config.swarm.meta if config.swarm.ratios else workdir / "swarm/meta.json"
+    f = config.fit
+    found = table.SwarmTable.read(
+        ratios, metrics, meta, drop_metrics=f.drop_metrics, keep_metrics=f.keep_metrics, missing=f.missing
+    )
+    found = found.thinned(f.train_split, rng.derive(config.seed, "train_split"))
+    return task_groups.grouped(found, mmlu_groups=f.mmlu_groups, granularity=f.granularity, families=f.families)
+
+
+def _test_table(config: Config, fitted: table.SwarmTable) -> table.SwarmTable:
+    """The held-out swarm, with the tasks of the fitted one: of scores that are missing only the run can be left out."""
+    f, paths = config.fit, (config.swarm.test_ratios, config.swarm.test_metrics)
+    missing = "drop_run" if f.missing == "drop_task" else f.missing
+    found = table.SwarmTable.read(*paths, keep_metrics=fitted.columns, missing=missing)
+    return task_groups.grouped(found, mmlu_groups=f.mmlu_groups, granularity=f.granularity, families=f.families)
 
 
 def _tasks(config: Config, workdir: pathlib.Path) -> corpus_tasks.TaskSet:
@@ -250,16 +273,6 @@ def _tasks(config: Config, workdir: pathlib.Path) -> corpus_tasks.TaskSet:
 
 def _store(workdir: pathlib.Path, domain: str) -> store.TokenStore:
     return store.open_store(store.store_path(workdir, domain))
-
-
-def _tokens(config: Config) -> int:
-    """Tokens that a model of this config is trained on."""
-    return config.train.steps * config.train.batch * config.proxy.length
-
-
-def _target_tokens(config: Config) -> float:
-    """R of a swarm that is trained here: the config's, or that of a validation run."""
-    return config.propose.target_tokens or _tokens(_validated(config))
 
 
 def _swarm(
@@ -274,18 +287,6 @@ def _swarm(
         runs=runs,
         stores={name: _store(workdir, name) for name in domains.names},
         share=share,
-    )
-
-
-def _validated(config: Config) -> Config:
-    """The config of the validation models: the proxies', longer or larger."""
-    v = config.validate
-    changes = {name: value for name, value in (("steps", v.steps), ("lr", v.lr)) if value is not None}
-    preset = v.preset if v.preset is not None else config.proxy.preset
-    return dataclasses.replace(
-        config,
-        proxy=dataclasses.replace(config.proxy, preset=preset),
-        train=dataclasses.replace(config.train, **changes),
     )
 
 

@@ -6,7 +6,6 @@ Two CSV files hold it: ``ratios.csv`` with columns ``run,name,index,‹domain…
 """
 
 import dataclasses
-import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,14 @@ import numpy as np
 from olmix_jax import files, table_csv
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
+from olmix_jax.table_meta import Meta
 
 # Rows of ratios off 1 by more than this are an error: RegMix rounds to three digits, 17 domains, 0.004 at most.
 _SUM_TOLERANCE = 0.01
 # Sums closer to 1 than this are left as they are, so that what was written is read back bit for bit.
 _SUM_EXACT = 1e-9
-_META = ("relative_sizes", "token_counts", "drop_metrics", "diverged")
+# Fewer runs than this are refused whatever is fitted to them.
+_FEWEST = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +39,9 @@ class SwarmTable:
       tokens_M: unique tokens N_j per domain; None if not known.
       names: K names for people, the ``name`` column; the run ids where there is none.
       diverged: ids of runs that diverged in training and were left out.
+      columns: the columns of the metrics that the tasks were made of; given none, the tasks.
+      sizes_N: how many tasks each of ``tasks`` stands for, to weigh it by: 1, or a family's number of tasks (see
+        :mod:`olmix_jax.task_groups`); given none, ones.
     """
 
     runs: tuple[str, ...]
@@ -49,15 +53,22 @@ class SwarmTable:
     tokens_M: np.ndarray | None
     names: tuple[str, ...]
     diverged: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    sizes_N: np.ndarray | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "columns", self.columns or self.tasks)
+        object.__setattr__(self, "sizes_N", np.ones(len(self.tasks)) if self.sizes_N is None else self.sizes_N)
 
     @classmethod
     def read(
         cls,
         ratios: str | os.PathLike,
         metrics: str | os.PathLike,
-        meta: str | os.PathLike = "",
+        meta: str | os.PathLike | Mapping = "",
         *,
         drop_metrics: Sequence[str] = (),
+        keep_metrics: Sequence[str] = (),
         missing: str = "error",
     ) -> "SwarmTable":
         """Reads a swarm, its tables joined by run id whatever their order, in the order of ``ratios``.
@@ -70,9 +81,11 @@ class SwarmTable:
         Args:
           ratios: path of the mixtures.
           metrics: path of the scores.
-          meta: path of ``meta.json``; empty for none.
-          drop_metrics: task columns to leave out; those that do not exist are logged.
-          missing: what to do about an empty score: "error", "drop_run" or "drop_task".
+          meta: path of ``meta.json``, or its content, as text or as a mapping; empty for none.
+          drop_metrics: task columns to leave out, named as in the file or as in ``tasks``. One that does not exist is
+            an error; in meta's own list, which swarms share, it is only logged.
+          keep_metrics: the only task columns to read, named likewise, but for those to leave out; empty for all.
+          missing: what to do about a score that is empty, NaN, NA or null: "error", "drop_run" or "drop_task".
 
         Raises:
           UserError: anything else about the files; the message names file, line, run and column.
@@ -80,12 +93,12 @@ class SwarmTable:
         if missing not in ("error", "drop_run", "drop_task"):
             raise UserError(f"`missing` must be error, drop_run or drop_task, not {missing!r}")
         sheet_r, sheet_m = table_csv.read_sheets(ratios, metrics)
-        about = _Meta.read(meta, sheet_r.columns)
+        about = Meta.read(meta, sheet_r.columns)
         strange = sorted(set(about.diverged) - set(sheet_r.rows))
         if strange:
-            raise UserError(f"{meta}: `diverged` names runs that are not in {sheet_r.path}: {', '.join(strange)}")
+            raise UserError(f"{about.where}: `diverged` names runs not in {sheet_r.path}: {', '.join(strange)}")
         runs = _common(sheet_r, sheet_m, set(about.diverged))
-        tasks = _kept(sheet_m, (*about.drop_metrics, *drop_metrics))
+        tasks = table_csv.choose(sheet_m, about.drop_metrics, drop_metrics, keep_metrics)
         ratios_KM = _mixtures(sheet_r, runs)
         runs, tasks, kept_K, bpb_KN = _scores(sheet_m, runs, tasks, missing)
         return cls(
@@ -100,72 +113,55 @@ class SwarmTable:
             diverged=tuple(run for run in sheet_r.rows if run in about.diverged),
         )
 
-    def check_enough(self) -> None:
-        """Refuses a table that no law can be fitted to: a law per task has M + 1 parameters and needs a run to spare.
+    def check_enough(self, parameters: int) -> None:
+        """Refuses a table that a law of ``parameters`` numbers per task cannot be fitted to, with a run to spare.
+
+        Args:
+          parameters: what the data alone must settle: M + 1 for a plain log-linear law; fewer, down to 0, for a law
+            that a prior or shrinkage settles where the data do not.
 
         Raises:
-          UserError: K < M + 2, or a domain has no weight in any run, so that nothing can be known about it.
+          UserError: there are fewer than ``parameters`` + 1 runs, or fewer than 4.
         """
-        if len(self.runs) < len(self.domains) + 2:
+        needed = max(parameters + 1, _FEWEST)
+        if len(self.runs) < needed:
             raise UserError(
-                f"{len(self.runs)} runs for {len(self.domains)} domains: a fit needs at least "
-                f"{len(self.domains) + 2}, better {3 * (len(self.domains) + 1)}; train more or merge domains"
-            )
-        unseen = [d for d, seen in zip(self.domains, self.ratios_KM.any(axis=0)) if not seen]
-        if unseen:
-            raise UserError(
-                f"no run has any weight on {', '.join(unseen)}: nothing can be learnt about it; leave the domain "
-                "out or add runs that contain it"
+                f"{len(self.runs)} runs for {len(self.domains)} domains: a fit of this law needs at least {needed}, "
+                f"better {max(3 * (len(self.domains) + 1), needed)}; train more runs, merge domains, or choose a "
+                "`fit.law` that needs fewer"
             )
 
+    def barely_sampled(self, minimum_runs: int = 3) -> dict[str, dict]:
+        """Domains that fewer than ``minimum_runs`` runs have weight on, so that the law knows little about them.
 
-@dataclasses.dataclass(frozen=True)
-class _Meta:
-    natural_M: np.ndarray | None = None
-    tokens_M: np.ndarray | None = None
-    drop_metrics: tuple[str, ...] = ()
-    diverged: tuple[str, ...] = ()
+        Returns:
+          {domain: {"runs": how many runs have weight on it, "max": the largest weight}}, in the order of the domains.
+        """
+        runs_M, most_M = (self.ratios_KM > 0).sum(axis=0), self.ratios_KM.max(axis=0)
+        found = zip(self.domains, runs_M.tolist(), most_M.tolist())
+        return {domain: {"runs": runs, "max": most} for domain, runs, most in found if runs < minimum_runs}
 
-    @classmethod
-    def read(cls, path: str | os.PathLike, domains: tuple[str, ...]) -> "_Meta":
-        if not path:
-            return cls()
-        content = files.read_json(path)
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: must be a JSON object with {', '.join(_META)}, not a {type(content).__name__}")
-        unused = sorted(set(content) - set(_META))
-        if unused:
-            log.info("%s: not used: %s", path, ", ".join(unused))
-        tokens_M = _by_name(path, content, "token_counts", domains)
-        natural_M = _by_name(path, content, "relative_sizes", domains)
-        if natural_M is None:
-            natural_M = tokens_M
-        if natural_M is not None and abs(natural_M.sum() - 1) > _SUM_EXACT:
-            natural_M = natural_M / natural_M.sum()
-        drop, diverged = content.get("drop_metrics") or [], content.get("diverged") or {}
-        if not isinstance(drop, list) or not all(isinstance(d, str) for d in drop):
-            raise UserError(f"{path}: `drop_metrics` must be a list of task names, not {drop!r}")
-        if not isinstance(diverged, dict):
-            raise UserError(f"{path}: `diverged` must be an object of run: step, not {diverged!r}")
-        return cls(natural_M, tokens_M, tuple(drop), tuple(diverged))
+    def thinned(self, split: float, seed: int) -> "SwarmTable":
+        """The table with a random part of its runs, in their order: a share ``split`` ≤ 1 of them, or that many.
 
-
-def _by_name(path, content: dict, field: str, domains: tuple[str, ...]) -> np.ndarray | None:
-    """The positive numbers that ``field`` gives to the domains, in column order; None where the field is absent."""
-    sizes = content.get(field)
-    if sizes is None:
-        return None
-    if not isinstance(sizes, dict):
-        raise UserError(f"{path}: `{field}` must be an object of domain: number, not {sizes!r}")
-    lacking, unknown = [d for d in domains if d not in sizes], [d for d in sizes if d not in domains]
-    if lacking or unknown:
-        parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-        raise UserError(f"{path}: `{field}` {' and '.join(parts)}; its names must be the columns of the ratios")
-    for d in domains:
-        v = sizes[d]
-        if isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) or v <= 0:
-            raise UserError(f"{path}: `{field}`: {d} must be a positive number, not {v!r}")
-    return np.array([sizes[d] for d in domains], np.float64)
+        Raises:
+          UserError: there are fewer runs, or none would be left.
+        """
+        total = len(self.runs)
+        number = round(split * total) if split <= 1 else int(split)
+        if not 0 < number <= total:
+            raise UserError(
+                f"config field `fit.train_split` asks for {number} runs, and the swarm has {total} of use; up to 1 it "
+                "is a share of them, above 1 a number of runs"
+            )
+        kept = np.sort(np.random.default_rng(seed).permutation(total)[:number])
+        return dataclasses.replace(
+            self,
+            runs=tuple(self.runs[k] for k in kept),
+            names=tuple(self.names[k] for k in kept),
+            ratios_KM=self.ratios_KM[kept],
+            bpb_KN=self.bpb_KN[kept],
+        )
 
 
 def _common(ratios: table_csv.Sheet, metrics: table_csv.Sheet, diverged: set[str]) -> tuple[str, ...]:
@@ -178,18 +174,12 @@ def _common(ratios: table_csv.Sheet, metrics: table_csv.Sheet, diverged: set[str
             log.info("%s: %d runs left out, not in %s: %s", one.path, len(alone), other.path, ", ".join(alone[:8]))
     runs = tuple(run for run in ratios.rows if run in metrics.rows and run not in diverged)
     if not runs:
-        raise UserError(f"{ratios.path} and {metrics.path} have no {ratios.key} in common that can be used")
+        examples = [next((run for run in sheet.rows if run not in diverged), "none") for sheet in (ratios, metrics)]
+        raise UserError(
+            f"{ratios.path} and {metrics.path} have no {ratios.key} in common that can be used: the one has, for "
+            f"example, {examples[0]}, the other {examples[1]}; write the same {ratios.key} in both"
+        )
     return runs
-
-
-def _kept(metrics: table_csv.Sheet, drop: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [d for d in dict.fromkeys(drop) if d not in metrics.columns]
-    if unknown:
-        log.info("%s: no such columns to drop: %s", metrics.path, ", ".join(unknown))
-    tasks = tuple(c for c in metrics.columns if c not in drop)
-    if not tasks:
-        raise UserError(f"{metrics.path}: every task is dropped; keep one at least")
-    return tasks
 
 
 def _names(sheet: table_csv.Sheet, runs: tuple[str, ...]) -> tuple[str, ...]:
@@ -204,7 +194,9 @@ def _mixtures(sheet: table_csv.Sheet, runs: tuple[str, ...]) -> np.ndarray:
     worst = int(off_K.argmax())
     if off_K[worst] > _SUM_TOLERANCE:
         where = f"{sheet.path}: line {sheet.rows[runs[worst]].line} ({sheet.key} {runs[worst]})"
-        raise UserError(f"{where}: weights sum to {sums_K[worst]:.6g}, not to 1")
+        percent = abs(sums_K[worst] / 100 - 1) <= _SUM_TOLERANCE
+        advice = "percentages must be divided by 100" if percent else "they are shares of the run, one for every domain"
+        raise UserError(f"{where}: weights sum to {sums_K[worst]:.6g}, not to 1; {advice}")
     rounded_K = off_K > _SUM_EXACT
     if rounded_K.any():
         number = int(rounded_K.sum())
@@ -214,8 +206,11 @@ def _mixtures(sheet: table_csv.Sheet, runs: tuple[str, ...]) -> np.ndarray:
 
 def _weight(sheet: table_csv.Sheet, run: str, domain: str) -> float:
     w = sheet.number(run, domain)
-    if w is None or w < 0:
-        raise UserError(f"{sheet.where(run, domain)}: {'empty' if w is None else f'negative weight {w}'}")
+    if w is None:
+        why = f"{sheet.said(run, domain)}, which is no weight; write 0 for a domain that the run has nothing of"
+        raise UserError(f"{sheet.where(run, domain)}: {why}")
+    if w < 0:
+        raise UserError(f"{sheet.where(run, domain)}: negative weight {w}")
     return w
 
 
@@ -227,14 +222,16 @@ def _scores(
     empty_KN = np.array([[cell is None for cell in row] for row in cells])
     if empty_KN.any():
         k, n = np.argwhere(empty_KN)[0]
-        first = f"{sheet.where(runs[k], tasks[n])}: empty"
+        first = f"{sheet.where(runs[k], tasks[n])}: {sheet.said(runs[k], tasks[n])}, one of {empty_KN.sum()} missing"
         if missing == "error":
-            raise UserError(f"{first}, one of {empty_KN.sum()}; complete it, or leave the run or the task out")
-        log.info("%s, one of %d; %s", first, empty_KN.sum(), missing)
+            raise UserError(f"{first}; complete it, or set --config.fit.missing=drop_run or drop_task")
     kept_K = ~empty_KN.any(axis=1) if missing == "drop_run" else np.ones(len(runs), bool)
     kept_N = ~empty_KN.any(axis=0) if missing == "drop_task" else np.ones(len(tasks), bool)
+    left_out = [*np.array(runs)[~kept_K].tolist(), *np.array(tasks)[~kept_N].tolist()]
     if not kept_K.any() or not kept_N.any():
-        raise UserError(f"{sheet.path}: nothing is left after {missing}; {first}")
+        raise UserError(f"{first}; nothing is left after {missing}; complete them, or take the other of the two ways")
+    if left_out:
+        log.info("%s; %s leaves out %d: %s", first, missing, len(left_out), ", ".join(left_out[:8]))
     bpb_KN = np.array([[0.0 if cell is None else cell for cell in row] for row in cells])[kept_K][:, kept_N]
     return tuple(np.array(runs)[kept_K].tolist()), tuple(np.array(tasks)[kept_N].tolist()), kept_K, bpb_KN
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import difflib
 import io
 import math
 import os
@@ -11,9 +12,12 @@ from collections.abc import Sequence
 
 from olmix_jax import files
 from olmix_jax.errors import UserError
+from olmix_jax.progress import log
 
 # Columns that identify a run; every other column is a domain or a task.
 KEYS = ("run", "name", "index")
+# How pandas, R, JSON and spreadsheets write a value that is not there, in any case.
+_MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -27,49 +31,104 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-    """A CSV file: its value columns, in order, and its rows by run id, in order. ``key`` is the column joined by."""
+    """A CSV file: its value columns, in order, and its rows by run id, in order.
+
+    ``key`` is the column joined by, and ``prefix`` what was taken off the names of the columns.
+    """
 
     path: pathlib.Path
     key: str
     columns: tuple[str, ...]
     rows: dict[str, Row]
+    prefix: str = ""
+
+    def column(self, name: str) -> str | None:
+        """The column of that name, which may be as the file has it or without the prefix; None if there is none."""
+        return next((c for c in (name, name.removeprefix(self.prefix)) if c in self.columns), None)
 
     def where(self, run: str, column: str) -> str:
         """How an error names a cell."""
         return f"{self.path}: line {self.rows[run].line} ({self.key} {run}), column {column}"
 
     def number(self, run: str, column: str) -> float | None:
-        """The finite number in a cell; None if the cell is empty.
+        """The finite number in a cell; None if the cell is empty, or says that the value is missing (nan, NA, null).
 
         Raises:
           UserError: the cell holds anything else.
         """
         text = self.rows[run].cells[column]
-        if not text:
+        if text.casefold() in _MISSING:
             return None
         if _NUMBER.fullmatch(text) and math.isfinite(float(text)):
             return float(text)
         hint = "; decimals are written with a point" if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text) else ""
         raise UserError(f"{self.where(run, column)}: {text!r} is not a finite number{hint}")
 
+    def said(self, run: str, column: str) -> str:
+        """How an error quotes a cell that has no number."""
+        return repr(self.rows[run].cells[column]) if self.rows[run].cells[column] else "empty"
+
 
 def read_sheets(ratios: str | os.PathLike, metrics: str | os.PathLike) -> tuple[Sheet, Sheet]:
-    """Reads the two tables of a swarm, keyed by ``run``, or by ``index`` where either has no ``run`` column.
+    """Reads the two tables of a swarm, keyed by ``run`` (or ``run_id``), or by ``index`` where either has no ``run``.
 
-    In a table without ``run`` (RegMix's shape) the prefixes ``train_`` and ``metric/`` are taken off its columns.
+    Where both tables name a run, the names must agree: rows that were pasted beside other runs' ids are found so. In a
+    table without ``run`` (RegMix's shape) the prefixes ``train_`` and ``metric/`` are taken off its columns.
 
     Raises:
       UserError: a file is missing, not UTF-8, not comma-separated, has a torn header or row, a column or run twice,
-        a row without a key or without any value.
+        a row without a key or without any value; or the tables call a run by different names.
     """
     a, b = _read_lines(ratios), _read_lines(metrics)
     key = "run" if "run" in a[1] and "run" in b[1] else "index"
-    return _sheet(*a, key, "train_"), _sheet(*b, key, "metric/")
+    sheets = _sheet(*a, key, "train_"), _sheet(*b, key, "metric/")
+    _check_names(*sheets)
+    return sheets
+
+
+def _check_names(a: Sheet, b: Sheet) -> None:
+    for run in (run for run in a.rows if run in b.rows):
+        one, other = (sheet.rows[run].cells.get("name", "") for sheet in (a, b))
+        if one and other and one != other:
+            raise UserError(
+                f"{b.where(run, 'name')}: {other!r}, but {one!r} on line {a.rows[run].line} of {a.path}; the rows of "
+                "one table may stand beside other runs' ids"
+            )
 
 
 def read_sheet(path: str | os.PathLike) -> Sheet:
     """Reads one table, keyed by ``run``. Errors as :func:`read_sheets`."""
     return _sheet(*_read_lines(path), "run", "")
+
+
+def choose(metrics: Sheet, shared: Sequence[str], drop: Sequence[str], keep: Sequence[str]) -> tuple[str, ...]:
+    """The columns to read, in the file's order: all of them or those to keep, but for those to drop.
+
+    Args:
+      metrics: the sheet.
+      shared: names to drop in a list that several sheets share; those that are not there are logged.
+      drop: names to drop.
+      keep: names to keep; empty for all.
+
+    Raises:
+      UserError: a name of ``drop`` is not there, or one of ``keep`` that is not dropped; or nothing is left.
+    """
+    unknown = [name for name in dict.fromkeys(shared) if metrics.column(name) is None]
+    if unknown:
+        log.info("%s: no such columns to drop: %s", metrics.path, ", ".join(unknown))
+    wanted = [name for name in keep if name not in (*shared, *drop)]
+    for why, names in (("to leave out (`drop_metrics`)", drop), ("that the fit asks for (`keep_metrics`)", wanted)):
+        lacking = [name for name in names if metrics.column(name) is None]
+        if lacking:
+            near = difflib.get_close_matches(lacking[0], metrics.columns, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"{metrics.path}: line 1: no column {', '.join(lacking)} {why}; the nearest to {lacking[0]} is {near}"
+            )
+    dropped, kept = {metrics.column(name) for name in (*shared, *drop)}, {metrics.column(name) for name in keep}
+    columns = tuple(c for c in metrics.columns if c not in dropped and (not kept or c in kept))
+    if not columns:
+        raise UserError(f"{metrics.path}: every task is dropped; keep one at least")
+    return columns
 
 
 def _read_lines(path: str | os.PathLike) -> tuple[pathlib.Path, list[str], list[tuple[int, list[str]]]]:
@@ -90,20 +149,42 @@ def _read_lines(path: str | os.PathLike) -> tuple[pathlib.Path, list[str], list[
         raise UserError(f"{path}: line {reader.line_num}: not valid CSV: {e}") from e
     if len(lines) < 2:
         raise UserError(f"{path}: no rows: a header and a row per run are needed")
-    header = lines[0][1]
+    # A column without a name, as pandas gives it back.
+    header = ["" if re.fullmatch(r"Unnamed: \d+", cell) else cell for cell in lines[0][1]]
+    if "run_id" in header and "run" not in header:
+        header[header.index("run_id")] = "run"
     if len(header) == 1 and re.search(r"[;\t]", header[0]):
         raise UserError(f"{path}: line 1: columns must be separated by commas, and decimals written with a point")
     return path, header, lines[1:]
 
 
 def _sheet(path, header: list[str], lines: list[tuple[int, list[str]]], key: str, prefix: str) -> Sheet:
+    header, skip, prefix = _header(path, header, key, prefix)
+    columns = tuple(c for c in header if c not in KEYS)
+    rows = {}
+    for line, cells in lines:
+        row = _row(path, header, line, cells[skip:], skip)
+        run = row.cells[key]
+        # Two ids that are not known are no match.
+        if run.casefold() in ("", "nan"):
+            raise UserError(f"{path}: line {line}, column {key}: {run or 'empty'}; every row needs its {key}")
+        if run in rows:
+            raise UserError(f"{path}: line {line}: {key} {run} is on line {rows[run].line} already")
+        rows[run] = row
+    return Sheet(path, key, columns, rows, prefix)
+
+
+def _header(path, header: list[str], key: str, prefix: str) -> tuple[list[str], int, str]:
+    """The names of the columns, how many at the left were skipped, and the prefix that was taken off."""
     if key not in header:
         raise UserError(
             f"{path}: line 1: no column to join by: both tables need `run`, or both `index`; the header is "
             f"{', '.join(header)[:80]}"
         )
-    if "run" not in header and all(c.startswith(prefix) for c in header if c and c not in KEYS):
-        header = [c if c in KEYS else c.removeprefix(prefix) for c in header]
+    named = [c for c in header if c and c not in KEYS]
+    if "run" in header or not all(c.startswith(prefix) and c.removeprefix(prefix) not in KEYS for c in named):
+        prefix = ""
+    header = [c if c in KEYS else c.removeprefix(prefix) for c in header]
     # pandas writes its row numbers into a first column without a name.
     skip = 1 if header[0] == "" else 0
     header = header[skip:]
@@ -112,19 +193,20 @@ def _sheet(path, header: list[str], lines: list[tuple[int, list[str]]], key: str
     twice = sorted({c for c in header if header.count(c) > 1})
     if twice:
         raise UserError(f"{path}: line 1: column more than once: {', '.join(twice)}")
-    columns = tuple(c for c in header if c not in KEYS)
-    if not columns:
+    if set(header) <= set(KEYS):
         raise UserError(f"{path}: line 1: no columns beside {', '.join(header)}")
-    rows = {}
-    for line, cells in lines:
-        row = _row(path, header, line, cells[skip:], skip)
-        run = row.cells[key]
-        if not run:
-            raise UserError(f"{path}: line {line}, column {key}: empty; every row needs its {key}")
-        if run in rows:
-            raise UserError(f"{path}: line {line}: {key} {run} is on line {rows[run].line} already")
-        rows[run] = row
-    return Sheet(path, key, columns, rows)
+    unclear = [c for c in header if c not in KEYS and _is_reserved(c)]
+    if unclear:
+        raise UserError(
+            f"{path}: line 1: column {unclear[0]} is neither a domain nor a task, and not one of {', '.join(KEYS)}; "
+            "rename it, or take it out"
+        )
+    return header, skip, prefix
+
+
+def _is_reserved(column: str) -> bool:
+    """Whether a name is, or looks like, that of a column of ids; numbers in such a column would pass for scores."""
+    return column.casefold() in (*KEYS, "run_id")
 
 
 def _row(path, header: list[str], line: int, cells: list[str], skip: int) -> Row:
@@ -146,7 +228,7 @@ def write_sheet(
     Raises:
       UserError: the file cannot be written, or would not be read back: a run twice, a column twice, empty or reserved.
     """
-    bad = [c for c in columns if c != c.strip() or not c or c in KEYS or list(columns).count(c) > 1]
+    bad = [c for c in columns if c != c.strip() or not c or _is_reserved(c) or list(columns).count(c) > 1]
     if bad:
         raise UserError(f"{path}: cannot have a column {bad[0]!r}: rename that domain or task")
     twice = [run for run in runs if run != run.strip() or not run or list(runs).count(run) > 1]

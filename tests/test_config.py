@@ -44,6 +44,13 @@ def test_a_config_survives_json():
         ({"propose": {"kl_weight": -1}}, "`propose.kl_weight` must be zero or more"),
         ({"corpus": {"heldout": 1.0}}, r"`corpus.heldout` must be in \[0, 1\)"),
         ({"fit": {"folds": 1}}, "`fit.folds` must be 2 or more"),
+        ({"fit": {"missing": "ignore"}}, "`fit.missing` must be one of error, drop_run, drop_task, not 'ignore'"),
+        ({"fit": {"granularity": "domain"}}, "`fit.granularity` must be one of task, family, aggregated"),
+        ({"fit": {"families": "x.json"}}, '`fit.families` has no effect without `fit.granularity="family"`'),
+        ({"fit": {"train_split": 0}}, "`fit.train_split` must be positive, not 0"),
+        ({"fit": {"train_split": 1.5}}, "`fit.train_split` must be a share of runs or a whole number, not 1.5"),
+        ({"fit": {"resamples": -1}}, "`fit.resamples` must be zero or more"),
+        ({"olmix_yaml": 3}, "`olmix_yaml` must be str, not 3"),
     ],
 )
 def test_bad_settings_are_named(content, message):

@@ -17,7 +17,7 @@ def swarm(runs=30, domains=4, tasks=2, seed=0):
     rng = np.random.default_rng(seed)
     ratios_KM = rng.dirichlet(np.ones(domains), size=runs)
     params = log_linear.Params(np.log(rng.uniform(0.3, 0.8, size=tasks)), rng.normal(-0.3, 0.8, size=(tasks, domains)))
-    return ratios_KM, params, laws.evaluate(log_linear.predict, params, ratios_KM)
+    return ratios_KM, params, laws.evaluate(log_linear, params, ratios_KM)
 
 
 def objective(theta_P, ratios_KM, bpb_K, weight_K):
@@ -43,7 +43,7 @@ def test_predict_is_the_formula_and_differentiable():
     params = log_linear.Params(np.log([0.5, 0.25]), np.array([[1.0, -1.0], [0.0, 2.0]]))
     ratios_KM = np.array([[1.0, 0.0], [0.25, 0.75]])
     expected_KN = [[0.5 + np.exp(1), 1.25], [0.5 + np.exp(-0.5), 0.25 + np.exp(1.5)]]
-    np.testing.assert_allclose(laws.evaluate(log_linear.predict, params, ratios_KM), expected_KN, rtol=1e-15)
+    np.testing.assert_allclose(laws.evaluate(log_linear, params, ratios_KM), expected_KN, rtol=1e-15)
     with jax.enable_x64(True):
         slope_M = jax.grad(lambda p_M: log_linear.predict(params, p_M[None])[0, 0])(ratios_KM[1])
     np.testing.assert_allclose(slope_M, np.exp(-0.5) * params.coef_NM[0], rtol=1e-14)
@@ -74,9 +74,7 @@ def test_a_row_of_weight_zero_is_as_good_as_absent():
     again = log_linear.fit_weighted(ratios_KM, changed_KN, weight_RK)
     np.testing.assert_array_equal(both.coef_NM[1], again.coef_NM[1])
     alone = log_linear.fit(ratios_KM[6:], bpb_KN[6:]).params
-    predicted = [
-        laws.evaluate(log_linear.predict, p, ratios_KM) for p in (log_linear.Params(*(x[1] for x in both)), alone)
-    ]
+    predicted = [laws.evaluate(log_linear, p, ratios_KM) for p in (log_linear.Params(*(x[1] for x in both)), alone)]
     np.testing.assert_allclose(*predicted, atol=1e-4)
     assert abs(both.coef_NM[0] - both.coef_NM[1]).max() > 1e-3
 
@@ -88,6 +86,28 @@ def test_integer_weights_are_repeated_rows():
     weighted = log_linear.fit_weighted(ratios_KM, bpb_KN, weight_K[None])
     repeated = log_linear.fit(np.repeat(ratios_KM, weight_K, axis=0), np.repeat(bpb_KN, weight_K, axis=0)).params
     np.testing.assert_allclose(weighted.coef_NM[0], repeated.coef_NM, atol=1e-3)
+
+
+def test_near_refines_every_resample_from_the_full_fit():
+    ratios_KM, _, bpb_KN = swarm()
+    bpb_KN = bpb_KN + 0.01 * np.random.default_rng(1).normal(size=bpb_KN.shape)
+    weight_RK = np.random.default_rng(2).multinomial(30, np.full(30, 1 / 30), size=20).astype(float)
+    near = log_linear.fit(ratios_KM, bpb_KN).params
+    loss_RN = []
+    for params in (log_linear.fit_weighted(ratios_KM, bpb_KN, weight_RK, near=n) for n in (None, near)):
+        theta_RNP = np.concatenate([params.log_c_N[..., None], params.coef_NM], axis=2)
+        args = [(ratios_KM, bpb_KN[:, i], weight_K) for weight_K in weight_RK for i in range(2)]
+        loss_RN.append([objective(theta_P, *a)[0] for theta_P, a in zip(theta_RNP.reshape(40, 5), args)])
+    excess = np.array(loss_RN[1]) / loss_RN[0] - 1
+    assert np.median(excess) < 1e-5 and excess.mean() < 1e-3  # some end in another minimum
+
+
+def test_the_order_of_domains_does_not_matter():
+    ratios_KM, _, bpb_KN = swarm()
+    bpb_KN, order = bpb_KN + 0.01 * np.random.default_rng(1).normal(size=bpb_KN.shape), [2, 0, 3, 1]
+    fit, turned = log_linear.fit(ratios_KM, bpb_KN), log_linear.fit(ratios_KM[:, order], bpb_KN)
+    np.testing.assert_allclose(fit.loss_N, turned.loss_N, rtol=1e-7)
+    np.testing.assert_allclose(fit.params.coef_NM[:, order], turned.params.coef_NM, atol=1e-3)
 
 
 def test_a_domain_without_runs_gets_the_documented_prior():
@@ -117,7 +137,7 @@ def test_degenerate_swarms_give_finite_laws(ratios_KM, bpb_KN):
     fit = log_linear.fit(ratios_KM, bpb_KN, starts=4)
     assert all(np.isfinite(x).all() for x in (*fit.params, fit.loss_N))
     domains = ratios_KM.shape[1]
-    assert np.isfinite(laws.evaluate(log_linear.predict, fit.params, np.eye(domains))).all()
+    assert np.isfinite(laws.evaluate(log_linear, fit.params, np.eye(domains))).all()
 
 
 def test_same_seed_same_law():
@@ -140,7 +160,7 @@ def test_faults_are_named():
 def test_describe_names_the_parameters():
     params = log_linear.Params(np.log([0.5]), np.array([[1.0, -1.0]]))
     expected = {"constant": 0.5, "coefficients": {"web": 1.0, "code": -1.0}}
-    assert log_linear.describe(params, 0, ("web", "code")) == expected
+    assert log_linear.describe(params, 0, ("web", "code")) == expected and log_linear.parameters(24) == 25
 
 
 def test_published_minima(published):

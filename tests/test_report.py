@@ -11,7 +11,7 @@ from scipy import stats
 
 from olmix_jax import files, report
 from olmix_jax.errors import UserError
-from olmix_jax.report import plots, read, tables, trained, words
+from olmix_jax.report import plots, quality, read, tables, trained, words
 from olmix_jax.report.style import label, labels, quantity
 from olmix_jax.table import write_swarm
 
@@ -20,8 +20,9 @@ HOSTILE = '<b>&"x$y$_領'
 
 def law(fit, weights):
     """The mixture's BPB by task, by the law's formula."""
-    logs = {t: sum(r["coefficients"][d] * w for d, w in weights.items()) for t, r in fit["tasks"].items()}
-    return {t: fit["tasks"][t]["constant"] + float(np.exp(v)) for t, v in logs.items()}
+    known = {t: r["parameters"] for t, r in fit["tasks"].items()}
+    logs = {t: sum(r["coefficients"][d] * w for d, w in weights.items()) for t, r in known.items()}
+    return {t: known[t]["constant"] + float(np.exp(v)) for t, v in logs.items()}
 
 
 def synthesise(folder, domains=8, tasks=12, runs=27, steps=120, seeds=3):
@@ -45,7 +46,8 @@ def synthesise(folder, domains=8, tasks=12, runs=27, steps=120, seeds=3):
     write_curves(folder / "swarm/curves.npz", ids, steps, rng, frozen={3: steps // 2})
     files.write_json(folder / "train/info.json", training(runs, steps))
     finished = [k for k in range(runs) if ids[k] not in diverged]
-    fit = fitted(names, task_names, slope_NM, floor_N, bpb_KN[finished], guess_KN[finished], [ids[k] for k in finished])
+    base = dict(zip(names, natural_M.tolist()))
+    fit = fitted(base, task_names, slope_NM, floor_N, bpb_KN[finished], guess_KN[finished], [ids[k] for k in finished])
     files.write_json(folder / "fit/fit.json", fit)
     proposal = proposed(fit, dict(zip(names, natural_M.tolist())), tokens_M)
     files.write_json(folder / "propose/proposal.json", proposal)
@@ -68,25 +70,39 @@ def training(runs, steps):
     }
 
 
-def fitted(names, task_names, slope_NM, floor_N, bpb_KN, guess_KN, runs):
-    found = {}
+def fitted(base, task_names, slope_NM, floor_N, bpb_KN, guess_KN, runs):
+    """fit.json of a log-linear law whose 90 % intervals reach 0.025 BPB to either side."""
+    found, error_KN, names = {}, np.abs(bpb_KN - guess_KN), list(base)
     for i, task in enumerate(task_names):
+        rank, rmse = (
+            float(stats.spearmanr(bpb_KN[:, i], guess_KN[:, i])[0]),
+            float(np.sqrt(np.mean(error_KN[:, i] ** 2))),
+        )
         found[task] = {
-            "loss": 0.01,
-            "spearman_cv": float(stats.spearmanr(bpb_KN[:, i], guess_KN[:, i])[0]),
-            "r2_cv": 0.9,
-            "rmse_cv": float(np.sqrt(np.mean((bpb_KN[:, i] - guess_KN[:, i]) ** 2))),
-            "constant": floor_N[i],
-            "coefficients": dict(zip(names, slope_NM[i].tolist())),
+            **{"loss": 0.01, "spearman_cv": rank, "r2_cv": 0.9, "rmse_cv": rmse},
+            **{"coverage_cv": float((error_KN[:, i] <= 0.025).mean()), "spearman_loo": rank, "rmse_loo": rmse},
+            **{"spearman_in_sample": 0.991, "rmse_in_sample": rmse / 2},
+            "parameters": {"constant": floor_N[i], "coefficients": dict(zip(names, slope_NM[i].tolist()))},
+            "effects": {d: float(slope_NM[i, j] / 10) for j, d in enumerate(names)},
         }
+    means = {f"{k}_mean": float(np.mean([r[k] for r in found.values()])) for k in found[task_names[0]] if "_" in k}
     return {
-        "law": "log_linear",
-        "tasks": found,
-        "spearman_cv_mean": float(np.mean([r["spearman_cv"] for r in found.values()])),
+        **{"law": "log_linear", "tasks": found, "folds": 5, "runs": runs, "level": 0.9, "unseen": [], "wall_s": 1.5},
+        **{"effect": "change in BPB when a tenth of the mixture natural is replaced by the domain", "base": base},
+        **means,
         "spearman_of_mean_cv": float(stats.spearmanr(bpb_KN.mean(axis=1), guess_KN.mean(axis=1))[0]),
-        **{"folds": 5, "runs": runs, "unseen": [], "wall_s": 1.5},
         "measured": dict(zip(task_names, bpb_KN.T.tolist())),
         "predicted_cv": dict(zip(task_names, guess_KN.T.tolist())),
+        "low_cv": dict(zip(task_names, (guess_KN - 0.025).T.tolist())),
+        "high_cv": dict(zip(task_names, (guess_KN + 0.025).T.tolist())),
+        "coverage_curve": {"nominal": [0.5, 0.8, 0.9], "covered": [0.52, 0.79, 0.91]},
+        "learning_curve": {
+            **{"runs": [10, 15, 20], "spearman_mean": [0.8, 0.85, 0.873], "spearman_mean_error": [0.03, 0.02, 0.01]},
+            **{"spearman_of_mean": [0.9, None, 0.95], "rmse_mean": [0.03, 0.02, 0.0151], "repeats": 4},
+            "now": {"runs": len(runs), "spearman_mean": 0.876, "rmse_mean": 0.0147},
+            "next": {"runs": len(runs) + 10, "spearman_mean": 0.879, "rmse_mean": 0.0142},
+        },
+        "barely_sampled": {names[-1]: {"runs": 2, "max": 0.0123}},
     }
 
 
@@ -94,7 +110,7 @@ def proposed(fit, natural, tokens_M):
     """A proposal at whose smallest domain the cap of four epochs binds."""
     target, names = float(tokens_M.sum() * 2), list(natural)
     caps = dict(zip(names, (4 * tokens_M / target).tolist()))
-    slope_M = np.mean([list(r["coefficients"].values()) for r in fit["tasks"].values()], axis=0)
+    slope_M = np.mean([list(r["effects"].values()) for r in fit["tasks"].values()], axis=0) * 10
     tilt = np.exp(-np.clip(4 * (slope_M - slope_M.mean()), -0.3, 0.3))
     rest = sum(natural[n] * t for n, t in zip(names[1:], tilt[1:]))
     weights = {n: natural[n] * t / rest * (1 - caps[names[0]]) for n, t in zip(names, tilt)}
@@ -200,6 +216,8 @@ def test_page_holds_all_it_shows(page, workdir):
         "validation_tasks",
         "validation_curves",
         "predicted",
+        "coverage",
+        "learning",
         "effects",
         "curves",
     ]
@@ -237,7 +255,8 @@ def test_summary(workdir):
     fit = files.read_json(workdir / "fit/fit.json")
     assert law_quality == (
         f"law log_linear, held-out runs, 5 folds: Spearman {fit['spearman_cv_mean']:.3f} mean over tasks, "
-        f"{fit['spearman_of_mean_cv']:.3f} of the task average"
+        f"{fit['spearman_of_mean_cv']:.3f} of the task average; "
+        f"90 % intervals hold {words.percent(fit['coverage_cv_mean'])} of measurements"
     )
 
 
@@ -263,7 +282,9 @@ def test_external_swarm_has_neither_curves_nor_validation(workdir, tmp_path):
         workdir, tmp_path, *(f"swarm/{n}" for n in ("ratios.csv", "metrics.csv", "meta.json")), "fit", "propose"
     )
     reader = read_page(report.build(folder).read_text(encoding="utf-8"))
-    assert [a["id"] for t, a in reader.seen if t == "figure"] == ["mixture", "predicted", "effects"]
+    assert [a["id"] for t, a in reader.seen if t == "figure"] == [
+        *("mixture", "predicted", "coverage", "learning", "effects"),
+    ]
     text = " ".join(reader.text)
     assert "prediction only" in text and "no training curves" in text
     assert report.summary(folder)[0].endswith("not validated by training")
@@ -276,6 +297,11 @@ def test_external_swarm_is_read_where_the_config_says(small, tmp_path):
     table = read.read(folder).table
     assert len(table.runs) == 8 and table.diverged == ("run-003",) and table.tasks == ("minerva_math_number_1::olmes",)
     assert read.read(folder).natural == files.read_json(small / "propose/proposal.json")["natural"]
+    # The meta may be given as text, and tasks be averaged before the fit.
+    named["meta"] = (small / "swarm/meta.json").read_text()
+    files.write_json(folder / "config.json", {"swarm": named, "fit": {"granularity": "aggregated"}})
+    table = read.read(folder).table
+    assert len(table.runs) == 8 and table.tasks == ("average",)
 
 
 def test_missing_stages_are_named(small, tmp_path):
@@ -329,14 +355,165 @@ def test_unwritable_report(small, tmp_path):
         report.build(folder)
 
 
-def test_effects_against_the_formula(workdir):
+def test_effects_by_domain():
+    rows = {"a": {"effects": {"x": -0.01, "y": 0.02}}, "b": {}, "c": {"effects": {"y": None, "x": 0.03, "z": 0.0}}}
+    domains, effect_NM = read.effects_NM({"tasks": rows}, {"y": 0.7, "x": 0.2, "z": 0.1})
+    assert domains == ["y", "x", "z"]
+    np.testing.assert_array_equal(effect_NM, [[0.02, -0.01, np.nan], [np.nan, 0.03, 0.0]])
+    # Without a natural distribution the mixture that the effects start from decides the order.
+    assert read.effects_NM({"tasks": rows, "base": {"z": 0.5, "x": 0.3, "y": 0.2}})[0] == ["z", "x", "y"]
+    shown = {0.0123: "+.012", -0.0004: "0", -0.5: "−.500", 1.23: "+1.2", -0.9999: "−1.0"}
+    assert [plots._short(v) for v in shown] == list(shown.values())
+
+
+def test_scatter_numbers(workdir):
+    fit = read.read(workdir).fit
+    task = next(iter(fit["tasks"]))
+    arrays = quality.of_task(fit, task)
+    assert quality.inside(arrays[0], *arrays[2:]) == fit["tasks"][task]["coverage_cv"]
+    measured_K, predicted_K, low_K, high_K = quality.average(fit)
+    np.testing.assert_allclose(measured_K, np.mean(list(fit["measured"].values()), axis=0))
+    assert np.isnan(high_K).all(), "no intervals of the tasks stand in for the average's own"
+    own = {"measured": [1.0, 2.0], "predicted_cv": [1.1, 2.1], "low_cv": [1.0, 2.0], "high_cv": [1.2, 2.2]}
+    np.testing.assert_array_equal(quality.average({**fit, "average": own}), list(own.values()))
+    assert quality.inside(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.5, np.nan]), np.full(3, 4.0)) == 0.5
+    assert quality.inside(measured_K, np.full(26, np.nan), high_K) is None
+    measured = np.array([1.0, 2.0, 3.0, 4.0])
+    lines = quality._score_lines((measured, measured + 0.5, measured - 1, np.array([9, 9, 9, 0.0])), 1.0)
+    # R² = 1 − 4·0.25 / (2·1.5² + 2·0.5²) = 0.8.
+    assert lines == ["Spearman 1.00, R² 0.80", "RMSE 0.5, 75 % inside"]
+
+
+def test_learning_curve_in_words(workdir, page):
+    fit = read.read(workdir).fit
+    # 26 of 27 runs finished.
+    expected = "10 more runs than the 26 there are: Spearman 0.876 → 0.879 expected, RMSE 0.0147 → 0.0142 BPB"
+    assert words.learning_line(fit) == f"{expected}; the change in Spearman is within the standard error of the curve."
+    assert expected in " ".join(read_page(page).text)
+    curve = {"now": {"runs": 26, "spearman_mean": 0.85}, "next": {"runs": 36, "spearman_mean": 0.9}}
+    line = "10 more runs than the 26 there are: Spearman 0.850 → 0.900 expected."
+    assert words.learning_line({**fit, "learning_curve": curve}) == line
+    del curve["next"]
+    assert words.learning_line({**fit, "learning_curve": curve}) == "There is no extrapolation to more runs."
+    # Cross-validation fits on four fifths of the runs, leave-one-out on all but one.
+    assert [point[0] for point in quality._single_fits(fit, "spearman_mean")] == [pytest.approx(20.8), 25]
+
+
+def test_quality_table_is_held_out_first(workdir):
     results = read.read(workdir)
-    effect_NM = read.effects_NM(results.fit, results.natural)
-    base = law(results.fit, results.natural)
-    for j, domain in enumerate(results.natural):
-        moved = {d: 0.9 * w + 0.1 * (d == domain) for d, w in results.natural.items()}
-        after = law(results.fit, moved)
-        np.testing.assert_allclose(effect_NM[:, j], [after[t] - base[t] for t in base], atol=1e-12)
+    table = tables.quality_table(results)
+    assert table.head[1:4] == ("Spearman", "R²", "RMSE, BPB")
+    assert ["in-sample" in name for name in table.head] == [False] * 7 + [True] * 2
+    mean, row = table.rows[0].cells, table.rows[2].cells
+    worst = min(results.fit["tasks"], key=lambda t: results.fit["tasks"][t]["spearman_cv"])
+    assert row[0] == worst and row[1] == f"{results.fit['tasks'][worst]['spearman_cv']:.3f}" and row[7] == "0.991"
+    assert mean[:3] == ("mean over tasks", f"{results.fit['spearman_cv_mean']:.3f}", "0.900")
+
+
+def test_the_law_warns_of_itself(workdir, tmp_path):
+    folder = partial(workdir, tmp_path, "fit", "propose")
+    fit = {"coverage_cv_mean": 0.8, "unseen": ["_seen_<never>"], "barely_sampled": {"rare": {"runs": 1, "max": 0.005}}}
+    gain = {"mean": 0.0123, "low": -0.004, "high": 0.02, "probability": 0.87}
+    edited(folder, "fit/fit.json", lambda f: f.update(fit))
+    edited(folder, "propose/proposal.json", lambda p: (p.update(gain=gain), p.pop("fit", None)))
+    told = words.warnings(read.read(folder))
+    assert "No run contained _seen_<never>: the law knows nothing about it." in told
+    assert [w for w in told if w.startswith("Barely sampled: rare (in 1 run, 0.5 % at most).")]
+    assert [w for w in told if w.startswith("The 90 % intervals hold 80 % of") and "too narrow" in w]
+    assert [w for w in told if "with a probability of 87 % only" in w]
+    card = next(c for c in words.cards(read.read(folder)) if "Predicted gain" in c.title)
+    assert card.value == "+0.0123" and "5–95 %: −0.0040 to +0.0200; above 0 with probability 87 %" in card.detail
+    edited(folder, "fit/fit.json", lambda f: f.update(coverage_cv_mean=0.99))
+    edited(folder, "propose/proposal.json", lambda p: p.update(gain={**gain, "probability": 0.95}))
+    told = words.warnings(read.read(folder))
+    assert [w for w in told if "wider than they need" in w] and not [w for w in told if "probability" in w]
+    for held in (0.85, 0.9, 0.95):
+        edited(folder, "fit/fit.json", lambda f, held=held: f.update(coverage_cv_mean=held))
+        assert not [w for w in words.warnings(read.read(folder)) if "intervals hold" in w]
+
+
+def test_shares():
+    pairs = {0.9123: "91 %", 0.0123: "1.2 %", 0.9996: "99.9 %", 1.0: "100 %", 0.0: "0 %", 0.0996: "10 %"}
+    assert [words.percent(share) for share in pairs] == list(pairs.values())
+
+
+EXTRAS = ("low_cv", "high_cv", "coverage_curve", "learning_curve", "base", "barely_sampled", "level", "effect", "runs")
+
+
+def test_an_older_fit_is_told_what_it_lacks(small, tmp_path):
+    folder = partial(small, tmp_path, "fit", "propose")
+
+    def age(fit):
+        for key in [k for k in fit if k in EXTRAS or k.endswith("_mean") or "of_mean" in k]:
+            del fit[key]
+        fit["tasks"] = {t: {"spearman_cv": None, "coefficients": {}} for t in fit["tasks"]}
+
+    edited(folder, "fit/fit.json", age)
+    reader = read_page(report.build(folder).read_text(encoding="utf-8"))
+    assert [a["id"] for t, a in reader.seen if t == "figure"] == ["mixture", "predicted"]
+    text = " ".join(reader.text)
+    for lack in ("no coverage of the law’s intervals", "no learning curve", "no effects of domains on tasks"):
+        assert lack in text
+    assert not re.search(r"\b(nan|None)\b", text)
+    edited(folder, "fit/fit.json", lambda f: (f.pop("measured"), f.update(tasks={})))
+    assert "no held-out predictions" in report.build(folder).read_text(encoding="utf-8")
+
+
+def test_parts_of_a_figure_may_be_missing(small, tmp_path):
+    folder = partial(small, tmp_path, "fit")
+
+    def thin(fit):
+        curve = fit["learning_curve"]
+        for key in ("rmse_mean", "spearman_mean_error", "spearman_of_mean", "next", "repeats"):
+            del curve[key]
+        del fit["coverage_curve"], fit["low_cv"], fit["folds"]
+        fit["unseen"] = list(fit["base"])
+
+    edited(folder, "fit/fit.json", thin)
+    reader = read_page(report.build(folder).read_text(encoding="utf-8"))
+    assert [a["id"] for t, a in reader.seen if t == "figure"] == ["predicted", "coverage", "learning", "effects"]
+    edited(folder, "fit/fit.json", lambda f: [row.pop("coverage_cv") for row in f["tasks"].values()])
+    edited(folder, "fit/fit.json", lambda f: f.update(coverage_curve={"nominal": [0.5, 0.9], "covered": [0.6, None]}))
+    assert 'id="coverage"' in report.build(folder).read_text(encoding="utf-8")
+
+
+NULL = ("learning_curve", "coverage_curve", "low_cv", "high_cv", "barely_sampled", "unseen", "effect", "base", "test")
+
+
+def test_null_stands_for_missing(small, tmp_path):
+    folder = partial(small, tmp_path, "fit", "propose")
+    edited(folder, "fit/fit.json", lambda f: f.update(dict.fromkeys([*NULL, "coverage_cv_mean", "spearman_cv_mean"])))
+    gone = dict.fromkeys(("gain", "weights_std", "predicted_low", "predicted_high", "certificate", "shadow_prices"))
+    edited(folder, "propose/proposal.json", lambda p: p.update(gone))
+    text = " ".join(read_page(report.build(folder).read_text(encoding="utf-8")).text)
+    assert not re.search(r"\b(nan|None)\b", text)
+    assert "Spearman – mean over tasks" in report.summary(folder)[2]
+
+
+def test_a_curve_may_be_one_point(small, tmp_path):
+    folder = partial(small, tmp_path, "fit")
+    curve = {"runs": [6], "spearman_mean": [0.7], "rmse_mean": [0.02], "next": None}
+    edited(folder, "fit/fit.json", lambda f: f.update(learning_curve=curve))
+    text = report.build(folder).read_text(encoding="utf-8")
+    assert 'id="learning"' in text and "There is no extrapolation" in text
+
+
+def test_a_law_that_is_not_convex_has_no_gap(workdir, tmp_path):
+    folder = partial(workdir, tmp_path, "fit", "propose")
+    certificate = {"gap": None, "relative_gap": None, "starts": None}
+    spread = dict.fromkeys(files.read_json(folder / "propose/proposal.json")["weights"], 0.01)
+    change = {"status": "search over 2000 candidates", "certificate": certificate, "weights_std": spread}
+    tasks = files.read_json(folder / "fit/fit.json")["tasks"]
+    change |= {"predicted_low": dict.fromkeys(tasks, 0.8), "predicted_high": dict.fromkeys(tasks, 0.9)}
+    edited(folder, "propose/proposal.json", lambda p: p.update(change))
+    results = read.read(folder)
+    facts = dict(r.cells for r in tables.run_tables(results)[-1].rows)
+    assert facts["status"] == "search over 2000 candidates" and facts["duality gap, BPB"] == "unknown, see status"
+    assert facts["starts"] == "–"
+    assert tables.domain_table(results).rows[0].cells[3].endswith(" ± 1.00")
+    table = tables.task_table(results)
+    assert table.rows[0].cells[table.head.index("its interval")] == "0.8000 to 0.9000"
+    report.build(folder)
 
 
 def test_error_of_a_comparison():
@@ -387,11 +564,11 @@ def test_paper_size(tmp_path, monkeypatch):
     folder = synthesise(tmp_path, domains=24, tasks=130, runs=127, steps=700)
     edited(folder, "fit/fit.json", lambda f: f.update(unseen=["source:topic_5:high"]))
     results = read.read(folder)
-    quality = {t: r["spearman_cv"] for t, r in results.fit["tasks"].items()}
-    chosen, ordered = plots.panels(results), sorted(quality, key=quality.get)
-    assert chosen == ordered[:6] + ordered[-5:]
+    ranks = {t: r["spearman_cv"] for t, r in results.fit["tasks"].items()}
+    chosen, ordered = quality.panels(results), sorted(ranks, key=ranks.get)
+    assert chosen == ordered[:4] + ordered[64:67] + ordered[-4:]
     text = report.build(folder).read_text(encoding="utf-8")
-    assert "Of 130 tasks, the 6 worst and the 5 best" in text and "Of 130 tasks, the 120 that change most" in text
+    assert "Of 130 tasks, the 4 worst, 3 median and 4 best" in text and "Of 130 tasks, the 120 that change most" in text
     assert len(tables.task_table(results).rows) == 130
     assert "No run contained source:topic_5:high" in text
 
@@ -399,7 +576,10 @@ def test_paper_size(tmp_path, monkeypatch):
 def test_tables_have_a_cell_per_column(workdir, small, tmp_path):
     for folder in (workdir, partial(small, tmp_path, "fit", "propose")):
         results = read.read(folder)
-        for table in (tables.domain_table(results), tables.task_table(results), *tables.run_tables(results)):
+        for table in (
+            *(tables.domain_table(results), tables.task_table(results), tables.quality_table(results)),
+            *tables.run_tables(results),
+        ):
             assert {len(row.cells) for row in table.rows} == {len(table.head) or 2}
     row = {r.cells[0]: r for r in tables.domain_table(read.read(workdir)).rows}[HOSTILE]
     assert row.mark and row.cells[1] == "200k" and row.cells[6:] == ("4.00", "12.3")

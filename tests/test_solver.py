@@ -251,7 +251,7 @@ def proposal(tokens_M=TOKENS_M, **changes):
     natural_M = np.asarray(TOKENS_M) / np.sum(TOKENS_M)
     settings = {"kl_weight": 0.01, "max_repeats": 4.0, "target_tokens": 3e11} | changes
     names = {"tasks": ("math", "chat"), "domains": ("proofs", "forum", "web")}
-    return propose(log_linear.predict, PARAMS, natural_M=natural_M, tokens_M=tokens_M, **names, **settings)
+    return propose(log_linear, PARAMS, natural_M=natural_M, tokens_M=tokens_M, **names, **settings)
 
 
 def test_proposal_content():

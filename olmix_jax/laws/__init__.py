@@ -1,19 +1,63 @@
 """From mixtures and their BPB to a law: one file per family, and how good a law is on runs it has not seen.
 
-A family is a module with ``Params``, ``fit``, ``fit_weighted``, ``predict`` and ``describe``, as in
-:mod:`olmix_jax.laws.log_linear`. Its ``predict`` is pure JAX and computes in the precision it is called under;
-:func:`evaluate` is float64 from anywhere.
+A family is a module with
+
+    Params             a NamedTuple of arrays; resamples and samples are leading axes
+    DIFFERENTIABLE     whether ``predict`` is pure JAX
+    SLOW               there and true where a refit costs so much that quality is by cross-validation alone, no samples
+    parameters(M)      what a fit needs fewer of than it has runs
+    fit                (ratios_KM, bpb_KN) → Fit, with ``params``, the in-sample ``loss_N`` and ``unseen`` domains
+    fit_weighted       (ratios_KM, bpb_KN, weight_RK) → Params of R refits; from one fit alone where ``near`` gives it
+    predict            (params, ratios_KM) → bpb_KN
+    describe           (params, task, domains) → one task's parameters, for people
+
+and, where it knows its own uncertainty, ``spread(params, ratios_KM)`` → the standard deviation std_KN of a new run, and
+``sample(params, number, seed)`` → Params drawn from the posterior. Families know nothing of tables, files or proposals.
 """
+
+import functools
+import operator
 
 import jax
 import numpy as np
 
-from olmix_jax.laws import log_linear
+from olmix_jax.laws import autoscale, bimix, gp, inputs, lightgbm, log_linear, search, warped_gp
 
-LAWS = {"log_linear": log_linear}
+LAWS = {
+    "warped_gp": warped_gp,
+    "log_linear": log_linear,
+    "bimix": bimix,
+    "autoscale": autoscale,
+    "gp": gp,
+    "lightgbm": lightgbm,
+    "search": search,
+}
 
 
-def evaluate(predict, params, ratios_KM) -> np.ndarray:
-    """A law's predictions as a float64 array, bpb_KN [BPB]."""
-    with jax.enable_x64(True):
-        return np.asarray(jax.jit(predict)(params, np.asarray(ratios_KM, np.float64)))
+def evaluate(law, params, ratios_KM, of: str = "predict") -> np.ndarray:
+    """A law's predictions (or ``of`` what else it has to say of mixtures) as a float64 array, bpb_KN [BPB]."""
+    ratios_KM, function = np.asarray(ratios_KM, np.float64), getattr(law, of)
+    with inputs.float64():
+        return np.asarray((jax.jit(function) if law.DIFFERENTIABLE else function)(params, ratios_KM))
+
+
+def evaluate_each(law, params_R, ratios_KM, of: str = "predict") -> np.ndarray:
+    """:func:`evaluate` for every resample, bpb_RKN; ``ratios_KM`` may have an axis R too, each resample's own.
+
+    Resamples run in turn, which bounds memory.
+    """
+    ratios_KM, function = np.asarray(ratios_KM, np.float64), getattr(law, of)
+    resamples = len(jax.tree.leaves(params_R)[0])
+    with inputs.float64():
+        if not law.DIFFERENTIABLE:
+            each = ratios_KM if ratios_KM.ndim == 3 else [ratios_KM] * resamples
+            ones = [jax.tree.map(operator.itemgetter(r), params_R) for r in range(resamples)]
+            return np.stack([function(*both) for both in zip(ones, each)])
+        return np.asarray(_each(function, ratios_KM.ndim == 3, params_R, ratios_KM))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _each(function, own: bool, params_R, ratios_KM):
+    if own:
+        return jax.lax.map(lambda both: function(*both), (params_R, ratios_KM))
+    return jax.lax.map(lambda params: function(params, ratios_KM), params_R)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from olmix_jax.propose.objective import Objective
@@ -15,7 +14,7 @@ TINY = 1e-300
 class Geometry(NamedTuple):
     """The steps of the solver that depend on how distance is measured, within one problem's bounds."""
 
-    start_M: jax.Array  # the projection of the natural distribution
+    start: Callable  # the projection of any mixture
     step: Callable  # (p, ∇f, η) -> the proximal step
     distance: Callable  # (p⁺, p) -> D in the line search f(p⁺) ≤ f(p) + ⟨∇f, p⁺ − p⟩ + D/η
     move: Callable  # (p, d, lower, upper) -> p + d projected back, to first order
@@ -44,7 +43,7 @@ def entropic(objective: Objective, lower_M, upper_M) -> Geometry:
         return project_kl(log(p_M) + jnp.minimum(d_M / jnp.maximum(p_M, TINY), 3.0), low_M, high_M)
 
     return Geometry(
-        start_M=project_kl(log_natural_M, lower_M, upper_M),
+        start=lambda p_M: project_kl(log(p_M), lower_M, upper_M),
         step=step,
         distance=distance,
         move=move,
@@ -64,7 +63,7 @@ def euclidean(objective: Objective, lower_M, upper_M) -> Geometry:
         return jnp.clip(filled_M, lower_M, upper_M)
 
     return Geometry(
-        start_M=project(objective.natural_M, lower_M, upper_M),
+        start=lambda p_M: project(p_M, lower_M, upper_M),
         step=lambda p_M, slope_M, eta: project(p_M - eta * slope_M, lower_M, upper_M),
         distance=lambda new_M, p_M: 0.5 * ((new_M - p_M) ** 2).sum(),
         move=lambda p_M, d_M, low_M, high_M: project(p_M + d_M, low_M, high_M),

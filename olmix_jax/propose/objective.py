@@ -1,6 +1,5 @@
 """What a proposal minimises (METHOD §2, step 4): Σ_i w_i f_i(p) + λ·KL(p ‖ natural), with Σ_i w_i = 1."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax import files
 from olmix_jax.errors import UserError
+from olmix_jax.table_meta import read_object
 
 
 class Objective(NamedTuple):
@@ -46,20 +45,22 @@ class Objective(NamedTuple):
         return self.law(weights_M) + self.penalty(weights_M)
 
 
-def task_weights(spec: str, tasks: Sequence[str]) -> np.ndarray:
+def task_weights(spec: str, tasks: Sequence[str], sizes_N=None) -> np.ndarray:
     """Weights per task that sum to 1, from the config's ``propose.task_weights``.
 
     Args:
-      spec: a JSON object {task: weight}, or the path of a file with one; empty for equal weights. Tasks that it does
-        not name weigh 0.
+      spec: a JSON object {task: weight}, or the path of a file with one; empty for the sizes. Tasks that it does not
+        name weigh 0.
       tasks: the tasks that the law predicts, in order.
+      sizes_N: how many tasks each of them stands for, so that a family counts as its tasks do; equal without it.
 
     Raises:
       UserError: not such an object; or an unknown task, a weight that is no number or negative, or all zero.
     """
     if not spec.strip():
-        return np.full(len(tasks), 1 / len(tasks))
-    weights = _parsed(spec)
+        sizes_N = np.ones(len(tasks)) if sizes_N is None else np.asarray(sizes_N, np.float64)
+        return sizes_N / sizes_N.sum()
+    _, weights = read_object(spec, "propose.task_weights")
     unknown = [t for t in weights if t not in tasks]
     if unknown:
         raise UserError(
@@ -74,15 +75,3 @@ def task_weights(spec: str, tasks: Sequence[str]) -> np.ndarray:
     # Divided by the largest first, so that the sum cannot overflow.
     weights_N = weights_N / weights_N.max()
     return weights_N / weights_N.sum()
-
-
-def _parsed(spec: str) -> dict:
-    if spec.lstrip().startswith("{"):
-        try:
-            return json.loads(spec)
-        except json.JSONDecodeError as e:
-            raise UserError(f"propose.task_weights is not valid JSON: {e}") from e
-    weights = files.read_json(spec)
-    if not isinstance(weights, dict):
-        raise UserError(f"{spec}: task weights must be a JSON object, not {type(weights).__name__}")
-    return weights

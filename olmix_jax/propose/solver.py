@@ -12,6 +12,9 @@ reach and leave weight 0.
 The certificate linearises f alone. For convex f and every feasible v, F(v) ≥ f(p) + ⟨∇f(p), v − p⟩ + λKL(v ‖ natural);
 the minimum of the right side over the set has a closed form (a KL projection; a greedy fill for λ = 0). So
 ``gap`` = F(p) − that minimum bounds F(p) − min F from above, whatever way p was found.
+
+For other laws the same steps find a local minimum: F never rises, and ``gap``, zero at and only at a stationary point,
+still says when to stop, but bounds nothing. So they are solved from several starts, and none is called optimal.
 """
 
 import dataclasses
@@ -23,8 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.errors import UserError
+from olmix_jax.laws import inputs
 from olmix_jax.propose import geometry as geometries
-from olmix_jax.propose.geometry import TINY, log
+from olmix_jax.propose import newton
+from olmix_jax.propose.geometry import TINY
 from olmix_jax.propose.objective import Objective
 from olmix_jax.propose.projection import project
 
@@ -33,32 +38,46 @@ TOLERANCE = 1e-9
 # Iterations after that. A gap bounds weights by its root, TV² ≤ gap/(2λ); two Newton steps more make them as exact.
 POLISH = 2
 MAX_ITERATIONS = 500
-CG_STEPS = 60
+# The same for a law that is not convex. It is of no use to find its minimum to more digits than its slopes have: those
+# of a Gaussian process are differences of large terms.
+LOCAL_TOLERANCE, LOCAL_ITERATIONS = 1e-7, 100
+# End points this near to the best value [BPB] agree with it.
+AGREE = 1e-6
+# A solve takes milliseconds and its compilation seconds, half of them spent on making it faster.
+COMPILER = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """A minimiser and how it is known to be one.
+    """A minimiser and how it is known to be one. What a search over candidates does not know is None.
 
     Attributes:
-      status: "optimal", or "not converged (gap …)". Optimal means gap ≤ 1e-9 · max(1, |value|), for a convex law.
+      status: "optimal", "local optimum, best of … starts", "search over …", or "not converged (gap …)". Optimal means
+        gap ≤ 1e-9 · max(1, |value|) for a convex law; a local optimum is good to 1e-7.
       weights_M: the mixture; within the bounds exactly, sum 1 to rounding.
       value: F [BPB].
       kl: KL(p ‖ natural) [nats].
-      gap: duality gap, an upper bound on how far ``value`` is above the minimum [BPB].
+      gap: duality gap, an upper bound on how far ``value`` is above the minimum [BPB]; None for a law that is not
+        convex.
       iterations: of the solver.
       residual: max_j |p − project(p − ∇F(p))|_j, zero at and only at a stationary point.
       multipliers_M: of the upper bounds, ≥ 0: fall of the minimum per unit by which the bound is raised [BPB].
+      converged: whether the status is not the last.
+      starts: end points, or candidates, that this one is the best of.
+      agreeing: how many of them are within 1e-6 BPB of it, itself included.
     """
 
     status: str
     weights_M: np.ndarray
     value: float
     kl: float
-    gap: float
+    gap: float | None
     iterations: int
-    residual: float
-    multipliers_M: np.ndarray
+    residual: float | None
+    multipliers_M: np.ndarray | None
+    converged: bool = True
+    starts: int = 1
+    agreeing: int | None = 1
 
 
 class Minimum(NamedTuple):
@@ -82,9 +101,11 @@ def solve(
     upper_M,
     kl_weight: float,
     *,
-    max_iterations: int = MAX_ITERATIONS,
+    starts_SM=None,
+    convex: bool = True,
+    max_iterations: int | None = None,
 ) -> Solution:
-    """Solves one problem in float64.
+    """Solves one problem in float64, from every start, and keeps the best end point.
 
     Args:
       predict: a law's ``predict(params, ratios_KM) -> bpb_KN``; compiled once per function and shapes.
@@ -94,7 +115,9 @@ def solve(
       lower_M: lower bounds.
       upper_M: upper bounds; the set must not be empty (:func:`olmix_jax.propose.caps.check_feasible`).
       kl_weight: λ ≥ 0 [BPB per nat].
-      max_iterations: after which the solver gives up and says so.
+      starts_SM: mixtures to start from, which need not be within the bounds; natural alone where there are none.
+      convex: whether the law is, so that ``gap`` is a bound and one start enough.
+      max_iterations: after which the solver gives up and says so; 500, or 100 per start for a law that is not convex.
 
     Raises:
       UserError: an input or the law's prediction is not finite, or a domain of natural weight 0 has a lower bound.
@@ -114,25 +137,50 @@ def solve(
             )
         upper_M = np.where(natural_M > 0, upper_M, 0.0)
     objective = (params, task_weights_N / task_weights_N.sum(), natural_M, float(kl_weight))
-    with jax.enable_x64(True):
-        found = jax.tree.map(
-            np.asarray, _compiled(predict, kl_weight > 0)(*objective, lower_M, upper_M, max_iterations)
-        )
-    if not all(np.isfinite(x).all() for x in found):
+    starts_SM = natural_M[None] if starts_SM is None else np.asarray(starts_SM, np.float64)
+    run = compiled(predict, kl_weight > 0)
+    if max_iterations is None:
+        max_iterations = MAX_ITERATIONS if convex else LOCAL_ITERATIONS
+    with inputs.float64():
+        ends = [run(*objective, lower_M, upper_M, max_iterations, start_M) for start_M in starts_SM]
+    ends = [jax.tree.map(np.asarray, end) for end in ends]
+    ends = [end for end in ends if all(np.isfinite(x).all() for x in end)]
+    if not ends:
         raise UserError("the law predicts no finite BPB around the natural distribution: fit it on more runs")
-    good = found.gap <= TOLERANCE * max(1.0, abs(float(found.value)))
-    status = "optimal" if good else f"not converged (gap {found.gap:.3g} after {found.iterations} iterations)"
-    scalars = {name: getattr(found, name).item() for name in ("value", "kl", "gap", "iterations", "residual")}
-    return Solution(status=status, weights_M=found.weights_M, multipliers_M=found.multipliers_M, **scalars)
+    return _best(ends, convex)
+
+
+def _best(ends: list["Minimum"], convex: bool) -> Solution:
+    """The end point of least value; of those as good to rounding, one that converged."""
+    least = min(float(end.value) for end in ends)
+    small = (TOLERANCE if convex else LOCAL_TOLERANCE) * max(1.0, abs(least))
+    good_ends = [end for end in ends if end.gap <= small and end.value <= least + TOLERANCE * max(1.0, abs(least))]
+    found, good = min(good_ends or ends, key=lambda end: float(end.value)), bool(good_ends)
+    status = "optimal" if convex else f"local optimum, best of {len(ends)} starts"
+    if not good:
+        status = f"not converged (gap {found.gap:.3g} after {found.iterations} iterations)"
+    scalars = {name: getattr(found, name).item() for name in ("value", "kl", "iterations", "residual")}
+    return Solution(
+        status=status,
+        weights_M=found.weights_M,
+        multipliers_M=found.multipliers_M,
+        gap=found.gap.item() if convex else None,
+        converged=good,
+        starts=len(ends),
+        agreeing=sum(bool(end.value <= found.value + AGREE) for end in ends),
+        **scalars,
+    )
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(predict, entropic: bool):
-    def minimum(params, task_weights_N, natural_M, kl_weight, lower_M, upper_M, max_iterations):
-        objective = Objective(predict, params, task_weights_N, natural_M, kl_weight)
-        return minimise(objective, lower_M, upper_M, entropic, max_iterations)
+def compiled(predict, entropic: bool):
+    """The program that solves a law's problems; call it under :func:`olmix_jax.laws.inputs.float64`."""
 
-    return jax.jit(minimum)
+    def minimum(params, task_weights_N, natural_M, kl_weight, lower_M, upper_M, max_iterations, start_M):
+        objective = Objective(predict, params, task_weights_N, natural_M, kl_weight)
+        return minimise(objective, lower_M, upper_M, entropic, max_iterations, start_M)
+
+    return jax.jit(minimum, compiler_options=COMPILER)
 
 
 class _State(NamedTuple):
@@ -146,54 +194,66 @@ class _State(NamedTuple):
     polished: jax.Array  # iterations since the gap was first small enough
 
 
-def minimise(objective: Objective, lower_M, upper_M, entropic: bool, max_iterations: int = MAX_ITERATIONS) -> Minimum:
-    """Minimises ``objective`` within bounds. Pure JAX, for float64 and ``jax.vmap``; ``entropic`` says that λ > 0."""
+def minimise(
+    objective: Objective, lower_M, upper_M, entropic: bool, max_iterations: int = MAX_ITERATIONS, start_M=None
+) -> Minimum:
+    """Minimises ``objective`` within bounds, from the projection of a start (of natural, without one).
+
+    Pure JAX, for float64 and ``jax.vmap``; ``entropic`` says that λ > 0.
+    """
     geometry = (geometries.entropic if entropic else geometries.euclidean)(objective, lower_M, upper_M)
-    slope_of = jax.grad(objective.law)
+    slope_of, both_of = jax.grad(objective.law), jax.value_and_grad(objective.law)
 
     def certified(p_M, eta, iterations, polished):
-        slope_M, value = slope_of(p_M), objective.value(p_M)
-        v_M = geometry.bound(slope_M)
-        gap = slope_M @ (p_M - v_M) + objective.penalty(p_M) - objective.penalty(v_M)
-        return _State(p_M, slope_M, v_M, value, jnp.maximum(gap, 0.0), eta, iterations, polished)
+        law, slope_M = both_of(p_M)
+        v_M, penalty = geometry.bound(slope_M), objective.penalty(p_M)
+        gap = slope_M @ (p_M - v_M) + penalty - objective.penalty(v_M)
+        return _State(p_M, slope_M, v_M, law + penalty, jnp.maximum(gap, 0.0), eta, iterations, polished)
 
     def loose(state):
         # Half the tolerance, so that nothing hangs on the last bit of the value.
         return state.gap > 0.5 * TOLERANCE * jnp.maximum(1.0, jnp.abs(state.value))
 
     def body(state):
-        p_M, eta = _line_search(geometry, slope_of, state)
-        leap_M = _leap(slope_of, state)
-        p_M = jnp.where(objective.value(leap_M) < objective.value(p_M), leap_M, p_M)
-        p_M = _newton(objective, geometry, slope_of, p_M, lower_M, upper_M)
+        p_M, eta = _line_search(objective, geometry, both_of, state)
+        pair_CM = jnp.stack([p_M, _leap(slope_of, state)])
+        value_C = jax.vmap(objective.value)(pair_CM)
+        p_M = jnp.where(value_C[1] < value_C[0], pair_CM[1], pair_CM[0])
+        p_M = newton.step(objective, geometry, slope_of, p_M, lower_M, upper_M)
         return certified(p_M, eta, state.iterations + 1, jnp.where(loose(state), 0, state.polished + 1))
 
     def unfinished(state):
         going = loose(state) | ((state.polished < POLISH) & (state.gap > 0))
         return going & jnp.isfinite(state.value) & (state.iterations < max_iterations)
 
-    state = jax.lax.while_loop(unfinished, body, certified(geometry.start_M, jnp.ones(()), 0, 0))
+    begin_M = geometry.start(objective.natural_M if start_M is None else start_M)
+    state = jax.lax.while_loop(unfinished, body, certified(begin_M, jnp.ones(()), 0, 0))
     residual, multipliers_M = _stationarity(objective, state, lower_M, upper_M)
     return Minimum(
         state.p_M, state.value, objective.kl(state.p_M), state.gap, state.iterations, residual, multipliers_M
     )
 
 
-def _line_search(geometry: geometries.Geometry, slope_of, state: _State):
-    """The proximal step, with η halved until the slope changes by no more than D/η allows; (p⁺, next η)."""
+def _line_search(objective: Objective, geometry: geometries.Geometry, both_of, state: _State):
+    """The proximal step, with η divided until the slope changes by no more than D/η allows and F does not rise.
 
-    def trial(eta):
-        new_M = geometry.step(state.p_M, state.slope_M, eta)
-        # ⟨∇f(p⁺) − ∇f(p), p⁺ − p⟩ bounds what the usual test on f measures, and has no cancellation in it.
-        turn = (slope_of(new_M) - state.slope_M) @ (new_M - state.p_M)
-        allowed = geometry.distance(new_M, state.p_M) / eta + 1e-17
-        return new_M, eta, turn <= allowed
+    For convex f the first implies the second. Returns (p⁺, the η to go on from).
+    """
 
-    def halve(carry):
+    def divide(carry):
         _, eta, _ = carry
-        return trial(eta / 4)
+        eta = eta / 4
+        new_M = geometry.step(state.p_M, state.slope_M, eta)
+        law, slope_M = both_of(new_M)
+        # ⟨∇f(p⁺) − ∇f(p), p⁺ − p⟩ bounds what the usual test on f measures, and has no cancellation in it.
+        turn = (slope_M - state.slope_M) @ (new_M - state.p_M)
+        rise = law + objective.penalty(new_M) - state.value
+        allowed = geometry.distance(new_M, state.p_M) / eta + 1e-17
+        return new_M, eta, (turn <= allowed) & (rise <= 1e-13 * jnp.maximum(1.0, jnp.abs(state.value)))
 
-    new_M, eta, good = jax.lax.while_loop(lambda c: ~c[2] & (c[1] > 1e-30), halve, trial(state.eta * 4))
+    # The first trial is at four times the last η.
+    start = state.p_M, state.eta * 16, jnp.array(False)
+    new_M, eta, good = jax.lax.while_loop(lambda c: ~c[2] & (c[1] > 1e-30), divide, start)
     return jnp.where(good, new_M, state.p_M), eta
 
 
@@ -210,67 +270,13 @@ def _leap(slope_of, state: _State):
     return jnp.clip(new_M, jnp.minimum(state.p_M, state.bound_M), jnp.maximum(state.p_M, state.bound_M))
 
 
-def _newton(objective, geometry, slope_of, p_M, lower_M, upper_M):
-    """The best of p and a few lengths of a Newton step over the entries strictly inside their bounds."""
-    slope_M, curvature = jax.linearize(slope_of, p_M)
-    free_M = (p_M > lower_M) & (p_M < upper_M)
-    scale_M = jnp.where(free_M, geometry.scale(p_M), 0.0)
-    unit_M = scale_M / jnp.maximum(jnp.linalg.norm(scale_M), TINY)
-    full_M = slope_M + _penalty_slope(objective, p_M)
-
-    def tangent(z_M):  # Σd = 0 for d = scale · z
-        return z_M - unit_M * (unit_M @ z_M)
-
-    def hessian(z_M):
-        z_M = tangent(z_M)
-        bent_M = scale_M * curvature(scale_M * z_M) + objective.kl_weight * scale_M**2 / jnp.maximum(p_M, TINY) * z_M
-        return tangent(bent_M)
-
-    z_M = _conjugate_gradients(hessian, tangent(-scale_M * full_M))
-    # What is at a bound stays there: the proximal step is what lets it go.
-    low_M, high_M = jnp.where(free_M, lower_M, p_M), jnp.where(free_M, upper_M, p_M)
-    lengths = jnp.array([1.0, 0.25, 0.0625, 0.0])
-    trial_CM = jax.vmap(lambda t: geometry.move(p_M, t * scale_M * z_M, low_M, high_M))(lengths).at[-1].set(p_M)
-    value_C = jax.vmap(objective.value)(trial_CM)
-    value_C = jnp.where(jnp.isfinite(value_C), value_C, jnp.inf)
-    # The longest step whose value is the least up to rounding: F cannot tell steps apart near the end, Newton can.
-    fine_C = value_C <= value_C.min() + 4e-16 * jnp.abs(value_C.min())
-    return trial_CM[jnp.argmax(fine_C)]
-
-
-def _penalty_slope(objective, p_M):
-    natural_M = jnp.where(objective.natural_M > 0, objective.natural_M, 1.0)
-    return objective.kl_weight * (log(p_M) - jnp.log(natural_M) + 1)
-
-
-def _conjugate_gradients(hessian, right_M):
-    """z with hessian(z) ≈ right, from 0; stops at negative curvature, at 1e-10 of the residual, or after CG_STEPS."""
-
-    def body(carry):
-        z_M, residual_M, direction_M, square, steps, _ = carry
-        bent_M = hessian(direction_M)
-        curve = direction_M @ bent_M
-        size = direction_M @ direction_M
-        good = curve > 1e-14 * size
-        length = jnp.where(good, square / jnp.where(good, curve, 1.0), 0.0)
-        residual_M = residual_M - length * bent_M
-        new_square = residual_M @ residual_M
-        direction_M = residual_M + new_square / jnp.maximum(square, TINY) * direction_M
-        return z_M + length * carry[2], residual_M, direction_M, new_square, steps + 1, ~good
-
-    square = right_M @ right_M
-    start = jnp.zeros_like(right_M), right_M, right_M, square, 0, False
-    z_M, *_ = jax.lax.while_loop(lambda c: ~c[5] & (c[3] > 1e-20 * square) & (c[4] < CG_STEPS), body, start)
-    return z_M
-
-
 def _stationarity(objective, state, lower_M, upper_M):
     """The projected-gradient residual, and the multipliers μ of the upper bounds.
 
     Stationarity is ∇F_j = ν − μ_j + σ_j, with μ on entries at their cap and σ on those at their lower bound. ν is the
     slope of the entries in between; at a vertex, the slope at which the next bit of room would be paid for.
     """
-    p_M, slope_M = state.p_M, state.slope_M + _penalty_slope(objective, state.p_M)
+    p_M, slope_M = state.p_M, state.slope_M + newton.penalty_slope(objective, state.p_M)
     residual = jnp.abs(p_M - project(p_M - slope_M, lower_M, upper_M)).max()
     inside_M = jnp.minimum(p_M - lower_M, upper_M - p_M)
     inner = (inside_M @ slope_M) / jnp.maximum(inside_M.sum(), TINY)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import jinja2
 
 from olmix_jax import files
-from olmix_jax.report import plots, tables, trained, words
+from olmix_jax.report import plots, quality, tables, trained, words
 from olmix_jax.report.read import Results, read
 from olmix_jax.report.style import DPI, render
 from olmix_jax.report.tables import Table
@@ -97,6 +97,9 @@ def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
     yield _mixture(results, figure)
     yield _validation(results, figure)
     yield _law(results, figure)
+    if results.fit is not None:
+        yield _coverage(results, figure)
+        yield _learning(results, figure)
     yield _effects(results, figure)
     yield _training(results, figure)
     if results.fit is not None or results.validation is not None:
@@ -108,10 +111,12 @@ def _mixture(results: Results, figure: Callable) -> Section:
     title = "The mixture, before and after"
     if results.proposal is None:
         return Section(title, note=f"There is no proposal yet: run --stages={words.until(results, 'propose')}.")
+    spread = results.proposal.get("weights_std")
     caption = (
         "Share of training tokens per domain, largest natural share first. Black marks: the most a domain may get "
         "before it would be repeated too often; marks beyond the axis are not drawn. “×” counts passes over the "
         "domain’s unique tokens in the target run. Orange: the cap, not the law, decides."
+        + (" Whiskers: one standard deviation, from what the law does not know." if spread else "")
     )
     drawn = figure(plots.mixture, "mixture", words.mixture_alt(results), caption)
     return Section(title, (drawn,), (tables.domain_table(results),))
@@ -151,30 +156,65 @@ def _law(results: Results, figure: Callable) -> Section:
     title = "Does the law hold? Predicted against measured, held out"
     if results.fit is None:
         return Section(title, note=f"There is no law yet: run --stages={words.until(results, 'fit')}.")
+    grades = (tables.quality_table(results),)
     if not results.fit.get("measured") or not results.fit.get("predicted_cv"):
-        return Section(title, note="fit.json holds no held-out predictions to draw.")
-    chosen, total = plots.panels(results), len(results.fit["predicted_cv"])
-    cut = f" Of {total} tasks, the 6 worst and the 5 best by Spearman are drawn." if len(chosen) < total else ""
+        return Section(title, tables=grades, note="fit.json holds no held-out predictions to draw.")
+    chosen, total = quality.panels(results), len(results.fit["predicted_cv"])
+    cut = f" Of {total} tasks, the 4 worst, 3 median and 4 best by Spearman are drawn." if len(chosen) < total else ""
     caption = (
         "Each dot is a run of the swarm, predicted by a law fitted without it. On the line: exact. The optimiser needs "
-        "the order to be right (Spearman, 1 is perfect); RMSE is in bits per byte. Tasks are sorted worst first." + cut
+        "the order to be right (Spearman, 1 is perfect); RMSE is in bits per byte. Tasks are sorted worst first."
+        + words.bars_note(results.fit)
+        + cut
     )
     alt = f"Scatter plots of predicted against measured bits per byte: the average and {len(chosen)} tasks."
-    return Section(title, (figure(plots.predicted, "predicted", alt, caption),))
+    return Section(title, (figure(quality.predicted, "predicted", alt, caption),), grades)
+
+
+def _coverage(results: Results, figure: Callable) -> Section:
+    title = "Do its intervals hold what they promise?"
+    fit = results.fit
+    if not (fit.get("coverage_curve") or {}).get("covered") and not quality.task_coverage(fit):
+        return Section(title, note="fit.json holds no coverage of the law’s intervals; run --stages=fit again for it.")
+    caption = (
+        "An honest 90 % interval holds nine in ten measurements that the law has not seen. On the diagonal: honest; "
+        "below it: too narrow. Dots at the side: one per task. " + words.coverage_line(fit)
+    )
+    alt = f"Nominal against actual coverage, and the coverage of each task. {words.coverage_line(fit)}"
+    return Section(title, (figure(quality.coverage, "coverage", alt, caption),))
+
+
+def _learning(results: Results, figure: Callable) -> Section:
+    title = "Would more runs help?"
+    curve = results.fit.get("learning_curve") or {}
+    if not curve.get("runs") or not curve.get("spearman_mean"):
+        return Section(title, note="fit.json holds no learning curve; run --stages=fit again for it.")
+    repeats = f", the mean of {curve['repeats']} random choices of them" if curve.get("repeats") else ""
+    caption = (
+        f"{words.learning_line(results.fit)}{words.next_line(results.proposal)} "
+        f"Quality on held-out runs of laws fitted on part of the runs{repeats}. "
+        "Hollow, dashed: extrapolated, not measured. Cross-validation and leave-one-out stand at the number of runs "
+        "that their laws are fitted on; the law in use is fitted on all. Quick leave-one-out begins from the fit to "
+        "all runs (and keeps its hyperparameters, where it has some), so it is the kinder of the two."
+    )
+    alt = f"Held-out quality of the law against the number of runs it is fitted on. {words.learning_line(results.fit)}"
+    return Section(title, (figure(quality.learning, "learning", alt, caption),))
 
 
 def _effects(results: Results, figure: Callable) -> Section:
     title = "What each domain does to each task"
-    rows = (results.fit or {}).get("tasks", {}).values()
-    if not rows or results.natural is None or not all("coefficients" in r for r in rows):
-        return Section(title, note="Needs a fitted log-linear law and the natural distribution.")
+    rows = [r for r in (results.fit or {}).get("tasks", {}).values() if r.get("effects")]
+    if not rows:
+        why = "run --stages=fit again for them" if results.fit else f"run --stages={words.until(results, 'fit')}"
+        return Section(title, note=f"There are no effects of domains on tasks; {why}.")
+    stated = results.fit.get("effect") or "change in BPB when a part of the mixture is replaced by the domain"
     caption = (
-        "Change in a task’s BPB, by the law, when a tenth of all tokens is moved from the natural mixture to one "
-        "domain. Blue: the task gets better; red: worse. Colours saturate at the 98th percentile."
+        f"By the law: {stated}. Blue, negative: the domain helps the task; red: it hurts. Colours saturate at the 98th "
+        "percentile."
         + words.cut_note(len(rows))
         + (" Grey: domains that no run contained, about which nothing is known." if results.fit.get("unseen") else "")
     )
-    alt = f"Heat map of {len(rows)} tasks by {len(results.natural)} domains: change in bits per byte."
+    alt = f"Heat map of {len(rows)} tasks by {len(rows[0]['effects'])} domains: change in bits per byte."
     return Section(title, (figure(plots.effects, "effects", alt, caption),))
 
 

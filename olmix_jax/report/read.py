@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from olmix_jax import files
+from olmix_jax import files, task_groups
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
@@ -17,7 +17,7 @@ from olmix_jax.table import SwarmTable
 REQUIRED = {
     "config.json": ("any", ()),
     "train/info.json": ("train", ()),
-    "fit/fit.json": ("fit", ("law", "tasks", "spearman_cv_mean")),
+    "fit/fit.json": ("fit", ("law", "tasks")),
     "propose/proposal.json": ("propose", ("weights", "natural", "caps", "predicted", "predicted_natural")),
     "validate/validation.json": ("validate", ("mixtures",)),
 }
@@ -136,17 +136,17 @@ def compare(a: Estimate, b: Estimate) -> Comparison:
     return Comparison(100 * (b.mean - a.mean) / b.mean, (b.mean - a.mean) / error if error > 0 else None)
 
 
-def effects_NM(fit: dict, natural: dict[str, float], share: float = 0.1) -> np.ndarray:
-    """What moving ``share`` of the weight to each domain does to each task, by the law.
+def effects_NM(fit: dict, natural: dict[str, float] | None = None) -> tuple[list[str], np.ndarray]:
+    """Domains, the largest natural share first, and the change in BPB that each makes to each task with effects.
 
-    Δ_ij = f_i((1 − share)·p0 + share·e_j) − f_i(p0) in BPB, f_i(p) = c_i + exp(A_iᵀp) (paper, Algorithm 1). A domain
-    that no run contained has coefficient 0 here; it is for the caller to blank its column.
+    What is changed stands in ``fit["effect"]``. NaN where a task's effects leave a domain out; what is said of a domain
+    that no run contained is for the caller to blank.
     """
-    natural_M = np.asarray(list(natural.values()), np.float64)
-    rows = fit["tasks"].values()
-    slope_NM = np.asarray([[r["coefficients"].get(d, 0.0) for d in natural] for r in rows], np.float64)
-    moved_MM = (1 - share) * natural_M[None, :] + share * np.eye(len(natural_M))
-    return np.exp(slope_NM @ moved_MM.T) - np.exp(slope_NM @ natural_M)[:, None]
+    rows = [r["effects"] for r in fit["tasks"].values() if r.get("effects")]
+    base = natural or fit.get("base") or {}
+    domains = sorted(dict.fromkeys(d for row in rows for d in row), key=lambda d: -base.get(d, 0.0))
+    values = [[np.nan if row.get(d) is None else row[d] for d in domains] for row in rows]
+    return domains, np.asarray(values, np.float64).reshape(len(rows), len(domains))
 
 
 def read(workdir: pathlib.Path) -> Results:
@@ -180,7 +180,7 @@ def read(workdir: pathlib.Path) -> Results:
 def _leave_out_stale(found: dict) -> None:
     """Drops a proposal of another fit, and the proof of another proposal: neither says anything of the newer file."""
     fit, proposal = found["fit/fit.json"], found["propose/proposal.json"]
-    if proposal and fit and proposal.get("fit") not in (None, files.digest(fit["tasks"])):
+    if proposal and fit and proposal.get("fit") not in (None, fit.get("digest")):
         log.warning("report: propose/proposal.json is of another fit and left out; run --stages=propose")
         proposal = found["propose/proposal.json"] = None
     proof = found["validate/validation.json"]
@@ -200,13 +200,19 @@ def _read_json(path: pathlib.Path, stage: str, keys: Sequence[str]) -> dict | No
 
 
 def _read_table(workdir: pathlib.Path, config: dict | None) -> SwarmTable | None:
-    outside, drop = (config or {}).get("swarm", {}), (config or {}).get("fit", {}).get("drop_metrics", ())
-    paths = [workdir / "swarm" / name for name in ("ratios.csv", "metrics.csv", "meta.json")]
+    outside, chosen = ((config or {}).get(part) or {} for part in ("swarm", "fit"))
+    ratios, metrics, meta = (workdir / "swarm" / name for name in ("ratios.csv", "metrics.csv", "meta.json"))
     if outside.get("ratios"):
-        paths = [pathlib.Path(outside.get(k) or "") for k in ("ratios", "metrics", "meta")]
-    if not (paths[0].is_file() and paths[1].is_file()):
+        ratios, metrics = (pathlib.Path(outside.get(k) or "") for k in ("ratios", "metrics"))
+        meta = outside.get("meta") or ""
+    if not (ratios.is_file() and metrics.is_file()):
         return None
-    return SwarmTable.read(paths[0], paths[1], paths[2] if paths[2].is_file() else "", drop_metrics=drop)
+    # The meta of an external swarm may be its content, which is no path.
+    meta = meta if str(meta).lstrip().startswith("{") or (meta and pathlib.Path(meta).is_file()) else ""
+    how = {k: chosen[k] for k in ("drop_metrics", "keep_metrics", "missing") if k in chosen}
+    table = SwarmTable.read(ratios, metrics, meta, **how)
+    how = {k: chosen[k] for k in ("mmlu_groups", "granularity", "families") if k in chosen}
+    return task_groups.grouped(table, **({"mmlu_groups": False, "granularity": "task"} | how))
 
 
 def _read_curves(path: pathlib.Path) -> Curves | None:

@@ -87,4 +87,4 @@ def quantity(value: float | None) -> str:
 
 def number(value: float | None, form: str = ".4f") -> str:
     """``value`` formatted, with a dash for what is not known."""
-    return "–" if value is None else format(value, form).replace("-", "−")
+    return "–" if value is None else format(value, form).replace("-", "−").replace("%", " %")

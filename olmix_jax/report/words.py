@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from olmix_jax.report import quality
 from olmix_jax.report.read import Comparison, Estimate, Results, cap_of, compare
 from olmix_jax.report.style import ROWS, label, number
 from olmix_jax.report.trained import task_differences
@@ -16,6 +17,18 @@ class Card:
     title: str
     value: str
     detail: str
+
+
+def percent(share: float) -> str:
+    """0.9123 as 91 %, 0.0123 as 1.2 %; certainty is not rounded to."""
+    value = 100 * share
+    if 99 < value < 100:
+        return f"{min(value, 99.9):.1f} %"
+    return f"{value:.0f} %" if value >= 9.95 or value == 0 else f"{value:.1f} %"
+
+
+def _level(fit: dict) -> str:
+    return percent(quality.level(fit))
 
 
 def with_error(found: Estimate) -> str:
@@ -78,8 +91,10 @@ def law_line(results: Results) -> str:
     if fit is None:
         return f"no law yet: run --stages={until(results, 'fit')}"
     folds = f", {fit['folds']} folds" if fit.get("folds") else ""
-    line = f"law {fit['law']}, held-out runs{folds}: Spearman {number(fit['spearman_cv_mean'], '.3f')} mean over tasks"
-    line += f", {number(fit.get('spearman_of_mean_cv'), '.3f')} of the task average"
+    line = f"law {fit['law']}, held-out runs{folds}: Spearman {number(fit.get('spearman_cv_mean'), '.3f')}"
+    line += f" mean over tasks, {number(fit.get('spearman_of_mean_cv'), '.3f')} of the task average"
+    if fit.get("coverage_cv_mean") is not None:
+        line += f"; {_level(fit)} intervals hold {percent(fit['coverage_cv_mean'])} of measurements"
     test = fit.get("test")
     if test:
         line += f"; test swarm {number(test.get('spearman_task_mean'), '.3f')}"
@@ -109,29 +124,68 @@ def cards(results: Results) -> list[Card]:
         detail = f"BPB {number(ours.mean)} against {number(theirs.mean)} by the law, at the proxies’ scale"
         value = f"{number(-compare(ours, theirs).percent, '+.2f')} %"
         found.append(Card("Predicted: proposed against natural", value, detail))
+        found += _gain_card(results.proposal.get("gain") or {})
         detail = ", ".join(label(d, 40) for d in results.binding) or "the law alone decides"
         total = len(results.proposal["weights"])
         found.append(Card("Repetition caps that bind", f"{len(results.binding)} of {total}", detail))
     if results.fit is not None:
         average = number(results.fit.get("spearman_of_mean_cv"), ".3f")
         detail = f"mean over {len(results.tasks)} tasks; {average} for the task average"
-        found.append(Card("Held-out Spearman of the law", number(results.fit["spearman_cv_mean"], ".3f"), detail))
+        average = results.fit.get("spearman_cv_mean")
+        found.append(Card("Held-out Spearman of the law", number(average, ".3f"), detail))
     return found
+
+
+def _gain_card(gain: dict) -> list[Card]:
+    if gain.get("mean") is None:
+        return []
+    detail = "BPB under natural"
+    if gain.get("low") is not None and gain.get("high") is not None:
+        detail += f"; 5–95 %: {number(gain['low'], '+.4f')} to {number(gain['high'], '+.4f')}"
+    if gain.get("probability") is not None:
+        detail += f"; above 0 with probability {percent(gain['probability'])}"
+    return [Card("Predicted gain, as sure as the law is", number(gain["mean"], "+.4f"), detail)]
 
 
 def warnings(results: Results) -> list[str]:
     """Everything that should make a reader careful."""
     proposal, fit = results.proposal or {}, results.fit or {}
     found = [str(w) for w in proposal.get("warnings") or []]
-    if fit.get("unseen"):
-        found.append(f"No run contained {_few(fit['unseen'])}: the law knows nothing about it.")
-    if fit.get("spearman_cv_mean") is not None and fit["spearman_cv_mean"] < 0.5:
+    found += _law_warnings(fit)
+    probability = (proposal.get("gain") or {}).get("probability")
+    if probability is not None and probability < 0.9:
         found.append(
-            "The law hardly orders held-out runs (mean Spearman under 0.5); more runs or longer ones are needed."
+            f"By the law, the proposal is better than natural with a probability of {percent(probability)} only: "
+            "train it and natural side by side before relying on it."
         )
     if results.table is not None and results.table.diverged:
         found.append(f"Diverged in training and left out of the fit: {_few(results.table.diverged)}.")
     return found + _validation_warnings(results)
+
+
+def _law_warnings(fit: dict) -> list[str]:
+    found, unseen = [], fit.get("unseen") or []
+    if unseen:
+        found.append(f"No run contained {_few(unseen)}: the law knows nothing about it.")
+    barely = {d: r for d, r in (fit.get("barely_sampled") or {}).items() if d not in unseen}
+    if barely:
+        named = [f"{d} ({_seen(r)})" for d, r in barely.items()]
+        found.append(f"Barely sampled: {_few(named)}. What the law says of such domains rests on little.")
+    if fit.get("spearman_cv_mean") is not None and fit["spearman_cv_mean"] < 0.5:
+        found.append(
+            "The law hardly orders held-out runs (mean Spearman under 0.5); more runs or longer ones are needed."
+        )
+    held, at = fit.get("coverage_cv_mean"), quality.level(fit)
+    if held is not None and abs(held - at) > quality.SLACK + 1e-9:
+        kind = "too narrow: errors are larger than the law says" if held < at else "wider than they need to be"
+        found.append(f"The {_level(fit)} intervals hold {percent(held)} of held-out measurements: they are {kind}.")
+    return found
+
+
+def _seen(row: dict) -> str:
+    parts = [f"in {row['runs']} runs" if row["runs"] != 1 else "in 1 run"] if row.get("runs") is not None else []
+    parts += [f"{percent(row['max'])} at most"] if row.get("max") is not None else []
+    return ", ".join(parts) or "hardly any run"
 
 
 def _validation_warnings(results: Results) -> list[str]:
@@ -176,6 +230,53 @@ def _few(names, most: int = 8) -> str:
 def cut_note(total: int) -> str:
     """What a caption says where a figure does not show every task."""
     return f" Of {total} tasks, the {ROWS} that change most are drawn." if total > ROWS else ""
+
+
+def learning_line(fit: dict) -> str:
+    """What more runs would bring, as far as the learning curve tells."""
+    curve = fit["learning_curve"]
+    now, ahead = curve.get("now") or {}, curve.get("next") or {}
+    if now.get("spearman_mean") is None or ahead.get("spearman_mean") is None:
+        return "There is no extrapolation to more runs."
+    line = f"{ahead['runs'] - now['runs']} more runs than the {now['runs']} there are: "
+    line += f"Spearman {number(now['spearman_mean'], '.3f')} → {number(ahead['spearman_mean'], '.3f')} expected"
+    if now.get("rmse_mean") is not None and ahead.get("rmse_mean") is not None:
+        line += f", RMSE {number(now['rmse_mean'])} → {number(ahead['rmse_mean'])} BPB"
+    error = (curve.get("spearman_mean_error") or [None])[-1]
+    within = error is not None and abs(ahead["spearman_mean"] - now["spearman_mean"]) <= error
+    return f"{line}{'; the change in Spearman is within the standard error of the curve' if within else ''}."
+
+
+def next_line(proposal: dict | None) -> str:
+    """What the proposed next runs would leave of the law's uncertainty; empty without them."""
+    left = list(((proposal or {}).get("next_runs") or {}).values())
+    if not left:
+        return ""
+    return (
+        f" The {len(left)} mixtures in propose/next.csv, trained next, would leave {100 * left[-1]:.0f} % of the law’s "
+        "standard deviation."
+    )
+
+
+def bars_note(fit: dict) -> str:
+    """What the interval bars of the scatter plots are; empty without."""
+    if not fit.get("low_cv") or not fit.get("high_cv"):
+        return ""
+    return f" Bars: {_level(fit)} intervals for a new run, calibrated on other folds; red: the measurement is outside."
+
+
+def coverage_line(fit: dict) -> str:
+    """How often intervals hold, on average and at worst."""
+    shares = quality.task_coverage(fit)
+    mean = fit.get("coverage_cv_mean")
+    parts = [] if mean is None else [f"The {_level(fit)} intervals hold {percent(mean)} of held-out measurements."]
+    if shares:
+        parts.append(f"Lowest: {', '.join(f'{t} ({percent(s)})' for t, s in list(shares.items())[:3])}.")
+    total, at = len(fit.get("runs") or ()), quality.level(fit)
+    if shares and total:
+        noise = 100 * (at * (1 - at) / total) ** 0.5
+        parts.append(f"From {total} runs, a task’s coverage is itself uncertain by ± {noise:.0f} points.")
+    return " ".join(parts)
 
 
 def mixture_alt(results: Results) -> str:

@@ -1,0 +1,224 @@
+"""Every family of laws on the published swarms: held-out quality, seconds, and how seconds grow.
+
+    python -m benchmarks.laws [--data=DIR] [--seeds=N] [--families=a,b] [--quick] [--out=benchmarks/laws.md]
+
+Writes the page and, beside it, its plot. A run that is interrupted and started again keeps what it had measured, where
+neither the laws nor the data have changed.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks import laws_page, laws_speed
+from olmix_jax import laws, progress, task_groups
+from olmix_jax.errors import UserError
+from olmix_jax.laws import quality
+from olmix_jax.table import SwarmTable
+
+ROOT = pathlib.Path(__file__).parents[1]
+FAMILIES = ("warped_gp", "log_linear", "bimix", "autoscale", "gp", "search", "lightgbm")
+QUICK = ("warped_gp", "log_linear", "search")
+# On a split of four sizes each, 16 starts scored within .004 of 4, at four times the cost.
+STARTS = {"bimix": 4, "autoscale": 4}
+# Seconds per fit, whatever the number of runs.
+MOST_SPLITS = {"lightgbm": 5}
+# Families whose intervals are calibrated, by a cross-validation within the training runs.
+COVERED = ("warped_gp", "log_linear")
+FOLDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A swarm, and how runs to learn from are drawn.
+
+    Attributes:
+      name: heading of its table.
+      unit: of its scores.
+      sizes: the numbers K of runs to learn from.
+      swarm: the runs that they are drawn from.
+      test: the held-out swarm; None where what is not drawn is held out.
+    """
+
+    name: str
+    unit: str
+    sizes: tuple[int, ...]
+    swarm: SwarmTable
+    test: SwarmTable | None = None
+
+    def split(self, size: int, seed: int):
+        """(ratios_KM, bpb_KN) to learn from and to test on: the first K of ``default_rng([seed, K]).permutation``."""
+        order = np.random.default_rng([seed, size]).permutation(len(self.swarm.runs))
+        learn, rest = order[:size], order[size:]
+        ratios_KM, bpb_KN = self.swarm.ratios_KM, self.swarm.bpb_KN
+        unseen = (ratios_KM[rest], bpb_KN[rest]) if self.test is None else (self.test.ratios_KM, self.test.bpb_KN)
+        return (ratios_KM[learn], bpb_KN[learn]), unseen
+
+    def splits(self, size: int, family: str, seeds: int) -> int:
+        return 1 if size == len(self.swarm.runs) else min(seeds, MOST_SPLITS.get(family, seeds))
+
+
+def read_problems(data: pathlib.Path, quick: bool) -> list[Problem]:
+    """The DCLM swarm, scored in 52 tasks, and RegMix's of 1M parameters.
+
+    Raises:
+      UserError: a file is not there.
+    """
+    dclm, regmix = data / "olmix_dclm", data / "regmix_1m"
+    swarm = SwarmTable.read(dclm / "ratios.csv", dclm / "metrics.csv", dclm / "meta.json")
+    swarm = task_groups.grouped(swarm, mmlu_groups=True, granularity="task")
+    train, test = (
+        SwarmTable.read(regmix / f"{part}_mixture_1m.csv", regmix / f"{part}_pile_loss_1m.csv")
+        for part in ("train", "test")
+    )
+    if train.domains != test.domains or train.tasks != test.tasks:
+        raise UserError(f"{regmix}: the training and the test runs differ in domains or tasks")
+    return [
+        Problem("DCLM", "BPB", (30,) if quick else (30, 50, 75, 100), swarm),
+        Problem("RegMix", "nats", (54,) if quick else (54, 128, 512), train, test),
+    ]
+
+
+class Kept:
+    """Measurements by name, in a file that survives an interruption and not a run to the end.
+
+    Attributes:
+      resumed: how many of them an earlier run had left.
+    """
+
+    def __init__(self, folder: str, problems: list[Problem], *about):
+        digest = hashlib.sha256(json.dumps(about).encode())
+        for file in sorted([*(ROOT / "olmix_jax/laws").glob("*.py"), *(ROOT / "benchmarks").glob("laws*.py")]):
+            digest.update(file.read_bytes())
+        for swarm in (swarm for problem in problems for swarm in (problem.swarm, problem.test) if swarm is not None):
+            digest.update(swarm.ratios_KM.tobytes() + swarm.bpb_KN.tobytes())
+        self.path = pathlib.Path(folder) / f"olmix-bench-laws-{digest.hexdigest()[:16]}.json"
+        self.values = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.resumed = len(self.values)
+
+    def get(self, name: str, measure: Callable, *args):
+        """What ``measure(*args)`` returns, measured once; JSON."""
+        if name not in self.values:
+            self.values[name] = json.loads(json.dumps(measure(*args)))
+            part = self.path.with_suffix(".part")
+            part.write_text(json.dumps(self.values))
+            part.replace(self.path)
+        return self.values[name]
+
+
+class Bench:
+    """Measures a family on a split; compiles before it takes the time."""
+
+    def __init__(self):
+        self.compiled = set()
+
+    def measure(self, problem: Problem, family: str, size: int, seed: int) -> dict:
+        """Held-out scores of one fit, its seconds, and the coverage of its intervals or None."""
+        law, starts = laws.LAWS[family], {"starts": STARTS[family]} if family in STARTS else {}
+        learn, (ratios_KM, bpb_KN) = problem.split(size, seed)
+        if law.DIFFERENTIABLE and (problem.name, family, size) not in self.compiled:
+            law.fit(*learn, **starts)
+            self.compiled.add((problem.name, family, size))
+        seconds, fitted = laws_speed.seconds(law.fit, *learn, **starts)
+        predicted_KN = laws.evaluate(law, fitted.params, ratios_KM)
+        spearman_N, _, rmse_N, of_mean = quality.scores(predicted_KN, bpb_KN)
+        coverage = None
+        if family in COVERED:
+            stretch_N = quality.cross_validate(law, *learn, folds=FOLDS, seed=seed).stretch_N
+            reach_KN = stretch_N * quality.spread_of(law, fitted.params, ratios_KM, bpb_KN.shape[1])
+            coverage = float((np.abs(predicted_KN - bpb_KN) <= reach_KN).mean())
+        return {
+            "spearman": float(spearman_N.mean()),
+            "of_mean": of_mean,
+            "rmse": float(rmse_N.mean()),
+            "coverage": coverage,
+            "seconds": seconds,
+        }
+
+
+def measure_quality(problems: list[Problem], families: list[str], seeds: int, kept: Kept) -> list[dict]:
+    """A row per problem, family and size: ``problem``, ``family``, ``K``, ``splits``, ``starts`` where not the default,
+    and per measure the list over splits."""
+    bench, plan = Bench(), []
+    for problem in problems:
+        for size in problem.sizes:
+            plan += [(problem, family, size, problem.splits(size, family, seeds)) for family in families]
+    rows = []
+    with progress.Progress("quality", sum(splits for *_, splits in plan), "fits") as shown:
+        for problem, family, size, splits in plan:
+            found = []
+            for seed in range(splits):
+                name = f"{problem.name} {family} K={size} seed={seed}"
+                found.append(kept.get(name, bench.measure, problem, family, size, seed))
+                shown.advance(1, name)
+            row = {"problem": problem.name, "family": family, "K": size, "splits": splits}
+            rows.append(row | {"starts": STARTS.get(family)} | {key: [f[key] for f in found] for key in found[0]})
+    return rows
+
+
+def available(families: list[str]) -> tuple[list[str], list[str]]:
+    """(families that can be measured, a sentence about each that cannot).
+
+    Raises:
+      UserError: there is no such family.
+    """
+    unknown = [family for family in families if family not in laws.LAWS]
+    if unknown:
+        raise UserError(f"--families: no family {', '.join(unknown)}; there are {', '.join(laws.LAWS)}")
+    if "lightgbm" in families and importlib.util.find_spec("lightgbm") is None:
+        return [f for f in families if f != "lightgbm"], [
+            "`lightgbm` was left out: its library is not installed (`pip install -r requirements-lightgbm.txt`)."
+        ]
+    return families, []
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    beside = os.environ.get("OLMIX_DATA", ROOT.parent / "shared/data")
+    parser.add_argument("--data", type=pathlib.Path, default=beside, help="folder with olmix_dclm and regmix_1m")
+    parser.add_argument("--seeds", type=int, default=None, help="random splits per size; 10, or 2 with --quick")
+    parser.add_argument("--families", default="", help="default: all; with --quick " + ",".join(QUICK))
+    parser.add_argument("--quick", action="store_true", help="one size per swarm and a small plot, to see that it runs")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks/laws.md")
+    args = parser.parse_args(arguments)
+    progress.start_log(None)
+    begun, load, seeds = time.monotonic(), os.getloadavg()[0], args.seeds or (2 if args.quick else 10)
+    families, notes = available(args.families.split(",") if args.families else list(QUICK if args.quick else FAMILIES))
+    problems = read_problems(args.data, args.quick)
+    kept = Kept(tempfile.gettempdir(), problems, args.quick)
+    grid, fixed = laws_speed.QUICK if args.quick else (laws_speed.GRID, laws_speed.FIXED)
+    resamples, large = (20, (32, 8, 8)) if args.quick else (laws_page.RESAMPLES, laws_page.LARGE)
+    speed = kept.get("speed", laws_speed.headlines, problems[0].swarm, resamples, large)
+    sweep = kept.get("sweep", laws_speed.sweep, grid, fixed)
+    rows = measure_quality(problems, families, seeds, kept)
+    picture = args.out.with_name(f"{args.out.stem}_speed.png")
+    laws_speed.plot(sweep, grid, fixed, picture)
+    if kept.resumed:
+        notes.append(f"{kept.resumed} of the measurements were kept from a run that was interrupted.")
+    notes.append(
+        f"Load average when it began: {load:.1f}. All of it took {(time.monotonic() - begun) / 60:.1f} minutes."
+    )
+    command = " ".join(["python -m benchmarks.laws", *(arguments if arguments is not None else sys.argv[1:])])
+    found = laws_page.Found(problems, rows, speed, sweep, grid, resamples, large, picture.name, command, notes)
+    args.out.write_text(laws_page.page(found), encoding="utf-8")
+    for bar in laws_page.bars(found):
+        print(" | ".join(bar))
+    print(f"written: {args.out}, {picture}")
+    kept.path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as e:
+        sys.exit(f"error: {e}")

@@ -1,0 +1,231 @@
+"""Chosen next runs against random ones, at equal K: benchmarks/next_runs.md and next_runs.png.
+
+    python -m benchmarks.next_runs [--data=../shared/data] [--seeds=30] [--develop]
+
+A pool of trained runs stands for the mixtures that could be trained. From the same 30 random runs of it, batches of 8
+are added at random or by `next_runs.choose` with all runs left as candidates and as reference, and the default law is
+fitted anew after every batch. It is scored on runs outside the pool: RegMix's own 256 test runs; for the OLMix swarm,
+42 of its 127 runs, drawn anew for every seed. With --develop RegMix's scores are on 160 runs of the pool, taken out of
+it for every seed, and other ways of choosing are tried as well: nothing is written, and the test runs are not read.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import time
+
+import jax
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from olmix_jax import next_runs, rng
+from olmix_jax.laws import evaluate, evaluate_each, quality, warped_gp
+from olmix_jax.table import SwarmTable
+
+HERE = pathlib.Path(__file__).parent
+START, BATCH, LAST = 30, 8, 110
+# Random runs go on for longer, to see how many it takes to equal the chosen ones.
+FURTHER = 48
+SCORES = "Spearman, task mean", "Spearman of the task mean", "RMSE, task mean", "RMSE of the task mean"
+COLOURS = {"random": "#8a8f98", "chosen": "#1f6fb4"}
+
+
+def at_random(params, ratios_CM, number, seed):
+    del params
+    return np.random.default_rng(seed).permutation(len(ratios_CM))[:number]
+
+
+def chosen(params, ratios_CM, number, seed):
+    del seed
+    return next_runs.choose(params, ratios_CM, ratios_CM, number)
+
+
+def chosen_sampled(params, ratios_CM, number, seed):
+    """From 100 posterior draws, as laws without a closed form have to."""
+    predicted_RCN = evaluate_each(warped_gp, warped_gp.sample(params, 100, seed), ratios_CM)
+    bpb_N = np.exp(params.offset_N)
+    noise_N = np.exp(params.theta_NP[:, -2]) * (params.scale_N * bpb_N) ** 2
+    return next_runs.choose_sampled(predicted_RCN, predicted_RCN, noise_N, number)
+
+
+def least_variance(params, ratios_CM, number, seed):
+    """The mean of the variance over tasks and mixtures, where `choose` takes the mean of its logarithm."""
+    del seed
+    known, picked = next_runs._exact(params, ratios_CM, ratios_CM), []
+    covariance_NCC, noise_N = known.cross_NCQ, known.noise_N
+    for _ in range(number):
+        noisy_NC = np.einsum("ncc->nc", covariance_NCC) + noise_N[:, None]
+        gain_C = ((covariance_NCC**2).mean(axis=2) / noisy_NC).sum(axis=0)
+        gain_C[picked] = -np.inf
+        picked.append(int(gain_C.argmax()))
+        column_NC = covariance_NCC[:, :, picked[-1]] / np.sqrt(noisy_NC[:, picked[-1], None])
+        covariance_NCC = covariance_NCC - column_NC[:, :, None] * column_NC[:, None, :]
+    return np.array(picked)
+
+
+def near_the_best(params, ratios_CM, number, seed):
+    """Counting only where a mixture may be among the best 16: by 100 posterior draws, every task weighing 1."""
+    predicted_RCN = evaluate_each(warped_gp, warped_gp.sample(params, 100, seed), ratios_CM)
+    often_C = (predicted_RCN.mean(axis=2).argsort(axis=1).argsort(axis=1) < 16).mean(axis=0)
+    drawn = np.random.default_rng(seed).choice(len(often_C), 256, p=often_C / often_C.sum())
+    return next_runs.choose(params, ratios_CM, ratios_CM[drawn], number)
+
+
+def space_filling(params, ratios_CM, number, seed):
+    """The candidate furthest from all runs so far, in √p."""
+    del seed
+    picked, root_CM = [], np.sqrt(ratios_CM)
+    far_C = ((root_CM[:, None] - np.sqrt(params.ratios_KM)[None]) ** 2).sum(axis=2).min(axis=1)
+    for _ in range(number):
+        picked.append(int(far_C.argmax()))
+        far_C = np.minimum(far_C, ((root_CM - root_CM[picked[-1]]) ** 2).sum(axis=1))
+    return np.array(picked)
+
+
+WAYS = {"random": at_random, "chosen": chosen}
+OTHERS = {
+    "least variance": least_variance,
+    "by 100 samples": chosen_sampled,
+    "near the best": near_the_best,
+    "space-filling": space_filling,
+}
+
+
+def learn(way, pool, held_out, first: int, last: int, seed: int) -> np.ndarray:
+    """SCORES after every batch, TS, as ``way`` adds runs of the pool to its ``first`` ones."""
+    (ratios_KM, bpb_KN), scores_TS = pool, []
+    have_K = np.arange(len(ratios_KM)) < first
+    while True:
+        params = warped_gp.fit(ratios_KM[have_K], bpb_KN[have_K]).params
+        scores_TS.append(score(params, *held_out))
+        if have_K.sum() + BATCH > last:
+            return np.array(scores_TS)
+        rest = np.flatnonzero(~have_K)
+        have_K[rest[way(params, ratios_KM[rest], BATCH, rng.derive(seed, f"batch {have_K.sum()}"))]] = True
+
+
+def score(params, ratios_KM, bpb_KN) -> tuple[float, ...]:
+    predicted_KN = evaluate(warped_gp, params, ratios_KM)
+    spearman_N, _, rmse_N, of_mean = quality.scores(predicted_KN, bpb_KN)
+    error_K = (predicted_KN - bpb_KN).mean(axis=1)
+    return spearman_N.mean(), of_mean, rmse_N.mean(), np.sqrt((error_K**2).mean())
+
+
+def compare(ways, table, test, held_out: int, seeds: int, last: int, further: int) -> dict[str, np.ndarray]:
+    """scores_WTS per way, W seeds. Scored on ``test``; where it is None, on ``held_out`` runs that leave the pool."""
+    found = {name: [] for name in ways}
+    for seed in range(seeds):
+        order_K = rng.generator(seed, "benchmarks.next_runs").permutation(len(table.runs))
+        pool_K = order_K[held_out:]
+        pool = table.ratios_KM[pool_K], table.bpb_KN[pool_K]
+        out_K = order_K[:held_out]
+        scored = (table.ratios_KM[out_K], table.bpb_KN[out_K]) if test is None else (test.ratios_KM, test.bpb_KN)
+        for name, way in ways.items():
+            limit = last + further * (name == "random")
+            found[name].append(learn(way, pool, scored, START, limit, seed))
+        print(f"{len(table.runs)} runs: seed {seed + 1} of {seeds}", flush=True)
+    return {name: np.array(scores) for name, scores in found.items()}
+
+
+def equal_runs(random_TS, score: float, column: int) -> float:
+    """Random runs whose mean score is ``score``: linear between batches; inf if there are not enough."""
+    better_T = random_TS[:, column] * (1 if column < 2 else -1)
+    score = score * (1 if column < 2 else -1)
+    runs_T = START + BATCH * np.arange(len(better_T))
+    reached = np.flatnonzero(better_T >= score)
+    if not len(reached):
+        return np.inf
+    t = reached[0]
+    if t == 0:
+        return float(runs_T[0])
+    share = (score - better_T[t - 1]) / (better_T[t] - better_T[t - 1])
+    return float(runs_T[t - 1] + share * BATCH)
+
+
+def lines(found: dict[str, np.ndarray], other: str = "chosen", every: int = 2) -> list[str]:
+    """A Markdown table: per K and score, random, the other way, their difference, the random runs that equal it."""
+    random_WTS, other_WTS = found["random"], found[other]
+    seeds, times, _ = other_WTS.shape
+    text = [
+        "| K | score | random | " + other + " | difference ± s.e. | random runs for the same |",
+        "|---|---|---|---|---|---|",
+    ]
+    for t in range(every, times, every):
+        for column, name in enumerate(SCORES):
+            gap_W = other_WTS[:, t, column] - random_WTS[:, t, column]
+            means = random_WTS[:, t, column].mean(), other_WTS[:, t, column].mean()
+            same = equal_runs(random_WTS.mean(axis=0), means[1], column)
+            same = f"{same:.0f}" if np.isfinite(same) else f"> {START + BATCH * (random_WTS.shape[1] - 1)}"
+            text.append(
+                f"| {START + BATCH * t} | {name} | {means[0]:.4f} | {means[1]:.4f} | {gap_W.mean():+.4f} ± "
+                f"{gap_W.std(ddof=1) / np.sqrt(seeds):.4f} | {same} |"
+            )
+    return text
+
+
+def draw(found_by_swarm: dict[str, dict]) -> Figure:
+    """Spearman and RMSE against runs, one row per swarm; bands are ± one standard error."""
+    figure = Figure(figsize=(9, 3.2 * len(found_by_swarm)), layout="constrained")
+    axes = figure.subplots(len(found_by_swarm), 2, squeeze=False)
+    for row, (swarm, found) in zip(axes, found_by_swarm.items()):
+        for axis, column in zip(row, (0, 2)):
+            for way, scores_WTS in found.items():
+                scores_WT = scores_WTS[:, : found["chosen"].shape[1], column]
+                runs_T = START + BATCH * np.arange(scores_WT.shape[1])
+                mean_T, error_T = scores_WT.mean(axis=0), scores_WT.std(axis=0, ddof=1) / np.sqrt(len(scores_WT))
+                axis.plot(runs_T, mean_T, color=COLOURS[way], label=way, marker="o", markersize=3)
+                axis.fill_between(runs_T, mean_T - error_T, mean_T + error_T, color=COLOURS[way], alpha=0.2, lw=0)
+            axis.set(title=swarm, xlabel="runs K", ylabel=f"{SCORES[column]}, held-out runs")
+            axis.grid(color="#e4e4e4")
+        row[0].legend(frameon=False)
+    return figure
+
+
+def regmix(data: pathlib.Path, part: str) -> SwarmTable:
+    folder = data / "regmix_1m"
+    return SwarmTable.read(folder / f"{part}_mixture_1m.csv", folder / f"{part}_pile_loss_1m.csv")
+
+
+def develop(data: pathlib.Path, seeds: int) -> None:
+    found = compare(WAYS | OTHERS, regmix(data, "train"), None, 160, seeds, LAST - 16, FURTHER)
+    for name in list(found)[1:]:
+        print("\n".join(["", name, *lines(found, name)]))
+
+
+def report(data: pathlib.Path, seeds: int) -> None:
+    begun = time.perf_counter()
+    found = {"RegMix, 1M": compare(WAYS, regmix(data, "train"), regmix(data, "test"), 0, seeds, LAST, FURTHER)}
+    folder = data / "olmix_dclm"
+    dclm = SwarmTable.read(*(folder / name for name in ("ratios.csv", "metrics.csv", "meta.json")))
+    found["OLMix, DCLM topics"] = compare(WAYS, dclm, None, 42, max(seeds // 3, 2), 70, 8)
+    text = [
+        "# Chosen next runs against random ones",
+        "",
+        f"`python -m benchmarks.next_runs --seeds={seeds}`: {(time.perf_counter() - begun) / 60:.0f} min on "
+        f"{os.cpu_count()} CPU cores ({platform.machine()}), JAX {jax.__version__}. {START} random runs, then "
+        f"batches of {BATCH}; the default law is fitted after each and scored on held-out runs. RMSE is in the units "
+        "of the swarm's losses, standard errors are over seeds (the starting runs; RegMix's test runs are always the "
+        "same, DCLM's are drawn anew).",
+    ]
+    for swarm, scores in found.items():
+        text += ["", f"## {swarm}, {len(scores['chosen'])} seeds", "", *lines(scores)]
+    (HERE / "next_runs.md").write_text("\n".join([*text, "", "![scores against runs](next_runs.png)", ""]))
+    print("\n".join(text))
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        draw(found).savefig(HERE / "next_runs.png", dpi=144, metadata={"Software": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = os.environ.get("OLMIX_DATA", HERE.parents[1] / "shared" / "data")
+    parser.add_argument("--data", type=pathlib.Path, default=default, help="folder of the published swarms")
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--develop", action="store_true", help="compare ways of choosing, inside RegMix's pool")
+    args = parser.parse_args()
+    (develop if args.develop else report)(pathlib.Path(args.data), args.seeds)
+
+
+if __name__ == "__main__":
+    main()

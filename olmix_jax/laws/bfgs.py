@@ -1,0 +1,61 @@
+"""BFGS with one evaluation per step."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+# A step moves no variable by more than this; the variables are logarithms.
+LONGEST = 1.5
+
+
+def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, tolerance: float = 0.0):
+    """The best point found: (x_P, value, promised).
+
+    ``promised`` is half the Newton decrement by the last guess at the curvature: what a further step would gain, were
+    the function quadratic. The descent ends when that is ``tolerance`` at most, or after ``steps`` evaluations.
+
+    A step that does not lower the value is taken back and tried again shorter; it teaches nothing, for where the value
+    rose the curvature is another one.
+
+    Args:
+      value_and_gradient: x_P → (value, gradient_P); values that are not finite count as too high.
+      start_P: where to begin.
+      inverse_P: the diagonal of a first guess at the inverse Hessian.
+      steps: evaluations after the first, at most.
+      tolerance: in units of the value.
+    """
+
+    def promised(state):
+        _, _, gradient_P, inverse_PP, *_ = state
+        return 0.5 * gradient_P @ inverse_PP @ gradient_P
+
+    def body(state):
+        x_P, value, gradient_P, inverse_PP, length, count = state
+        step_P = -length * (inverse_PP @ gradient_P)
+        step_P = jnp.where(step_P @ gradient_P < 0, step_P, -length * inverse_P * gradient_P)
+        step_P = step_P * jnp.minimum(1.0, LONGEST / jnp.maximum(jnp.abs(step_P).max(), 1e-300))
+        new_value, new_gradient_P = value_and_gradient(x_P + step_P)
+        better = new_value < value
+        inverse_PP = jnp.where(better, _updated(inverse_PP, step_P, new_gradient_P - gradient_P), inverse_PP)
+        x_P, value = jnp.where(better, x_P + step_P, x_P), jnp.where(better, new_value, value)
+        gradient_P = jnp.where(better, new_gradient_P, gradient_P)
+        return x_P, value, gradient_P, inverse_PP, jnp.where(better, 1.0, length / 3), count + 1
+
+    def unfinished(state):
+        return (state[-1] < steps) & (promised(state) > tolerance)
+
+    begin = start_P, *value_and_gradient(start_P), jnp.diag(inverse_P), jnp.ones(()), 0
+    end = jax.lax.while_loop(unfinished, body, begin)
+    return end[0], end[1], promised(end)
+
+
+def _updated(inverse_PP, step_P, turn_P):
+    """The BFGS update of an inverse Hessian by a step and the turn of the gradient along it; none without curvature."""
+    curved = step_P @ turn_P > 1e-10 * jnp.linalg.norm(step_P) * jnp.linalg.norm(turn_P)
+    scale = 1 / jnp.where(curved, step_P @ turn_P, 1.0)
+    bent_P = inverse_PP @ turn_P
+    rank_PP = jnp.outer(step_P, bent_P)
+    square = 1 + scale * (turn_P @ bent_P)
+    change_PP = scale * (square * jnp.outer(step_P, step_P) - rank_PP - rank_PP.T)
+    return inverse_PP + jnp.where(curved, change_PP, 0.0)

@@ -1,0 +1,199 @@
+"""A Gaussian process per task: RBF kernel of one length scale and white noise (METHOD §2).
+
+    y = m + s·g,  g ~ N(0, a²(K_ℓ + ν W⁻¹)),  K_ℓ[k, k'] = exp(−‖p_k − p_k'‖² / 2ℓ²),  W = diag(ω)
+
+with m and s the mean and deviation of the task, as in the released comparison (the algebra: Rasmussen & Williams,
+ch. 2 and 5). A run of weight ω has noise variance a²ν/ω; one of weight 0 is left out, exactly. ℓ and ν maximise the
+evidence over the released code's ranges, ν over that of the ratio of noise to amplitude; the amplitude a² has a closed
+form there and needs no range. A shared grid, then a compass search per task: no start is random, and the grid sees
+every basin wider than its step.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from olmix_jax.laws import inputs
+
+DIFFERENTIABLE = True
+LENGTHS = np.geomspace(1e-2, 1e2, 17)
+NOISES = np.geomspace(1e-8, 1e4, 25)
+# Moves of the compass; each that finds nothing better halves it. From a grid step, 2^-8 of one is left.
+MOVES = 16
+
+
+class Params(NamedTuple):
+    """The posterior mean per task; leading axes are resamples, where there are any, on every array.
+
+    length_N: ℓ, in units of distance between mixtures. noise_N: ν. amplitude_N: a². mean_N, deviation_N: m, s [BPB].
+    dual_NK: weights of the runs in the prediction, 0 for those left out. ratios_KM: the runs.
+    """
+
+    length_N: np.ndarray
+    noise_N: np.ndarray
+    amplitude_N: np.ndarray
+    mean_N: np.ndarray
+    deviation_N: np.ndarray
+    dual_NK: np.ndarray
+    ratios_KM: np.ndarray
+
+
+class Fit(NamedTuple):
+    """A fitted law.
+
+    Attributes:
+      params: float64.
+      loss_N: −log evidence of the standardised BPB, summed over runs [nats]. In-sample.
+      unseen: columns of domains that no run samples. Away from the runs, as in their direction, a prediction returns
+        to the task's mean.
+    """
+
+    params: Params
+    loss_N: np.ndarray
+    unseen: tuple[int, ...]
+
+
+def predict(params: Params, ratios_KM):
+    """bpb_QN [BPB], the posterior mean at the Q mixtures given. Pure JAX, smooth."""
+    square_QK = _squares(ratios_KM, params.ratios_KM)
+    kernel_NQK = jnp.exp(-0.5 * square_QK[None] / params.length_N[:, None, None] ** 2)
+    shape_QN = jnp.einsum("nqk,nk->qn", kernel_NQK, params.dual_NK)
+    return params.mean_N[None, :] + params.deviation_N[None, :] * shape_QN
+
+
+def parameters(domains: int) -> int:
+    """Free parameters per task: length, amplitude and noise, whatever the number of domains."""
+    del domains
+    return 3
+
+
+def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
+    """One task's ``length``, and ``mean``, ``amplitude`` and ``noise`` [BPB, standard deviations]."""
+    del domains
+    length, ratio, square, mean, deviation = (float(x[task]) for x in params[:5])
+    amplitude = deviation * square**0.5
+    return {"length": length, "mean": mean, "amplitude": amplitude, "noise": amplitude * ratio**0.5}
+
+
+def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fit:
+    """Fits every task on all runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`; there are no
+    starts, so ``starts`` and ``seed`` change nothing."""
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, None, tasks)
+    arrays, loss_N = _one(ratios_KM, bpb_KN, weight_RK[0])
+    inputs.refuse(~np.isfinite(loss_N), tasks, "the evidence is finite nowhere for")
+    return Fit(Params(*arrays, ratios_KM), loss_N, inputs.unseen(ratios_KM))
+
+
+def fit_weighted(
+    ratios_KM, bpb_KN, weight_RK, *, starts: int = 16, seed: int = 0, tasks=None, near: Params | None = None
+) -> Params:
+    """Fits every task R times, as :func:`olmix_jax.laws.log_linear.fit_weighted`.
+
+    With ``near``, the length scale and the ratio of noise to amplitude are kept, and the rest is linear algebra.
+    """
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, weight_RK, tasks)
+    if near is None:
+        # One resample at a time: the full fit and the folds run the same program, compiled once.
+        parts = [_one(ratios_KM, bpb_KN, weight_K)[0] for weight_K in weight_RK]
+        arrays = [np.stack(x) for x in zip(*parts)]
+    else:
+        with inputs.float64():
+            arrays = map(np.asarray, _refit(ratios_KM, bpb_KN, weight_RK, near.length_N, near.noise_N))
+    return Params(*arrays, np.broadcast_to(ratios_KM, (len(weight_RK), *ratios_KM.shape)))
+
+
+def _one(ratios_KM, bpb_KN, weight_K):
+    with inputs.float64():
+        return jax.tree.map(np.asarray, _fit(ratios_KM, bpb_KN, weight_K))
+
+
+def _squares(a_QM, b_KM):
+    """Squared distances_QK."""
+    return (a_QM**2).sum(axis=1)[:, None] + (b_KM**2).sum(axis=1)[None, :] - 2 * a_QM @ b_KM.T
+
+
+def _standardised(bpb_KN, weight_K):
+    """(√ω·(y − m)/s as root_KN, m, s); a constant task has s = 1."""
+    total = jnp.maximum(weight_K.sum(), 1e-300)
+    mean_N = weight_K @ bpb_KN / total
+    deviation_N = jnp.sqrt(weight_K @ (bpb_KN - mean_N[None, :]) ** 2 / total)
+    deviation_N = jnp.where(deviation_N > 1e-12 * jnp.abs(mean_N), deviation_N, 1.0)
+    return jnp.sqrt(weight_K)[:, None] * (bpb_KN - mean_N[None, :]) / deviation_N[None, :], mean_N, deviation_N
+
+
+def _matrix(square_KK, weight_K, length, noise):
+    """W^½ K_ℓ W^½ + ν·1, whose rows of weight 0 are those of ν·1."""
+    root_K = jnp.sqrt(weight_K)
+    kernel_KK = root_K[:, None] * root_K[None, :] * jnp.exp(-0.5 * square_KK / length**2)
+    return kernel_KK + noise * jnp.eye(len(weight_K))
+
+
+def _evidence(square_KK, weight_K, root_KN, length, noise):
+    """(log evidence_N, a²_N) of standardised tasks, a² at its best."""
+    runs, tasks = root_KN.shape
+    # Bordered by the tasks, the factor of the matrix holds L⁻¹y as well: one call for any number of tasks.
+    border = jnp.block([[_matrix(square_KK, weight_K, length, noise), root_KN], [root_KN.T, 1e30 * jnp.eye(tasks)]])
+    factor = jax.lax.linalg.cholesky(border, symmetrize_input=False)
+    present_K = weight_K > 0
+    count = jnp.maximum(present_K.sum(), 1)
+    log_K = 2 * jnp.log(jnp.diag(factor)[:runs]) - jnp.log(jnp.where(present_K, weight_K, 1.0))
+    amplitude_N = jnp.maximum((factor[runs:, :runs] ** 2).sum(axis=1) / count, 1e-300)
+    log_determinant = jnp.where(present_K, log_K, 0.0).sum()
+    evidence_N = -0.5 * (count * (jnp.log(2 * jnp.pi * amplitude_N) + 1) + log_determinant)
+    return jnp.where(jnp.isfinite(evidence_N), evidence_N, -jnp.inf), amplitude_N
+
+
+@jax.jit
+def _fit(ratios_KM, bpb_KN, weight_K):
+    """The arrays of Params but the runs, and −log evidence, of one resample."""
+    square_KK = _squares(ratios_KM, ratios_KM)
+    root_KN, mean_N, deviation_N = _standardised(bpb_KN, weight_K)
+    evidence = functools.partial(_evidence, square_KK, weight_K)
+    low, high = (jnp.log(jnp.array([LENGTHS[i], NOISES[i]])) for i in (0, -1))
+    grid_G2 = jnp.stack(jnp.meshgrid(jnp.log(LENGTHS), jnp.log(NOISES), indexing="ij"), axis=-1).reshape(-1, 2)
+    evidence_GN = jax.lax.map(lambda at: evidence(root_KN, *jnp.exp(at))[0], grid_G2)
+    span = (high - low) / jnp.array([len(LENGTHS) - 1, len(NOISES) - 1])
+    around_82 = jnp.array([(i, j) for i in (-1.0, 0, 1) for j in (-1.0, 0, 1) if i or j])
+
+    def one_task(args):
+        root_K, at, value = args
+
+        def move(_, state):
+            at, value, reach = state
+            to_82 = jnp.clip(at[None, :] + reach * span[None, :] * around_82, low[None, :], high[None, :])
+            value_8 = jax.lax.map(lambda x: evidence(root_K[:, None], *jnp.exp(x))[0][0], to_82)
+            best = value_8.argmax()
+            better = value_8[best] > value
+            return jnp.where(better, to_82[best], at), jnp.maximum(value_8[best], value), reach * (1 - 0.5 * ~better)
+
+        return jax.lax.fori_loop(0, MOVES, move, (at, value, jnp.float64(0.5)))[:2]
+
+    at_N2, evidence_N = jax.lax.map(one_task, (root_KN.T, grid_G2[evidence_GN.argmax(axis=0)], evidence_GN.max(axis=0)))
+    length_N, noise_N = jnp.exp(at_N2.T)
+    posterior = functools.partial(_posterior, square_KK, weight_K)
+    amplitude_N, dual_NK = jax.lax.map(lambda x: posterior(*x), (root_KN.T, length_N, noise_N))
+    return (length_N, noise_N, amplitude_N, mean_N, deviation_N, dual_NK), -evidence_N
+
+
+def _posterior(square_KK, weight_K, root_K, length, noise):
+    """(a², dual_K) of one task."""
+    factor = jax.scipy.linalg.cho_factor(_matrix(square_KK, weight_K, length, noise), lower=True)
+    solved_K = jax.scipy.linalg.cho_solve(factor, root_K)
+    return root_K @ solved_K / jnp.maximum((weight_K > 0).sum(), 1), jnp.sqrt(weight_K) * solved_K
+
+
+@jax.jit
+def _refit(ratios_KM, bpb_KN, weight_RK, length_N, noise_N):
+    """The arrays of Params but the runs, of every resample, for hyperparameters that are given."""
+    square_KK = _squares(ratios_KM, ratios_KM)
+
+    def resample(weight_K):
+        root_KN, mean_N, deviation_N = _standardised(bpb_KN, weight_K)
+        posterior = functools.partial(_posterior, square_KK, weight_K)
+        amplitude_N, dual_NK = jax.lax.map(lambda x: posterior(*x), (root_KN.T, length_N, noise_N))
+        return length_N, noise_N, amplitude_N, mean_N, deviation_N, dual_NK
+
+    return jax.lax.map(resample, weight_RK)

@@ -1,0 +1,77 @@
+"""Search: no law, the best run of the swarm (METHOD §2).
+
+f_i(p) is the BPB that the run next to p measured. At a run's mixture that is its own BPB, and the least value over the
+simplex is the best run's. The released code predicts ∞ between runs; here every mixture has a finite prediction.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from olmix_jax.laws import inputs
+
+# Piecewise constant: its slope is 0 wherever it has one.
+DIFFERENTIABLE = False
+
+
+class Params(NamedTuple):
+    """The runs: their BPB, whether they count, and their mixtures. Leading axes are resamples, where there are any."""
+
+    bpb_NK: np.ndarray
+    present_K: np.ndarray
+    ratios_KM: np.ndarray
+
+
+class Fit(NamedTuple):
+    """The swarm.
+
+    Attributes:
+      params: float64.
+      loss_N: 0, the error at the runs themselves.
+      unseen: columns of domains that no run samples; a mixture of them is as good as the run next to it.
+    """
+
+    params: Params
+    loss_N: np.ndarray
+    unseen: tuple[int, ...]
+
+
+def predict(params: Params, ratios_KM):
+    """bpb_QN [BPB] of the run next to each of the Q mixtures, the first of those equally near. Pure JAX."""
+    square_QK = ((ratios_KM[:, None, :] - params.ratios_KM[None, :, :]) ** 2).sum(axis=2)
+    return params.bpb_NK[:, jnp.where(params.present_K[None, :] > 0, square_QK, jnp.inf).argmin(axis=1)].T
+
+
+def best(params: Params, task_weights_N) -> int:
+    """The run of least weighted mean BPB."""
+    mean_K = np.asarray(task_weights_N, np.float64) @ np.asarray(params.bpb_NK)
+    return int(np.where(np.asarray(params.present_K) > 0, mean_K, np.inf).argmin())
+
+
+def parameters(domains: int) -> int:
+    """Free parameters per task: which run."""
+    del domains
+    return 1
+
+
+def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
+    """The task's best run: its ``best_run`` (row), ``bpb`` and ``mixture``."""
+    run = best(params, np.arange(len(params.bpb_NK)) == task)
+    mixture = dict(zip(domains, np.asarray(params.ratios_KM[run]).tolist(), strict=True))
+    return {"best_run": run, "bpb": float(params.bpb_NK[task, run]), "mixture": mixture}
+
+
+def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fit:
+    """Keeps the runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`."""
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, None, tasks)
+    return Fit(Params(bpb_KN.T, weight_RK[0], ratios_KM), np.zeros(bpb_KN.shape[1]), inputs.unseen(ratios_KM))
+
+
+def fit_weighted(
+    ratios_KM, bpb_KN, weight_RK, *, starts: int = 16, seed: int = 0, tasks=None, near: Params | None = None
+) -> Params:
+    """The runs of positive weight, R times; ``near`` changes nothing."""
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, weight_RK, tasks)
+    wide = [np.broadcast_to(x, (len(weight_RK), *x.shape)) for x in (bpb_KN.T, ratios_KM)]
+    return Params(wide[0], (weight_RK > 0).astype(np.float64), wide[1])

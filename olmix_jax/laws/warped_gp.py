@@ -1,0 +1,291 @@
+"""The default law: a Gaussian process on warped weights that learns, per task, which domains matter.
+
+log f_i(p) = offset_i + scale_i · g_i(z),  z_j = log(1 + p_j/τ_i) / log(1 + 1/τ_i),  with g_i drawn from the kernel
+
+    k(z, z') = a Σ_j w_j z_j z'_j + b (1 + √3 d) exp(−√3 d),  d² = ℓ Σ_j w_j (z_j − z'_j)²
+
+and every run measured with noise s² (s²/ω_k for a run of weight ω_k). So a task is a log-linear law in warped weights
+plus a smooth residual. θ = log (w_1…w_M, a, b, ℓ, s², τ) is the maximum of marginal likelihood × a normal prior, per
+task: the likelihood decides how far a task leaves the prior, so nothing is tuned by hand or by cross-validation. Where
+no run has a domain its w stays the prior's, and the law there is that of the average domain. The warp is the one thing
+that the log-linear law lacks: the first percent of a domain is worth more than the last (docs/log.md has the figures).
+
+A task with a measurement ≤ 0 (not a BPB) is modelled without the logarithm.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from olmix_jax import rng
+from olmix_jax.laws import bfgs, inputs, warped_kernel
+
+DIFFERENTIABLE = True
+# θ is learnt on this many runs at most, drawn from all; the law itself is then conditioned on every run.
+LEARNT_ON = 256
+STEPS = 100
+# Nats that a further step promises when θ counts as learnt: an odds ratio of 1.1 decides nothing.
+TOLERANCE = 0.1
+# The first guess at the inverse Hessian of −log posterior, in units of the prior's variance.
+FIRST_STEP = 0.1
+# Cosines of a sampled function.
+WAVES = 64
+
+
+class Params(NamedTuple):
+    """A posterior over functions; leading axes are resamples or samples, where there are any.
+
+    Attributes:
+      ratios_KM: the runs' mixtures.
+      weight_K: ω.
+      theta_NP: log (w_1…w_M, a, b, ℓ, s², τ), P = M + 5.
+      target_NK: the runs' standardised measurements y.
+      alpha_NK: (kernel + noise)⁻¹ y, so that g(z) = Σ_k α_k k(z, z_k).
+      offset_N: mean of the log BPB.
+      scale_N: standard deviation of the log BPB.
+      logged_N: 1, or 0 for a task that is modelled without the logarithm.
+      frequency_FM: cosines of a function sampled from the prior, in units of 1/d; none (F = 0) for the mean.
+      phase_F: their phases.
+      wave_NF: their weights per task.
+      slope_NM: weights of the sampled linear part; zeros for the mean.
+    """
+
+    ratios_KM: np.ndarray
+    weight_K: np.ndarray
+    theta_NP: np.ndarray
+    target_NK: np.ndarray
+    alpha_NK: np.ndarray
+    offset_N: np.ndarray
+    scale_N: np.ndarray
+    logged_N: np.ndarray
+    frequency_FM: np.ndarray
+    phase_F: np.ndarray
+    wave_NF: np.ndarray
+    slope_NM: np.ndarray
+
+
+class Fit(NamedTuple):
+    """A fitted law.
+
+    Attributes:
+      params: the posterior.
+      loss_N: −log (marginal likelihood × prior) of the standardised measurements, up to a constant. In-sample.
+      unseen: columns of domains that no run samples.
+      promised_N: by how much a further step would lower ``loss_N``, by the last guess at its curvature [nats]; above
+        TOLERANCE only where STEPS were not enough.
+    """
+
+    params: Params
+    loss_N: np.ndarray
+    unseen: tuple[int, ...]
+    promised_N: np.ndarray
+
+
+def parameters(domains: int) -> int:
+    """Runs that a fit needs at least, less one: the prior stands in for what they do not determine."""
+    del domains
+    return 3
+
+
+def predict(params: Params, ratios_KM):
+    """bpb_KN: e to the posterior mean of the log BPB (its median), or a sampled function. Pure JAX."""
+
+    def one(theta_P, alpha_K, offset, scale, logged, wave_F, slope_M):
+        g_K = warped_kernel.kernel(theta_P, ratios_KM, params.ratios_KM) @ alpha_K
+        g_K = g_K + warped_kernel.drawn(theta_P, ratios_KM, params.frequency_FM, params.phase_F, wave_F, slope_M)
+        return warped_kernel.unlogged(offset + scale * g_K, logged)
+
+    p = params
+    per_task = p.theta_NP, p.alpha_NK, p.offset_N, p.scale_N, p.logged_N, p.wave_NF, p.slope_NM
+    return jax.vmap(one, out_axes=1)(*map(jnp.asarray, per_task))
+
+
+def spread(params: Params, ratios_KM):
+    """Standard deviation of a new run's measurement around :func:`predict`, noise included, std_KN [BPB]. Pure JAX."""
+
+    def one(task):
+        theta_P, target_K, offset, scale, logged = task
+        factor_KK, alpha_K = warped_kernel.conditioned(theta_P, params.ratios_KM, target_K, params.weight_K)
+        cross_QK = (
+            warped_kernel.kernel(theta_P, ratios_KM, params.ratios_KM) * warped_kernel.active(params.weight_K)[None, :]
+        )
+        half_KQ = jax.scipy.linalg.solve_triangular(factor_KK, cross_QK.T, lower=True)
+        variance_Q = warped_kernel.variance(theta_P, ratios_KM) - (half_KQ**2).sum(axis=0) + jnp.exp(theta_P[-2])
+        bpb_Q = warped_kernel.unlogged(offset + scale * (cross_QK @ alpha_K), logged)
+        return scale * jnp.sqrt(jnp.maximum(variance_Q, 0.0)) * jnp.where(logged > 0, bpb_Q, 1.0)
+
+    per_task = params.theta_NP, params.target_NK, params.offset_N, params.scale_N, params.logged_N
+    # Tasks in turn: abreast, two batched solves at a time can wait for each other for ever (docs/log.md).
+    return jax.lax.map(one, tuple(map(jnp.asarray, per_task))).T
+
+
+def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
+    """One task's θ by name: ``relevance`` w per domain, ``linear`` a, ``rough`` b, ``inverse_length`` ℓ, ``noise`` s²
+    (share of the variance of the log BPB), ``warp`` τ (the weight up to which a domain has linear effect)."""
+    theta_P = np.exp(np.asarray(params.theta_NP[task]))
+    names = "linear", "rough", "inverse_length", "noise", "warp"
+    relevance = dict(zip(domains, theta_P[: len(domains)].tolist(), strict=True))
+    return {"relevance": relevance, **dict(zip(names, theta_P[len(domains) :].tolist(), strict=True))}
+
+
+def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None) -> Fit:
+    """Fits every task on all runs.
+
+    Args:
+      ratios_KM: mixtures, rows on the simplex.
+      bpb_KN: measured BPB, finite.
+      starts: not used, for the descent from the prior's mean finds the maximum that more starts find.
+      seed: of the runs that θ is learnt on, where there are more than LEARNT_ON.
+      tasks: names for messages; column numbers without it.
+
+    Raises:
+      UserError: a value is not finite, or the shapes disagree.
+    """
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, None, tasks)
+    params, loss_RN, promised_RN = _fit(ratios_KM, bpb_KN, weight_RK, seed, None)
+    return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], inputs.unseen(ratios_KM), promised_RN[0])
+
+
+def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts: int = 1, seed: int = 0, tasks=None, near=None) -> Params:
+    """Fits every task R times, with run weights ω: 0 leaves a run out, exactly; w divides its noise by w.
+
+    Arguments and errors as for :func:`fit`; ``near`` is a full fit's Params, whose θ is then kept, so that only the
+    linear algebra is done again. Returns Params with a leading R axis.
+    """
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, weight_RK, tasks)
+    return _fit(ratios_KM, bpb_KN, weight_RK, seed, near)[0]
+
+
+def sample(params: Params, number: int, seed: int = 0) -> Params:
+    """Functions drawn from the posterior, as Params with a leading axis of ``number``.
+
+    A draw is a function of the prior (a linear part and WAVES random cosines), corrected by what the runs say of it
+    (Matheron's rule): g = g_prior + k(z, Z)(K + noise)⁻¹(y − g_prior(Z) − ε). Draws of different tasks are correlated
+    as their standardised leave-one-out residuals are: one run's luck is shared by its tasks, and an average over tasks
+    is as uncertain as it should be.
+    """
+    runs, domains, tasks = *params.ratios_KM.shape, len(params.theta_NP)
+    draw = rng.generator(seed, "warped_gp.sample")
+    # Matérn 3/2 is the characteristic function of Student's t with 3 degrees of freedom.
+    heavy_SF1 = np.sqrt(3 / draw.chisquare(3, size=(number, WAVES, 1)))
+    frequency_SFM = heavy_SF1 * draw.normal(size=(number, WAVES, domains))
+    phase_SF = 2 * np.pi * draw.random(size=(number, WAVES))
+    error_NK = _one(warped_kernel.left_out, params)[0][:, params.weight_K > 0]
+    normal = draw.normal(size=(number, tasks, WAVES + domains + runs))
+    normal_NSX = np.einsum("nm,smx->nsx", _root(error_NK), normal)
+    alpha, wave, slope = (
+        x.swapaxes(0, 1) for x in _one(warped_kernel.corrected, params, normal_NSX, frequency_SFM, phase_SF)
+    )
+    wide = {f: np.broadcast_to(x, (number, *np.shape(x))) for f, x in params._asdict().items()}
+    wide |= {"frequency_FM": frequency_SFM, "phase_F": phase_SF, "alpha_NK": alpha, "wave_NF": wave, "slope_NM": slope}
+    return Params(**wide)
+
+
+def _root(error_NK) -> np.ndarray:
+    """A root of the tasks' correlation matrix, C = root rootᵀ, from standardised errors; shrunk a little, to be sure of
+    a positive definite one where there are more tasks than runs."""
+    correlation_NN = error_NK @ error_NK.T
+    size_N = np.sqrt(np.maximum(np.diag(correlation_NN), 1e-300))
+    correlation_NN = 0.95 * correlation_NN / size_N[:, None] / size_N[None, :]
+    np.fill_diagonal(correlation_NN, 1.0)
+    return np.linalg.cholesky(correlation_NN)
+
+
+def _one(function, params: Params, *per_task_and_shared):
+    """``function`` for the tasks of one law: Params' runs and weights are shared, its targets and θ are per task."""
+    extra, shared = per_task_and_shared[:1], per_task_and_shared[1:]
+    per_task = [x[None] for x in (params.target_NK, params.theta_NP, *extra)]
+    shared = [np.asarray(x)[None] for x in (params.ratios_KM, params.weight_K, *shared)]
+    return [x[0] for x in _mapped(function, per_task, shared)]
+
+
+def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | None):
+    """Params, loss_RN and promised_RN, each with a leading R axis."""
+    resamples, runs = weight_RK.shape
+    target_RNK, offset_RN, scale_RN, logged_N = _standardised(bpb_KN, weight_RK)
+    if near is None:
+        chosen_RH = _chosen(weight_RK, seed)
+        learnt_RNH = np.take_along_axis(target_RNK, chosen_RH[:, None, :], axis=2)
+        lesson = ratios_KM[chosen_RH], np.take_along_axis(weight_RK, chosen_RH, axis=1)
+        theta_RNP, loss_RN, promised_RN = _mapped(_learn, (learnt_RNH,), lesson)
+    else:
+        theta_RNP = np.broadcast_to(near.theta_NP, (resamples, *near.theta_NP.shape))
+        loss_RN = promised_RN = np.zeros(theta_RNP.shape[:2])
+    wide_RKM = np.broadcast_to(ratios_KM, (resamples, *ratios_KM.shape))
+    (alpha_RNK,) = _mapped(_condition, (target_RNK, theta_RNP), (wide_RKM, weight_RK))
+    tasks, domains = theta_RNP.shape[1], ratios_KM.shape[1]
+    params = Params(
+        wide_RKM,
+        weight_RK,
+        theta_RNP,
+        target_RNK,
+        alpha_RNK,
+        offset_RN,
+        scale_RN,
+        np.broadcast_to(logged_N, offset_RN.shape),
+        np.zeros((resamples, 0, domains)),
+        np.zeros((resamples, 0)),
+        np.zeros((resamples, tasks, 0)),
+        np.zeros((resamples, tasks, domains)),
+    )
+    return params, loss_RN, promised_RN
+
+
+def _standardised(bpb_KN, weight_RK):
+    """target_RNK of mean 0 and variance 1 over the runs of a resample, 0 for runs that are left out."""
+    logged_N = (bpb_KN > 0).all(axis=0)
+    value_KN = np.where(logged_N, np.log(np.where(logged_N, bpb_KN, 1.0)), bpb_KN)
+    share_RK = weight_RK / np.maximum(weight_RK.sum(axis=1, keepdims=True), 1e-300)
+    offset_RN = share_RK @ value_KN
+    off_RKN = (value_KN[None] - offset_RN[:, None, :]) * (weight_RK > 0)[:, :, None]
+    scale_RN = np.sqrt(np.einsum("rk,rkn->rn", share_RK, off_RKN**2))
+    # Where all runs measure the same there is nothing to learn, and nothing to divide by.
+    scale_RN = np.where(scale_RN > 1e-12 * (1 + np.abs(offset_RN)), scale_RN, 1.0)
+    return (
+        np.ascontiguousarray((off_RKN / scale_RN[:, None, :]).transpose(0, 2, 1)),
+        offset_RN,
+        scale_RN,
+        logged_N * 1.0,
+    )
+
+
+def _chosen(weight_RK, seed: int) -> np.ndarray:
+    """Per resample, LEARNT_ON runs of positive weight, or all of them and others of weight 0."""
+    order_K = rng.generator(seed, "warped_gp.learnt_on").permutation(weight_RK.shape[1])
+    first_RK = np.argsort(weight_RK[:, order_K] <= 0, axis=1, kind="stable")
+    return np.sort(order_K[first_RK][:, :LEARNT_ON], axis=1)
+
+
+def _learn(shared, target_K):
+    """(θ, its loss, what a further step promises) of one task."""
+    ratios_KM, weight_K = shared
+    mean_P, std_P = warped_kernel.prior(ratios_KM.shape[1])
+    surprise = functools.partial(warped_kernel.surprise, ratios_KM=ratios_KM, target_K=target_K, weight_K=weight_K)
+    return bfgs.minimise(surprise, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
+
+
+def _condition(shared, target_K, theta_P):
+    """α of one task."""
+    ratios_KM, weight_K = shared
+    return (warped_kernel.conditioned(theta_P, ratios_KM, target_K, weight_K)[1],)
+
+
+def _mapped(one: Callable, per_task, shared):
+    """``one(shared, *task)`` for every task of every resample.
+
+    Resamples run one after another through one program, compiled once; arrays of ``per_task`` have axes R, N and those
+    of ``shared`` R first.
+    """
+    with inputs.float64():
+        found = [_program(one, tuple(x[r] for x in shared), *(x[r] for x in per_task)) for r in range(len(per_task[0]))]
+        return [np.stack([np.asarray(x) for x in part]) for part in zip(*found)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _program(one: Callable, shared, *per_task):
+    # In turn: one task's matrices stay in the CPU's cache, and batched factorisations can hang (docs/log.md).
+    return jax.lax.map(lambda task: one(shared, *task), per_task)

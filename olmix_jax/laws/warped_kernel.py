@@ -1,0 +1,157 @@
+"""The kernel of the default law and what follows from it for one task; pure JAX, under x64 (see :mod:`warped_gp`)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+# Prior of θ: mean and standard deviation of log w_j, and of log (a, b, ℓ, s², τ).
+RELEVANCE = 0.0, 1.5
+SHARED = (0.0, -1.0, 0.0, -2.0, -3.5), (3.0, 3.0, 1.5, 1.5, 1.5)
+# Added to the diagonal: rounding cannot make the kernel matrix indefinite.
+JITTER = 1e-8
+
+
+def kernel(theta_P, one_KM, other_QM):
+    """k between mixtures, KQ."""
+    return _sum(theta_P, _parts(theta_P, one_KM, other_QM))
+
+
+def _parts(theta_P, one_KM, other_QM):
+    """(⟨z, z'⟩, D², d, e^−d), KQ each; inner product and distance weighted by w."""
+    relevance_M, (_, _, length, _, warp) = split(theta_P)
+    one_KM, other_QM = _warped(one_KM, warp), _warped(other_QM, warp)
+    inner_KQ = (one_KM * relevance_M[None, :]) @ other_QM.T
+    far_KQ = (one_KM**2 @ relevance_M)[:, None] + (other_QM**2 @ relevance_M)[None, :] - 2 * inner_KQ
+    # The root of 0 has no slope; rounding makes distances of 0 slightly negative.
+    d_KQ = jnp.sqrt(3 * length * jnp.maximum(far_KQ, 0.0) + 1e-12)
+    return inner_KQ, far_KQ, d_KQ, jnp.exp(-d_KQ)
+
+
+def _sum(theta_P, parts):
+    _, (linear, rough, _, _, _) = split(theta_P)
+    inner_KQ, _, d_KQ, decay_KQ = parts
+    return linear * inner_KQ + rough * (1 + d_KQ) * decay_KQ
+
+
+def variance(theta_P, ratios_KM):
+    """k(z, z)."""
+    relevance_M, (linear, rough, _, _, warp) = split(theta_P)
+    return linear * (_warped(ratios_KM, warp) ** 2 @ relevance_M) + rough
+
+
+def drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M):
+    """A function of the prior at mixtures: slope·z + Σ_f wave_f cos(ω_f·√(ℓw) z + phase_f)."""
+    relevance_M, (_, _, length, _, warp) = split(theta_P)
+    z_KM, scale_M = _warped(ratios_KM, warp), jnp.sqrt(length * relevance_M)
+    return z_KM @ slope_M + jnp.cos((z_KM * scale_M[None, :]) @ frequency_FM.T + phase_F[None, :]) @ wave_F
+
+
+def split(theta_P):
+    e_P = jnp.exp(theta_P)
+    return e_P[:-5], e_P[-5:]
+
+
+def _warped(ratios_KM, warp):
+    return jnp.log1p(ratios_KM / warp) / jnp.log1p(1 / warp)
+
+
+def _warped_slope(ratios_KM, warp):
+    """∂z/∂log τ."""
+    bend_KM = ratios_KM / (ratios_KM + warp)
+    return (_warped(ratios_KM, warp) / (1 + warp) - bend_KM) / jnp.log1p(1 / warp)
+
+
+def unlogged(value, logged):
+    return jnp.where(logged > 0, jnp.exp(jnp.where(logged > 0, value, 0.0)), value)
+
+
+def active(weight_K):
+    return (weight_K > 0).astype(weight_K.dtype)
+
+
+def _noisy(theta_P, kernel_KK, weight_K):
+    """Kernel and noise of the runs; a run of weight 0 is a row of the identity, which takes no part in anything."""
+    active_K = active(weight_K)
+    noise_K = jnp.exp(theta_P[-2]) / jnp.where(weight_K > 0, weight_K, 1.0) + JITTER
+    return kernel_KK * active_K[:, None] * active_K[None, :] + jnp.diag(jnp.where(weight_K > 0, noise_K, 1.0))
+
+
+def conditioned(theta_P, ratios_KM, target_K, weight_K):
+    """(Cholesky factor, alpha_K)."""
+    factor_KK = jnp.linalg.cholesky(_noisy(theta_P, kernel(theta_P, ratios_KM, ratios_KM), weight_K))
+    return factor_KK, jax.scipy.linalg.cho_solve((factor_KK, True), target_K)
+
+
+def prior(domains: int):
+    mean_P, std_P = (jnp.concatenate([jnp.full(domains, r), jnp.array(s)]) for r, s in zip(RELEVANCE, SHARED))
+    return mean_P, std_P
+
+
+def surprise(theta_P, ratios_KM, target_K, weight_K):
+    """−log (marginal likelihood × prior) of one task, and its gradient."""
+    mean_P, std_P = prior(ratios_KM.shape[1])
+    active_K = active(weight_K)
+    parts = _parts(theta_P, ratios_KM, ratios_KM)
+    factor_KK = jnp.linalg.cholesky(_noisy(theta_P, _sum(theta_P, parts), weight_K))
+    half_KK = jax.scipy.linalg.solve_triangular(factor_KK, jnp.eye(len(target_K)), lower=True)
+    inverse_KK = half_KK.T @ half_KK
+    alpha_K = inverse_KK @ target_K
+    # ∂/∂C of ½ yᵀC⁻¹y + ½ log|C| is ½(C⁻¹ − ααᵀ).
+    slope_KK = 0.5 * (inverse_KK - jnp.outer(alpha_K, alpha_K))
+    noise_K = active_K * jnp.exp(theta_P[-2]) / jnp.where(weight_K > 0, weight_K, 1.0)
+    gradient_P = _pulled(theta_P, ratios_KM, parts, slope_KK * active_K[:, None] * active_K[None, :])
+    gradient_P = gradient_P.at[-2].add(jnp.diag(slope_KK) @ noise_K)
+    off_P = (theta_P - mean_P) / std_P
+    value = 0.5 * (target_K @ alpha_K) + jnp.log(jnp.diag(factor_KK)).sum() + 0.5 * (off_P @ off_P)
+    return value, gradient_P + off_P / std_P
+
+
+def _pulled(theta_P, ratios_KM, parts, slope_KK):
+    """Σ_kq slope_kq ∂k(z_k, z_q)/∂θ of the kernel between the runs, noise apart; by hand, for it is most of a fit.
+
+    With D² = Σ_j w_j (z_j − z'_j)² and d = √(3ℓ) D, ∂[b(1 + d)e^−d]/∂D² = −(3/2) ℓ b e^−d: no singularity at 0.
+    """
+    relevance_M, (linear, rough, length, _, warp) = split(theta_P)
+    inner_KK, far_KK, d_KK, decay_KK = parts
+    z_KM = _warped(ratios_KM, warp)
+    far_slope_KK = (-1.5 * length * rough) * slope_KK * decay_KK
+    inner_slope_KK = linear * slope_KK - 2 * far_slope_KK
+    # D² = |z|² + |z'|² − 2⟨z, z'⟩, so that everything goes through inner products and squared norms.
+    half_KM = inner_slope_KK @ z_KM + 2 * far_slope_KK.sum(axis=1)[:, None] * z_KM
+    relevance_slope_M = relevance_M * (half_KM * z_KM).sum(axis=0)
+    z_slope_KM = 2 * relevance_M[None, :] * half_KM
+    tail_K = jnp.stack(
+        [
+            linear * (slope_KK * inner_KK).sum(),
+            rough * (slope_KK * (1 + d_KK) * decay_KK).sum(),
+            (far_slope_KK * far_KK).sum(),
+            0.0,
+            (z_slope_KM * _warped_slope(ratios_KM, warp)).sum(),
+        ]
+    )
+    return jnp.concatenate([relevance_slope_M, tail_K])
+
+
+def left_out(shared, target_K, theta_P):
+    """Every run's standardised error as predicted by all others, θ kept (Rasmussen and Williams 2006, §5.4.2)."""
+    ratios_KM, weight_K = shared
+    factor_KK, alpha_K = conditioned(theta_P, ratios_KM, target_K, weight_K)
+    half_KK = jax.scipy.linalg.solve_triangular(factor_KK, jnp.eye(len(target_K)), lower=True)
+    return (alpha_K / jnp.sqrt((half_KK**2).sum(axis=0)),)
+
+
+def corrected(shared, target_K, theta_P, normal_SX):
+    """Matheron's rule for S draws of one task: (alpha_SK, wave_SF, slope_SM)."""
+    ratios_KM, weight_K, frequency_SFM, phase_SF = shared
+    factor_KK, _ = conditioned(theta_P, ratios_KM, target_K, weight_K)
+    waves, domains = phase_SF.shape[1], ratios_KM.shape[1]
+    relevance_M, (linear, rough, _, noise, _) = split(theta_P)
+    wave_SF = jnp.sqrt(2 * rough / waves) * normal_SX[:, :waves]
+    slope_SM = jnp.sqrt(linear * relevance_M)[None, :] * normal_SX[:, waves : waves + domains]
+    noise_K = jnp.sqrt(noise / jnp.where(weight_K > 0, weight_K, 1.0))
+    prior_SK = jax.vmap(functools.partial(drawn, theta_P, ratios_KM))(frequency_SFM, phase_SF, wave_SF, slope_SM)
+    lack_SK = (target_K[None, :] - prior_SK - noise_K[None, :] * normal_SX[:, waves + domains :]) * (weight_K > 0)[
+        None, :
+    ]
+    return jax.scipy.linalg.cho_solve((factor_KK, True), lack_SK.T).T, wave_SF, slope_SM

@@ -1,0 +1,80 @@
+"""Proposals of laws without slopes: the best of many mixtures, all within bounds, without proof."""
+
+import numpy as np
+
+from olmix_jax import rng
+from olmix_jax.errors import UserError
+from olmix_jax.laws import evaluate, search
+from olmix_jax.propose.problem import Problem
+from olmix_jax.propose.solver import Solution
+
+# RegMix simulates mixtures around natural and takes the best; here more rounds look around the best, ever nearer.
+DRAWS = 2000
+CENTRES = 8
+# Dirichlet strengths of a round, in units of the number of domains.
+STRENGTHS = (1.0, 4.0, 16.0), (4.0, 16.0, 64.0), (16.0, 64.0, 256.0), (64.0, 256.0, 1024.0)
+
+
+def find(problem: Problem, ratios_KM, seed: int) -> Solution:
+    """The best candidate; for the ``search`` law, the best run that is within the bounds as it is.
+
+    Raises:
+      UserError: no run is within the bounds, or the law predicts nothing finite.
+    """
+    if problem.law is search:
+        return _best_run(problem)
+    draw, natural_M = rng.generator(seed, "propose.candidates"), problem.natural_M
+    first_KM = natural_M[None] if ratios_KM is None else np.concatenate([natural_M[None], ratios_KM])
+    found_KM = problem.project(first_KM)
+    value_K = problem.values(found_KM)
+    for strengths in STRENGTHS:
+        best_KM = found_KM[np.argsort(value_K, kind="stable")[:CENTRES]]
+        new_KM = problem.project(_around(np.concatenate([natural_M[None], best_KM]), strengths, draw))
+        found_KM, value_K = np.concatenate([found_KM, new_KM]), np.concatenate([value_K, problem.values(new_KM)])
+    return _solution(problem, found_KM, value_K, value_K, f"search over {len(found_KM)} candidates")
+
+
+def _best_run(problem: Problem) -> Solution:
+    """The run of least weighted BPB, KL apart, as in the paper's baseline."""
+    runs_KM = np.asarray(problem.params.ratios_KM, np.float64)
+    runs_KM = runs_KM[np.asarray(problem.params.present_K) > 0]
+    inside_KM = runs_KM[((runs_KM >= problem.lower_M) & (runs_KM <= problem.upper_M)).all(axis=1)]
+    if not len(inside_KM):
+        raise UserError(
+            f"none of the swarm's {len(runs_KM)} runs is within the caps, and fit.law = search proposes only runs: "
+            "raise propose.max_repeats, lower propose.target_tokens, or choose another fit.law"
+        )
+    law_K = evaluate(problem.law, problem.params, inside_KM) @ problem.task_weights_N
+    status = f"search over {len(inside_KM)} runs within the caps, of {len(runs_KM)}"
+    return _solution(problem, inside_KM, law_K, problem.values(inside_KM), status)
+
+
+def _solution(problem: Problem, found_KM, rank_K, value_K, status: str) -> Solution:
+    """The candidate of least rank; of equals, which trees make, the one nearest to natural."""
+    kl_K = problem.kl(found_KM)
+    best = np.lexsort([kl_K, rank_K])[0]
+    if not np.isfinite([rank_K[best], value_K[best]]).all():
+        raise UserError("the law predicts no finite BPB at any candidate: fit it on more runs")
+    return Solution(
+        status=status,
+        weights_M=found_KM[best],
+        value=float(value_K[best]),
+        kl=float(kl_K[best]),
+        gap=None,
+        iterations=0,
+        residual=None,
+        multipliers_M=None,
+        starts=len(found_KM),
+        agreeing=None,
+    )
+
+
+def _around(centres_CM, strengths, draw) -> np.ndarray:
+    """DRAWS mixtures from Dirichlet distributions of these means and strengths, in equal shares."""
+    domains, count = centres_CM.shape[1], -(-DRAWS // (len(centres_CM) * len(strengths)))
+    found = []
+    for centre_M in centres_CM:
+        # No entry may be 0, and one of almost 0 would be drawn as 0 or underflow.
+        centre_M = 0.98 * centre_M + 0.02 / domains
+        found += [draw.dirichlet(strength * domains * centre_M, size=count) for strength in strengths]
+    return np.concatenate(found)

@@ -1,0 +1,81 @@
+"""A problem to solve, for any kind of law, and mixtures to begin with."""
+
+import functools
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from olmix_jax import rng
+from olmix_jax.laws import evaluate, inputs
+from olmix_jax.propose.projection import project
+from olmix_jax.propose.solver import COMPILER
+
+# Runs of the swarm that the solver starts from, and the share of natural that is mixed into them: what a run leaves
+# out may belong in the optimum.
+BEST_RUNS = 4
+SHARE_OF_NATURAL = 0.02
+
+
+class Problem(NamedTuple):
+    """Minimise Σ_i w_i f_i(p) + λ·KL(p ‖ natural) within bounds.
+
+    Attributes:
+      law: a module of :mod:`olmix_jax.laws`.
+      params: its parameters.
+      task_weights_N: w, of sum 1.
+      natural_M: p0, of sum 1.
+      lower_M: lower bounds.
+      upper_M: upper bounds; 0 for a domain of natural weight 0, if λ > 0.
+      kl_weight: λ [BPB per nat].
+    """
+
+    law: ModuleType
+    params: Any
+    task_weights_N: np.ndarray
+    natural_M: np.ndarray
+    lower_M: np.ndarray
+    upper_M: np.ndarray
+    kl_weight: float
+
+    def kl(self, ratios_KM) -> np.ndarray:
+        """KL(p ‖ natural) per mixture [nats]; infinite where a domain has weight and no natural weight."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms_KM = ratios_KM * np.log(ratios_KM / self.natural_M)
+        return np.where(ratios_KM > 0, terms_KM, 0.0).sum(axis=1)
+
+    def values(self, ratios_KM) -> np.ndarray:
+        """The objective per mixture [BPB]; infinite where the law predicts nothing finite."""
+        law_K = evaluate(self.law, self.params, ratios_KM) @ self.task_weights_N
+        value_K = law_K + self.kl_weight * self.kl(ratios_KM) if self.kl_weight > 0 else law_K
+        return np.where(np.isfinite(value_K), value_K, np.inf)
+
+    def project(self, ratios_KM) -> np.ndarray:
+        """Each mixture's nearest one within the bounds."""
+        with inputs.float64():
+            return np.asarray(_project_each(np.asarray(ratios_KM, np.float64), self.lower_M, self.upper_M))
+
+
+def starts(problem: Problem, ratios_KM, seed: int) -> np.ndarray:
+    """Where to start from for a law that is not convex, starts_SM: natural, the best runs, mixtures between, and draws.
+
+    Args:
+      problem: what is to be solved.
+      ratios_KM: the swarm's runs, or None.
+      seed: of the draws, which stand in for the runs where there are none.
+    """
+    natural_M = problem.natural_M
+    if ratios_KM is None or not len(ratios_KM):
+        draw = rng.generator(seed, "propose.starts")
+        ratios_KM = draw.dirichlet(np.maximum(natural_M, 1e-3) * len(natural_M), size=2 * BEST_RUNS)
+    mixed_KM = (1 - SHARE_OF_NATURAL) * np.asarray(ratios_KM, np.float64) + SHARE_OF_NATURAL * natural_M
+    inside_KM = problem.project(np.concatenate([mixed_KM, natural_M[None]]))
+    best_BM = inside_KM[:-1][np.argsort(problem.values(inside_KM)[:-1], kind="stable")[:BEST_RUNS]]
+    between_BM = np.stack([(best_BM[0] + natural_M) / 2, best_BM.mean(axis=0), 2 / 3 * best_BM[-1] + natural_M / 3])
+    return np.concatenate([natural_M[None], best_BM, between_BM])
+
+
+@functools.partial(jax.jit, compiler_options=COMPILER)
+def _project_each(ratios_KM, lower_M, upper_M):
+    return jax.vmap(project, in_axes=(0, None, None))(ratios_KM, lower_M, upper_M)

@@ -1,0 +1,64 @@
+"""How sure a proposal is, from samples of the law (bootstrap refits, or draws from its posterior)."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from olmix_jax.laws import evaluate_each, inputs
+from olmix_jax.propose import solver
+from olmix_jax.propose.problem import Problem
+
+# Shares of the samples below the low and the high end of an interval.
+LOW, HIGH = 0.05, 0.95
+# A gain of less probability deserves a warning.
+SURE = 0.9
+# Samples that the mixture is solved for again, and iterations for each.
+RESOLVED, ITERATIONS = 16, 100
+
+
+def error_bars(problem: Problem, samples, weights_M, tasks: Sequence[str], domains: Sequence[str]) -> dict:
+    """The fields of a proposal that need samples, with ``warnings``.
+
+    ``gain`` is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], the law's part of the objective, over samples: its mean,
+    5 and 95 % quantiles, and the share of samples in which it is positive. ``predicted_low`` and ``predicted_high``
+    are the quantiles of f_i(proposed), and ``weights_std`` the standard deviation of the weights that a sample's own
+    solution has. Samples that predict nothing finite are left out.
+    """
+    bpb_RCN = evaluate_each(problem.law, samples, np.stack([weights_M, problem.natural_M]))
+    finite_R = np.isfinite(bpb_RCN).all(axis=(1, 2))
+    if not finite_R.any():
+        return {"warnings": ["no error bars: no sample of the law predicts a finite BPB"]}
+    bpb_RCN = bpb_RCN[finite_R]
+    gain_R = (bpb_RCN[:, 1] - bpb_RCN[:, 0]) @ problem.task_weights_N
+    low, high = np.quantile(gain_R, [LOW, HIGH])
+    low_N, high_N = np.quantile(bpb_RCN[:, 0], [LOW, HIGH], axis=0)
+    probability = float((gain_R > 0).mean())
+    gain = {"mean": float(gain_R.mean()), "low": float(low), "high": float(high), "probability": probability}
+    found = {
+        "gain": gain | {"samples": len(gain_R)},
+        "predicted_low": dict(zip(tasks, low_N.tolist(), strict=True)),
+        "predicted_high": dict(zip(tasks, high_N.tolist(), strict=True)),
+        "warnings": [],
+    }
+    if probability < SURE:
+        found["warnings"].append(
+            f"the law is not sure of the gain: lower than natural in {100 * probability:.0f} % of {len(gain_R)} samples"
+        )
+    chosen = np.flatnonzero(finite_R)[:RESOLVED]
+    if problem.law.DIFFERENTIABLE and len(chosen) > 1:
+        found["weights_std"] = dict(zip(domains, _spread(problem, samples, weights_M, chosen).tolist(), strict=True))
+    return found
+
+
+def _spread(problem: Problem, samples, weights_M, chosen) -> np.ndarray:
+    """Standard deviation over samples of the mixture that each leads to, from the proposal on: std_M."""
+    run = solver.compiled(problem.law.predict, problem.kl_weight > 0)
+    shared = problem.task_weights_N, problem.natural_M, float(problem.kl_weight), problem.lower_M, problem.upper_M
+    found = []
+    with inputs.float64():
+        for r in chosen:
+            params = jax.tree.map(lambda x, r=r: np.asarray(x)[r], samples)
+            found.append(np.asarray(run(params, *shared, ITERATIONS, weights_M).weights_M))
+    found = [p_M for p_M in found if np.isfinite(p_M).all()] or [weights_M]
+    return np.std(found, axis=0)

@@ -1,0 +1,234 @@
+"""Proposals of laws that are not convex, of laws without slopes, and their error bars."""
+
+import itertools
+import types
+
+import hypothesis
+import hypothesis.strategies as st
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from olmix_jax import config, files, stages
+from olmix_jax.errors import UserError
+from olmix_jax.laws import evaluate, log_linear, search, store, warped_gp
+from olmix_jax.propose import objective, propose
+from olmix_jax.propose.problem import Problem
+
+TASKS = ("math", "chat")
+
+
+def waves(params, ratios_KM):
+    """A law with many local minima: cosines along random directions."""
+    direction_NM, phase_N = params
+    return 2 + jnp.cos(ratios_KM @ direction_NM.T + phase_N[None, :])
+
+
+WAVES = types.SimpleNamespace(predict=waves, DIFFERENTIABLE=True)
+
+
+def proposal(law, params, natural_M, **changes):
+    settings = {"kl_weight": 0.05, "max_repeats": 4.0, "target_tokens": None, "tasks": TASKS} | changes
+    return propose(law, params, natural_M=natural_M, domains=[f"d{j}" for j in range(len(natural_M))], **settings)
+
+
+def weights(content):
+    return np.array(list(content["weights"].values()))
+
+
+def rugged(seed=0):
+    """Warped GPs through random measurements: short lengths, so that several minima exist; and their runs."""
+    rng = np.random.default_rng(seed)
+    ratios_KM = rng.dirichlet(np.ones(3), size=30)
+    theta_NP = np.tile(np.log([1.0, 1.0, 1.0, 0.1, 1.0, 30.0, 0.01, 0.1]), (2, 1))
+    near = types.SimpleNamespace(theta_NP=theta_NP)
+    bpb_KN = np.exp(0.3 * rng.normal(size=(30, 2)))
+    params = warped_gp.fit_weighted(ratios_KM, bpb_KN, np.ones((1, 30)), near=near)
+    return warped_gp.Params(*(x[0] for x in params)), ratios_KM
+
+
+@pytest.mark.parametrize("kl_weight, seed", [(0.0, 0), (0.0, 1), (0.05, 2), (0.05, 3)])
+def test_a_warped_gp_against_a_grid(kl_weight, seed):
+    params, ratios_KM = rugged(seed)
+    natural_M, tokens_M = np.array([0.2, 0.3, 0.5]), np.array([20e9, 15e9, 50e9])
+    capped = {"tokens_M": tokens_M, "target_tokens": 1e11}
+    content = proposal(warped_gp, params, natural_M, ratios_KM=ratios_KM, kl_weight=kl_weight, **capped)
+    upper_M = np.array([0.8, 0.6, 1.0])
+    steps = np.linspace(0, 1, 201)
+    grid_KM = np.array([(a, b, max(1 - a - b, 0)) for a, b in itertools.product(steps, steps) if a + b <= 1 + 1e-12])
+    grid_KM = grid_KM[(grid_KM <= upper_M + 1e-12).all(axis=1)]
+    posed = Problem(warped_gp, params, np.full(2, 0.5), natural_M, np.zeros(3), upper_M, kl_weight)
+    least = posed.values(grid_KM).min()
+    assert least - 0.01 < content["objective"] <= least + 1e-6
+    assert content["objective"] == pytest.approx(posed.values(weights(content)[None])[0], abs=1e-12)
+    assert content["status"] == "local optimum, best of 8 starts"
+    certificate = content["certificate"]
+    assert certificate["gap"] is None and "convex" in certificate["no_gap"]
+    assert certificate["starts"] == 8 and 1 <= certificate["agreeing"] <= 8 and certificate["residual"] < 1e-6
+    assert (weights(content) <= np.array(list(content["caps"].values()))).all()
+
+
+@pytest.mark.parametrize("kl_weight, seed", [(0.0, 0), (0.02, 1), (0.05, 2)])
+def test_never_worse_than_slsqp_from_the_same_starts(kl_weight, seed):
+    rng = np.random.default_rng(seed)
+    params, natural_M = (4 * rng.normal(size=(2, 6)), rng.normal(size=2)), rng.dirichlet(np.full(6, 3.0))
+    ratios_KM = rng.dirichlet(np.ones(6), size=20)
+    content = proposal(WAVES, params, natural_M, ratios_KM=ratios_KM, kl_weight=kl_weight)
+    posed = Problem(WAVES, params, np.full(2, 0.5), natural_M, np.zeros(6), np.ones(6), kl_weight)
+    runs_KM = ratios_KM[np.argsort(posed.values(ratios_KM))[:3]]
+
+    def value(p_M):
+        law = 2 + np.cos(params[0] @ p_M + params[1]).mean()
+        return law + kl_weight * (p_M * np.log(np.maximum(p_M, 1e-12) / natural_M)).sum()
+
+    ends = [
+        scipy.optimize.minimize(
+            value,
+            start_M,
+            method="SLSQP",
+            bounds=[(0, 1)] * 6,
+            constraints={"type": "eq", "fun": lambda p_M: p_M.sum() - 1},
+            options={"ftol": 1e-12, "maxiter": 300},
+        )
+        for start_M in [natural_M, *runs_KM]
+    ]
+    assert content["objective"] <= min(end.fun for end in ends if end.success) + 1e-6
+
+
+@hypothesis.settings(deadline=None, max_examples=25)
+@hypothesis.given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.05]))
+def test_caps_hold_exactly_and_nothing_is_nan(seed, kl_weight):
+    rng = np.random.default_rng(seed)
+    params = rng.choice([1.0, 10.0]) * rng.normal(size=(2, 6)), rng.normal(size=2)
+    natural_M = rng.dirichlet(np.ones(6))
+    tokens_M = 1e9 * natural_M * rng.uniform(0.3, 3, size=6)
+    target = 4 * tokens_M.sum() / rng.choice([1.01, 2.0, 5.0])
+    capped = {"tokens_M": tokens_M, "target_tokens": target, "kl_weight": kl_weight}
+    content = proposal(WAVES, params, natural_M, ratios_KM=rng.dirichlet(np.ones(6), size=20), **capped)
+    found_M, caps_M = weights(content), np.array(list(content["caps"].values()))
+    assert (found_M >= 0).all() and (found_M <= caps_M).all() and abs(found_M.sum() - 1) < 1e-13
+    files.json.dumps(content, allow_nan=False)
+    posed = Problem(WAVES, params, np.full(2, 0.5), natural_M, np.zeros(6), caps_M, kl_weight)
+    # Natural's projection is where one of the starts begins.
+    assert content["objective"] <= posed.values(posed.project(natural_M[None]))[0] + (1e-9 if kl_weight == 0 else 1e-2)
+
+
+def test_a_law_that_is_not_convex_needs_no_runs_and_repeats():
+    rng = np.random.default_rng(0)
+    params, natural_M = (3 * rng.normal(size=(2, 6)), rng.normal(size=2)), np.full(6, 1 / 6)
+    first, second = (proposal(WAVES, params, natural_M, seed=3) for _ in range(2))
+    assert first == second and first["status"].startswith("local optimum")
+
+
+# Laws without slopes.
+
+RUNS_KM = np.array([[0.9, 0.1, 0.0], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.0, 0.2, 0.8]])
+SEARCH = search.fit(RUNS_KM, np.array([[1.0, 1.2], [1.3, 1.1], [1.5, 1.4], [1.6, 1.5]])).params
+
+
+def test_search_proposes_the_best_run_within_the_caps():
+    natural_M = np.array([0.2, 0.3, 0.5])
+    content = proposal(search, SEARCH, natural_M)
+    np.testing.assert_array_equal(weights(content), RUNS_KM[0])
+    capped = {"tokens_M": np.array([13e9, 50e9, 50e9]), "target_tokens": 1e11}
+    content = proposal(search, SEARCH, natural_M, **capped)
+    np.testing.assert_array_equal(weights(content), RUNS_KM[1])
+    assert content["status"] == "search over 3 runs within the caps, of 4"
+    assert content["certificate"]["gap"] is None and content["certificate"]["candidates"] == 3
+    assert "shadow_prices" not in content and content["repeats"]["d0"] == pytest.approx(0.5 * 1e11 / 13e9)
+    assert content["predicted"] == {"math": 1.3, "chat": 1.1}
+    with pytest.raises(UserError, match="none of the swarm's 4 runs.*max_repeats"):
+        proposal(search, SEARCH, natural_M, tokens_M=np.array([2e9, 3e9, 50e9]), target_tokens=1e11)
+
+
+def steps(params, ratios_KM):
+    """Constant between thresholds, as trees are: a bowl around ``params``, in stairs."""
+    bowl_K = ((ratios_KM - params) ** 2).sum(axis=1)
+    return np.stack([np.floor(20 * bowl_K) / 20, np.floor(30 * bowl_K) / 30], axis=1) + 1
+
+
+def test_candidates_are_within_caps_and_find_the_bottom():
+    law = types.SimpleNamespace(predict=steps, DIFFERENTIABLE=False)
+    natural_M, centre_M = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.4, 0.4, 0.1, 0.1])
+    settings = {"ratios_KM": np.eye(4), "kl_weight": 0.001}
+    first, second = (proposal(law, centre_M, natural_M, seed=1, **settings) for _ in range(2))
+    assert first == second and first["status"].startswith("search over ")
+    assert first["predicted"] == {"math": 1.0, "chat": 1.0}
+    capped = {"tokens_M": np.array([5e9, 50e9, 50e9, 50e9]), "target_tokens": 1e11}
+    content = proposal(law, centre_M, natural_M, **settings, **capped)
+    assert content["weights"]["d0"] <= 0.2 and abs(weights(content).sum() - 1) < 1e-13
+    assert content["objective"] < content["objective_natural"] and content["certificate"]["candidates"] > 1000
+
+
+# Error bars.
+
+PARAMS = log_linear.Params(np.log([0.5, 0.4]), np.array([[-1.5, 0.3, 0.2], [0.4, -0.6, 0.1]]))
+NATURAL_M = np.array([0.1, 0.3, 0.6])
+
+
+def sampled(noise, number=24):
+    rng = np.random.default_rng(0)
+    coef_RNM = PARAMS.coef_NM + noise * rng.normal(size=(number, 2, 3))
+    return log_linear.Params(np.tile(PARAMS.log_c_N, (number, 1)), coef_RNM)
+
+
+def test_error_bars():
+    sure = proposal(log_linear, PARAMS, NATURAL_M, samples=sampled(0.1))
+    gain, p = sure["gain"], sure["predicted"]
+    assert 0 < gain["low"] < gain["mean"] < gain["high"] and gain["probability"] == 1 and gain["samples"] == 24
+    predicted = np.mean(list(sure["predicted_natural"].values())) - np.mean(list(p.values()))
+    assert gain["low"] < predicted < gain["high"]
+    assert all(sure["predicted_low"][t] < p[t] < sure["predicted_high"][t] for t in TASKS)
+    assert all(0 < sure["weights_std"][d] < 0.2 for d in sure["weights"]) and "gain" not in " ".join(sure["warnings"])
+    unsure = proposal(log_linear, PARAMS, NATURAL_M, samples=sampled(3.0))
+    assert unsure["gain"]["probability"] < 0.9 and any("not sure of the gain" in w for w in unsure["warnings"])
+    # Samples that agree leave nothing open, and one that overflows is left out.
+    same = sampled(0.0)._replace(log_c_N=np.tile(PARAMS.log_c_N, (24, 1)))
+    same.log_c_N[3] = 1e4
+    agreed = proposal(log_linear, PARAMS, NATURAL_M, samples=same)
+    assert agreed["gain"]["samples"] == 23 and agreed["gain"]["low"] == pytest.approx(agreed["gain"]["high"], abs=1e-12)
+    assert max(agreed["weights_std"].values()) < 1e-6
+
+
+def test_samples_without_slopes_have_no_spread_of_weights():
+    wide = search.Params(*(np.stack([x, x]) for x in SEARCH))
+    content = proposal(search, SEARCH, np.array([0.2, 0.3, 0.5]), samples=wide)
+    assert content["gain"]["probability"] == 1 and "weights_std" not in content
+
+
+# Weights per task, and the stage.
+
+
+def test_sizes_weigh_tasks_unless_weights_are_given():
+    np.testing.assert_allclose(objective.task_weights("", TASKS, [3, 1]), [0.75, 0.25])
+    np.testing.assert_allclose(objective.task_weights('{"chat": 2}', TASKS, [3, 1]), [0, 1])
+    assert proposal(log_linear, PARAMS, NATURAL_M, sizes_N=[3, 1])["task_weights"] == {"math": 0.75, "chat": 0.25}
+
+
+def test_the_stage_reads_the_law_and_its_samples(tmp_path):
+    rng = np.random.default_rng(0)
+    ratios_KM = rng.dirichlet(np.ones(3), size=12)
+    bpb_KN = evaluate(log_linear, PARAMS, ratios_KM)
+    for name, columns, rows in (("ratios", ("a", "b", "c"), ratios_KM), ("metrics", TASKS, bpb_KN)):
+        lines = [f"r{k},r{k},{k}," + ",".join(map(repr, row.tolist())) for k, row in enumerate(rows)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([f"run,name,index,{','.join(columns)}", *lines]) + "\n")
+    c = config.default()
+    c.swarm.ratios, c.swarm.metrics = str(tmp_path / "ratios.csv"), str(tmp_path / "metrics.csv")
+    c.fit.law = "log_linear"
+    c.swarm.meta = '{"relative_sizes": {"a": 0.1, "b": 0.3, "c": 0.6}}'
+    store.save(tmp_path / "fit/params.npz", PARAMS)
+    store.save(tmp_path / "fit/samples.npz", sampled(0.1))
+    files.write_json(
+        tmp_path / "fit/fit.json",
+        {"law": "log_linear", "digest": "a name", "tasks": {t: {"rmse_cv": 0.1} for t in TASKS}},
+    )
+    stages.propose_mixture(config.from_dict(c), tmp_path)
+    content = files.read_json(tmp_path / "propose/proposal.json")
+    assert content["status"] == "optimal" and content["gain"]["samples"] == 24
+    assert content["fit"] == "a name"
+    np.testing.assert_allclose(weights(content), weights(proposal(log_linear, PARAMS, NATURAL_M)), atol=1e-9)
+    assert len((tmp_path / "propose/next.csv").read_text().splitlines()) == 9
+    c.fit.law = "warped_gp"
+    with pytest.raises(UserError, match="another law.*--stages=fit,propose"):
+        stages.propose_mixture(config.from_dict(c), tmp_path)
