@@ -17,6 +17,8 @@ from olmix_jax.table import SwarmTable
 EFFECT_STEP = 0.1
 # Nats that a further step would promise where hyperparameters are said not to be settled.
 UNSETTLED = 1.0
+# Starting points of the fits that quality comes from, at most; docs/log.md has what more of them change.
+STARTS = 4
 NOMINAL = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
@@ -98,10 +100,11 @@ def _fit(law, table: SwarmTable, options: Options, kept: pathlib.Path) -> None:
     fitted = law.fit(*data, starts=options.starts, **common)
     log.info("fit: %s on %d runs × %d domains, %d tasks", options.law, *table.ratios_KM.shape, len(table.tasks))
     _warn_of_unfinished(fitted, table.tasks)
-    held_out = quality.cross_validate(law, *data, folds=options.folds, starts=options.starts, **common)
+    starts = min(options.starts, STARTS)
+    held_out = quality.cross_validate(law, *data, folds=options.folds, starts=starts, **common)
     refits = not getattr(law, "SLOW", False)
     left_out = quality.leave_one_out(law, fitted.params, *data, **common) if refits else None
-    curve = quality.learning_curve(law, *data, held_out, starts=options.starts, repeats=2 if refits else 1, **common)
+    curve = quality.learning_curve(law, *data, held_out, starts=starts, repeats=2 if refits else 1, **common)
     content = _content(law, table, fitted, held_out, left_out)
     content |= {"law": options.law, "folds": options.folds, "learning_curve": curve}
     store.save(kept / "params.npz", fitted.params)
@@ -186,7 +189,10 @@ def effects(law, params, table: SwarmTable) -> tuple[np.ndarray, np.ndarray]:
     """(base_M, effect_MN): a mixture, and the change in BPB when EFFECT_STEP of it goes to a domain instead."""
     base_M = table.natural_M if table.natural_M is not None else table.ratios_KM.mean(axis=0)
     changed_MM = (1 - EFFECT_STEP) * base_M[None, :] + EFFECT_STEP * np.eye(len(base_M))
-    bpb_CN = laws.evaluate(law, params, np.concatenate([base_M[None, :], changed_MM]))
+    asked_CM = np.concatenate([base_M[None, :], changed_MM])
+    # As many rows as runs, where these are more: a program for that many is there already.
+    padded_CM = np.concatenate([asked_CM, np.tile(base_M, (max(0, len(table.runs) - len(asked_CM)), 1))])
+    bpb_CN = laws.evaluate(law, params, padded_CM)[: len(asked_CM)]
     return base_M, bpb_CN[1:] - bpb_CN[:1]
 
 

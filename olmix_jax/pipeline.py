@@ -7,6 +7,7 @@ error that says which files stand in the way.
 
 import dataclasses
 import hashlib
+import importlib
 import pathlib
 from collections.abc import Callable
 
@@ -14,7 +15,6 @@ from olmix_jax import files, fitting, laws, stages
 from olmix_jax.config import Config
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
-from olmix_jax.proxy import model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Stage:
     code: Callable[[], str] = str
 
 
+def _training(name: str) -> Callable[[Config, pathlib.Path], None]:
+    """A stage of :mod:`olmix_jax.training`, imported when it runs: to decide needs no library of training's."""
+    return lambda config, workdir: getattr(importlib.import_module("olmix_jax.training"), name)(config, workdir)
+
+
 SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
 # Settings that name a file or folder stand for what is in it.
 PATHS = tuple(
@@ -46,17 +51,17 @@ PATHS = tuple(
 TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
     "prepare": Stage(
-        stages.prepare, (), ("domains.json",), ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
+        _training("prepare"), (), ("domains.json",), ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
     ),
     "sample": Stage(
-        stages.sample,
+        _training("sample"),
         ("domains.json",),
         ("swarm/ratios.csv",),
         ("seed", *SAMPLER, "train.steps", "train.batch"),
         ("swarm/ratios.csv",),
     ),
     "train": Stage(
-        stages.train_proxies,
+        _training("train_proxies"),
         ("domains.json", "tasks/tasks.json", "swarm/ratios.csv"),
         ("swarm/metrics.csv",),
         ("seed", "proxy", "train", "tasks.length", "validate.steps", "propose.target_tokens"),
@@ -70,7 +75,7 @@ STAGES = {
         ("seed", "propose", "fit", "validate", "train.steps", "train.batch", "proxy.length", "swarm"),
     ),
     "validate": Stage(
-        stages.validate,
+        _training("validate"),
         ("domains.json", "tasks/tasks.json", "propose/proposal.json"),
         ("validate/validation.json",),
         ("seed", "proxy", "train", "tasks.length", "validate"),
@@ -120,11 +125,12 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
 
 def _check_names(config: Config) -> None:
     """Refuses names that a late stage would stumble over, before anything is trained."""
-    for field, name, known in (
-        ("proxy.preset", config.proxy.preset, model.PRESETS),
-        ("validate.preset", config.validate.preset or config.proxy.preset, model.PRESETS),
-        ("fit.law", config.fit.law, laws.LAWS),
-    ):
+    named = [("fit.law", config.fit.law, laws.LAWS)]
+    if not config.swarm.ratios:
+        presets = importlib.import_module("olmix_jax.proxy.model").PRESETS
+        named += [("proxy.preset", config.proxy.preset, presets)]
+        named += [("validate.preset", config.validate.preset or config.proxy.preset, presets)]
+    for field, name, known in named:
         if name not in known:
             raise UserError(f"config field `{field}` must be one of {', '.join(known)}, not {name!r}")
 

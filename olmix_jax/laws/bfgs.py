@@ -31,21 +31,23 @@ def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, toler
         return 0.5 * gradient_P @ inverse_PP @ gradient_P
 
     def body(state):
-        x_P, value, gradient_P, inverse_PP, length, count = state
+        x_P, value, gradient_P, inverse_PP, trial_P, length, count = state
+        new_value, new_gradient_P = value_and_gradient(trial_P)
+        better = new_value < value
+        learns = better & (count > 0)
+        inverse_PP = jnp.where(learns, _updated(inverse_PP, trial_P - x_P, new_gradient_P - gradient_P), inverse_PP)
+        x_P, value = jnp.where(better, trial_P, x_P), jnp.where(better, new_value, value)
+        gradient_P, length = jnp.where(better, new_gradient_P, gradient_P), jnp.where(better, 1.0, length / 3)
         step_P = -length * (inverse_PP @ gradient_P)
         step_P = jnp.where(step_P @ gradient_P < 0, step_P, -length * inverse_P * gradient_P)
         step_P = step_P * jnp.minimum(1.0, LONGEST / jnp.maximum(jnp.abs(step_P).max(), 1e-300))
-        new_value, new_gradient_P = value_and_gradient(x_P + step_P)
-        better = new_value < value
-        inverse_PP = jnp.where(better, _updated(inverse_PP, step_P, new_gradient_P - gradient_P), inverse_PP)
-        x_P, value = jnp.where(better, x_P + step_P, x_P), jnp.where(better, new_value, value)
-        gradient_P = jnp.where(better, new_gradient_P, gradient_P)
-        return x_P, value, gradient_P, inverse_PP, jnp.where(better, 1.0, length / 3), count + 1
+        return x_P, value, gradient_P, inverse_PP, x_P + step_P, length, count + 1
 
     def unfinished(state):
-        return (state[-1] < steps) & (promised(state) > tolerance)
+        # The first evaluation is that of the start.
+        return (state[-1] == 0) | ((state[-1] <= steps) & (promised(state) > tolerance))
 
-    begin = start_P, *value_and_gradient(start_P), jnp.diag(inverse_P), jnp.ones(()), 0
+    begin = start_P, jnp.inf, jnp.zeros_like(start_P), jnp.diag(inverse_P), start_P, jnp.ones(()), 0
     end = jax.lax.while_loop(unfinished, body, begin)
     return end[0], end[1], promised(end)
 

@@ -24,6 +24,8 @@ TOLERANCE = 1e-8
 NEAR_STEPS, NEAR_TOLERANCE = 40, 1e-6
 # Slots at work. Few wait idle for the last lane; a bootstrap takes the same time with 32 as with 1024.
 SLOTS = 64
+# Starts of resamples per call.
+ROWS = 16
 
 
 class Family(NamedTuple):
@@ -90,38 +92,40 @@ def fit(law: Family, features, bpb_KN, weight_RK, tasks, begin: Callable, near_N
       UserError: no start of a task ended at a finite loss.
     """
     begun = [begin(weight_K) for weight_K in weight_RK]
-    if near_NP is None:
-        # One resample at a time: the full fit and the folds then run the same program, compiled once.
-        parts = [
-            _best(law, features, bpb_KN, weight_RK[r : r + 1], [begun[r]], law.max_steps, TOLERANCE)
-            for r in range(len(weight_RK))
-        ]
-        found = Found(*(np.concatenate(arrays) for arrays in zip(*parts)))
-    else:
-        near_NSP = near_NP[:, None, :]
-        begun = [(near_NSP, low_NP, high_NP) for _, low_NP, high_NP in begun]
-        found = _best(law, features, bpb_KN, weight_RK, begun, NEAR_STEPS, NEAR_TOLERANCE)
+    starts_RNSP, low_RNP, high_RNP = (np.stack(x) for x in zip(*begun))
+    if near_NP is not None:
+        starts_RNSP = np.broadcast_to(near_NP[:, None, :], (len(begun), *near_NP[:, None, :].shape))
+    limits = (law.max_steps, TOLERANCE) if near_NP is None else (NEAR_STEPS, NEAR_TOLERANCE)
+    # A row is a start of a resample. All calls, of however many, are of ROWS at a time: one program, compiled once.
+    starts = starts_RNSP.shape[2]
+    row_CNP = starts_RNSP.swapaxes(1, 2).reshape(-1, *starts_RNSP.shape[1::2])
+    rows = row_CNP, *(np.repeat(x, starts, axis=0) for x in (weight_RK, low_RNP, high_RNP))
+    parts = [
+        _rows(law, features, bpb_KN, [x[c : c + ROWS] for x in rows], limits) for c in range(0, len(row_CNP), ROWS)
+    ]
+    theta_CNP, loss_CN, steps_CN = (np.concatenate(x) for x in zip(*parts))
+    theta_RSNP, loss_RSN, steps_RSN = (x.reshape(-1, starts, *x.shape[1:]) for x in (theta_CNP, loss_CN, steps_CN))
+    loss_RSN = np.where(np.isfinite(loss_RSN), loss_RSN, np.inf)
+    best_R1N1 = loss_RSN.argmin(axis=1)[:, None, :, None]
+    theta_RNP = np.take_along_axis(theta_RSNP, best_R1N1, axis=1)[:, 0]
+    found = Found(theta_RNP, loss_RSN.min(axis=1), steps_RSN.max(axis=1))
     inputs.refuse(~np.isfinite(found.loss_RN).all(axis=0), tasks, "no start of the fit ended at a finite loss for")
     return found
 
 
-def _best(law, features, bpb_KN, weight_RK, begun, max_steps, tolerance) -> Found:
-    """The best of the starts, for the resamples of ``weight_RK`` in one program."""
-    starts_RNSP, low_RNP, high_RNP = (np.stack(x) for x in zip(*begun))
-    shape = starts_RNSP.shape[:3]
-    where_L2 = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape))[:2].T
-    theta_LP = np.clip(starts_RNSP, low_RNP[:, :, None], high_RNP[:, :, None]).reshape(len(where_L2), -1)
-    shared = features, bpb_KN.T, weight_RK, low_RNP, high_RNP
+def _rows(law, features, bpb_KN, rows, limits):
+    """(theta_CNP, loss_CN, steps_CN) at the ends of C ≤ ROWS rows."""
+    used, tasks = len(rows[0]), bpb_KN.shape[1]
+    theta_CNP, weight_CK, low_CNP, high_CNP = (np.concatenate([x, np.repeat(x[:1], ROWS - used, axis=0)]) for x in rows)
+    theta_LP = np.clip(theta_CNP, low_CNP, high_CNP).reshape(ROWS * tasks, -1)
+    shared = features, bpb_KN.T, weight_CK, low_CNP, high_CNP
     with inputs.float64():
-        theta_LP, loss_L, steps_L = map(np.asarray, _descend(law, theta_LP, where_L2, shared, max_steps, tolerance))
-    loss_RNS = np.where(np.isfinite(loss_L), loss_L, np.inf).reshape(shape)
-    best_RN1 = loss_RNS.argmin(axis=2)[:, :, None]
-    theta_RNP = np.take_along_axis(theta_LP.reshape(*shape, -1), best_RN1[..., None], axis=2)[:, :, 0]
-    return Found(theta_RNP, loss_RNS.min(axis=2), steps_L.reshape(shape).max(axis=2))
+        ends = map(np.asarray, _descend(law, theta_LP, used * tasks, shared, *limits))
+    return [x.reshape(ROWS, tasks, *x.shape[1:])[:used] for x in ends]
 
 
 class _State(NamedTuple):
-    lane_B: jax.Array  # the lane in each slot; L in an idle one
+    lane_B: jax.Array  # the lane in each slot; beyond those used in an idle one
     theta_BP: jax.Array
     damping_B: jax.Array
     steps_B: jax.Array
@@ -132,19 +136,19 @@ class _State(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _descend(law: Family, theta_LP, where_L2, shared, max_steps, tolerance):
-    """(theta_LP, loss_L, steps_L) at the end of every lane, whose resample and task are ``where_L2``."""
+def _descend(law: Family, theta_LP, used, shared, max_steps, tolerance):
+    """(theta_LP, loss_L, steps_L) at the end of the first ``used`` lanes; lane l is task l mod N of row l div N."""
     lanes, slots = len(theta_LP), min(SLOTS, len(theta_LP))
-    features, bpb_NK, weight_RK, low_RNP, high_RNP = shared
+    features, bpb_NK, weight_CK, low_CNP, high_CNP = shared
     step = jax.vmap(functools.partial(_step, law, features))
 
     def body(s: _State) -> _State:
-        r_B, n_B = where_L2[jnp.minimum(s.lane_B, lanes - 1)].T
-        data = bpb_NK[n_B], weight_RK[r_B], low_RNP[r_B, n_B], high_RNP[r_B, n_B]
+        row_B, n_B = jnp.divmod(jnp.minimum(s.lane_B, lanes - 1), len(bpb_NK))
+        data = bpb_NK[n_B], weight_CK[row_B], low_CNP[row_B, n_B], high_CNP[row_B, n_B]
         theta_BP, loss_B, damping_B, promised_B = step(s.theta_BP, s.damping_B, *data)
         done_B = (promised_B <= tolerance * loss_B) | (damping_B > 1e12) | ~jnp.isfinite(loss_B)
         out_B = done_B | (s.steps_B + 1 >= max_steps)
-        to_B = jnp.where(out_B, s.lane_B, lanes)
+        to_B = jnp.where(out_B & (s.lane_B < used), s.lane_B, lanes)
         theta_LP = s.theta_LP.at[to_B].set(theta_BP, mode="drop")
         loss_L, steps_L = s.loss_L.at[to_B].set(loss_B, mode="drop"), s.steps_L.at[to_B].set(s.steps_B + 1, mode="drop")
         next_B = jnp.minimum(s.queued + jnp.cumsum(out_B) - 1, lanes)
@@ -156,7 +160,7 @@ def _descend(law: Family, theta_LP, where_L2, shared, max_steps, tolerance):
     lane_B, zero_L = jnp.arange(slots), jnp.zeros(lanes, int)
     damping_B = jnp.full(slots, 1e-3)
     begin = _State(lane_B, theta_LP[:slots], damping_B, 0 * lane_B, slots, theta_LP, jnp.full(lanes, jnp.inf), zero_L)
-    end = jax.lax.while_loop(lambda s: (s.lane_B < lanes).any(), body, begin)
+    end = jax.lax.while_loop(lambda s: (s.lane_B < used).any(), body, begin)
     return end.theta_LP, end.loss_L, end.steps_L
 
 

@@ -13,7 +13,9 @@ that the log-linear law lacks: the first percent of a domain is worth more than 
 A task with a measurement ≤ 0 (not a BPB) is modelled without the logarithm.
 """
 
+import concurrent.futures
 import functools
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -174,7 +176,7 @@ def sample(params: Params, number: int, seed: int = 0) -> Params:
     heavy_SF1 = np.sqrt(3 / draw.chisquare(3, size=(number, WAVES, 1)))
     frequency_SFM = heavy_SF1 * draw.normal(size=(number, WAVES, domains))
     phase_SF = 2 * np.pi * draw.random(size=(number, WAVES))
-    error_NK = _one(warped_kernel.left_out, params)[0][:, params.weight_K > 0]
+    error_NK = _one(warped_kernel.left_out, params)[1][:, params.weight_K > 0]
     normal = draw.normal(size=(number, tasks, WAVES + domains + runs))
     normal_NSX = np.einsum("nm,smx->nsx", _root(error_NK), normal)
     alpha, wave, slope = (
@@ -183,6 +185,13 @@ def sample(params: Params, number: int, seed: int = 0) -> Params:
     wide = {f: np.broadcast_to(x, (number, *np.shape(x))) for f, x in params._asdict().items()}
     wide |= {"frequency_FM": frequency_SFM, "phase_F": phase_SF, "alpha_NK": alpha, "wave_NF": wave, "slope_NM": slope}
     return Params(**wide)
+
+
+def leave_one_out(params: Params) -> np.ndarray:
+    """Every run as predicted by all others, predicted_KN [BPB], in closed form: θ, offset and scale of all are kept."""
+    error_NK, _ = _one(warped_kernel.left_out, params)
+    log_NK = params.offset_N[:, None] + params.scale_N[:, None] * (params.target_NK - error_NK)
+    return np.where(params.logged_N[:, None] > 0, np.exp(np.where(params.logged_N[:, None] > 0, log_NK, 0)), log_NK).T
 
 
 def _root(error_NK) -> np.ndarray:
@@ -198,9 +207,9 @@ def _root(error_NK) -> np.ndarray:
 def _one(function, params: Params, *per_task_and_shared):
     """``function`` for the tasks of one law: Params' runs and weights are shared, its targets and θ are per task."""
     extra, shared = per_task_and_shared[:1], per_task_and_shared[1:]
-    per_task = [x[None] for x in (params.target_NK, params.theta_NP, *extra)]
-    shared = [np.asarray(x)[None] for x in (params.ratios_KM, params.weight_K, *shared)]
-    return [x[0] for x in _mapped(function, per_task, shared)]
+    with inputs.float64():
+        found = _once(function, (params.ratios_KM, params.weight_K, *shared), params.target_NK, params.theta_NP, *extra)
+        return [np.asarray(x) for x in found]
 
 
 def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | None):
@@ -277,15 +286,26 @@ def _condition(shared, target_K, theta_P):
 def _mapped(one: Callable, per_task, shared):
     """``one(shared, *task)`` for every task of every resample.
 
-    Resamples run one after another through one program, compiled once; arrays of ``per_task`` have axes R, N and those
-    of ``shared`` R first.
+    Resamples go through one program, compiled once, on as many threads as there are cores; arrays of ``per_task`` have
+    axes R, N and those of ``shared`` R first.
     """
-    with inputs.float64():
-        found = [_program(one, tuple(x[r] for x in shared), *(x[r] for x in per_task)) for r in range(len(per_task[0]))]
-        return [np.stack([np.asarray(x) for x in part]) for part in zip(*found)]
+
+    def run(r):
+        # Settings of JAX are a thread's own.
+        with inputs.float64():
+            return [np.asarray(x) for x in _program(one, tuple(x[r] for x in shared), *(x[r] for x in per_task))]
+
+    with inputs.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        # The first alone: it compiles what the others run.
+        found = [run(0), *pool.map(run, range(1, len(per_task[0])))]
+    return [np.stack(part) for part in zip(*found)]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _program(one: Callable, shared, *per_task):
-    # In turn: one task's matrices stay in the CPU's cache, and batched factorisations can hang (docs/log.md).
+def _in_turn(one: Callable, shared, *per_task):
+    # One task's matrices stay in the CPU's cache, and batched factorisations can hang (docs/log.md).
     return jax.lax.map(lambda task: one(shared, *task), per_task)
+
+
+_program = jax.jit(_in_turn, static_argnums=0)
+# What runs once is not worth the seconds that it takes to make it faster.
+_once = jax.jit(_in_turn, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})

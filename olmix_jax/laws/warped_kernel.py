@@ -94,8 +94,7 @@ def surprise(theta_P, ratios_KM, target_K, weight_K):
     active_K = active(weight_K)
     parts = _parts(theta_P, ratios_KM, ratios_KM)
     factor_KK = jnp.linalg.cholesky(_noisy(theta_P, _sum(theta_P, parts), weight_K))
-    half_KK = jax.scipy.linalg.solve_triangular(factor_KK, jnp.eye(len(target_K)), lower=True)
-    inverse_KK = half_KK.T @ half_KK
+    inverse_KK = jax.scipy.linalg.cho_solve((factor_KK, True), jnp.eye(len(target_K)))
     alpha_K = inverse_KK @ target_K
     # ∂/∂C of ½ yᵀC⁻¹y + ½ log|C| is ½(C⁻¹ − ααᵀ).
     slope_KK = 0.5 * (inverse_KK - jnp.outer(alpha_K, alpha_K))
@@ -134,11 +133,13 @@ def _pulled(theta_P, ratios_KM, parts, slope_KK):
 
 
 def left_out(shared, target_K, theta_P):
-    """Every run's standardised error as predicted by all others, θ kept (Rasmussen and Williams 2006, §5.4.2)."""
+    """Every run's error as predicted by all others, θ kept; and in standard deviations of that prediction (Rasmussen
+    and Williams 2006, §5.4.2)."""
     ratios_KM, weight_K = shared
     factor_KK, alpha_K = conditioned(theta_P, ratios_KM, target_K, weight_K)
     half_KK = jax.scipy.linalg.solve_triangular(factor_KK, jnp.eye(len(target_K)), lower=True)
-    return (alpha_K / jnp.sqrt((half_KK**2).sum(axis=0)),)
+    precision_K = (half_KK**2).sum(axis=0)
+    return alpha_K / precision_K, alpha_K / jnp.sqrt(precision_K)
 
 
 def corrected(shared, target_K, theta_P, normal_SX):
