@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow bench-laws olmes lint format clean
+.PHONY: quickstart test test-slow bench-laws bench-propose olmes lint format clean
 
 $(VENV)/ready: requirements.txt requirements-dev.txt requirements-lightgbm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
@@ -28,6 +28,10 @@ test-slow: $(VENV)/ready
 # Every family of laws on the published swarms, in OLMIX_DATA: benchmarks/laws.md, in about ten minutes
 bench-laws: $(VENV)/ready
 	$(BIN)/python -m benchmarks.laws
+
+# The solver beside cvxpy: benchmarks/propose.md, in about a minute
+bench-propose: $(VENV)/ready
+	$(BIN)/python -m benchmarks.propose
 
 # The paper's own task requests, for --config.tasks.olmes=data/olmes
 olmes: $(VENV)/ready

@@ -14,6 +14,7 @@ from benchmarks import laws_speed
 from olmix_jax.laws import warped_gp
 
 DEFAULT = "warped_gp"
+LIBRARIES = "jax", "jaxlib", "numpy", "lightgbm"
 # {swarm: {K: least mean over tasks of held-out Spearman, and least Spearman of the average of tasks}}
 LEAST = {
     "DCLM": {30: (0.76, 0.90), 50: (0.80, 0.94), 75: (0.85, 0.965), 100: (0.87, 0.97)},
@@ -74,9 +75,9 @@ class Found:
 def page(found: Found) -> str:
     parts = [
         "# Laws: quality and seconds",
-        _provenance(found),
+        "\n".join([provenance(f"`{found.command}` (`make bench-laws`)", LIBRARIES), *found.notes]),
         "## Bars",
-        _table(("what", "bar", "measured", ""), bars(found)),
+        table(("what", "bar", "measured", ""), bars(found)),
     ]
     parts += ["Quality and coverage are those of the default law, `warped_gp`.", "## Held-out quality", HELD_OUT]
     for problem in found.problems:
@@ -140,7 +141,7 @@ def _quality(found: Found, problem) -> str:
             )
         )
     heads = "K", "family", "splits", "Spearman", "of the mean", f"RMSE [{problem.unit}]", "90 % hold", "seconds", "×"
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def _speed(found: Found) -> str:
@@ -153,8 +154,7 @@ def _speed(found: Found) -> str:
         if family != DEFAULT:
             lines.append((f"`{family}` / `{DEFAULT}`", *(f"{x[key] / base[key]:.2f}" for key in keys)))
     return (
-        _table(heads, lines)
-        + "\n\nAll but *again* include compilation. Fits are of all tasks, with the default starts."
+        table(heads, lines) + "\n\nAll but *again* include compilation. Fits are of all tasks, with the default starts."
     )
 
 
@@ -164,16 +164,16 @@ def _exponents(found: Found) -> str:
     for family, of in found.sweep.items():
         slopes = (f"{letter}^{laws_speed.slope(sizes, of[letter]):.2f}" for letter, sizes in found.grid.items())
         lines.append((f"`{family}`", *slopes))
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
-def _provenance(found: Found) -> str:
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("jax", "jaxlib", "numpy", "lightgbm"))
+def provenance(command: str, libraries=("jax", "jaxlib", "numpy")) -> str:
+    """Two lines: what wrote a page and when, and on what."""
+    versions = ", ".join(f"{name} {_version(name)}" for name in libraries)
     return "\n".join(
         [
-            f"Written by `{found.command}` (`make bench-laws`), commit {_commit()}, {datetime.date.today()}.",
+            f"Written by {command}, commit {_commit()}, {datetime.date.today()}.",
             f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, {versions}.",
-            *found.notes,
         ]
     )
 
@@ -199,7 +199,7 @@ def _commit() -> str:
         return "unknown"
 
 
-def _table(heads, rows) -> str:
+def table(heads, rows) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

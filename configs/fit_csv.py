@@ -20,6 +20,7 @@ def get_config(variant: str = ""):
     if variant == "smoke":
         c.fit.starts = 4
         c.fit.folds = 2
+        c.propose.explore = False
     elif variant:
         raise ValueError(f"configs/fit_csv.py has no variant {variant!r}; there is `smoke`")
     return c

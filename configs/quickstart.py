@@ -47,6 +47,7 @@ def get_config(variant: str = ""):
         c.train.steps = 20
         c.train.batch = 5
         c.train.checkpoint_every = 4
+        c.propose.explore = False
         c.validate.steps = 30
         c.validate.seeds = 2
     elif variant:

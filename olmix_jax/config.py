@@ -6,15 +6,13 @@ Configs in ``configs/`` are ml-collections ``ConfigDict``s made by :func:`defaul
 
 import dataclasses
 import difflib
-import types
 import typing
 from collections.abc import Collection
 
 import ml_collections
 from ml_collections import config_dict
 
-from olmix_jax import config_check, olmix_yaml
-from olmix_jax.errors import UserError
+from olmix_jax import config_check, config_types, olmix_yaml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,14 +164,38 @@ class Fit:
 class Propose:
     """From the law to a mixture (METHOD §2, step 4)."""
 
-    # λ of KL(p ‖ natural). Paper RQ7.
+    # λ of KL(p ‖ natural) [BPB per nat]. Paper RQ7. And whether to take the λ that half of the runs choose for the
+    # other half instead, the proposal's `choice`.
     kl_weight: float = 0.05
+    choose_kl_weight: bool = False
     # k: most epochs over a domain in the target run. Paper RQ6.
     max_repeats: float = 4.0
     # R: tokens of the target run; None: those of one validation run. An external swarm without it is not capped.
     target_tokens: float | None = None
     # JSON object, or a file with one, of weights per task; empty: all equal. Normalised; tasks not named weigh 0.
     task_weights: str = ""
+    # JSON object, or a file with one, of {domain: [least, most]}, null for no limit, or {domain: weight} to fix it; a
+    # pattern as "stack-edu:*" limits the sum of all that match.
+    bounds: str = ""
+    # The mixture {domain: weight} that KL pulls towards, as JSON, a file, or a proposal's file; empty: natural.
+    anchor: str = ""
+    # Blocks of domains that keep their relative ratios: a JSON object {block: {domain: ratio}}, or a file with one.
+    keep_ratios: str = ""
+    # No task ("task") or family's mean ("family") may be predicted worse than under natural by more than this [BPB].
+    guard: float | None = None
+    guard_by: str = "task"
+    # Minimise the mean over this share of the law's samples, the worst ones: 1 for the expected value, 0 for the worst
+    # case; None: the law itself.
+    tail: float | None = None
+    # The worst mixture within the bounds instead, as a counterfactual.
+    worst: bool = False
+    # "exact"; or the published baselines: the best run ("search"), the best of sampled mixtures ("simulation").
+    method: str = "exact"
+    # Whether to add to the proposal what the report shows beside it: paths over λ and k, the front between families,
+    # and the choice of λ.
+    explore: bool = True
+    # Where trainers find a domain's data, in the files for them (propose/handover).
+    data_path: str = "data/{domain}"
     # Mixtures to train next that would tell the law most, written to propose/next.csv; 0: none.
     next_runs: int = 8
 
@@ -222,14 +244,9 @@ def _to_dict(value) -> ml_collections.ConfigDict:
         if dataclasses.is_dataclass(content):
             content = _to_dict(content)
         elif content is None:
-            content = config_dict.placeholder(_alternatives(hints[field.name])[0])
+            content = config_dict.placeholder(config_types.alternatives(hints[field.name])[0])
         result[field.name] = content
     return result
-
-
-def _alternatives(hint) -> tuple:
-    """The types a field takes: (int, NoneType) for ``int | None``."""
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def from_dict(config: ml_collections.ConfigDict | dict, given: Collection[str] = ()) -> Config:
@@ -245,18 +262,9 @@ def from_dict(config: ml_collections.ConfigDict | dict, given: Collection[str] =
     """
     if isinstance(config, ml_collections.ConfigDict):
         config = config.to_dict()
-    result = olmix_yaml.translated(_build(Config, config, ""), given)
+    result = olmix_yaml.translated(config_types.build(Config, config, "", unknown_field), given)
     config_check.check(result)
     return result
-
-
-def _build(kind, values: dict, where: str):
-    hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]
-    for name in values:
-        if name not in names:
-            raise UserError(unknown_field(where + str(name)))
-    return kind(**{name: _convert(hints[name], value, where + name) for name, value in values.items()})
 
 
 def unknown_field(name: str) -> str:
@@ -274,23 +282,3 @@ def field_names() -> list[str]:
         else:
             names.append(field.name)
     return names
-
-
-def _convert(hint, value, where: str):
-    for kind in _alternatives(hint):
-        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-            return _build(kind, value, where + ".")
-        if kind is types.NoneType and value is None:
-            return None
-        if kind in (str, bool) and isinstance(value, kind):
-            return value
-        if kind is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-            inner = typing.get_args(kind)
-            if inner[-1] is Ellipsis or len(inner) == len(value):
-                return tuple(_convert(inner[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    wanted = getattr(hint, "__name__", str(hint)) if not isinstance(hint, types.UnionType) else str(hint)
-    raise UserError(f"config field `{where}` must be {wanted}, not {value!r} ({type(value).__name__})")

@@ -8,6 +8,8 @@ CHOICES = {
     "train.mapping": (None, "vmap", "map", "pmap", "shard", "auto"),
     "fit.missing": ("error", "drop_run", "drop_task"),
     "fit.granularity": ("task", "family", "aggregated"),
+    "propose.guard_by": ("task", "family"),
+    "propose.method": ("exact", "search", "simulation"),
 }
 POSITIVE = (
     "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
@@ -16,8 +18,8 @@ POSITIVE = (
 ).split()
 NOT_NEGATIVE = (
     "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
-    "train.lr_end train.weight_decay train.z_loss train.seed fit.resamples propose.kl_weight "
-    "propose.next_runs"
+    "train.lr_end train.weight_decay train.z_loss train.seed fit.resamples propose.kl_weight propose.guard "
+    "propose.tail propose.next_runs"
 ).split()
 
 
@@ -60,8 +62,22 @@ def check(config) -> None:
     split = config.fit.train_split
     if split > 1 and split != int(split):
         raise UserError(f"config field `fit.train_split` must be a share of runs or a whole number, not {split}")
-    if config.fit.families and config.fit.granularity != "family":
-        raise UserError('config field `fit.families` has no effect without `fit.granularity="family"`; give both')
+    _check_propose(config.propose)
+
+
+def _check_propose(propose) -> None:
+    """What only some ways to a proposal can do."""
+    if propose.tail is not None and propose.tail > 1:
+        raise UserError(f"config field `propose.tail` must be a share of samples, from 0 to 1, not {propose.tail}")
+    if "{domain}" not in propose.data_path:
+        raise UserError("config field `propose.data_path` must contain {domain}, which each domain's name is put for")
+    special = [name for name in ("guard", "tail") if getattr(propose, name) is not None]
+    special += [name for name in ("worst", "choose_kl_weight") if getattr(propose, name)]
+    if special and propose.method != "exact":
+        raise UserError(f"config field `propose.{special[0]}` has no effect with `propose.method={propose.method}`")
+    if propose.worst and special != ["worst"]:
+        others = [name for name in special if name != "worst"]
+        raise UserError(f"config field `propose.{others[0]}` has no effect with `propose.worst`; give one of them")
 
 
 def get(config, name: str):

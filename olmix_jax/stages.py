@@ -1,5 +1,7 @@
 """The stages that decide, each from the files of a workdir to more; :mod:`olmix_jax.training` has the others."""
 
+import dataclasses
+import json
 import pathlib
 
 import numpy as np
@@ -10,6 +12,7 @@ from olmix_jax.corpus import store
 from olmix_jax.errors import UserError
 from olmix_jax.laws import quality
 from olmix_jax.progress import log
+from olmix_jax.propose import handover, rounding
 
 
 def fit(config: Config, workdir: pathlib.Path) -> None:
@@ -40,7 +43,7 @@ def fit(config: Config, workdir: pathlib.Path) -> None:
 
 
 def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
-    """The mixture that minimises the law under KL and repetition caps."""
+    """The mixture that minimises the law under KL, repetition caps and what else the config asks for."""
     swarm_table = _table(config, workdir)
     fitted = files.read_json(workdir / "fit/fit.json")
     if (fitted["law"], tuple(fitted["tasks"])) != (config.fit.law, swarm_table.tasks):
@@ -48,35 +51,81 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     law = laws.LAWS[config.fit.law]
     if swarm_table.natural_M is None:
         raise UserError("the natural distribution is not known: give --config.swarm.meta=… with `relative_sizes`")
-    target, tokens_M = config.propose.target_tokens, swarm_table.tokens_M
+    settings, tokens_M = config.propose, swarm_table.tokens_M
     if not config.swarm.ratios:
         # A stream reads whole sequences; the tokens after the last one are never trained on.
         length = config.proxy.length
-        tokens_M = [
-            store.open_store(store.store_path(workdir, name)).sequences(length) * length for name in swarm_table.domains
-        ]
-        target = budget.target_tokens(config)
-    path, drawn = workdir / "fit/params.npz", workdir / "fit/samples.npz"
+        stores = (store.open_store(store.store_path(workdir, name)) for name in swarm_table.domains)
+        tokens_M = np.array([found.sequences(length) * length for found in stores])
+        settings = dataclasses.replace(settings, target_tokens=budget.target_tokens(config))
+    drawn = workdir / "fit/samples.npz"
     content = propose.propose(
         law,
-        laws.store.load(path, law),
-        samples=laws.store.load(drawn, law) if drawn.is_file() else None,
-        ratios_KM=swarm_table.ratios_KM,
+        laws.store.load(workdir / "fit/params.npz", law),
         tasks=swarm_table.tasks,
         domains=swarm_table.domains,
         natural_M=swarm_table.natural_M,
+        settings=settings,
+        samples=laws.store.load(drawn, law) if drawn.is_file() else None,
+        ratios_KM=swarm_table.ratios_KM,
+        bpb_KN=swarm_table.bpb_KN,
         tokens_M=tokens_M,
-        kl_weight=config.propose.kl_weight,
-        max_repeats=config.propose.max_repeats,
-        target_tokens=target,
-        task_weights=config.propose.task_weights,
         sizes_N=swarm_table.sizes_N,
+        families=config.fit.families if config.fit.granularity == "task" else _each_alone(swarm_table.tasks),
         seed=rng.derive(config.seed, "propose"),
     )
     content["next_runs"] = _propose_next(config, workdir, law, fitted, swarm_table, content)
+    content |= _handed_over(config, workdir, settings, tokens_M, content)
     files.write_json(workdir / "propose/proposal.json", {**content, "fit": fitted["digest"]})
     for line in (f"propose: {content['status']}", *content["warnings"]):
         log.info("%s", line)
+
+
+def _handed_over(config: Config, workdir: pathlib.Path, settings, tokens_M, content: dict) -> dict:
+    """Writes ``propose/handover``, the mixture as trainers read it: the proposal's ``counts`` and ``handover``."""
+    length = config.proxy.length if not config.swarm.ratios else 1
+    counts = _counts(content, settings.target_tokens, length)
+    names = list(content["weights"])
+    mixture = handover.Mixture(
+        content["weights"],
+        counts=None if counts is None else {name: n * length for name, n in counts.items()},
+        target_tokens=settings.target_tokens,
+        unique_tokens=None if tokens_M is None else dict(zip(names, np.asarray(tokens_M, np.float64).tolist())),
+        max_repeats=settings.max_repeats,
+        sequence_length=config.proxy.length,
+        paths=settings.data_path,
+    )
+    folder = workdir / "propose/handover"
+    handover.write_all(folder, mixture)
+    found = {}
+    for name, entry in files.read_json(folder / "handover.json")["formats"].items():
+        if "file" in entry:
+            largest = abs(entry["largest_deviation"]["by"])
+            found[name] = {"file": f"propose/handover/{entry['file']}", "realised": entry["realised"]}
+            found[name]["largest_error"] = largest
+    unit = {} if counts is None else {"counts": {"sequences" if length > 1 else "tokens": counts, "length": length}}
+    return unit | {"handover": found}
+
+
+def _counts(content: dict, target_tokens: float | None, length: int) -> dict[str, int] | None:
+    """The mixture in whole sequences of the target run (tokens, where ``length`` is 1), within every bound."""
+    if target_tokens is None:
+        return None
+    names, columns = list(content["weights"]), {}
+    for field in ("weights", "lower", "caps"):
+        columns[field] = np.array([content[field][name] for name in names])
+    groups = [
+        rounding.Group(np.array([names.index(name) for name in group["domains"]]), group["low"], group["high"])
+        for group in content.get("groups", ())
+    ]
+    total = int(target_tokens // length)
+    found_M = rounding.counts(columns["weights"], total, columns["lower"], columns["caps"], groups, names)
+    return dict(zip(names, found_M.tolist()))
+
+
+def _each_alone(tasks) -> str:
+    """Families as `fit.families` gives them, of tasks that are families already."""
+    return json.dumps({task: [task] for task in tasks})
 
 
 def _propose_next(config: Config, workdir: pathlib.Path, law, fitted: dict, swarm_table, proposal: dict) -> dict:

@@ -5,6 +5,7 @@ import pytest
 
 from olmix_jax import files, fitting, laws
 from olmix_jax.errors import UserError
+from olmix_jax.laws import per_task
 from olmix_jax.table import SwarmTable
 
 
@@ -127,9 +128,9 @@ def test_a_search_for_hyperparameters_that_ended_early_is_said(monkeypatch, tmp_
     fitting.fit(table(), options(), tmp_path)
     assert not said
     monkeypatch.setattr(laws.warped_gp, "STEPS", 1)
-    laws.warped_gp._program.clear_cache()
+    per_task._program.clear_cache()
     fitting.fit(table(), options(seed=1), tmp_path)
-    laws.warped_gp._program.clear_cache()
+    per_task._program.clear_cache()
     assert any("ended early for x, y" in line for line in said)
 
 

@@ -16,6 +16,7 @@ from olmix_jax import config, laws, pipeline, propose, swarm, table
 from olmix_jax.errors import UserError
 from olmix_jax.laws import log_linear
 from olmix_jax.propose import caps, objective
+from olmix_jax.propose.bounds import box
 from olmix_jax.proxy import data, train
 from tests.toy import ArrayStore
 
@@ -252,9 +253,10 @@ def test_a_domain_at_its_cap_is_not_begun_once_more(sequences, repeats):
 def proposal(coef_NM, **changes):
     """A proposal over domains web, code and law, uniform by nature, for a law with c = 1."""
     params = log_linear.Params(np.zeros(len(coef_NM)), np.array(coef_NM, float))
-    request = dict(kl_weight=0.05, max_repeats=4.0, target_tokens=None, natural_M=np.ones(3)) | changes
-    tasks = ("t", "u")[: len(coef_NM)]
-    return propose.propose(log_linear, params, tasks=tasks, domains=("web", "code", "law"), **request)
+    given = {name: changes.pop(name) for name in ("natural_M", "tokens_M") if name in changes}
+    names = {"tasks": ("t", "u")[: len(coef_NM)], "domains": ("web", "code", "law")}
+    settings = config.Propose(**{"explore": False} | changes)
+    return propose.propose(log_linear, params, **names, settings=settings, **{"natural_M": np.ones(3)} | given)
 
 
 def test_caps_that_no_mixture_meets_are_an_error_with_a_remedy_that_works():
@@ -264,7 +266,7 @@ def test_caps_that_no_mixture_meets_are_an_error_with_a_remedy_that_works():
     def check(target_tokens, max_repeats):
         upper_M = caps.repetition_caps(tokens_M, target_tokens, max_repeats)
         settings = {"tokens_M": tokens_M, "target_tokens": target_tokens, "max_repeats": max_repeats}
-        caps.check_feasible(np.zeros(3), upper_M, ("web", "code", "law"), **settings)
+        caps.check_feasible(box(np.zeros(3), upper_M), ("web", "code", "law"), **settings)
 
     with pytest.raises(UserError, match="law 0.05, web 0.1, code 0.3") as error:
         proposal([[0, 1, 2]], tokens_M=tokens_M, target_tokens=target)

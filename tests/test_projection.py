@@ -149,3 +149,12 @@ def test_derivative_of_a_cap_moves_the_free_entries():
     expected_MM[1:3, 1:3] = [[0.5, -0.5], [-0.5, 0.5]]
     np.testing.assert_allclose(by_v_MM, expected_MM, atol=1e-12)
     np.testing.assert_allclose(by_cap_M, [1, -0.5, -0.5, 0], atol=1e-12)
+
+
+@quick
+@hypothesis.given(boxes(), st.sampled_from([1e15, 1e18, 1e30, 1e300]))
+def test_however_steep_the_sum_is_right(box, scale):
+    """Slopes may be so steep that their rounding is all there is; what comes out is a mixture within the bounds."""
+    lower_M, upper_M, v_M = box
+    for function in (projection.project, projection.project_kl):
+        assert_inside(run(function, v_M * scale, lower_M, upper_M), lower_M, upper_M)

@@ -1,5 +1,6 @@
 """Proposals of laws that are not convex, of laws without slopes, and their error bars."""
 
+import dataclasses
 import itertools
 import types
 
@@ -12,8 +13,9 @@ import scipy.optimize
 
 from olmix_jax import config, files, stages
 from olmix_jax.errors import UserError
-from olmix_jax.laws import evaluate, log_linear, search, store, warped_gp
+from olmix_jax.laws import evaluate, evaluate_each, log_linear, search, store, warped_gp
 from olmix_jax.propose import objective, propose
+from olmix_jax.propose.bounds import box
 from olmix_jax.propose.problem import Problem
 
 TASKS = ("math", "chat")
@@ -28,9 +30,14 @@ def waves(params, ratios_KM):
 WAVES = types.SimpleNamespace(predict=waves, DIFFERENTIABLE=True)
 
 
+SETTINGS = {field.name for field in dataclasses.fields(config.Propose)}
+
+
 def proposal(law, params, natural_M, **changes):
-    settings = {"kl_weight": 0.05, "max_repeats": 4.0, "target_tokens": None, "tasks": TASKS} | changes
-    return propose(law, params, natural_M=natural_M, domains=[f"d{j}" for j in range(len(natural_M))], **settings)
+    settings = config.Propose(**{"explore": False} | {n: v for n, v in changes.items() if n in SETTINGS})
+    rest = {"tasks": TASKS} | {name: value for name, value in changes.items() if name not in SETTINGS}
+    names = [f"d{j}" for j in range(len(natural_M))]
+    return propose(law, params, natural_M=natural_M, domains=names, settings=settings, **rest)
 
 
 def weights(content):
@@ -58,7 +65,7 @@ def test_a_warped_gp_against_a_grid(kl_weight, seed):
     steps = np.linspace(0, 1, 201)
     grid_KM = np.array([(a, b, max(1 - a - b, 0)) for a, b in itertools.product(steps, steps) if a + b <= 1 + 1e-12])
     grid_KM = grid_KM[(grid_KM <= upper_M + 1e-12).all(axis=1)]
-    posed = Problem(warped_gp, params, np.full(2, 0.5), natural_M, np.zeros(3), upper_M, kl_weight)
+    posed = Problem(warped_gp, params, np.full(2, 0.5), natural_M, box(np.zeros(3), upper_M), kl_weight)
     least = posed.values(grid_KM).min()
     assert least - 0.01 < content["objective"] <= least + 1e-6
     assert content["objective"] == pytest.approx(posed.values(weights(content)[None])[0], abs=1e-12)
@@ -75,7 +82,7 @@ def test_never_worse_than_slsqp_from_the_same_starts(kl_weight, seed):
     params, natural_M = (4 * rng.normal(size=(2, 6)), rng.normal(size=2)), rng.dirichlet(np.full(6, 3.0))
     ratios_KM = rng.dirichlet(np.ones(6), size=20)
     content = proposal(WAVES, params, natural_M, ratios_KM=ratios_KM, kl_weight=kl_weight)
-    posed = Problem(WAVES, params, np.full(2, 0.5), natural_M, np.zeros(6), np.ones(6), kl_weight)
+    posed = Problem(WAVES, params, np.full(2, 0.5), natural_M, box(np.zeros(6), np.ones(6)), kl_weight)
     runs_KM = ratios_KM[np.argsort(posed.values(ratios_KM))[:3]]
 
     def value(p_M):
@@ -109,7 +116,7 @@ def test_caps_hold_exactly_and_nothing_is_nan(seed, kl_weight):
     found_M, caps_M = weights(content), np.array(list(content["caps"].values()))
     assert (found_M >= 0).all() and (found_M <= caps_M).all() and abs(found_M.sum() - 1) < 1e-13
     files.json.dumps(content, allow_nan=False)
-    posed = Problem(WAVES, params, np.full(2, 0.5), natural_M, np.zeros(6), caps_M, kl_weight)
+    posed = Problem(WAVES, params, np.full(2, 0.5), natural_M, box(np.zeros(6), caps_M), kl_weight)
     # Natural's projection is where one of the starts begins.
     assert content["objective"] <= posed.values(posed.project(natural_M[None]))[0] + (1e-9 if kl_weight == 0 else 1e-2)
 
@@ -232,3 +239,117 @@ def test_the_stage_reads_the_law_and_its_samples(tmp_path):
     c.fit.law = "warped_gp"
     with pytest.raises(UserError, match="another law.*--stages=fit,propose"):
         stages.propose_mixture(config.from_dict(c), tmp_path)
+
+
+# What a config can ask for.
+
+DOMAINS = ("web:a", "web:b", "code")
+
+
+def wanted(**changes):
+    """A proposal over three domains for the log-linear law above, and its weights."""
+    settings = config.Propose(**{"explore": False} | {n: v for n, v in changes.items() if n in SETTINGS})
+    rest = {name: value for name, value in changes.items() if name not in SETTINGS}
+    content = propose(log_linear, PARAMS, tasks=TASKS, domains=DOMAINS, natural_M=NATURAL_M, settings=settings, **rest)
+    return content, weights(content)
+
+
+def test_bounds_groups_and_fixed_domains_hold():
+    free_M = wanted()[1]
+    assert free_M[:2].sum() > 0.6 and free_M[0] > 0.2
+    content, found_M = wanted(bounds='{"web:*": [null, 0.5], "web:a": 0.15}')
+    assert found_M[0] == 0.15 and found_M[:2].sum() <= 0.5 + 1e-12 and abs(found_M.sum() - 1) < 1e-13
+    (group,) = content["groups"]
+    assert group["name"] == "web:*" and group["domains"] == ["web:a", "web:b"] and group["high"] == 0.5
+    assert group["weight"] == pytest.approx(found_M[:2].sum()) and group["multiplier"] >= 0
+    assert content["lower"]["web:a"] == content["caps"]["web:a"] == 0.15
+    with pytest.raises(UserError, match="web:\\* must have 0.9 at least, and its domains' caps sum to 0.2"):
+        wanted(bounds='{"web:*": [0.9, 1], "web:a": [0, 0.1], "web:b": [0, 0.1]}')
+    with pytest.raises(UserError, match="no domain is or matches cod; the nearest is code"):
+        wanted(bounds='{"cod": 0.1}')
+
+
+def test_kept_ratios_are_kept_and_solved_exactly():
+    content, found_M = wanted(keep_ratios='{"web": {"web:a": 1, "web:b": 3}}', samples=sampled(0.1))
+    assert found_M[1] == pytest.approx(3 * found_M[0], rel=1e-12) and content["status"] == "optimal"
+    # One weight is left: the best of a fine grid of it.
+    grid = np.linspace(1e-6, 1 - 1e-6, 20001)
+    mixed_KM = np.stack([grid / 4, 3 * grid / 4, 1 - grid], axis=1)
+    posed = Problem(log_linear, PARAMS, np.full(2, 0.5), NATURAL_M, None, 0.05)
+    assert content["objective"] == pytest.approx(posed.values(mixed_KM).min(), abs=1e-7)
+    assert content["objective"] == pytest.approx(posed.values(found_M[None])[0], abs=1e-12)
+    assert set(content["weights_std"]) == set(DOMAINS)
+    # The cap of a member is the block's, by its ratio.
+    capped, capped_M = wanted(
+        keep_ratios='{"web": {"web:a": 1, "web:b": 3}}', tokens_M=np.array([5e9, 9e9, 1e11]), target_tokens=1e11
+    )
+    assert (capped_M <= np.array(list(capped["caps"].values())) + 1e-15).all()
+    assert (
+        capped_M[1] == pytest.approx(0.36) and capped["shadow_prices"]["web:b"] > 0 == capped["shadow_prices"]["web:a"]
+    )
+    more = 9e9 + 1e6
+    again, _ = wanted(
+        keep_ratios='{"web": {"web:a": 1, "web:b": 3}}', tokens_M=np.array([5e9, more, 1e11]), target_tokens=1e11
+    )
+    fall = (capped["objective"] - again["objective"]) / 1e6 * 1e9
+    assert capped["shadow_prices"]["web:b"] == pytest.approx(fall, rel=1e-3)
+
+
+def test_another_anchor_pulls_there():
+    anchor = '{"web:a": 0.8, "web:b": 0.1, "code": 0.1}'
+    content, found_M = wanted(anchor=anchor, kl_weight=50.0)
+    np.testing.assert_allclose(found_M, [0.8, 0.1, 0.1], atol=2e-3)
+    assert content["natural"]["code"] == 0.6 and content["anchor"]["web:a"] == 0.8
+
+
+def test_the_worst_mixture_is_the_worst_and_says_so():
+    content, found_M = wanted(worst=True, kl_weight=0.0)
+    corners_KN = evaluate(log_linear, PARAMS, np.eye(3)).mean(axis=1)
+    assert content["objective"] == pytest.approx(corners_KN.max()) and content["worst"]
+    np.testing.assert_allclose(found_M, np.eye(3)[corners_KN.argmax()], atol=1e-6)
+    assert "WORST" in content["warnings"][0] and content["objective"] >= content["objective_natural"]
+
+
+def test_guards_keep_tasks_and_caution_says_its_price():
+    free, _ = wanted(kl_weight=0.0)
+    assert free["worse_tasks"] == ["chat"]
+    guarded, _ = wanted(kl_weight=0.0, guard=0.0)
+    assert guarded["worse_tasks"] == [] and guarded["objective"] > free["objective"]
+    assert guarded["guard"]["binding"] == ["chat"] and guarded["guard"]["worst"] <= 1e-9
+    careful, _ = wanted(tail=0.1, samples=sampled(0.5))
+    plain, plain_M = wanted(samples=sampled(0.5))
+    # The worst tenth of 24 samples are two and two fifths of one.
+    worst_S = np.sort(evaluate_each(log_linear, sampled(0.5), plain_M[None])[:, 0].mean(axis=1))[::-1]
+    tail = (worst_S[:2].sum() + 0.4 * worst_S[2]) / 2.4
+    assert careful["tail"]["share"] == 0.1 and careful["tail"]["samples"] == 24
+    assert careful["objective"] == pytest.approx(careful["tail"]["value"] + 0.05 * careful["kl"])
+    assert careful["objective"] < tail + 0.05 * plain["kl"] - 1e-6
+    with pytest.raises(UserError, match="fit.resamples"):
+        wanted(tail=0.1)
+    with pytest.raises(UserError, match=r"keeps propose.guard = 0 BPB .*takes 0\.\d+ or more"):
+        wanted(guard=0.0, bounds='{"web:a": [0.9, 1]}')
+
+
+def test_baselines_are_never_better_than_the_exact_solution():
+    runs_KM = np.random.default_rng(0).dirichlet(np.ones(3), size=30)
+    exact, _ = wanted(ratios_KM=runs_KM)
+    simulated, _ = wanted(ratios_KM=runs_KM, method="simulation")
+    searched, best_M = wanted(ratios_KM=runs_KM, method="search")
+    assert exact["objective"] <= simulated["objective"] + 1e-12 <= exact["objective"] + 1e-3
+    assert exact["objective"] < searched["objective"] and (best_M == runs_KM).all(axis=1).any()
+
+
+def test_lambda_can_be_chosen_and_what_stands_beside_is_there():
+    rng = np.random.default_rng(1)
+    ratios_KM = rng.dirichlet(np.ones(3), size=30)
+    bpb_KN = evaluate(log_linear, PARAMS, ratios_KM) + 1e-4 * rng.normal(size=(30, 2))
+    about = {"ratios_KM": ratios_KM, "bpb_KN": bpb_KN, "explore": True, "families": '{"m": ["math"], "c": ["chat"]}'}
+    content, found_M = wanted(**about, choose_kl_weight=True)
+    assert content["kl_weight"] == content["choice"]["best"] < 0.05 and content["choice"]["used"]
+    path = content["path"]
+    at = path["kl_weight"].index(content["kl_weight"])
+    np.testing.assert_allclose(path["weights"][at][0], found_M, atol=1e-6)
+    assert content["pareto"]["families"] == ["m", "c"] and len(content["pareto"]["points"]) > 5
+    files.json.dumps(content, allow_nan=False)
+    with pytest.raises(UserError, match="choose_kl_weight needs"):
+        wanted(choose_kl_weight=True)

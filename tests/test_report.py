@@ -11,7 +11,8 @@ from scipy import stats
 
 from olmix_jax import files, report
 from olmix_jax.errors import UserError
-from olmix_jax.report import plots, quality, read, tables, trained, words
+from olmix_jax.report import cautions, offers, plots, quality, read, tables, trained, words
+from olmix_jax.report.proposed import differences, paths_of, ranked
 from olmix_jax.report.style import label, labels, quantity
 from olmix_jax.table import write_swarm
 
@@ -215,6 +216,8 @@ def test_page_holds_all_it_shows(page, workdir):
         "validation",
         "validation_tasks",
         "validation_curves",
+        "gains",
+        "prices",
         "predicted",
         "coverage",
         "learning",
@@ -265,7 +268,7 @@ def test_a_worse_proposal_is_called_worse(workdir, tmp_path):
     edited(folder, "validate/validation.json", lambda v: v["mixtures"]["proposed"].update(per_seed=[1.01, 1.02, 1.03]))
     assert "natural 1.0000 ± 0.0058 (2.00 % higher" in report.summary(folder)[0]
     results = read.read(folder)
-    assert "Trained for real, the proposal is not better than natural." in words.warnings(results)
+    assert "Trained for real, the proposal is not better than natural." in cautions.warnings(results)
     assert words.cards(results)[0].value == "+2.00 %"
 
 
@@ -283,7 +286,7 @@ def test_external_swarm_has_neither_curves_nor_validation(workdir, tmp_path):
     )
     reader = read_page(report.build(folder).read_text(encoding="utf-8"))
     assert [a["id"] for t, a in reader.seen if t == "figure"] == [
-        *("mixture", "predicted", "coverage", "learning", "effects"),
+        *("mixture", "gains", "prices", "predicted", "coverage", "learning", "effects"),
     ]
     text = " ".join(reader.text)
     assert "prediction only" in text and "no training curves" in text
@@ -416,7 +419,7 @@ def test_the_law_warns_of_itself(workdir, tmp_path):
     gain = {"mean": 0.0123, "low": -0.004, "high": 0.02, "probability": 0.87}
     edited(folder, "fit/fit.json", lambda f: f.update(fit))
     edited(folder, "propose/proposal.json", lambda p: (p.update(gain=gain), p.pop("fit", None)))
-    told = words.warnings(read.read(folder))
+    told = cautions.warnings(read.read(folder))
     assert "No run contained _seen_<never>: the law knows nothing about it." in told
     assert [w for w in told if w.startswith("Barely sampled: rare (in 1 run, 0.5 % at most).")]
     assert [w for w in told if w.startswith("The 90 % intervals hold 80 % of") and "too narrow" in w]
@@ -425,11 +428,11 @@ def test_the_law_warns_of_itself(workdir, tmp_path):
     assert card.value == "+0.0123" and "5–95 %: −0.0040 to +0.0200; above 0 with probability 87 %" in card.detail
     edited(folder, "fit/fit.json", lambda f: f.update(coverage_cv_mean=0.99))
     edited(folder, "propose/proposal.json", lambda p: p.update(gain={**gain, "probability": 0.95}))
-    told = words.warnings(read.read(folder))
+    told = cautions.warnings(read.read(folder))
     assert [w for w in told if "wider than they need" in w] and not [w for w in told if "probability" in w]
     for held in (0.85, 0.9, 0.95):
         edited(folder, "fit/fit.json", lambda f, held=held: f.update(coverage_cv_mean=held))
-        assert not [w for w in words.warnings(read.read(folder)) if "intervals hold" in w]
+        assert not [w for w in cautions.warnings(read.read(folder)) if "intervals hold" in w]
 
 
 def test_shares():
@@ -450,7 +453,7 @@ def test_an_older_fit_is_told_what_it_lacks(small, tmp_path):
 
     edited(folder, "fit/fit.json", age)
     reader = read_page(report.build(folder).read_text(encoding="utf-8"))
-    assert [a["id"] for t, a in reader.seen if t == "figure"] == ["mixture", "predicted"]
+    assert [a["id"] for t, a in reader.seen if t == "figure"] == ["mixture", "gains", "prices", "predicted"]
     text = " ".join(reader.text)
     for lack in ("no coverage of the law’s intervals", "no learning curve", "no effects of domains on tasks"):
         assert lack in text
@@ -527,15 +530,15 @@ def test_error_of_a_comparison():
 
 def test_realised_mixture_over_its_cap_is_told(workdir, tmp_path):
     folder = partial(workdir, tmp_path, "propose", "fit", "validate", "config.json")
-    assert not [w for w in words.warnings(read.read(folder)) if "exceeds" in w]
+    assert not [w for w in cautions.warnings(read.read(folder)) if "exceeds" in w]
     weights = files.read_json(folder / "propose/proposal.json")["weights"] | {HOSTILE: 0.3}
     edited(folder, "validate/validation.json", lambda v: v["mixtures"]["proposed"].update(weights=weights))
-    assert [w for w in words.warnings(read.read(folder)) if "exceeds" in w and HOSTILE in w]
+    assert [w for w in cautions.warnings(read.read(folder)) if "exceeds" in w and HOSTILE in w]
 
 
 def test_diverged_members_are_told_and_drawn(workdir):
     results = read.read(workdir)
-    assert any("Diverged" in w and "run-003" in w for w in words.warnings(results))
+    assert any("Diverged" in w and "run-003" in w for w in cautions.warnings(results))
     assert "run-003" not in trained.final_bpb(results)
     x_P, smooth_KP = trained.thinned(results.curves)
     assert x_P[-1] == 120 * 2048 and np.isfinite(smooth_KP[4]).all()
@@ -615,3 +618,125 @@ def test_a_proof_of_another_proposal_is_left_out(workdir, tmp_path, caplog):
     with caplog.at_level("WARNING", logger="olmix_jax"):
         found = read.read(folder)
     assert found.validation is None and found.validation_curves is None and "another proposal" in caplog.text
+
+
+def explored(proposal):
+    """All that a proposal may hold: paths with a hole, a front, the choice of λ, groups, guard, tail, files."""
+    names, tasks = list(proposal["weights"]), list(proposal["predicted"])
+    weights, natural = list(proposal["weights"].values()), list(proposal["natural"].values())
+    mixed = [[a * (1 - s) + b * s for a, b in zip(weights, natural)] for s in (0.0, 0.5, 1.0)]
+    families = {"a_<i>family</i>": 1.0, "b": 1.1, "c": 1.2}
+    points = [{"family_weights": families, "predicted": {f: v + 0.01 * i for f, v in families.items()}} for i in (1, 2)]
+    half = {d: w / 2 for d, w in proposal["weights"].items()}
+    return {
+        **{"weights_low": half, "weights_high": {d: 3 * w for d, w in half.items()}, "anchor": proposal["natural"]},
+        **{"lower": {d: 0.01 if d == names[1] else 0.0 for d in names}, "repeat_prices": {names[0]: 0.0345}},
+        **{
+            k: {t: v + x for t, v in proposal["predicted"].items()}
+            for k, x in (("predicted_low", -0.01), ("predicted_high", 0.01))
+        },
+        "groups": [
+            {"name": "<b>g</b>:*", "domains": names[:2], "low": 0, "high": 0.2, "weight": 0.2, "multiplier": 0.3}
+        ],
+        "guard": {
+            "by": "task",
+            "slack": 0.015,
+            "names": tasks,
+            "multipliers": {tasks[0]: 0.4},
+            "binding": tasks[:1],
+            "worst": 0.015,
+        },
+        "tail": {"share": 0.1, "value": 1.3, "natural": 1.4, "samples": 100},
+        "path": {
+            **{"kl_weight": [0.0, 0.05, 0.5], "max_repeats": [2.0, 4.0], "kl": [[0.1, 0.1]] * 3},
+            "weights": [[None if i == 0 else m, m] for i, m in enumerate(mixed)],
+            **{"predicted": [[None, 1.1], [1.2, 1.15], [1.3, 1.25]], "predicted_natural": 1.3},
+            "chosen": {"kl_weight": 0.05, "max_repeats": 4.0},
+        },
+        "choice": {
+            **{"kl_weight": [0.01, 0.05], "gain": [0.1, 0.08], "gain_error": [0.02, None]},
+            "best": 0.01,
+            "used": False,
+            "splits": 4,
+        },
+        "pareto": {
+            "families": list(families),
+            "points": points,
+            "natural": {f: v + 1 for f, v in families.items()},
+            "proposed": families,
+        },
+        "counts": {"sequences": dict.fromkeys(names, 3), "length": 128, "total": 3 * len(names)},
+        "handover": {
+            "megatron": {"file": "propose/handover/<megatron>.json", "realised": half, "largest_error": 0.00012}
+        },
+    }
+
+
+MORE = ("mixture", "gains", "prices", "paths", "choice", "front")
+
+
+def test_all_of_a_proposal_is_shown(small, tmp_path):
+    folder = partial(small, tmp_path, "propose")
+    edited(folder, "propose/proposal.json", lambda p: p.update(explored(p)))
+    page = report.build(folder).read_text(encoding="utf-8")
+    reader = read_page(page)
+    assert tuple(a["id"] for t, a in reader.seen if t == "figure") == MORE
+    text = " ".join(reader.text)
+    for told in (
+        *("Thin lines: 5–95 %", "Green marks: the least", "<b>g</b>:*", "Dashed: the guard", "(multiplier 0.4)"),
+        *("Chosen by this: λ = 0.01; the proposal uses 0.05", "mean over 4 splits", "propose/handover/<megatron>.json"),
+        *("worst 10 % of samples", "from λ = 0 to 0.5: 1.1000 to 1.2500 BPB (used: 0.05)", "from k = 2 to 4: 1.2000"),
+    ):
+        assert told in text
+    assert "<b>g" not in page and "<megatron>" not in page and "<i>family" not in page
+    assert not re.search(r"\b(nan|None)\b", text) and "WORST" not in text
+
+
+def test_the_worst_mixture_is_called_so(small, tmp_path):
+    folder = partial(small, tmp_path, "propose")
+    edited(folder, "propose/proposal.json", lambda p: p.update(worst=True))
+    reader = read_page(report.build(folder).read_text(encoding="utf-8"))
+    assert [t for t, a in reader.seen if a.get("role") == "alert"] == ["strong"] and words.WORST in reader.text
+    assert report.summary(folder)[0].startswith(words.WORST)
+
+
+def test_numbers_of_a_proposal(small):
+    proposal = files.read_json(small / "propose/proposal.json")
+    proposal |= explored(proposal)
+    (_, x, _, bpb_P, used), (_, _, weights_PM, *_) = paths_of(proposal)
+    assert x.tolist() == [0.0, 0.05, 0.5] and bpb_P.tolist() == [1.1, 1.15, 1.25] and used == 0.05
+    assert weights_PM.shape == (2, 3)
+    rows = differences(proposal)
+    assert [row[0] for row in rows.values()] == sorted(row[0] for row in rows.values())
+    assert all(high - low == pytest.approx(0.02) for _, low, high in rows.values())
+    assert ranked({"a": 0.0, "b": 1.0, "c": 2.0, "d": None}) == {"c": 2.0, "b": 1.0}
+    assert offers.group_table(proposal).rows[0].mark
+    # Without caps there is one k, unknown, and so a path along λ only.
+    path = proposal["path"]
+    alone = {k: [row[1:] for row in path[k]] for k in ("weights", "predicted")}
+    proposal["path"] = {**path, "max_repeats": [None], **alone, "chosen": {"kl_weight": 0.05, "max_repeats": None}}
+    assert [part[0] for part in paths_of(proposal)] == ["kl_weight"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        *(
+            ("weights_low", [1], "weights_low"),
+            ("predicted_high", {"a": "x"}, "predicted_high.a"),
+            ("worst", 1, "worst"),
+        ),
+        *(("path", {"kl_weight": 3}, "path.kl_weight"), ("choice", {"kl_weight": [1.0], "gain": []}, "choice.gain")),
+        *(("pareto", {"families": ["a"], "points": [{}]}, "pareto.points"), ("handover", {"m": {}}, "handover.m.file")),
+        *(
+            ("guard", {"slack": None}, "guard.slack"),
+            ("groups", [{"name": 1}], "groups"),
+            ("tail", {"share": "a"}, "tail"),
+        ),
+    ],
+)
+def test_a_malformed_proposal_names_its_field(small, tmp_path, field, value, named):
+    folder = partial(small, tmp_path, "propose")
+    edited(folder, "propose/proposal.json", lambda p: p.update({field: value}))
+    with pytest.raises(UserError, match=rf"proposal\.json: {re.escape(named)}"):
+        report.build(folder)

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from olmix_jax import config, table, task_groups
 from olmix_jax.errors import UserError
 from olmix_jax.laws import log_linear
 from olmix_jax.propose import caps, objective, propose, solver
+from olmix_jax.propose.bounds import box
 
 SIZE, TASKS = 30, 8
 
@@ -34,11 +36,11 @@ def problem(rng, size, kl_weight, kind):
 
 def solve(params, task_weights_N, natural_M, lower_M, upper_M, kl_weight, **options):
     """Solves with domains that are held at 0 added up to one size, so that all problems share one compilation."""
-    extra = SIZE - len(natural_M)
+    extra, task_weights_N = SIZE - len(natural_M), task_weights_N / task_weights_N.sum()
     params = params._replace(coef_NM=np.pad(params.coef_NM, ((0, 0), (0, extra))))
-    padded = (np.pad(x, (0, extra)) for x in (natural_M, lower_M, upper_M))
-    solution = solver.solve(log_linear.predict, params, task_weights_N, *padded, kl_weight, **options)
-    assert not solution.weights_M[len(natural_M) :].any()
+    natural_M, *ends = (np.pad(x, (0, extra)) for x in (natural_M, lower_M, upper_M))
+    solution = solver.solve(log_linear.predict, params, task_weights_N, natural_M, box(*ends), kl_weight, **options)
+    assert not solution.weights_M[SIZE - extra :].any()
     return solution
 
 
@@ -122,7 +124,7 @@ def test_closed_forms():
     natural_M, zeros_M, ones_M = np.array([0.2, 0.3, 0.5]), np.zeros(3), np.ones(3)
     free = solve(params, equal_N, natural_M, zeros_M, ones_M, 0.0)
     np.testing.assert_allclose(free.weights_M[:3], [1, 0, 0], atol=1e-12)
-    assert free.value == pytest.approx(1 + np.exp(-1), rel=1e-12)  # task weights are normalised
+    assert free.value == pytest.approx(1 + np.exp(-1), rel=1e-12)
     tied = solve(params, equal_N, natural_M, zeros_M, ones_M, 0.5)
     slope_M = np.exp(params.coef_NM[0] @ tied.weights_M[:3]) * params.coef_NM[0]
     expected_M = natural_M * np.exp(-slope_M / 0.5)
@@ -138,8 +140,8 @@ def test_batches_of_problems_agree_with_single_ones():
     weights = np.array([0.01, 0.05, 0.2])
 
     def one(kl_weight):
-        goal = objective.Objective(log_linear.predict, params, task_weights_N, natural_M, kl_weight)
-        return solver.minimise(goal, lower_M, upper_M, True)
+        goal = objective.Objective(log_linear.predict, objective.mean, params, task_weights_N, natural_M, kl_weight)
+        return solver.minimise(goal, box(lower_M, upper_M), True, 500, natural_M)
 
     with jax.enable_x64(True):
         batch = jax.jit(jax.vmap(one))(weights)
@@ -164,7 +166,10 @@ def test_broken_input_to_the_solver_is_an_error():
     with pytest.raises(UserError, match="no finite BPB"):
         solve(params._replace(log_c_N=np.full(TASKS, 1e4)), *rest)
     with pytest.raises(UserError, match="natural weight 0"):
-        solver.solve(log_linear.predict, params, rest[0], np.array([0, 0.5, 0.5]), np.array([0.1, 0, 0]), np.ones(3), 1)
+        bounds = box(np.array([0.1, 0, 0]), np.ones(3))
+        solver.solve(log_linear.predict, params, rest[0], np.array([0, 0.5, 0.5]), bounds, 1)
+    with pytest.raises(UserError, match="must sum to 1, not 8"):
+        solver.solve(log_linear.predict, params, np.ones(TASKS), rest[1], box(np.zeros(3), np.ones(3)), 1)
 
 
 # Caps.
@@ -180,7 +185,9 @@ def test_infeasible_caps_name_domains_and_the_least_change():
 
     def check(target, repeats):
         upper_M = caps.repetition_caps(tokens_M, target, repeats)
-        caps.check_feasible(np.zeros(3), upper_M, names, tokens_M=tokens_M, target_tokens=target, max_repeats=repeats)
+        caps.check_feasible(
+            box(np.zeros(3), upper_M), names, tokens_M=tokens_M, target_tokens=target, max_repeats=repeats
+        )
 
     with pytest.raises(UserError, match="web.*code.*books") as error:
         check(target, repeats)
@@ -204,12 +211,12 @@ def test_infeasible_caps_name_domains_and_the_least_change():
 )
 def test_other_infeasible_bounds(lower_M, upper_M, message):
     with pytest.raises(UserError, match=message):
-        caps.check_feasible(lower_M, upper_M, ("web", "code", "books"))
+        caps.check_feasible(box(np.array(lower_M, float), np.array(upper_M, float)), ("web", "code", "books"))
 
 
 def test_caps_that_just_suffice():
-    caps.check_feasible(np.zeros(4), np.array([0.1, 0.2, 0.3, 0.4]), "abcd")
-    caps.check_feasible(np.array([0.1, 0.2, 0.3, 0.4]), np.ones(4), "abcd")
+    caps.check_feasible(box(np.zeros(4), np.array([0.1, 0.2, 0.3, 0.4])), "abcd")
+    caps.check_feasible(box(np.array([0.1, 0.2, 0.3, 0.4]), np.ones(4)), "abcd")
 
 
 # Task weights.
@@ -249,9 +256,9 @@ TOKENS_M = np.array([20e9, 60e9, 120e9])
 
 def proposal(tokens_M=TOKENS_M, **changes):
     natural_M = np.asarray(TOKENS_M) / np.sum(TOKENS_M)
-    settings = {"kl_weight": 0.01, "max_repeats": 4.0, "target_tokens": 3e11} | changes
-    names = {"tasks": ("math", "chat"), "domains": ("proofs", "forum", "web")}
-    return propose(log_linear, PARAMS, natural_M=natural_M, tokens_M=tokens_M, **names, **settings)
+    wishes = {"kl_weight": 0.01, "max_repeats": 4.0, "target_tokens": 3e11, "explore": False} | changes
+    names = {"tasks": ("math", "chat"), "domains": ("proofs", "forum", "web"), "settings": config.Propose(**wishes)}
+    return propose(log_linear, PARAMS, natural_M=natural_M, tokens_M=tokens_M, **names)
 
 
 def test_proposal_content():
@@ -296,3 +303,91 @@ def test_without_token_counts_nothing_is_capped():
 def test_an_infeasible_proposal_is_refused():
     with pytest.raises(UserError, match="proofs.*max_repeats"):
         proposal(max_repeats=1.0)
+
+
+# Many of all shapes.
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
+def test_a_thousand_random_problems_against_cvxpy():
+    """Objective to 1e-8, weights to 1e-5 in total variation where λ makes them unique, bounds to 1e-10."""
+    rng, judged = np.random.default_rng(0), 0
+    for _ in range(1000):
+        size, kl_weight = int(rng.integers(1, SIZE + 1)), float(rng.choice([0.0, 1e-3, 0.01, 0.05, 0.3]))
+        args = problem(rng, size, kl_weight, str(rng.choice(["free", "loose", "tight", "fixed"])))
+        try:
+            weights_M, value = referee(*args)
+        except cp.error.SolverError:
+            continue
+        ours, judged = solve(*args), judged + 1
+        found_M = ours.weights_M[:size]
+        assert ours.status == "optimal" and ours.gap <= 1e-9 * max(1, abs(ours.value))
+        assert (found_M >= args[3] - 1e-10).all() and (found_M <= args[4] + 1e-10).all()
+        assert abs(found_M.sum() - 1) < 1e-10
+        assert ours.value <= value + 1e-8 * max(1, abs(value))
+        # The referee's mixture breaks its bounds by a little, and its value may be lower by that.
+        clean_M = np.clip(weights_M, args[3], args[4])
+        clean_M = clean_M / clean_M.sum()
+        slack = 1e-8 * max(1, abs(value)) + 10 * abs(ours.value) * abs(clean_M - weights_M).sum()
+        assert abs(ours.value - value) <= slack
+        if kl_weight >= 0.01:
+            assert abs(found_M - weights_M).sum() / 2 < 1e-5
+    assert judged > 950
+
+
+@pytest.mark.slow
+def test_ten_thousand_hostile_inputs_end_in_a_mixture_or_an_error():
+    """PITFALL 18: no NaN, None or vector of zeros, whatever goes in."""
+    rng, solved = np.random.default_rng(1), 0
+    odd = np.array([0.0, 1.0, -1.0, 1e-300, 1e300, -1e300, np.nan, np.inf, -np.inf, 1e-12, 0.5, 700.0])
+
+    def spoilt(x, share):
+        x = np.array(x, np.float64)
+        return np.where(rng.uniform(size=x.shape) < share, rng.choice(odd, size=x.shape), x)
+
+    for _ in range(10_000):
+        size, kl_weight = int(rng.integers(1, SIZE + 1)), float(rng.choice([0.0, 1e-9, 0.05, 1e9, np.nan, -1.0]))
+        params, weights_N, natural_M, lower_M, upper_M, _ = problem(rng, size, 0.0, str(rng.choice(["free", "loose"])))
+        share = float(rng.choice([0.0, 0.02, 0.2]))
+        params = log_linear.Params(*(spoilt(x, share / 4) for x in params))
+        lower_M, upper_M, natural_M = (spoilt(x, share) for x in (lower_M, upper_M, natural_M))
+        try:
+            caps.check_feasible(box(lower_M, upper_M), [str(j) for j in range(size)])
+            if not (natural_M >= 0).all() or not 0 < natural_M.sum() < np.inf:
+                continue
+            natural_M = natural_M / natural_M.sum()
+            if kl_weight > 0:
+                caps.check_feasible(box(lower_M, np.where(natural_M > 0, upper_M, 0)), [str(j) for j in range(size)])
+            found = solve(params, weights_N, natural_M, lower_M, upper_M, kl_weight)
+        except UserError:
+            continue
+        solved += 1
+        weights_M = found.weights_M[:size]
+        assert np.isfinite([*weights_M, found.value, found.gap]).all() and abs(weights_M.sum() - 1) < 1e-10
+        assert (weights_M >= lower_M).all() and (weights_M <= upper_M).all()
+        assert found.status == "optimal" or found.status.startswith("not converged")
+    assert solved > 3000
+
+
+def test_the_published_swarm_against_cvxpy(published):
+    """METHOD §5: λ = 0.05, k = 4, R = 1e12 on DCLM; the law is fitted here, and both solve the same one."""
+    folder = published / "olmix_dclm"
+    swarm = table.SwarmTable.read(folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json")
+    swarm = task_groups.with_mmlu_groups(swarm)
+    params = log_linear.fit(swarm.ratios_KM, swarm.bpb_KN, starts=4).params
+    tasks, domains = len(swarm.tasks), len(swarm.domains)
+    upper_M = caps.repetition_caps(swarm.tokens_M, 1e12, 4.0)
+    weights_N = np.full(tasks, 1 / tasks)
+    assert (tasks, domains) == (52, 24)
+    for kl_weight in (0.05, 0.0):
+        bounds = box(np.zeros(domains), upper_M)
+        ours = solver.solve(log_linear.predict, params, weights_N, swarm.natural_M, bounds, kl_weight)
+        weights_M, value = referee(params, weights_N, swarm.natural_M, np.zeros(domains), upper_M, kl_weight)
+        assert ours.status == "optimal" and ours.value == pytest.approx(value, rel=1e-8)
+        if kl_weight:
+            assert abs(ours.weights_M - weights_M).sum() / 2 < 1e-5
+            found = dict(zip(swarm.domains, ours.weights_M))
+            assert found["software_development"] == pytest.approx(0.345, abs=0.01)
+            assert found["science_math_and_technology"] == pytest.approx(0.180, abs=0.005)
+            assert ours.value - kl_weight * ours.kl == pytest.approx(1.6426, abs=0.005)

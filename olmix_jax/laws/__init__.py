@@ -35,10 +35,6 @@ LAWS = {
 }
 
 
-# Predictions take milliseconds and their compilation a second, half of it spent on making them faster.
-COMPILER = {"xla_backend_optimization_level": 0}
-
-
 def evaluate(law, params, ratios_KM, of: str = "predict") -> np.ndarray:
     """A law's predictions (or ``of`` what else it has to say of mixtures) as a float64 array, bpb_KN [BPB]."""
     ratios_KM, function = np.asarray(ratios_KM, np.float64), getattr(law, of)
@@ -60,4 +56,4 @@ def evaluate_each(law, params_R, ratios_KM, of: str = "predict") -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def _compiled(function):
-    return jax.jit(function, compiler_options=COMPILER)
+    return jax.jit(function, compiler_options=inputs.QUICK)

@@ -135,7 +135,7 @@ class _State(NamedTuple):
     steps_L: jax.Array
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=inputs.STEADY)
 def _descend(law: Family, theta_LP, used, shared, max_steps, tolerance):
     """(theta_LP, loss_L, steps_L) at the end of the first ``used`` lanes; lane l is task l mod N of row l div N."""
     lanes, slots = len(theta_LP), min(SLOTS, len(theta_LP))

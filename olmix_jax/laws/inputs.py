@@ -10,6 +10,12 @@ import threadpoolctl
 
 from olmix_jax.errors import UserError
 
+# How XLA compiles for a CPU. Its newer way of compiling fused loops takes longer than most programs here run, and its
+# last optimisations as long again: the first is for what runs for a while, the second for what runs for milliseconds.
+_LOOPS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}  # later, there is no choice
+STEADY = {"xla_backend_optimization_level": 1, **_LOOPS}
+QUICK = {"xla_backend_optimization_level": 0, **_LOOPS}
+
 
 @contextlib.contextmanager
 def float64():

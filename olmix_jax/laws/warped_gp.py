@@ -13,10 +13,7 @@ that the log-linear law lacks: the first percent of a domain is worth more than 
 A task with a measurement ≤ 0 (not a BPB) is modelled without the logarithm.
 """
 
-import concurrent.futures
 import functools
-import os
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -24,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax import rng
-from olmix_jax.laws import bfgs, inputs, warped_kernel
+from olmix_jax.laws import bfgs, inputs, per_task, warped_kernel
 
 DIFFERENTIABLE = True
 # θ is learnt on this many runs at most, drawn from all; the law itself is then conditioned on every run.
@@ -102,8 +99,8 @@ def predict(params: Params, ratios_KM):
         return warped_kernel.unlogged(offset + scale * g_K, logged)
 
     p = params
-    per_task = p.theta_NP, p.alpha_NK, p.offset_N, p.scale_N, p.logged_N, p.wave_NF, p.slope_NM
-    return jax.vmap(one, out_axes=1)(*map(jnp.asarray, per_task))
+    tasks = p.theta_NP, p.alpha_NK, p.offset_N, p.scale_N, p.logged_N, p.wave_NF, p.slope_NM
+    return jax.vmap(one, out_axes=1)(*map(jnp.asarray, tasks))
 
 
 def spread(params: Params, ratios_KM):
@@ -120,9 +117,9 @@ def spread(params: Params, ratios_KM):
         bpb_Q = warped_kernel.unlogged(offset + scale * (cross_QK @ alpha_K), logged)
         return scale * jnp.sqrt(jnp.maximum(variance_Q, 0.0)) * jnp.where(logged > 0, bpb_Q, 1.0)
 
-    per_task = params.theta_NP, params.target_NK, params.offset_N, params.scale_N, params.logged_N
+    tasks = params.theta_NP, params.target_NK, params.offset_N, params.scale_N, params.logged_N
     # Tasks in turn: abreast, two batched solves at a time can wait for each other for ever (docs/log.md).
-    return jax.lax.map(one, tuple(map(jnp.asarray, per_task))).T
+    return jax.lax.map(one, tuple(map(jnp.asarray, tasks))).T
 
 
 def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
@@ -204,12 +201,11 @@ def _root(error_NK) -> np.ndarray:
     return np.linalg.cholesky(correlation_NN)
 
 
-def _one(function, params: Params, *per_task_and_shared):
+def _one(function, params: Params, *extra_and_shared):
     """``function`` for the tasks of one law: Params' runs and weights are shared, its targets and θ are per task."""
-    extra, shared = per_task_and_shared[:1], per_task_and_shared[1:]
-    with inputs.float64():
-        found = _once(function, (params.ratios_KM, params.weight_K, *shared), params.target_NK, params.theta_NP, *extra)
-        return [np.asarray(x) for x in found]
+    extra, shared = extra_and_shared[:1], extra_and_shared[1:]
+    runs = params.ratios_KM, params.weight_K, *shared
+    return per_task.once(function, runs, params.target_NK, params.theta_NP, *extra)
 
 
 def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | None):
@@ -220,12 +216,12 @@ def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | None):
         chosen_RH = _chosen(weight_RK, seed)
         learnt_RNH = np.take_along_axis(target_RNK, chosen_RH[:, None, :], axis=2)
         lesson = ratios_KM[chosen_RH], np.take_along_axis(weight_RK, chosen_RH, axis=1)
-        theta_RNP, loss_RN, promised_RN = _mapped(_learn, (learnt_RNH,), lesson)
+        theta_RNP, loss_RN, promised_RN = per_task.mapped(_learn, (learnt_RNH,), lesson)
     else:
         theta_RNP = np.broadcast_to(near.theta_NP, (resamples, *near.theta_NP.shape))
         loss_RN = promised_RN = np.zeros(theta_RNP.shape[:2])
     wide_RKM = np.broadcast_to(ratios_KM, (resamples, *ratios_KM.shape))
-    (alpha_RNK,) = _mapped(_condition, (target_RNK, theta_RNP), (wide_RKM, weight_RK))
+    (alpha_RNK,) = per_task.mapped(_condition, (target_RNK, theta_RNP), (wide_RKM, weight_RK))
     tasks, domains = theta_RNP.shape[1], ratios_KM.shape[1]
     params = Params(
         wide_RKM,
@@ -281,31 +277,3 @@ def _condition(shared, target_K, theta_P):
     """α of one task."""
     ratios_KM, weight_K = shared
     return (warped_kernel.conditioned(theta_P, ratios_KM, target_K, weight_K)[1],)
-
-
-def _mapped(one: Callable, per_task, shared):
-    """``one(shared, *task)`` for every task of every resample.
-
-    Resamples go through one program, compiled once, on as many threads as there are cores; arrays of ``per_task`` have
-    axes R, N and those of ``shared`` R first.
-    """
-
-    def run(r):
-        # Settings of JAX are a thread's own.
-        with inputs.float64():
-            return [np.asarray(x) for x in _program(one, tuple(x[r] for x in shared), *(x[r] for x in per_task))]
-
-    with inputs.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        # The first alone: it compiles what the others run.
-        found = [run(0), *pool.map(run, range(1, len(per_task[0])))]
-    return [np.stack(part) for part in zip(*found)]
-
-
-def _in_turn(one: Callable, shared, *per_task):
-    # One task's matrices stay in the CPU's cache, and batched factorisations can hang (docs/log.md).
-    return jax.lax.map(lambda task: one(shared, *task), per_task)
-
-
-_program = jax.jit(_in_turn, static_argnums=0)
-# What runs once is not worth the seconds that it takes to make it faster.
-_once = jax.jit(_in_turn, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})

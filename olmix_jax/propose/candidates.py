@@ -4,7 +4,8 @@ import numpy as np
 
 from olmix_jax import rng
 from olmix_jax.errors import UserError
-from olmix_jax.laws import evaluate, search
+from olmix_jax.laws import evaluate
+from olmix_jax.propose.bounds import holds
 from olmix_jax.propose.problem import Problem
 from olmix_jax.propose.solver import Solution
 
@@ -15,37 +16,40 @@ CENTRES = 8
 STRENGTHS = (1.0, 4.0, 16.0), (4.0, 16.0, 64.0), (16.0, 64.0, 256.0), (64.0, 256.0, 1024.0)
 
 
-def find(problem: Problem, ratios_KM, seed: int) -> Solution:
-    """The best candidate; for the ``search`` law, the best run that is within the bounds as it is.
+def simulate(problem: Problem, ratios_KM, seed: int) -> Solution:
+    """The best of many sampled mixtures, brought within the bounds.
 
     Raises:
-      UserError: no run is within the bounds, or the law predicts nothing finite.
+      UserError: the law predicts nothing finite.
     """
-    if problem.law is search:
-        return _best_run(problem)
-    draw, natural_M = rng.generator(seed, "propose.candidates"), problem.natural_M
-    first_KM = natural_M[None] if ratios_KM is None else np.concatenate([natural_M[None], ratios_KM])
+    draw, anchor_M = rng.generator(seed, "propose.candidates"), problem.anchor_M / problem.anchor_M.sum()
+    first_KM = anchor_M[None] if ratios_KM is None else np.concatenate([anchor_M[None], ratios_KM])
     found_KM = problem.project(first_KM)
     value_K = problem.values(found_KM)
     for strengths in STRENGTHS:
         best_KM = found_KM[np.argsort(value_K, kind="stable")[:CENTRES]]
-        new_KM = problem.project(_around(np.concatenate([natural_M[None], best_KM]), strengths, draw))
+        new_KM = problem.project(_around(np.concatenate([anchor_M[None], best_KM]), strengths, draw))
         found_KM, value_K = np.concatenate([found_KM, new_KM]), np.concatenate([value_K, problem.values(new_KM)])
     return _solution(problem, found_KM, value_K, value_K, f"search over {len(found_KM)} candidates")
 
 
-def _best_run(problem: Problem) -> Solution:
-    """The run of least weighted BPB, KL apart, as in the paper's baseline."""
-    runs_KM = np.asarray(problem.params.ratios_KM, np.float64)
-    runs_KM = runs_KM[np.asarray(problem.params.present_K) > 0]
-    inside_KM = runs_KM[((runs_KM >= problem.lower_M) & (runs_KM <= problem.upper_M)).all(axis=1)]
+def best_run(problem: Problem, ratios_KM, seed: int) -> Solution:
+    """The run of least weighted BPB by the law, KL apart, as in the paper's baseline; runs are taken as they are.
+
+    Raises:
+      UserError: no run is within the bounds, or the law predicts nothing finite.
+    """
+    del seed
+    if ratios_KM is None or not len(ratios_KM):
+        raise UserError("propose.method=search needs the swarm's runs")
+    inside_KM = np.asarray(ratios_KM, np.float64)[holds(problem.bounds, ratios_KM)]
     if not len(inside_KM):
         raise UserError(
-            f"none of the swarm's {len(runs_KM)} runs is within the caps, and fit.law = search proposes only runs: "
-            "raise propose.max_repeats, lower propose.target_tokens, or choose another fit.law"
+            f"none of the swarm's {len(ratios_KM)} runs is within the caps, and only runs are proposed: raise "
+            "propose.max_repeats, lower propose.target_tokens, or choose another fit.law and propose.method=exact"
         )
     law_K = evaluate(problem.law, problem.params, inside_KM) @ problem.task_weights_N
-    status = f"search over {len(inside_KM)} runs within the caps, of {len(runs_KM)}"
+    status = f"search over {len(inside_KM)} runs within the caps, of {len(ratios_KM)}"
     return _solution(problem, inside_KM, law_K, problem.values(inside_KM), status)
 
 

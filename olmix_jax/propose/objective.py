@@ -16,21 +16,24 @@ class Objective(NamedTuple):
 
     Attributes:
       predict: a law's ``predict(params, ratios_KM) -> bpb_KN``.
-      params: its parameters.
-      task_weights_N: w, normalised to sum 1, so that λ means the same whatever their scale.
+      merge: (weights, bpb_N) → what the tasks come to, such as :func:`mean`; convex and rising in each task's BPB
+        keeps a convex law's objective convex.
+      params: the law's parameters.
+      weights: what ``merge`` takes; for :func:`mean` the task weights w.
       natural_M: p0.
       kl_weight: λ [BPB per nat].
     """
 
     predict: Callable
+    merge: Callable
     params: Any
-    task_weights_N: Any
+    weights: Any
     natural_M: Any
     kl_weight: Any
 
     def law(self, weights_M):
-        """Σ_i w_i f_i(p) [BPB], the part that the law predicts."""
-        return self.task_weights_N @ self.predict(self.params, weights_M[None, :])[0]
+        """Σ_i w_i f_i(p) [BPB], or what else ``merge`` makes of the tasks: the part that the law predicts."""
+        return self.merge(self.weights, self.predict(self.params, weights_M[None, :])[0])
 
     def kl(self, weights_M):
         """KL(p ‖ natural) [nats]; 0·ln 0 = 0."""
@@ -40,9 +43,20 @@ class Objective(NamedTuple):
         """λ·KL(p ‖ natural) [BPB]; 0 for λ = 0 even where the divergence is infinite."""
         return jnp.where(self.kl_weight > 0, self.kl_weight * self.kl(weights_M), 0.0)
 
-    def value(self, weights_M):
-        """The objective [BPB]."""
-        return self.law(weights_M) + self.penalty(weights_M)
+    def values(self, ratios_KM):
+        """The objective of every mixture, value_K [BPB]."""
+        law_K = jax.vmap(self.merge, in_axes=(None, 0))(self.weights, self.predict(self.params, ratios_KM))
+        return law_K + jax.vmap(self.penalty)(ratios_KM)
+
+
+def mean(task_weights_N, bpb_N):
+    """Σ_i w_i f_i [BPB]; w of sum 1, so that λ means the same whatever their scale (or −1, to maximise)."""
+    return task_weights_N @ bpb_N
+
+
+def combination(weights_SN, bpb_SN):
+    """Σ w f for weights of any sum, over tasks and whatever other axes there are."""
+    return (weights_SN * bpb_SN).sum()
 
 
 def task_weights(spec: str, tasks: Sequence[str], sizes_N=None) -> np.ndarray:

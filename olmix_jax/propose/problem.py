@@ -9,8 +9,8 @@ import numpy as np
 
 from olmix_jax import rng
 from olmix_jax.laws import evaluate, inputs
+from olmix_jax.propose.bounds import Bounds, within
 from olmix_jax.propose.projection import project
-from olmix_jax.propose.solver import COMPILER
 
 # Runs of the swarm that the solver starts from, and the share of natural that is mixed into them: what a run leaves
 # out may belong in the optimum.
@@ -19,30 +19,33 @@ SHARE_OF_NATURAL = 0.02
 
 
 class Problem(NamedTuple):
-    """Minimise Σ_i w_i f_i(p) + λ·KL(p ‖ natural) within bounds.
+    """Minimise Σ_i w_i f_i(p) + λ·KL(p ‖ anchor) within bounds.
 
     Attributes:
       law: a module of :mod:`olmix_jax.laws`.
       params: its parameters.
-      task_weights_N: w, of sum 1.
-      natural_M: p0, of sum 1.
-      lower_M: lower bounds.
-      upper_M: upper bounds; 0 for a domain of natural weight 0, if λ > 0.
+      task_weights_N: w, of sum 1; of sum −1 to find the worst mixture.
+      anchor_M: what KL pulls towards: natural, or another mixture; for a collapsed problem not of sum 1.
+      bounds: where mixtures may be; 0 at most for a domain of anchor weight 0, if λ > 0.
       kl_weight: λ [BPB per nat].
     """
 
     law: ModuleType
     params: Any
     task_weights_N: np.ndarray
-    natural_M: np.ndarray
-    lower_M: np.ndarray
-    upper_M: np.ndarray
+    anchor_M: np.ndarray
+    bounds: Bounds
     kl_weight: float
 
+    @property
+    def convex(self) -> bool:
+        """Whether a local minimum is the minimum, and a duality gap bounds."""
+        return getattr(self.law, "CONVEX", False) and bool((self.task_weights_N >= 0).all())
+
     def kl(self, ratios_KM) -> np.ndarray:
-        """KL(p ‖ natural) per mixture [nats]; infinite where a domain has weight and no natural weight."""
+        """KL(p ‖ anchor) per mixture [nats]; infinite where a domain has weight and the anchor none."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            terms_KM = ratios_KM * np.log(ratios_KM / self.natural_M)
+            terms_KM = ratios_KM * np.log(ratios_KM / self.anchor_M)
         return np.where(ratios_KM > 0, terms_KM, 0.0).sum(axis=1)
 
     def values(self, ratios_KM) -> np.ndarray:
@@ -54,18 +57,18 @@ class Problem(NamedTuple):
     def project(self, ratios_KM) -> np.ndarray:
         """Each mixture's nearest one within the bounds."""
         with inputs.float64():
-            return np.asarray(_project_each(np.asarray(ratios_KM, np.float64), self.lower_M, self.upper_M))
+            return np.asarray(_project_each(np.asarray(ratios_KM, np.float64), self.bounds))
 
 
 def starts(problem: Problem, ratios_KM, seed: int) -> np.ndarray:
-    """Where to start from for a law that is not convex, starts_SM: natural, the best runs, mixtures between, and draws.
+    """Where to start from for a law that is not convex, starts_SM: the anchor, best runs, mixtures between, and draws.
 
     Args:
       problem: what is to be solved.
       ratios_KM: the swarm's runs, or None.
       seed: of the draws, which stand in for the runs where there are none.
     """
-    natural_M = problem.natural_M
+    natural_M = problem.anchor_M / problem.anchor_M.sum()
     if ratios_KM is None or not len(ratios_KM):
         draw = rng.generator(seed, "propose.starts")
         ratios_KM = draw.dirichlet(np.maximum(natural_M, 1e-3) * len(natural_M), size=2 * BEST_RUNS)
@@ -76,6 +79,6 @@ def starts(problem: Problem, ratios_KM, seed: int) -> np.ndarray:
     return np.concatenate([natural_M[None], best_BM, between_BM])
 
 
-@functools.partial(jax.jit, compiler_options=COMPILER)
-def _project_each(ratios_KM, lower_M, upper_M):
-    return jax.vmap(project, in_axes=(0, None, None))(ratios_KM, lower_M, upper_M)
+@functools.partial(jax.jit, compiler_options=inputs.QUICK)
+def _project_each(ratios_KM, bounds):
+    return jax.vmap(lambda p_M: within(project, p_M, bounds))(ratios_KM)

@@ -1,6 +1,6 @@
 """The mixture that minimises an objective within bounds, with proof (METHOD §2, step 4).
 
-    min F(p) = f(p) + λ·KL(p ‖ natural)   over   {lower ≤ p ≤ upper, Σ_j p_j = 1},   f = Σ_i w_i f_i
+    min F(p) = f(p) + λ·KL(p ‖ natural)   over   {lower ≤ p ≤ upper, Σ_j p_j = 1, groups' bounds},   f = Σ_i w_i f_i
 
 Each iteration takes a proximal projected-gradient step with line search, which finds the bounds that bind (or, where
 that does better, a step to the minimiser of the linearised problem), and then a Newton step over the entries strictly
@@ -19,6 +19,7 @@ still says when to stop, but bounds nothing. So they are solved from several sta
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,23 +29,21 @@ import numpy as np
 from olmix_jax.errors import UserError
 from olmix_jax.laws import inputs
 from olmix_jax.propose import geometry as geometries
-from olmix_jax.propose import newton
-from olmix_jax.propose.geometry import TINY
-from olmix_jax.propose.objective import Objective
-from olmix_jax.propose.projection import project
+from olmix_jax.propose import multipliers, newton, projection
+from olmix_jax.propose.bounds import Bounds, within
+from olmix_jax.propose.objective import Objective, mean
+from olmix_jax.propose.projection import TINY
 
 # Converged: gap ≤ TOLERANCE · max(1, |value|).
 TOLERANCE = 1e-9
-# Iterations after that. A gap bounds weights by its root, TV² ≤ gap/(2λ); two Newton steps more make them as exact.
-POLISH = 2
+# Iterations after that. A gap bounds weights by its root, TV² ≤ gap/(2λ); Newton steps more make them as exact.
+POLISH = 1
 MAX_ITERATIONS = 500
 # The same for a law that is not convex. It is of no use to find its minimum to more digits than its slopes have: those
 # of a Gaussian process are differences of large terms.
 LOCAL_TOLERANCE, LOCAL_ITERATIONS = 1e-7, 100
 # End points this near to the best value [BPB] agree with it.
 AGREE = 1e-6
-# A solve takes milliseconds and its compilation seconds, half of them spent on making it faster.
-COMPILER = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +59,10 @@ class Solution:
       gap: duality gap, an upper bound on how far ``value`` is above the minimum [BPB]; None for a law that is not
         convex.
       iterations: of the solver.
-      residual: max_j |p − project(p − ∇F(p))|_j, zero at and only at a stationary point.
+      residual: how far the optimality conditions are from holding, max_j of an entry's distance to the bound that its
+        slope points to, or of that slope, whichever is less; zero at and only at a stationary point.
       multipliers_M: of the upper bounds, ≥ 0: fall of the minimum per unit by which the bound is raised [BPB].
+      group_multipliers_G: of the groups; ≥ 0 at a group's most weight, as above; ≤ 0 at its least.
       converged: whether the status is not the last.
       starts: end points, or candidates, that this one is the best of.
       agreeing: how many of them are within 1e-6 BPB of it, itself included.
@@ -75,6 +76,7 @@ class Solution:
     iterations: int
     residual: float | None
     multipliers_M: np.ndarray | None
+    group_multipliers_G: np.ndarray | None = None
     converged: bool = True
     starts: int = 1
     agreeing: int | None = 1
@@ -90,17 +92,18 @@ class Minimum(NamedTuple):
     iterations: jax.Array
     residual: jax.Array
     multipliers_M: jax.Array
+    group_multipliers_G: jax.Array
 
 
 def solve(
-    predict,
+    predict: Callable,
     params,
-    task_weights_N,
+    weights,
     natural_M,
-    lower_M,
-    upper_M,
+    bounds: Bounds,
     kl_weight: float,
     *,
+    merge: Callable = mean,
     starts_SM=None,
     convex: bool = True,
     max_iterations: int | None = None,
@@ -110,48 +113,64 @@ def solve(
     Args:
       predict: a law's ``predict(params, ratios_KM) -> bpb_KN``; compiled once per function and shapes.
       params: its parameters.
-      task_weights_N: w ≥ 0, normalised here to sum 1.
+      weights: what ``merge`` takes; task weights of sum 1, or −1 to maximise.
       natural_M: p0. A domain of natural weight 0 gets none, if λ > 0.
-      lower_M: lower bounds.
-      upper_M: upper bounds; the set must not be empty (:func:`olmix_jax.propose.caps.check_feasible`).
+      bounds: where mixtures may be, not empty (:func:`olmix_jax.propose.caps.check_feasible`).
       kl_weight: λ ≥ 0 [BPB per nat].
+      merge: see :class:`olmix_jax.propose.objective.Objective`.
       starts_SM: mixtures to start from, which need not be within the bounds; natural alone where there are none.
-      convex: whether the law is, so that ``gap`` is a bound and one start enough.
+      convex: whether ``merge`` of the law is, so that ``gap`` is a bound and one start enough.
       max_iterations: after which the solver gives up and says so; 500, or 100 per start for a law that is not convex.
 
     Raises:
       UserError: an input or the law's prediction is not finite, or a domain of natural weight 0 has a lower bound.
     """
-    task_weights_N = np.asarray(task_weights_N, np.float64)
-    natural_M, lower_M, upper_M = (np.asarray(x, np.float64) for x in (natural_M, lower_M, upper_M))
-    leaves = jax.tree.leaves(params)
-    if not all(np.isfinite(x).all() for x in [task_weights_N, natural_M, lower_M, upper_M, kl_weight, *leaves]):
+    if merge is mean and not np.isclose(abs(np.sum(weights)), 1, atol=1e-9):
+        raise UserError(
+            f"task weights must sum to 1, not {np.sum(weights):.6g}: else propose.kl_weight means another thing"
+        )
+    objective, bounds = checked(params, weights, natural_M, bounds, kl_weight)
+    starts_SM = objective[2][None] if starts_SM is None else np.asarray(starts_SM, np.float64)
+    run = compiled(predict, merge, kl_weight > 0)
+    if max_iterations is None:
+        max_iterations = MAX_ITERATIONS if convex else LOCAL_ITERATIONS
+    with inputs.float64():
+        ends = [run(*objective, bounds, max_iterations, start_M) for start_M in starts_SM]
+    return best([jax.tree.map(np.asarray, end) for end in ends], convex)
+
+
+def checked(params, weights, natural_M, bounds: Bounds, kl_weight: float):
+    """((params, weights, natural_M, λ), bounds) as the compiled program takes them.
+
+    Raises:
+      UserError: as :func:`solve`.
+    """
+    natural_M = np.asarray(natural_M, np.float64)
+    leaves = jax.tree.leaves((params, weights, natural_M, bounds, kl_weight))
+    if not all(np.isfinite(x).all() for x in leaves):
         raise UserError("the problem to solve has a value that is not finite in its law, weights or bounds")
-    if not (task_weights_N >= 0).all() or not task_weights_N.any() or not kl_weight >= 0:
-        raise UserError("task weights must be 0 or more and not all 0, and propose.kl_weight 0 or more")
+    if not kl_weight >= 0:
+        raise UserError("propose.kl_weight must be 0 or more")
+    bounds = jax.tree.map(np.asarray, bounds)
     if kl_weight > 0:
-        if (lower_M[natural_M <= 0] > 0).any():
+        if (bounds.lower_M[natural_M <= 0] > 0).any():
             raise UserError(
                 "a domain of natural weight 0 has a positive lower bound; with propose.kl_weight > 0 it "
                 "cannot be in the mixture"
             )
-        upper_M = np.where(natural_M > 0, upper_M, 0.0)
-    objective = (params, task_weights_N / task_weights_N.sum(), natural_M, float(kl_weight))
-    starts_SM = natural_M[None] if starts_SM is None else np.asarray(starts_SM, np.float64)
-    run = compiled(predict, kl_weight > 0)
-    if max_iterations is None:
-        max_iterations = MAX_ITERATIONS if convex else LOCAL_ITERATIONS
-    with inputs.float64():
-        ends = [run(*objective, lower_M, upper_M, max_iterations, start_M) for start_M in starts_SM]
-    ends = [jax.tree.map(np.asarray, end) for end in ends]
-    ends = [end for end in ends if all(np.isfinite(x).all() for x in end)]
+        bounds = bounds._replace(upper_M=np.where(natural_M > 0, bounds.upper_M, 0.0))
+    return (params, weights, natural_M, float(kl_weight)), bounds
+
+
+def best(ends: list[Minimum], convex: bool) -> Solution:
+    """The end point of least value; of those as good to rounding, one that converged.
+
+    Raises:
+      UserError: none is finite.
+    """
+    ends = [end for end in ends if all(np.isfinite(x).all() for x in end) and abs(end.weights_M.sum() - 1) < 1e-9]
     if not ends:
         raise UserError("the law predicts no finite BPB around the natural distribution: fit it on more runs")
-    return _best(ends, convex)
-
-
-def _best(ends: list["Minimum"], convex: bool) -> Solution:
-    """The end point of least value; of those as good to rounding, one that converged."""
     least = min(float(end.value) for end in ends)
     small = (TOLERANCE if convex else LOCAL_TOLERANCE) * max(1.0, abs(least))
     good_ends = [end for end in ends if end.gap <= small and end.value <= least + TOLERANCE * max(1.0, abs(least))]
@@ -164,6 +183,7 @@ def _best(ends: list["Minimum"], convex: bool) -> Solution:
         status=status,
         weights_M=found.weights_M,
         multipliers_M=found.multipliers_M,
+        group_multipliers_G=found.group_multipliers_G,
         gap=found.gap.item() if convex else None,
         converged=good,
         starts=len(ends),
@@ -173,64 +193,65 @@ def _best(ends: list["Minimum"], convex: bool) -> Solution:
 
 
 @functools.lru_cache(maxsize=32)
-def compiled(predict, entropic: bool):
+def compiled(predict: Callable, merge: Callable, entropic: bool):
     """The program that solves a law's problems; call it under :func:`olmix_jax.laws.inputs.float64`."""
 
-    def minimum(params, task_weights_N, natural_M, kl_weight, lower_M, upper_M, max_iterations, start_M):
-        objective = Objective(predict, params, task_weights_N, natural_M, kl_weight)
-        return minimise(objective, lower_M, upper_M, entropic, max_iterations, start_M)
+    def minimum(params, weights, natural_M, kl_weight, bounds, max_iterations, start_M):
+        objective = Objective(predict, merge, params, weights, natural_M, kl_weight)
+        return minimise(objective, bounds, entropic, max_iterations, start_M)
 
-    return jax.jit(minimum, compiler_options=COMPILER)
+    return jax.jit(minimum, compiler_options=inputs.QUICK)
 
 
 class _State(NamedTuple):
     p_M: jax.Array
     slope_M: jax.Array  # ∇f
-    bound_M: jax.Array  # where the linearised problem has its minimum
     value: jax.Array
     gap: jax.Array
     eta: jax.Array
     iterations: jax.Array
-    polished: jax.Array  # iterations since the gap was first small enough
+    tight: jax.Array  # how often in a row the gap was small enough
+    done: jax.Array
 
 
-def minimise(
-    objective: Objective, lower_M, upper_M, entropic: bool, max_iterations: int = MAX_ITERATIONS, start_M=None
-) -> Minimum:
-    """Minimises ``objective`` within bounds, from the projection of a start (of natural, without one).
+def minimise(objective: Objective, bounds: Bounds, entropic: bool, max_iterations, start_M) -> Minimum:
+    """Minimises ``objective`` within bounds, from the point within them that is near ``start_M``.
 
     Pure JAX, for float64 and ``jax.vmap``; ``entropic`` says that λ > 0.
     """
-    geometry = (geometries.entropic if entropic else geometries.euclidean)(objective, lower_M, upper_M)
+    geometry = (geometries.entropic if entropic else geometries.euclidean)(objective, bounds)
     slope_of, both_of = jax.grad(objective.law), jax.value_and_grad(objective.law)
 
-    def certified(p_M, eta, iterations, polished):
-        law, slope_M = both_of(p_M)
-        v_M, penalty = geometry.bound(slope_M), objective.penalty(p_M)
-        gap = slope_M @ (p_M - v_M) + penalty - objective.penalty(v_M)
-        return _State(p_M, slope_M, v_M, law + penalty, jnp.maximum(gap, 0.0), eta, iterations, polished)
-
-    def loose(state):
-        # Half the tolerance, so that nothing hangs on the last bit of the value.
-        return state.gap > 0.5 * TOLERANCE * jnp.maximum(1.0, jnp.abs(state.value))
+    def advance(state, v_M):
+        p_M, eta = _line_search(objective, geometry, both_of, state)
+        pair_CM = jnp.stack([p_M, _leap(slope_of, state, v_M)])
+        value_C = objective.values(pair_CM)
+        p_M = jnp.where(value_C[1] < value_C[0], pair_CM[1], pair_CM[0])
+        return newton.step(objective, geometry, slope_of, p_M, bounds), eta
 
     def body(state):
-        p_M, eta = _line_search(objective, geometry, both_of, state)
-        pair_CM = jnp.stack([p_M, _leap(slope_of, state)])
-        value_C = jax.vmap(objective.value)(pair_CM)
-        p_M = jnp.where(value_C[1] < value_C[0], pair_CM[1], pair_CM[0])
-        p_M = newton.step(objective, geometry, slope_of, p_M, lower_M, upper_M)
-        return certified(p_M, eta, state.iterations + 1, jnp.where(loose(state), 0, state.polished + 1))
+        law, slope_M = both_of(state.p_M)
+        v_M, penalty = geometry.bound(slope_M), objective.penalty(state.p_M)
+        gap = jnp.maximum(slope_M @ (state.p_M - v_M) + penalty - objective.penalty(v_M), 0.0)
+        value = law + penalty
+        # Half the tolerance, so that nothing hangs on the last bit of the value.
+        tight = jnp.where(gap <= 0.5 * TOLERANCE * jnp.maximum(1.0, jnp.abs(value)), state.tight + 1, 0)
+        done = (tight > POLISH) | (gap == 0) | ~jnp.isfinite(value) | (state.iterations >= max_iterations)
+        state = state._replace(slope_M=slope_M, value=value, gap=gap, tight=tight, done=done)
+        p_M, eta = jax.lax.cond(done, lambda: (state.p_M, state.eta), lambda: advance(state, v_M))
+        return state._replace(p_M=p_M, eta=eta, iterations=state.iterations + ~done)
 
-    def unfinished(state):
-        going = loose(state) | ((state.polished < POLISH) & (state.gap > 0))
-        return going & jnp.isfinite(state.value) & (state.iterations < max_iterations)
-
-    begin_M = geometry.start(objective.natural_M if start_M is None else start_M)
-    state = jax.lax.while_loop(unfinished, body, certified(begin_M, jnp.ones(()), 0, 0))
-    residual, multipliers_M = _stationarity(objective, state, lower_M, upper_M)
+    begin_M = within(projection.inside, start_M, bounds)
+    nothing = jnp.zeros(())
+    begin = _State(begin_M, jnp.zeros_like(begin_M), nothing, nothing, jnp.ones(()), 0, 0, False)
+    state = jax.lax.while_loop(lambda state: ~state.done, body, begin)
     return Minimum(
-        state.p_M, state.value, objective.kl(state.p_M), state.gap, state.iterations, residual, multipliers_M
+        state.p_M,
+        state.value,
+        objective.kl(state.p_M),
+        state.gap,
+        state.iterations,
+        *multipliers.of(state.slope_M + newton.penalty_slope(objective, state.p_M), state.p_M, bounds),
     )
 
 
@@ -257,31 +278,15 @@ def _line_search(objective: Objective, geometry: geometries.Geometry, both_of, s
     return jnp.where(good, new_M, state.p_M), eta
 
 
-def _leap(slope_of, state: _State):
+def _leap(slope_of, state: _State, v_M):
     """The step to the certificate's minimiser v, shortened to where the curvature of f says that it pays.
 
     F falls by at least γ·gap − γ²·dᵀ∇²f d/2 along d = v − p. Weights that the entropic geometry has driven to almost 0
     come back in one such step, and in it alone: a proximal step can only multiply them.
     """
-    toward_M = state.bound_M - state.p_M
+    toward_M = v_M - state.p_M
     curve = toward_M @ jax.jvp(slope_of, (state.p_M,), (toward_M,))[1]
-    new_M = state.p_M + jnp.minimum(1.0, state.gap / jnp.maximum(curve, TINY)) * toward_M
-    # Rounding must not carry an entry past a bound.
-    return jnp.clip(new_M, jnp.minimum(state.p_M, state.bound_M), jnp.maximum(state.p_M, state.bound_M))
-
-
-def _stationarity(objective, state, lower_M, upper_M):
-    """The projected-gradient residual, and the multipliers μ of the upper bounds.
-
-    Stationarity is ∇F_j = ν − μ_j + σ_j, with μ on entries at their cap and σ on those at their lower bound. ν is the
-    slope of the entries in between; at a vertex, the slope at which the next bit of room would be paid for.
-    """
-    p_M, slope_M = state.p_M, state.slope_M + newton.penalty_slope(objective, state.p_M)
-    residual = jnp.abs(p_M - project(p_M - slope_M, lower_M, upper_M)).max()
-    inside_M = jnp.minimum(p_M - lower_M, upper_M - p_M)
-    inner = (inside_M @ slope_M) / jnp.maximum(inside_M.sum(), TINY)
-    vertex = jnp.where(p_M > lower_M, slope_M, -jnp.inf).max()
-    level = jnp.where(inside_M.sum() > 1e-12, inner, vertex)
-    # A domain without natural weight is kept out by the KL term, not by its cap.
-    capped_M = (p_M >= upper_M) & (upper_M > 0)
-    return residual, jnp.where(capped_M, jnp.maximum(level - slope_M, 0.0), 0.0)
+    share = jnp.minimum(1.0, state.gap / jnp.maximum(curve, TINY))
+    # Rounding must neither carry an entry past a bound nor keep it from one.
+    new_M = jnp.clip(state.p_M + share * toward_M, jnp.minimum(state.p_M, v_M), jnp.maximum(state.p_M, v_M))
+    return jnp.where(share < 1, new_M, v_M)

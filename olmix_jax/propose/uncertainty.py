@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from olmix_jax.laws import evaluate_each, inputs
-from olmix_jax.propose import solver
+from olmix_jax.propose import objective, solver
 from olmix_jax.propose.problem import Problem
 
 # Shares of the samples below the low and the high end of an interval.
@@ -17,15 +17,14 @@ SURE = 0.9
 RESOLVED, ITERATIONS = 16, 100
 
 
-def error_bars(problem: Problem, samples, weights_M, tasks: Sequence[str], domains: Sequence[str]) -> dict:
-    """The fields of a proposal that need samples, with ``warnings``.
+def error_bars(problem: Problem, samples, weights_M, natural_M, tasks: Sequence[str]) -> dict:
+    """The fields of a proposal that need samples of the law, with ``warnings``.
 
     ``gain`` is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], the law's part of the objective, over samples: its mean,
     5 and 95 % quantiles, and the share of samples in which it is positive. ``predicted_low`` and ``predicted_high``
-    are the quantiles of f_i(proposed), and ``weights_std`` the standard deviation of the weights that a sample's own
-    solution has. Samples that predict nothing finite are left out.
+    are the quantiles of f_i(proposed). Samples that predict nothing finite are left out.
     """
-    bpb_RCN = evaluate_each(problem.law, samples, np.stack([weights_M, problem.natural_M]))
+    bpb_RCN = evaluate_each(problem.law, samples, np.stack([weights_M, natural_M]))
     finite_R = np.isfinite(bpb_RCN).all(axis=(1, 2))
     if not finite_R.any():
         return {"warnings": ["no error bars: no sample of the law predicts a finite BPB"]}
@@ -45,20 +44,19 @@ def error_bars(problem: Problem, samples, weights_M, tasks: Sequence[str], domai
         found["warnings"].append(
             f"the law is not sure of the gain: lower than natural in {100 * probability:.0f} % of {len(gain_R)} samples"
         )
-    chosen = np.flatnonzero(finite_R)[:RESOLVED]
-    if problem.law.DIFFERENTIABLE and len(chosen) > 1:
-        found["weights_std"] = dict(zip(domains, _spread(problem, samples, weights_M, chosen).tolist(), strict=True))
     return found
 
 
-def _spread(problem: Problem, samples, weights_M, chosen) -> np.ndarray:
-    """Standard deviation over samples of the mixture that each leads to, from the proposal on: std_M."""
-    run = solver.compiled(problem.law.predict, problem.kl_weight > 0)
-    shared = problem.task_weights_N, problem.natural_M, float(problem.kl_weight), problem.lower_M, problem.upper_M
-    found = []
+def own_optima(problem: Problem, samples, weights_M) -> np.ndarray:
+    """ratios_RM: the mixture that each of RESOLVED samples of the law leads to, from the proposal on.
+
+    They are as far apart as the law is unsure of the weights. Samples that lead nowhere finite are left out.
+    """
+    run = solver.compiled(problem.law.predict, objective.mean, problem.kl_weight > 0)
+    shared = problem.task_weights_N, problem.anchor_M, float(problem.kl_weight), problem.bounds
+    chosen, found = min(len(jax.tree.leaves(samples)[0]), RESOLVED), []
     with inputs.float64():
-        for r in chosen:
+        for r in range(chosen):
             params = jax.tree.map(lambda x, r=r: np.asarray(x)[r], samples)
             found.append(np.asarray(run(params, *shared, ITERATIONS, weights_M).weights_M))
-    found = [p_M for p_M in found if np.isfinite(p_M).all()] or [weights_M]
-    return np.std(found, axis=0)
+    return np.array([p_M for p_M in found if np.isfinite(p_M).all()] or [weights_M])

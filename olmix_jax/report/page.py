@@ -1,55 +1,16 @@
 """The page: what was found, in words, tables and figures, as one HTML file that needs nothing beside it."""
 
-import base64
-import dataclasses
 import pathlib
-import struct
 from collections.abc import Callable, Iterator
 
 import jinja2
+from markupsafe import Markup
 
 from olmix_jax import files
-from olmix_jax.report import plots, quality, tables, trained, words
+from olmix_jax.report import cautions, offers, plots, quality, tables, trained, words
+from olmix_jax.report.parts import Figure, Picture, Section
 from olmix_jax.report.read import Results, read
-from olmix_jax.report.style import DPI, render
-from olmix_jax.report.tables import Table
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A PNG as a data URI, and its size in CSS pixels."""
-
-    uri: str
-    width: int
-    height: int
-
-    @classmethod
-    def of(cls, png: bytes) -> "Picture":
-        # Width and height are the first two fields of the first chunk, IHDR.
-        width, height = struct.unpack(">II", png[16:24])
-        uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        return cls(uri, round(width * 96 / DPI), round(height * 96 / DPI))
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """One figure: a picture for wide windows, one for narrow ones, and its texts."""
-
-    name: str
-    wide: Picture
-    narrow: Picture
-    alt: str
-    caption: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A heading with figures, tables, or a note that says why they are not there."""
-
-    title: str
-    figures: tuple[Figure, ...] = ()
-    tables: tuple[Table, ...] = ()
-    note: str = ""
+from olmix_jax.report.style import render
 
 
 def build(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -71,7 +32,7 @@ def build(workdir: str | pathlib.Path) -> pathlib.Path:
         lstrip_blocks=True,
     )
     text = environment.get_template("page.html.jinja").render(
-        lead=words.lead(results), cards=words.cards(results), warnings=words.warnings(results), sections=sections
+        lead=_lead(results), cards=words.cards(results), warnings=cautions.warnings(results), sections=sections
     )
     files.write_text(folder / "index.html", text)
     return folder / "index.html"
@@ -84,7 +45,17 @@ def summary(workdir: str | pathlib.Path) -> list[str]:
       UserError: the workdir holds nothing to report, or a file in it is damaged.
     """
     results = read(pathlib.Path(workdir))
-    return [words.won_line(results), words.caps_line(results), words.law_line(results)]
+    won = f"{words.WORST} " if results.worst else ""
+    return [won + words.won_line(results), words.caps_line(results), words.law_line(results)]
+
+
+def _lead(results: Results) -> str:
+    """The first sentence, under a banner where the mixture is one not to train on."""
+    text = words.lead(results)
+    if not results.worst:
+        return text
+    style = "display:block;background:#b5382f;color:#fff;font-size:1.3rem;padding:14px 16px;margin:0 0 .6em"
+    return Markup('<strong role="alert" style="{}">{}</strong>{}').format(style, words.WORST, text)
 
 
 def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
@@ -96,6 +67,7 @@ def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
 
     yield _mixture(results, figure)
     yield _validation(results, figure)
+    yield from offers.sections(results, figure)
     yield _law(results, figure)
     if results.fit is not None:
         yield _coverage(results, figure)
@@ -104,22 +76,33 @@ def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
     yield _training(results, figure)
     if results.fit is not None or results.validation is not None:
         yield Section("Every task", tables=(tables.task_table(results),))
-    yield Section("The run", tables=tuple(tables.run_tables(results)))
+    yield Section("The run", tables=tuple(tables.run_tables(results) + offers.fact_tables(results)))
 
 
 def _mixture(results: Results, figure: Callable) -> Section:
     title = "The mixture, before and after"
     if results.proposal is None:
         return Section(title, note=f"There is no proposal yet: run --stages={words.until(results, 'propose')}.")
-    spread = results.proposal.get("weights_std")
+    proposal = results.proposal
     caption = (
         "Share of training tokens per domain, largest natural share first. Black marks: the most a domain may get "
         "before it would be repeated too often; marks beyond the axis are not drawn. “×” counts passes over the "
         "domain’s unique tokens in the target run. Orange: the cap, not the law, decides."
-        + (" Whiskers: one standard deviation, from what the law does not know." if spread else "")
     )
+    if proposal.get("weights_low") and proposal.get("weights_high"):
+        caption += (
+            " Thin lines: 5–95 % of the weight in optima of the law’s own samples, from what it does not know; the "
+            "proposal, the optimum of the mean, may lie outside."
+        )
+    elif proposal.get("weights_std"):
+        caption += " Whiskers: one standard deviation, from what the law does not know."
+    if any((proposal.get("lower") or {}).values()):
+        caption += " Green marks: the least a domain must get."
+    if proposal.get("anchor"):
+        caption += " Hollow diamonds: the reference that the proposal stays near, which is not natural."
     drawn = figure(plots.mixture, "mixture", words.mixture_alt(results), caption)
-    return Section(title, (drawn,), (tables.domain_table(results),))
+    more = (offers.group_table(proposal),) if proposal.get("groups") else ()
+    return Section(title, (drawn,), (tables.domain_table(results), *more))
 
 
 def _validation(results: Results, figure: Callable) -> Section:

@@ -7,7 +7,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from olmix_jax.report.read import Results, cap_of, effects_NM
-from olmix_jax.report.style import BINDING, NATURAL, PROPOSED, ROWS, UNIFORM, WIDE, labels, room
+from olmix_jax.report.style import BAD, BINDING, NATURAL, PROPOSED, ROWS, UNIFORM, WIDE, labels, room
 
 
 def mixture(results: Results, width: float) -> Figure:
@@ -20,15 +20,17 @@ def mixture(results: Results, width: float) -> Figure:
     fig = Figure(figsize=(width, 1.0 + 0.4 * len(names)))
     ax = fig.subplots()
     y = np.arange(len(names))
-    colours = [BINDING if d in binding else PROPOSED for d in names]
+    tone = BAD if proposal.get("worst") else PROPOSED
+    colours = [BINDING if d in binding else tone for d in names]
     ax.barh(y - 0.19, natural_M, 0.36, color=NATURAL)
-    spread = proposal.get("weights_std") or {}
-    whiskers = {"xerr": [100 * (spread.get(d) or 0.0) for d in names], "error_kw": {"lw": 0.9, "ecolor": "#555555"}}
-    ax.barh(y + 0.19, weights_M, 0.36, color=colours, **(whiskers if spread else {}))
+    ax.barh(y + 0.19, weights_M, 0.36, color=colours)
+    low_M, high_M = weight_ends(proposal, names)
+    ax.hlines(y + 0.19, low_M, high_M, color="#444444", lw=1.1)
     ax.axvline(100 / len(names), color=UNIFORM, ls=(0, (4, 3)), lw=1)
-    ax.set_xlim(0, 1.15 * max(natural_M.max(), weights_M.max(), 100 / len(names)))
+    ax.set_xlim(0, 1.15 * max(natural_M.max(), weights_M.max(), 100 / len(names), *high_M[np.isfinite(high_M)]))
     shown = (caps_M < 100) & (caps_M <= ax.get_xlim()[1])
     ax.vlines(caps_M[shown], y[shown] - 0.03, y[shown] + 0.42, color="black", lw=1.6)
+    bounds = _bound_marks(ax, proposal, names)
     # Numbers stand in a column of their own: beside the bars they would run into caps.
     for i, name in enumerate(names):
         text = f"{weights_M[i]:.1f} %" + (f", {results.epochs[name]:.2g}×" if name in results.epochs else "")
@@ -41,13 +43,48 @@ def mixture(results: Results, width: float) -> Figure:
     ax.grid(axis="x")
     handles = [
         Patch(color=NATURAL, label="natural"),
-        Patch(color=PROPOSED, label="proposed"),
+        Patch(color=tone, label="WORST mixture" if proposal.get("worst") else "proposed"),
         Patch(color=BINDING, label="proposed, at its cap"),
         Line2D([], [], color="black", marker="|", ls="", ms=9, mew=1.6, label="repetition cap"),
         Line2D([], [], color=UNIFORM, ls=(0, (4, 3)), lw=1, label="uniform"),
+        *bounds,
     ]
+    if np.isfinite(low_M).any():
+        handles.append(Line2D([], [], color="#444444", lw=1.1, label=_spread_name(proposal)))
     fig.legend(handles=handles, loc="outside upper center", ncols=5 if width >= WIDE else 2, fontsize="small")
     return fig
+
+
+def weight_ends(proposal: dict, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the interval of each weight in percent: 5–95 %, or else a standard deviation to either side, or NaN."""
+    low, high, spread = (proposal.get(k) or {} for k in ("weights_low", "weights_high", "weights_std"))
+    weights_M = np.array([proposal["weights"][d] for d in names])
+    if low and high:
+        ends = [np.array([np.nan if e.get(d) is None else e[d] for d in names], np.float64) for e in (low, high)]
+    else:
+        spread_M = np.array([np.nan if spread.get(d) is None else spread[d] for d in names], np.float64)
+        ends = [np.maximum(weights_M - spread_M, 0.0), weights_M + spread_M]
+    return 100 * ends[0], 100 * ends[1]
+
+
+def _spread_name(proposal: dict) -> str:
+    return "5–95 %" if proposal.get("weights_low") and proposal.get("weights_high") else "± 1 standard deviation"
+
+
+def _bound_marks(ax, proposal: dict, names: list[str]) -> list[Line2D]:
+    """Marks of lower bounds above zero and of another reference than natural; their entries in the legend."""
+    lower, anchor, handles = proposal.get("lower") or {}, proposal.get("anchor") or {}, []
+    marked = [i for i, d in enumerate(names) if lower.get(d)]
+    if marked:
+        at = np.array(marked)
+        ax.vlines([100 * lower[names[i]] for i in marked], at - 0.03, at + 0.42, color=UNIFORM, lw=2.2)
+        handles.append(Line2D([], [], color=UNIFORM, marker="|", ls="", ms=9, mew=2.2, label="lower bound"))
+    told = [i for i, d in enumerate(names) if anchor.get(d) is not None]
+    if told:
+        style = dict(marker="D", ls="", ms=4, mfc="white", mec="black")
+        ax.plot([100 * anchor[names[i]] for i in told], np.array(told) - 0.19, **style, clip_on=True)
+        handles.append(Line2D([], [], **style, label="reference"))
+    return handles
 
 
 def effects(results: Results, width: float) -> Figure:

@@ -11,6 +11,7 @@ from olmix_jax import files, task_groups
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
+from olmix_jax.report import checks
 from olmix_jax.table import SwarmTable
 
 # Keys without which a file cannot be reported on, and the stage that writes it.
@@ -98,12 +99,17 @@ class Results:
 
     @property
     def binding(self) -> tuple[str, ...]:
-        """Domains whose proposed weight is at their repetition cap (to a part in a thousand)."""
+        """Domains whose proposed weight is at the most they may get (to a part in a thousand); not those shut out."""
         if self.proposal is None:
             return ()
         caps = self.proposal["caps"]
-        capped = {d: cap_of(caps, d) for d in self.proposal["weights"] if cap_of(caps, d) < 1}
+        capped = {d: cap_of(caps, d) for d in self.proposal["weights"] if 0 < cap_of(caps, d) < 1}
         return tuple(d for d, cap in capped.items() if self.proposal["weights"][d] >= cap * (1 - 1e-3))
+
+    @property
+    def worst(self) -> bool:
+        """Whether the proposal is the worst mixture, asked for as a counterfactual."""
+        return bool((self.proposal or {}).get("worst"))
 
     @property
     def validated(self) -> dict[str, Estimate]:
@@ -157,6 +163,8 @@ def read(workdir: pathlib.Path) -> Results:
     """
     workdir = pathlib.Path(workdir)
     found = {name: _read_json(workdir / name, *REQUIRED[name]) for name in REQUIRED}
+    if found["propose/proposal.json"] is not None:
+        checks.proposal(workdir / "propose/proposal.json", found["propose/proposal.json"])
     config = found["config.json"]
     _leave_out_stale(found)
     validated = found["validate/validation.json"] is not None

@@ -85,6 +85,12 @@ def quantity(value: float | None) -> str:
     return f"{value:.3g}" if value != int(value) else f"{int(value)}"
 
 
+def few(names: Sequence, most: int = 8) -> str:
+    """The first names in a row, and how many more there are."""
+    shown = ", ".join(str(n) for n in list(names)[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def number(value: float | None, form: str = ".4f") -> str:
     """``value`` formatted, with a dash for what is not known."""
     return "–" if value is None else format(value, form).replace("-", "−").replace("%", " %")

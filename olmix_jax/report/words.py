@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 
 from olmix_jax.report import quality
-from olmix_jax.report.read import Comparison, Estimate, Results, cap_of, compare
+from olmix_jax.report.read import Comparison, Estimate, Results, compare
 from olmix_jax.report.style import ROWS, label, number
-from olmix_jax.report.trained import task_differences
+
+WORST = "THE WORST MIXTURE, NOT A PROPOSAL: it was made to be as bad as the bounds allow. Do not train on it."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,8 @@ def percent(share: float) -> str:
     return f"{value:.0f} %" if value >= 9.95 or value == 0 else f"{value:.1f} %"
 
 
-def _level(fit: dict) -> str:
+def level(fit: dict) -> str:
+    """The nominal level of a fit's intervals, as text."""
     return percent(quality.level(fit))
 
 
@@ -94,7 +96,7 @@ def law_line(results: Results) -> str:
     line = f"law {fit['law']}, held-out runs{folds}: Spearman {number(fit.get('spearman_cv_mean'), '.3f')}"
     line += f" mean over tasks, {number(fit.get('spearman_of_mean_cv'), '.3f')} of the task average"
     if fit.get("coverage_cv_mean") is not None:
-        line += f"; {_level(fit)} intervals hold {percent(fit['coverage_cv_mean'])} of measurements"
+        line += f"; {level(fit)} intervals hold {percent(fit['coverage_cv_mean'])} of measurements"
     test = fit.get("test")
     if test:
         line += f"; test swarm {number(test.get('spearman_task_mean'), '.3f')}"
@@ -147,86 +149,6 @@ def _gain_card(gain: dict) -> list[Card]:
     return [Card("Predicted gain, as sure as the law is", number(gain["mean"], "+.4f"), detail)]
 
 
-def warnings(results: Results) -> list[str]:
-    """Everything that should make a reader careful."""
-    proposal, fit = results.proposal or {}, results.fit or {}
-    found = [str(w) for w in proposal.get("warnings") or []]
-    found += _law_warnings(fit)
-    probability = (proposal.get("gain") or {}).get("probability")
-    if probability is not None and probability < 0.9:
-        found.append(
-            f"By the law, the proposal is better than natural with a probability of {percent(probability)} only: "
-            "train it and natural side by side before relying on it."
-        )
-    if results.table is not None and results.table.diverged:
-        found.append(f"Diverged in training and left out of the fit: {_few(results.table.diverged)}.")
-    return found + _validation_warnings(results)
-
-
-def _law_warnings(fit: dict) -> list[str]:
-    found, unseen = [], fit.get("unseen") or []
-    if unseen:
-        found.append(f"No run contained {_few(unseen)}: the law knows nothing about it.")
-    barely = {d: r for d, r in (fit.get("barely_sampled") or {}).items() if d not in unseen}
-    if barely:
-        named = [f"{d} ({_seen(r)})" for d, r in barely.items()]
-        found.append(f"Barely sampled: {_few(named)}. What the law says of such domains rests on little.")
-    if fit.get("spearman_cv_mean") is not None and fit["spearman_cv_mean"] < 0.5:
-        found.append(
-            "The law hardly orders held-out runs (mean Spearman under 0.5); more runs or longer ones are needed."
-        )
-    held, at = fit.get("coverage_cv_mean"), quality.level(fit)
-    if held is not None and abs(held - at) > quality.SLACK + 1e-9:
-        kind = "too narrow: errors are larger than the law says" if held < at else "wider than they need to be"
-        found.append(f"The {_level(fit)} intervals hold {percent(held)} of held-out measurements: they are {kind}.")
-    return found
-
-
-def _seen(row: dict) -> str:
-    parts = [f"in {row['runs']} runs" if row["runs"] != 1 else "in 1 run"] if row.get("runs") is not None else []
-    parts += [f"{percent(row['max'])} at most"] if row.get("max") is not None else []
-    return ", ".join(parts) or "hardly any run"
-
-
-def _validation_warnings(results: Results) -> list[str]:
-    if not results.compared:
-        return []
-    found, ours = [], results.validated["proposed"]
-    for rival in [n for n in ("natural", "uniform") if n in results.validated]:
-        against = compare(ours, results.validated[rival])
-        if against.percent <= 0:
-            found.append(f"Trained for real, the proposal is not better than {rival}.")
-        elif against.errors is not None and against.errors < 3:
-            found.append(
-                f"The gain over {rival} is under three standard errors: train more seeds before relying on it."
-            )
-    if ours.error is None:
-        found.append("One seed per mixture: the differences have no error bars.")
-    worse = [t for t, (d, error) in task_differences(results).items() if error is not None and d > 2 * error]
-    if worse:
-        of = f"{len(worse)} of {len(results.tasks)} tasks"
-        found.append(f"Trained for real, worse than natural by over two standard errors, {of}: {_few(worse)}.")
-    over = _over_cap(results)
-    if over:
-        found.append(f"The trained mixture exceeds the repetition cap of {_few(over)}.")
-    return found
-
-
-def _over_cap(results: Results) -> list[str]:
-    """Domains whose realised weight is above the cap by more than realising a mixture in whole sequences can do."""
-    if results.proposal is None:
-        return []
-    realised = results.validation["mixtures"]["proposed"].get("weights") or {}
-    length = ((results.config or {}).get("proxy") or {}).get("length") or 1
-    slack = 1e-6 + length / (results.validation.get("tokens") or 1e9)
-    return [d for d, w in realised.items() if w > cap_of(results.proposal["caps"], d) + slack]
-
-
-def _few(names, most: int = 8) -> str:
-    shown = ", ".join(str(n) for n in list(names)[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def cut_note(total: int) -> str:
     """What a caption says where a figure does not show every task."""
     return f" Of {total} tasks, the {ROWS} that change most are drawn." if total > ROWS else ""
@@ -262,14 +184,14 @@ def bars_note(fit: dict) -> str:
     """What the interval bars of the scatter plots are; empty without."""
     if not fit.get("low_cv") or not fit.get("high_cv"):
         return ""
-    return f" Bars: {_level(fit)} intervals for a new run, calibrated on other folds; red: the measurement is outside."
+    return f" Bars: {level(fit)} intervals for a new run, calibrated on other folds; red: the measurement is outside."
 
 
 def coverage_line(fit: dict) -> str:
     """How often intervals hold, on average and at worst."""
     shares = quality.task_coverage(fit)
     mean = fit.get("coverage_cv_mean")
-    parts = [] if mean is None else [f"The {_level(fit)} intervals hold {percent(mean)} of held-out measurements."]
+    parts = [] if mean is None else [f"The {level(fit)} intervals hold {percent(mean)} of held-out measurements."]
     if shares:
         parts.append(f"Lowest: {', '.join(f'{t} ({percent(s)})' for t, s in list(shares.items())[:3])}.")
     total, at = len(fit.get("runs") or ()), quality.level(fit)

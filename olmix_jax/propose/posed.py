@@ -1,0 +1,115 @@
+"""From settings to a problem to solve: task weights, caps and bounds, what KL pulls towards, blocks of kept ratios."""
+
+import dataclasses
+import functools
+import types
+from collections.abc import Sequence
+from types import ModuleType
+
+import jax
+import numpy as np
+
+from olmix_jax import config, reuse
+from olmix_jax.propose import limits
+from olmix_jax.propose.caps import check_feasible, repetition_caps
+from olmix_jax.propose.objective import task_weights
+from olmix_jax.propose.problem import Problem
+from olmix_jax.table_meta import read_object
+
+
+@dataclasses.dataclass(frozen=True)
+class Posed:
+    """A problem over domains, and what is solved in its place: the same over blocks of domains that keep their ratios.
+
+    Attributes:
+      problem: over the M domains.
+      reduced: over the D blocks; the same problem where every domain is free.
+      blocks: None where every domain is free.
+      groups: names of the bounds' groups.
+      wished_M: the upper bounds, but for those of repetition.
+      natural_M: what proposals are compared with.
+      capped: whether repetition is.
+      own_anchor: whether KL pulls towards another mixture than natural.
+    """
+
+    problem: Problem
+    reduced: Problem
+    blocks: reuse.Blocks | None
+    groups: tuple[str, ...]
+    wished_M: np.ndarray
+    natural_M: np.ndarray
+    capped: bool
+    own_anchor: bool
+
+    def expand(self, ratios_KD) -> np.ndarray:
+        """Mixtures over domains."""
+        return np.asarray(ratios_KD) if self.blocks is None else reuse.expand(ratios_KD, self.blocks)
+
+    def collapse(self, ratios_KM) -> np.ndarray | None:
+        """Mixtures over blocks, by the blocks' weights; None for None."""
+        return ratios_KM if self.blocks is None or ratios_KM is None else reuse.collapse(ratios_KM, self.blocks)
+
+    def samples(self, samples):
+        """Samples of the law over domains as those of the law over blocks; None for None."""
+        if self.blocks is None or samples is None:
+            return samples
+        number = len(jax.tree.leaves(samples)[0])
+        return samples, np.broadcast_to(self.blocks.ratios_DM, (number, *self.blocks.ratios_DM.shape))
+
+
+def pose(
+    law: ModuleType, params, *, tasks, domains, natural_M, tokens_M, settings: config.Propose, sizes_N=None
+) -> Posed:
+    """The problem that the settings ask for; arguments as for :func:`olmix_jax.propose.propose`.
+
+    Raises:
+      UserError: a setting cannot be read, or no mixture meets the bounds.
+    """
+    natural_M = np.asarray(natural_M, np.float64) / np.sum(natural_M)
+    sizes = {"tokens_M": tokens_M, "target_tokens": settings.target_tokens, "max_repeats": settings.max_repeats}
+    capped = tokens_M is not None and settings.target_tokens is not None
+    repeated_M = repetition_caps(**sizes) if capped else np.ones(len(domains))
+    bounds, groups = limits.read_bounds(settings.bounds, domains, repeated_M)
+    wished_M = limits.read_bounds(settings.bounds, domains, np.ones(len(domains)))[0].upper_M
+    check_feasible(bounds, domains, groups, wished_M=wished_M, **(sizes if capped else {}))
+    own_anchor = bool(settings.anchor.strip())
+    anchor_M = limits.read_mixture(settings.anchor, "propose.anchor", domains) if own_anchor else natural_M
+    if settings.kl_weight > 0:
+        # The KL term allows a domain that the anchor has nothing of none.
+        bounds = bounds._replace(upper_M=np.where(anchor_M > 0, bounds.upper_M, 0.0))
+        check_feasible(bounds, domains, groups)
+    weights_N = task_weights(settings.task_weights, tasks, sizes_N) * (-1 if settings.worst else 1)
+    problem = Problem(law, params, weights_N, anchor_M, bounds, settings.kl_weight)
+    blocks = _blocks(settings.keep_ratios, domains)
+    reduced = problem if blocks is None else _reduced(problem, blocks, groups)
+    return Posed(problem, reduced, blocks, groups, wished_M, natural_M, capped, own_anchor)
+
+
+def _blocks(spec: str, domains: Sequence[str]) -> reuse.Blocks | None:
+    if not spec.strip():
+        return None
+    where, kept = read_object(spec, "propose.keep_ratios")
+    return reuse.blocks(kept, domains)
+
+
+def _reduced(problem: Problem, blocks: reuse.Blocks, groups: tuple[str, ...]) -> Problem:
+    law = types.SimpleNamespace(
+        predict=_over_blocks(problem.law.predict),
+        DIFFERENTIABLE=problem.law.DIFFERENTIABLE,
+        # A convex function of a linear one is convex.
+        CONVEX=getattr(problem.law, "CONVEX", False),
+    )
+    bounds = reuse.collapsed_bounds(problem.bounds, blocks, groups)
+    check_feasible(bounds, blocks.names, groups)
+    return problem._replace(
+        law=law,
+        params=(problem.params, blocks.ratios_DM),
+        anchor_M=reuse.collapsed_anchor(problem.anchor_M, blocks),
+        bounds=bounds,
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _over_blocks(predict):
+    """(params, ratios_DM), ratios_KD → bpb_KN."""
+    return lambda params, ratios_KD: predict(params[0], ratios_KD @ params[1])
