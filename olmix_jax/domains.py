@@ -13,6 +13,9 @@ from olmix_jax.errors import UserError
 class DomainSet:
     """Named domains with their unique training tokens (N_j in METHOD) and bytes. The order is the column order.
 
+    ``content`` says what text they are of, whatever their names: the sum over documents of a hash of each, in
+    hexadecimal, so that parts of a domain add up to it; empty where it is not known.
+
     Raises:
       UserError: no domain, a name twice, or a domain without tokens.
     """
@@ -20,6 +23,7 @@ class DomainSet:
     names: tuple[str, ...]
     tokens: tuple[int, ...]
     bytes: tuple[int, ...] = ()
+    content: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.names:
@@ -48,8 +52,9 @@ class DomainSet:
 
     def write(self, path: str | pathlib.Path) -> None:
         """Writes ``domains.json``."""
-        sizes = self.bytes or (0,) * len(self)
+        sizes, content = self.bytes or (0,) * len(self), self.content or ("",) * len(self)
         rows = [{"name": n, "tokens": t, "bytes": b} for n, t, b in zip(self.names, self.tokens, sizes)]
+        rows = [{**row, "content": c} if c else row for row, c in zip(rows, content)]
         files.write_json(path, {"domains": rows})
 
     @classmethod
@@ -62,6 +67,7 @@ class DomainSet:
                 tuple(str(r["name"]) for r in rows),
                 tuple(int(r["tokens"]) for r in rows),
                 tuple(int(r["bytes"]) for r in rows),
+                tuple(str(r.get("content", "")) for r in rows) if any("content" in r for r in rows) else (),
             )
         except (KeyError, TypeError, ValueError) as e:
             raise UserError(f"{path}: every entry of `domains` needs name, tokens and bytes ({e})") from e

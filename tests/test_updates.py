@@ -1,0 +1,161 @@
+"""Changes of a domain set as values, and what of old evidence they leave (METHOD §3; PITFALLS 23, 24)."""
+
+import json
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from olmix_jax import update_file, updates
+from olmix_jax.domains import DomainSet
+from olmix_jax.errors import UserError
+
+OLD = ("web", "code", "pdfs")
+
+
+def test_what_each_kind_affects():
+    added = updates.change(OLD, [updates.add("math")])
+    assert added.new == (*OLD, "math") and added.unaffected == OLD and added.affected == ("math",) and not added.lost
+    removed = updates.change(OLD, [updates.remove("code")])
+    assert removed.new == ("web", "pdfs") == removed.unaffected and removed.lost == ("code",)
+    revised = updates.change(OLD, [updates.revise("pdfs")])
+    assert revised.new == OLD and revised.affected == ("pdfs",) == revised.lost
+    split = updates.change(OLD, [updates.partition("pdfs", "pdfs:law", "pdfs:art")])
+    assert split.new == ("web", "code", "pdfs:law", "pdfs:art")
+    assert split.affected == ("pdfs:law", "pdfs:art") and not split.lost
+    renamed = updates.change(OLD, [updates.rename("web", "crawl")])
+    assert renamed.new == ("crawl", "code", "pdfs") == renamed.unaffected and renamed.origin["crawl"] == "web"
+
+
+def test_updates_compose():
+    """A part of a part is a part; a revised whole has no parts that anything is known of."""
+    deep = updates.change(OLD, [updates.partition("pdfs", "a", "b"), updates.partition("b", "b1", "b2")])
+    assert deep.parts == {"a": "pdfs", "b1": "pdfs", "b2": "pdfs"} and not deep.lost
+    torn = updates.change(OLD, [updates.partition("pdfs", "a", "b"), updates.remove("a")])
+    assert torn.new == ("web", "code", "b") and torn.affected == ("b",) and torn.lost == ("pdfs",)
+    assert updates.change(OLD, [updates.revise("pdfs"), updates.partition("pdfs", "a", "b")]).lost == ("pdfs",)
+    back = updates.change(OLD, [updates.add("x"), updates.remove("x")])
+    assert back.new == OLD and back.unaffected == OLD and len(back.updates) == 2
+
+
+def test_old_mixtures_on_the_new_set():
+    """PITFALL 24: a repartition or a new name strands no evidence."""
+    steps = [updates.partition("pdfs", "law", "art"), updates.rename("web", "crawl"), updates.add("math")]
+    change = updates.change(OLD, steps).ordered(("math", "art", "law", "code", "crawl"))
+    matrix_OM = change.expressed([5.0, 30.0, 10.0, 7.0, 9.0])
+    np.testing.assert_allclose(np.array([0.5, 0.1, 0.4]) @ matrix_OM, [0, 0.3, 0.1, 0.1, 0.5])
+    lost = updates.change(OLD, [updates.revise("code")])
+    np.testing.assert_array_equal(lost.expressed(np.ones(3)), np.diag([1.0, 0, 1]))
+    with pytest.raises(UserError, match="has no math.*has also sums"):
+        updates.change(OLD, [updates.add("math")]).ordered((*OLD, "sums"))
+
+
+@hypothesis.given(st.integers(0, 2**32 - 1))
+@hypothesis.settings(deadline=None, max_examples=50)
+def test_expressed_mixtures_keep_all_weight_but_that_of_lost_domains(seed):
+    rng = np.random.default_rng(seed)
+    names, steps, number = [f"d{j}" for j in range(5)], [], 0
+    for _ in range(rng.integers(1, 6)):
+        now = updates.change([f"d{j}" for j in range(5)], steps).new
+        name, number = str(rng.choice(now)), number + 2
+        kinds = [updates.add(f"n{number}"), updates.revise(name), updates.rename(name, f"n{number}")]
+        kinds += [updates.partition(name, f"n{number}", f"n{number + 1}")]
+        kinds += [updates.remove(name)] if len(now) > 1 else []
+        steps.append(kinds[rng.integers(len(kinds))])
+    change = updates.change(names, steps)
+    assert set(change.unaffected) | set(change.affected) == set(change.new)
+    p_O = rng.dirichlet(np.ones(5))
+    lost = sum(p for name, p in zip(names, p_O) if name in change.lost)
+    assert (p_O @ change.expressed(rng.uniform(1, 9, len(change.new)))).sum() == pytest.approx(1 - lost)
+
+
+@pytest.mark.parametrize(
+    "step, message",
+    [
+        (updates.remove("books"), "no domain books; there are web, code, pdfs"),
+        (updates.add("web"), "web is there already"),
+        (updates.add("a", "a"), "a is there already, or twice"),
+        (updates.rename("web", "code"), "code is there already"),
+        (updates.partition("web", "a"), "two parts or more"),
+        (updates.remove(*OLD), "leave no domain"),
+    ],
+)
+def test_impossible_updates_are_named(step, message):
+    with pytest.raises(UserError, match=message):
+        updates.change(OLD, [step])
+
+
+def test_a_partition_may_keep_the_name():
+    assert updates.change(OLD, [updates.partition("web", "web", "news")]).parts == {"web": "web", "news": "web"}
+
+
+def domains(**content):
+    return DomainSet(tuple(content), (10,) * len(content), (30,) * len(content), tuple(content.values()))
+
+
+def test_updates_are_found_by_content():
+    old = domains(web="0a", code="0b", pdfs="0f", wiki="01")
+    new = domains(crawl="0a", code="0c", **{"pdfs:law": "0d", "pdfs:art": "02"}, math="05")
+    found = updates.infer(old, new)
+    assert found == [
+        updates.rename("web", "crawl"),
+        updates.partition("pdfs", "pdfs:law", "pdfs:art"),
+        updates.remove("wiki"),
+        updates.revise("code"),
+        updates.add("math"),
+    ]
+    assert set(updates.change(old.names, found).new) == set(new.names)
+    # Hashes that add up to more than the modulus are still those of the parts.
+    most = f"{updates.CONTENT - 1:032x}"
+    assert updates.infer(domains(a="04"), domains(b="05", c=most)) == [updates.partition("a", "b", "c")]
+    assert updates.infer(old, old) == []
+    # Without content, names are all there is.
+    assert updates.infer(domains(a="", b=""), domains(b="", c="")) == [updates.remove("a"), updates.add("c")]
+
+
+def test_content_that_denies_the_update():
+    old = domains(web="0a", pdfs="0f")
+    with pytest.raises(UserError, match=r"web is not what it was.*revise: \[web\]"):
+        updates.check_content(updates.change(old.names, []), old, domains(web="0b", pdfs="0f"))
+    split = updates.change(old.names, [updates.partition("pdfs", "law", "art")])
+    updates.check_content(split, old, domains(web="0a", law="0e", art="01"))
+    with pytest.raises(UserError, match="law, art do not hold the text of pdfs"):
+        updates.check_content(split, old, domains(web="0a", law="0e", art="02"))
+
+
+STEPS = [
+    updates.add("a", "b"),
+    updates.remove("web"),
+    updates.revise("code"),
+    updates.partition("pdfs", "x", "y"),
+    updates.rename("a", "c"),
+]
+
+
+@pytest.mark.parametrize("name", ["u.json", "u.yaml"])
+def test_update_files(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(json.dumps({"updates": [step.plain() for step in STEPS]}))
+    assert update_file.read(path) == STEPS
+    updates.change(OLD, STEPS)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("updates: [", "not valid YAML"),
+        ("- add: [a]", "needs a list `updates`"),
+        ("updates: [{grow: [a]}]", r"updates\[0\]: must be one of add, remove, revise, partition, rename"),
+        ("updates: [{add: []}]", "must be a list of domain names"),
+        ("updates: [{partition: [a]}]", r"partition must be \{domain: \[parts\]\}"),
+        ("updates: [{add: a}]\nsteps: 3", "unknown field `steps`"),
+        (None, "cannot be read"),
+    ],
+)
+def test_bad_update_files_are_named(tmp_path, text, message):
+    path = tmp_path / "update.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=f"update.yaml.*{message}"):
+        update_file.read(path)
