@@ -1,7 +1,8 @@
 """python run.py --config=configs/quickstart.py --workdir=DIR [--stages=fit,propose,report] [--config.‹field›=value]
 
-Stages, in order: prepare, sample, train, fit, propose, validate, report. Without --stages all of them run; finished
-work is found and not repeated, so the same command goes on where a run was stopped.
+Stages, in order: prepare, update, sample, train, fit, propose, validate, report. Without --stages all of them run
+(update only after an update of the domain set); finished work is found and not repeated, so the same command goes on
+where a run was stopped.
 """
 
 import os

@@ -6,11 +6,9 @@ Configs in ``configs/`` are ml-collections ``ConfigDict``s made by :func:`defaul
 
 import dataclasses
 import difflib
-import typing
 from collections.abc import Collection
 
 import ml_collections
-from ml_collections import config_dict
 
 from olmix_jax import config_check, config_types, olmix_yaml
 
@@ -213,6 +211,24 @@ class Validate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Update:
+    """A changed domain set: what to keep of an earlier run's mixture (METHOD §3)."""
+
+    # The finished workdir of the run before; empty: no update, but a first run.
+    parent: str = ""
+    # The YAML or JSON file that says what changed; empty: found out from domains' names and content.
+    file: str = ""
+    # Which unaffected domains are recomputed beside the affected ones: "auto" (those that pay, olmix_jax/recompute.py),
+    # "full" (all), "full_reuse" (none), "partial_reuse" (those of `recompute`), "swarm_reuse" (all; old runs save new).
+    strategy: str = "auto"
+    recompute: tuple[str, ...] = ()
+    # Whether old runs that the new set can express inform the law, each for what it proves to be worth.
+    old_runs: bool = True
+    # Runs of the new swarm; None: the power of two nearest 3(weights + 1), as in the paper.
+    proxies: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """All settings of a run."""
 
@@ -229,24 +245,12 @@ class Config:
     fit: Fit = Fit()
     propose: Propose = Propose()
     validate: Validate = Validate()
+    update: Update = Update()
 
 
 def default() -> ml_collections.ConfigDict:
     """The defaults as a ``ConfigDict``, to be changed by a file in ``configs/`` and by ``--config.‹field›=``."""
-    return _to_dict(Config())
-
-
-def _to_dict(value) -> ml_collections.ConfigDict:
-    result = ml_collections.ConfigDict()
-    hints = typing.get_type_hints(type(value))
-    for field in dataclasses.fields(value):
-        content = getattr(value, field.name)
-        if dataclasses.is_dataclass(content):
-            content = _to_dict(content)
-        elif content is None:
-            content = config_dict.placeholder(config_types.alternatives(hints[field.name])[0])
-        result[field.name] = content
-    return result
+    return config_types.config_dict_of(Config())
 
 
 def from_dict(config: ml_collections.ConfigDict | dict, given: Collection[str] = ()) -> Config:

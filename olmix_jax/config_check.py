@@ -10,11 +10,12 @@ CHOICES = {
     "fit.granularity": ("task", "family", "aggregated"),
     "propose.guard_by": ("task", "family"),
     "propose.method": ("exact", "search", "simulation"),
+    "update.strategy": ("auto", "full", "full_reuse", "partial_reuse", "swarm_reuse"),
 }
 POSITIVE = (
     "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
     "train.batch train.lr train.clip train.checkpoint_every fit.starts fit.train_split propose.max_repeats "
-    "propose.target_tokens validate.steps validate.lr validate.seeds"
+    "propose.target_tokens validate.steps validate.lr validate.seeds update.proxies"
 ).split()
 NOT_NEGATIVE = (
     "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
@@ -55,7 +56,9 @@ def check(config) -> None:
         ("swarm.test_ratios", "swarm.test_metrics"),
         ("swarm.test_metrics", "swarm.test_ratios"),
     ):
-        if get(config, name) and not get(config, other):
+        # The plan of an update needs to know the sizes of domains that no run has yet.
+        planned = name == "swarm.meta" and config.update.parent
+        if get(config, name) and not get(config, other) and not planned:
             raise UserError(f"config field `{name}` is given without `{other}`; an external swarm needs both")
     if config.fit.folds < 2:
         raise UserError(f"config field `fit.folds` must be 2 or more, not {config.fit.folds}")

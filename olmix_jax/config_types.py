@@ -1,9 +1,12 @@
-"""Plain values to typed dataclasses, with errors that name the field."""
+"""Plain values to typed dataclasses, with errors that name the field; and dataclasses to ``ConfigDict``s."""
 
 import dataclasses
 import types
 import typing
 from collections.abc import Callable
+
+import ml_collections
+from ml_collections import config_dict
 
 from olmix_jax.errors import UserError
 
@@ -45,3 +48,24 @@ def _convert(hint, value, where: str, unknown):
                 return tuple(_convert(inner[0], v, f"{where}[{i}]", unknown) for i, v in enumerate(value))
     wanted = getattr(hint, "__name__", str(hint)) if not isinstance(hint, types.UnionType) else str(hint)
     raise UserError(f"config field `{where}` must be {wanted}, not {value!r} ({type(value).__name__})")
+
+
+class _Root(ml_collections.ConfigDict):
+    """A ``ConfigDict`` whose section ``update`` is not hidden by the method of that name."""
+
+    @property
+    def update(self):
+        return self["update"]
+
+
+def config_dict_of(value, result: ml_collections.ConfigDict | None = None) -> ml_collections.ConfigDict:
+    """A dataclass as a ``ConfigDict`` that keeps the types of its fields."""
+    result, hints = _Root() if result is None else result, typing.get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        if dataclasses.is_dataclass(content):
+            content = config_dict_of(content, ml_collections.ConfigDict())
+        elif content is None:
+            content = config_dict.placeholder(alternatives(hints[field.name])[0])
+        result[field.name] = content
+    return result

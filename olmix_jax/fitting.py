@@ -74,7 +74,8 @@ def key(table: SwarmTable, options: Options) -> str:
     natural = None if table.natural_M is None else table.natural_M.tolist()
     content = hashlib.sha256(b"".join(data)).hexdigest()
     names = table.runs, table.domains, table.tasks, natural
-    return files.digest([code(), content, names, dataclasses.asdict(options)])
+    inherited = None if table.inherited is None else [np.asarray(x).tolist() for x in table.inherited]
+    return files.digest([code(), content, names, inherited, dataclasses.asdict(options)])
 
 
 def code() -> str:
@@ -95,11 +96,13 @@ def _version(library: str) -> str | None:
 def _fit(law, table: SwarmTable, options: Options, kept: pathlib.Path) -> None:
     data = table.ratios_KM, table.bpb_KN
     common = {"seed": options.seed, "tasks": table.tasks}
+    ratios_KM, bpb_KN, (weight_K,) = quality.joined(*data, np.ones((1, len(table.runs))), table.inherited)
     # What cannot be split is said before anything is fitted.
     quality.folds_of(table.ratios_KM, options.folds, options.seed)
-    fitted = law.fit(*data, starts=options.starts, **common)
-    log.info("fit: %s on %d runs × %d domains, %d tasks", options.law, *table.ratios_KM.shape, len(table.tasks))
+    fitted = law.fit(ratios_KM, bpb_KN, starts=options.starts, **common, weight_K=weight_K)
+    log.info("fit: %s on %d runs × %d domains, %d tasks", options.law, *ratios_KM.shape, len(table.tasks))
     _warn_of_unfinished(fitted, table.tasks)
+    common["inherited"] = table.inherited
     starts = min(options.starts, STARTS)
     held_out = quality.cross_validate(law, *data, folds=options.folds, starts=starts, **common)
     refits = not getattr(law, "SLOW", False)
@@ -109,7 +112,8 @@ def _fit(law, table: SwarmTable, options: Options, kept: pathlib.Path) -> None:
     content |= {"law": options.law, "folds": options.folds, "learning_curve": curve}
     store.save(kept / "params.npz", fitted.params)
     if options.resamples and refits:
-        store.save(kept / "samples.npz", samples(law, fitted.params, *data, options.resamples, options.seed))
+        drawn = samples(law, fitted.params, ratios_KM, bpb_KN, options.resamples, options.seed, weight_K)
+        store.save(kept / "samples.npz", drawn)
     arrays = hashlib.sha256((kept / "params.npz").read_bytes()).hexdigest()
     content["digest"] = files.digest([options.law, table.tasks, arrays])
     # Last, for it says that the others are complete.
@@ -124,13 +128,14 @@ def _warn_of_unfinished(fitted, tasks) -> None:
         log.warning("fit: the search for hyperparameters ended early for %s; trust held-out quality, as ever", names)
 
 
-def samples(law, params, ratios_KM, bpb_KN, number: int, seed: int = 0):
+def samples(law, params, ratios_KM, bpb_KN, number: int, seed: int = 0, weight_K=None):
     """Params with a leading axis: drawn from the posterior where the law has one, else refits to resampled runs."""
     if hasattr(law, "sample"):
         return law.sample(params, number, seed)
     runs = len(ratios_KM)
     counts_RK = rng.generator(seed, "fitting.bootstrap").multinomial(runs, np.full(runs, 1 / runs), size=number)
-    return law.fit_weighted(ratios_KM, bpb_KN, counts_RK.astype(np.float64), seed=seed, near=params)
+    weight_RK = counts_RK * (1.0 if weight_K is None else weight_K)
+    return law.fit_weighted(ratios_KM, bpb_KN, weight_RK, seed=seed, near=params)
 
 
 def _content(law, table: SwarmTable, fitted, held_out: quality.Quality, left_out) -> dict:

@@ -11,7 +11,7 @@ import importlib
 import pathlib
 from collections.abc import Callable
 
-from olmix_jax import files, fitting, laws, stages
+from olmix_jax import files, fitting, laws, lineage, stages
 from olmix_jax.config import Config
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
@@ -46,12 +46,19 @@ def _training(name: str) -> Callable[[Config, pathlib.Path], None]:
 SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
 # Settings that name a file or folder stand for what is in it.
 PATHS = tuple(
-    "corpus.path tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics fit.families propose.task_weights".split()
+    "corpus.path tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics fit.families propose.task_weights "
+    "update.parent update.file".split()
 )
 TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
     "prepare": Stage(
         _training("prepare"), (), ("domains.json",), ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
+    ),
+    "update": Stage(
+        stages.update,
+        ("domains.json",),
+        (lineage.PLAN,),
+        ("seed", "update", "propose", "train.steps", "train.batch", "proxy.length", "validate", "swarm.meta"),
     ),
     "sample": Stage(
         _training("sample"),
@@ -84,11 +91,22 @@ STAGES = {
     "report": Stage(stages.write_report, ("fit/fit.json", "propose/proposal.json"), ("report/index.html",), ()),
 }
 EXTERNAL = ("fit", "propose", "report")
+# What an update's plan is needed for, and what is not done where the plan needs no runs.
+PLANNED, TRAINING = ("sample", "fit", "propose"), ("sample", "train", "fit")
 
 
 def default_stages(config: Config) -> tuple[str, ...]:
-    """All stages, or for a swarm that was trained elsewhere those that need no training."""
-    return EXTERNAL if config.swarm.ratios else tuple(STAGES)
+    """All stages; for a swarm that was trained elsewhere those that need no training; ``update`` for an update."""
+    if config.update.parent and _elsewhere(config):
+        return ("update", *EXTERNAL) if config.swarm.ratios else ("update", "sample")
+    if config.swarm.ratios:
+        return EXTERNAL
+    return tuple(name for name in STAGES if name != "update" or config.update.parent)
+
+
+def _elsewhere(config: Config) -> bool:
+    """Whether the parent of an update is of a swarm that was trained elsewhere."""
+    return bool(lineage.parent_config(config).swarm.ratios)
 
 
 def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
@@ -101,8 +119,16 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     if unknown:
         raise UserError(f"no stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
     _check_names(config)
+    if "update" in names:
+        if not config.update.parent:
+            raise UserError("stage update needs config field `update.parent`, the finished workdir of the run before")
+        # The one stage that is a name for all that a changed domain set takes.
+        names = default_stages(config) if tuple(names) == ("update",) else names
     stamps_path = workdir / "stamps.json"
     for name in (n for n in STAGES if n in names):
+        if name in TRAINING and config.update.parent and _needs_no_runs(workdir):
+            log.info("%s: nothing to do, the update needs no runs", name)
+            continue
         stage = STAGES[name]
         stamps = files.read_json(stamps_path) if stamps_path.exists() else {}
         stamp = _stamp(stage, config, workdir, name)
@@ -121,6 +147,23 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
         log.info("%s", name)
         stage.run(config, workdir)
         files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": True}})
+
+
+def _needs_no_runs(workdir: pathlib.Path) -> bool:
+    plan = lineage.read_plan(workdir)
+    return plan is not None and not plan["proxies"]
+
+
+def _needs(name: str, config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
+    """Files of earlier stages that a stage reads, as things stand."""
+    needs = STAGES[name].needs
+    if not config.update.parent:
+        return needs
+    if name == "update" and _elsewhere(config):
+        return ()
+    if _needs_no_runs(workdir):
+        needs = {"propose": ("domains.json",), "report": ("propose/proposal.json",)}.get(name, needs)
+    return needs + ((lineage.PLAN,) if name in PLANNED else ())
 
 
 def _check_names(config: Config) -> None:
@@ -149,12 +192,12 @@ def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> di
         else:
             settings[section] = value
     inputs = {}
-    for file in stage.needs:
+    for file in _needs(name, config, workdir):
         path = stages.table_path(config, workdir, file)
         if path is None:
             continue
         if not path.is_file():
-            default = "train" if file in TABLE else "prepare"
+            default = "train" if file in TABLE else "update" if file == lineage.PLAN else "prepare"
             before = next((n for n, s in STAGES.items() if file in s.makes), default)
             how = "check the config's swarm section" if config.swarm.ratios else f"run --stages={before} first"
             raise UserError(f"{name} needs {path}, which is not there; {how}")

@@ -90,3 +90,15 @@ def collapse(ratios_KM, blocks: Blocks) -> np.ndarray:
 def expand(ratios_KD, blocks: Blocks) -> np.ndarray:
     """ratios_KM."""
     return np.asarray(ratios_KD, np.float64) @ blocks.ratios_DM
+
+
+def proxies(dimensions: int, per_dimension: float = 3.0) -> int:
+    """Runs for a swarm over so many weights: the power of two nearest 3·(dimensions + 1) (METHOD §3); 0 for one.
+
+    Of two equally near it is the smaller. One weight is 1, and there is nothing to find out.
+    """
+    if dimensions <= 1:
+        return 0
+    wanted = per_dimension * (dimensions + 1)
+    below = 2 ** int(np.floor(np.log2(wanted)))
+    return below if wanted - below <= 2 * below - wanted else 2 * below

@@ -6,9 +6,10 @@ import pathlib
 
 import numpy as np
 
-from olmix_jax import budget, files, fitting, laws, next_runs, propose, rng, table, task_groups
+from olmix_jax import budget, files, fitting, laws, lineage, next_runs, propose, rng, table, task_groups, updating
 from olmix_jax.config import Config
-from olmix_jax.corpus import store
+from olmix_jax.corpus import likeness, store
+from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
 from olmix_jax.laws import quality
 from olmix_jax.progress import log
@@ -19,7 +20,8 @@ def fit(config: Config, workdir: pathlib.Path) -> None:
     """A law per task, and how well it predicts runs that it has not seen."""
     swarm_table, f = _table(config, workdir), config.fit
     options = fitting.Options(f.law, f.starts, f.folds, f.resamples, rng.derive(config.seed, "fit"))
-    content = fitting.fit(swarm_table, options, workdir / "fit")
+    swarm_table, told = _informed(config, workdir, swarm_table)
+    content = fitting.fit(swarm_table, options, workdir / "fit") | told
     for name in content["unseen"]:
         log.warning("fit: no run contains %s; the swarm says nothing of it, its effect is the prior's", name)
     for name, seen in content["barely_sampled"].items():
@@ -42,48 +44,100 @@ def fit(config: Config, workdir: pathlib.Path) -> None:
     )
 
 
+def update(config: Config, workdir: pathlib.Path) -> None:
+    """What a changed domain set keeps of its parent's mixture, and how many runs the rest takes."""
+
+    def resembles(parent, old, new):
+        return likeness.resembles(workdir, parent, old, new)
+
+    files.write_json(workdir / lineage.PLAN, updating.plan(config, workdir, _table, resembles))
+
+
+def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> tuple[table.SwarmTable, dict]:
+    """The table with what old runs tell, where the domain set is a changed one, and what ``fit.json`` says of that."""
+    plan = lineage.read_plan(workdir) if config.update.parent else None
+    if plan is None:
+        return swarm_table, {}
+    parent, runs = pathlib.Path(plan["parent"]), []
+    change, domains = lineage.change_to(workdir, plan)
+    if config.update.old_runs and tuple(lineage.read_noise(parent)[0]) != swarm_table.tasks:
+        log.info("fit: old runs are left out, as they were scored on other tasks")
+    elif config.update.old_runs:
+        runs = lineage.runs_before(parent, change, domains.tokens_M, updating.tables(_table))
+    seed = rng.derive(config.seed, "fit")
+    return updating.informed(plan, swarm_table.ordered(domains.names), runs, laws.LAWS[config.fit.law], seed)
+
+
 def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     """The mixture that minimises the law under KL, repetition caps and what else the config asks for."""
-    swarm_table = _table(config, workdir)
-    fitted = files.read_json(workdir / "fit/fit.json")
-    if (fitted["law"], tuple(fitted["tasks"])) != (config.fit.law, swarm_table.tasks):
-        raise UserError(f"{workdir / 'fit'}: of another law or other tasks than the config's; run --stages=fit,propose")
-    law = laws.LAWS[config.fit.law]
+    plan = lineage.read_plan(workdir) if config.update.parent else None
+    swarm_table, fitted = _judged(config, workdir, plan)
     if swarm_table.natural_M is None:
         raise UserError("the natural distribution is not known: give --config.swarm.meta=… with `relative_sizes`")
     settings, tokens_M = config.propose, swarm_table.tokens_M
-    if not config.swarm.ratios:
+    if _trained_here(config, workdir):
         # A stream reads whole sequences; the tokens after the last one are never trained on.
         length = config.proxy.length
         stores = (store.open_store(store.store_path(workdir, name)) for name in swarm_table.domains)
         tokens_M = np.array([found.sequences(length) * length for found in stores])
         settings = dataclasses.replace(settings, target_tokens=budget.target_tokens(config))
-    drawn = workdir / "fit/samples.npz"
-    content = propose.propose(
-        law,
-        laws.store.load(workdir / "fit/params.npz", law),
-        tasks=swarm_table.tasks,
-        domains=swarm_table.domains,
-        natural_M=swarm_table.natural_M,
-        settings=settings,
-        samples=laws.store.load(drawn, law) if drawn.is_file() else None,
-        ratios_KM=swarm_table.ratios_KM,
-        bpb_KN=swarm_table.bpb_KN,
-        tokens_M=tokens_M,
-        sizes_N=swarm_table.sizes_N,
-        families=config.fit.families if config.fit.granularity == "task" else _each_alone(swarm_table.tasks),
-        seed=rng.derive(config.seed, "propose"),
-    )
-    content["next_runs"] = _propose_next(config, workdir, law, fitted, swarm_table, content)
+    if plan is not None and plan["kept"] and not settings.keep_ratios.strip():
+        settings = dataclasses.replace(settings, keep_ratios=json.dumps(plan["kept"]))
+    found, measured = lineage.read_law(workdir, config), len(swarm_table.runs) > 0
+    known = {
+        "tasks": swarm_table.tasks,
+        "domains": swarm_table.domains,
+        "natural_M": swarm_table.natural_M,
+        "ratios_KM": swarm_table.ratios_KM if measured else None,
+        "tokens_M": tokens_M,
+        "sizes_N": swarm_table.sizes_N,
+        "families": config.fit.families if config.fit.granularity == "task" else _each_alone(swarm_table.tasks),
+        "seed": rng.derive(config.seed, "propose"),
+    }
+    # λ is chosen by refits to the swarm's own runs, and a law seen through a matrix has none.
+    bpb_KN = swarm_table.bpb_KN if found.law is laws.LAWS[config.fit.law] and measured else None
+    content = propose.propose(found.law, found.params, settings=settings, samples=found.samples, bpb_KN=bpb_KN, **known)
+    if plan is not None:
+        content["reuse"] = _reuse(plan, fitted, found, settings, content, known)
+    content["next_runs"] = _propose_next(config, workdir, found, fitted, swarm_table, content)
     content |= _handed_over(config, workdir, settings, tokens_M, content)
-    files.write_json(workdir / "propose/proposal.json", {**content, "fit": fitted["digest"]})
+    digest = files.digest([plan, content["weights"]]) if fitted is None else fitted["digest"]
+    files.write_json(workdir / "propose/proposal.json", {**content, "fit": digest})
     for line in (f"propose: {content['status']}", *content["warnings"]):
         log.info("%s", line)
 
 
+def _judged(config: Config, workdir: pathlib.Path, plan: dict | None) -> tuple[table.SwarmTable, dict | None]:
+    """The swarm and its ``fit.json``; for an update that needed no runs a swarm of none, and None."""
+    if plan is not None and not plan["proxies"]:
+        domains, tasks = DomainSet.read(workdir / "domains.json"), tuple(lineage.read_noise(workdir)[0])
+        none = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
+        return table.SwarmTable((), domains.names, tasks, *none, domains.natural_M, domains.tokens_M, ()), None
+    swarm_table, fitted = _table(config, workdir), files.read_json(workdir / "fit/fit.json")
+    if (fitted["law"], tuple(fitted["tasks"])) != (config.fit.law, swarm_table.tasks):
+        raise UserError(f"{workdir / 'fit'}: of another law or other tasks than the config's; run --stages=fit,propose")
+    return swarm_table, fitted
+
+
+def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
+    return not config.swarm.ratios and (workdir / "corpus").is_dir()
+
+
+def _reuse(plan: dict, fitted: dict | None, found: lineage.Law, settings, content: dict, known: dict) -> dict:
+    """What keeping ratios was predicted to cost, and what it costs by the new law, where that is over all domains."""
+    told = {"predicted_loss": plan["predicted_loss"], "loss": None}
+    if not settings.keep_ratios.strip():
+        return told | {"loss": 0.0}
+    if fitted is not None and fitted["over"] == "blocks":
+        return told
+    free = dataclasses.replace(settings, keep_ratios="", explore=False)
+    best = propose.propose(found.law, found.params, settings=free, **known)
+    return told | {"loss": content["objective"] - best["objective"], "free": best["weights"]}
+
+
 def _handed_over(config: Config, workdir: pathlib.Path, settings, tokens_M, content: dict) -> dict:
     """Writes ``propose/handover``, the mixture as trainers read it: the proposal's ``counts`` and ``handover``."""
-    length = config.proxy.length if not config.swarm.ratios else 1
+    length = config.proxy.length if _trained_here(config, workdir) else 1
     counts = _counts(content, settings.target_tokens, length)
     names = list(content["weights"])
     mixture = handover.Mixture(
@@ -128,20 +182,21 @@ def _each_alone(tasks) -> str:
     return json.dumps({task: [task] for task in tasks})
 
 
-def _propose_next(config: Config, workdir: pathlib.Path, law, fitted: dict, swarm_table, proposal: dict) -> dict:
+def _propose_next(config: Config, workdir: pathlib.Path, found_law, fitted, swarm_table, proposal: dict) -> dict:
     """Writes the mixtures that would tell the law most, ``propose/next.csv``; {run: share of its uncertainty left}."""
-    path, drawn = workdir / "propose/next.csv", workdir / "fit/samples.npz"
+    path, law = workdir / "propose/next.csv", laws.LAWS[config.fit.law]
     path.unlink(missing_ok=True)
-    if not config.propose.next_runs or not (law is laws.warped_gp or drawn.is_file()):
+    wanted = config.propose.next_runs and found_law.law is law and fitted is not None
+    if not wanted or not (law is laws.warped_gp or found_law.samples is not None):
         return {}
     found = next_runs.propose_next(
         law,
-        laws.store.load(workdir / "fit/params.npz", law),
+        found_law.params,
         config.propose.next_runs,
         natural_M=swarm_table.natural_M,
         domains=swarm_table.domains,
         existing_KM=swarm_table.ratios_KM,
-        samples=laws.store.load(drawn, law) if drawn.is_file() else None,
+        samples=found_law.samples,
         noise_N=np.array([task["rmse_cv"] ** 2 for task in fitted["tasks"].values()]),
         task_weights_N=list(proposal["task_weights"].values()),
         sparsity=config.swarm.sparsity,

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,12 +18,22 @@ from olmix_jax.errors import UserError
 from olmix_jax.progress import log
 from olmix_jax.table_meta import Meta
 
-# Rows of ratios off 1 by more than this are an error: RegMix rounds to three digits, 17 domains, 0.004 at most.
-_SUM_TOLERANCE = 0.01
-# Sums closer to 1 than this are left as they are, so that what was written is read back bit for bit.
-_SUM_EXACT = 1e-9
 # Fewer runs than this are refused whatever is fitted to them.
 _FEWEST = 4
+
+
+class Inherited(NamedTuple):
+    """Runs of an earlier domain set, expressed on this one; a law is fitted to them as well, and judged on none.
+
+    Attributes:
+      ratios_JM: their mixtures.
+      bpb_JN: their scores.
+      trust_J: what each counts, 1 for as much as a run of this set: their noise is 1/trust times its variance.
+    """
+
+    ratios_JM: np.ndarray
+    bpb_JN: np.ndarray
+    trust_J: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +53,7 @@ class SwarmTable:
       columns: the columns of the metrics that the tasks were made of; given none, the tasks.
       sizes_N: how many tasks each of ``tasks`` stands for, to weigh it by: 1, or a family's number of tasks (see
         :mod:`olmix_jax.task_groups`); given none, ones.
+      inherited: what earlier runs tell; None for nothing.
     """
 
     runs: tuple[str, ...]
@@ -55,6 +67,7 @@ class SwarmTable:
     diverged: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     sizes_N: np.ndarray | None = None
+    inherited: Inherited | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "columns", self.columns or self.tasks)
@@ -99,8 +112,8 @@ class SwarmTable:
             raise UserError(f"{about.where}: `diverged` names runs not in {sheet_r.path}: {', '.join(strange)}")
         runs = _common(sheet_r, sheet_m, set(about.diverged))
         tasks = table_csv.choose(sheet_m, about.drop_metrics, drop_metrics, keep_metrics)
-        ratios_KM = _mixtures(sheet_r, runs)
-        runs, tasks, kept_K, bpb_KN = _scores(sheet_m, runs, tasks, missing)
+        ratios_KM = table_csv.mixtures(sheet_r, runs)
+        runs, tasks, kept_K, bpb_KN = table_csv.scores(sheet_m, runs, tasks, missing)
         return cls(
             runs=runs,
             domains=sheet_r.columns,
@@ -123,13 +136,28 @@ class SwarmTable:
         Raises:
           UserError: there are fewer than ``parameters`` + 1 runs, or fewer than 4.
         """
-        needed = max(parameters + 1, _FEWEST)
-        if len(self.runs) < needed:
+        needed, runs = max(parameters + 1, _FEWEST), len(self.runs)
+        if self.inherited is not None:
+            runs += len(self.inherited.trust_J)
+        if runs < needed:
             raise UserError(
-                f"{len(self.runs)} runs for {len(self.domains)} domains: a fit of this law needs at least {needed}, "
+                f"{runs} runs for {len(self.domains)} domains: a fit of this law needs at least {needed}, "
                 f"better {max(3 * (len(self.domains) + 1), needed)}; train more runs, merge domains, or choose a "
                 "`fit.law` that needs fewer"
             )
+
+    def ordered(self, domains: Sequence[str]) -> "SwarmTable":
+        """The table with its columns of domains in another order.
+
+        Raises:
+          UserError: these are other domains.
+        """
+        if set(domains) != set(self.domains):
+            other = ", ".join(sorted(set(domains) ^ set(self.domains)))
+            raise UserError(f"the swarm's domains are not those of the domain set; not in both: {other}")
+        at = [self.domains.index(name) for name in domains]
+        sizes = {f: None if (x := getattr(self, f)) is None else x[at] for f in ("natural_M", "tokens_M")}
+        return dataclasses.replace(self, domains=tuple(domains), ratios_KM=self.ratios_KM[:, at], **sizes)
 
     def barely_sampled(self, minimum_runs: int = 3) -> dict[str, dict]:
         """Domains that fewer than ``minimum_runs`` runs have weight on, so that the law knows little about them.
@@ -184,56 +212,6 @@ def _common(ratios: table_csv.Sheet, metrics: table_csv.Sheet, diverged: set[str
 
 def _names(sheet: table_csv.Sheet, runs: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sheet.rows[run].cells.get("name") or run for run in runs)
-
-
-def _mixtures(sheet: table_csv.Sheet, runs: tuple[str, ...]) -> np.ndarray:
-    """ratios_KM, renormalised where the file has them rounded."""
-    ratios_KM = np.array([[_weight(sheet, run, domain) for domain in sheet.columns] for run in runs])
-    sums_K = ratios_KM.sum(axis=1)
-    off_K = np.abs(sums_K - 1)
-    worst = int(off_K.argmax())
-    if off_K[worst] > _SUM_TOLERANCE:
-        where = f"{sheet.path}: line {sheet.rows[runs[worst]].line} ({sheet.key} {runs[worst]})"
-        percent = abs(sums_K[worst] / 100 - 1) <= _SUM_TOLERANCE
-        advice = "percentages must be divided by 100" if percent else "they are shares of the run, one for every domain"
-        raise UserError(f"{where}: weights sum to {sums_K[worst]:.6g}, not to 1; {advice}")
-    rounded_K = off_K > _SUM_EXACT
-    if rounded_K.any():
-        number = int(rounded_K.sum())
-        log.info("%s: %d rows renormalised, run %s by %.2g", sheet.path, number, runs[worst], off_K[worst])
-    return np.where(rounded_K[:, None], ratios_KM / np.where(rounded_K, sums_K, 1.0)[:, None], ratios_KM)
-
-
-def _weight(sheet: table_csv.Sheet, run: str, domain: str) -> float:
-    w = sheet.number(run, domain)
-    if w is None:
-        why = f"{sheet.said(run, domain)}, which is no weight; write 0 for a domain that the run has nothing of"
-        raise UserError(f"{sheet.where(run, domain)}: {why}")
-    if w < 0:
-        raise UserError(f"{sheet.where(run, domain)}: negative weight {w}")
-    return w
-
-
-def _scores(
-    sheet: table_csv.Sheet, runs: tuple[str, ...], tasks: tuple[str, ...], missing: str
-) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray, np.ndarray]:
-    """Runs and tasks that are left after ``missing``, which of ``runs`` they are, and their scores_KN."""
-    cells = [[sheet.number(run, task) for task in tasks] for run in runs]
-    empty_KN = np.array([[cell is None for cell in row] for row in cells])
-    if empty_KN.any():
-        k, n = np.argwhere(empty_KN)[0]
-        first = f"{sheet.where(runs[k], tasks[n])}: {sheet.said(runs[k], tasks[n])}, one of {empty_KN.sum()} missing"
-        if missing == "error":
-            raise UserError(f"{first}; complete it, or set --config.fit.missing=drop_run or drop_task")
-    kept_K = ~empty_KN.any(axis=1) if missing == "drop_run" else np.ones(len(runs), bool)
-    kept_N = ~empty_KN.any(axis=0) if missing == "drop_task" else np.ones(len(tasks), bool)
-    left_out = [*np.array(runs)[~kept_K].tolist(), *np.array(tasks)[~kept_N].tolist()]
-    if not kept_K.any() or not kept_N.any():
-        raise UserError(f"{first}; nothing is left after {missing}; complete them, or take the other of the two ways")
-    if left_out:
-        log.info("%s; %s leaves out %d: %s", first, missing, len(left_out), ", ".join(left_out[:8]))
-    bpb_KN = np.array([[0.0 if cell is None else cell for cell in row] for row in cells])[kept_K][:, kept_N]
-    return tuple(np.array(runs)[kept_K].tolist()), tuple(np.array(tasks)[kept_N].tolist()), kept_K, bpb_KN
 
 
 def write_swarm(
@@ -293,4 +271,4 @@ def read_ratios(path: str | os.PathLike) -> tuple[tuple[str, ...], tuple[str, ..
     """
     sheet = table_csv.read_sheet(path)
     runs = tuple(sheet.rows)
-    return runs, _names(sheet, runs), sheet.columns, _mixtures(sheet, runs)
+    return runs, _names(sheet, runs), sheet.columns, table_csv.mixtures(sheet, runs)

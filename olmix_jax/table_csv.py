@@ -10,6 +10,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 from olmix_jax import files
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
@@ -18,6 +20,10 @@ from olmix_jax.progress import log
 KEYS = ("run", "name", "index")
 # How pandas, R, JSON and spreadsheets write a value that is not there, in any case.
 _MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
+# Rows of ratios off 1 by more than this are an error: RegMix rounds to three digits, 17 domains, 0.004 at most.
+_SUM_TOLERANCE = 0.01
+# Sums closer to 1 than this are left as they are, so that what was written is read back bit for bit.
+_SUM_EXACT = 1e-9
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -240,3 +246,53 @@ def write_sheet(
     for index, (run, name, row) in enumerate(zip(runs, names, rows, strict=True)):
         writer.writerow([run, name, index, *row])
     files.write_text(path, text.getvalue())
+
+
+def mixtures(sheet: Sheet, runs: tuple[str, ...]) -> np.ndarray:
+    """ratios_KM, renormalised where the file has them rounded."""
+    ratios_KM = np.array([[_weight(sheet, run, domain) for domain in sheet.columns] for run in runs])
+    sums_K = ratios_KM.sum(axis=1)
+    off_K = np.abs(sums_K - 1)
+    worst = int(off_K.argmax())
+    if off_K[worst] > _SUM_TOLERANCE:
+        where = f"{sheet.path}: line {sheet.rows[runs[worst]].line} ({sheet.key} {runs[worst]})"
+        percent = abs(sums_K[worst] / 100 - 1) <= _SUM_TOLERANCE
+        advice = "percentages must be divided by 100" if percent else "they are shares of the run, one for every domain"
+        raise UserError(f"{where}: weights sum to {sums_K[worst]:.6g}, not to 1; {advice}")
+    rounded_K = off_K > _SUM_EXACT
+    if rounded_K.any():
+        number = int(rounded_K.sum())
+        log.info("%s: %d rows renormalised, run %s by %.2g", sheet.path, number, runs[worst], off_K[worst])
+    return np.where(rounded_K[:, None], ratios_KM / np.where(rounded_K, sums_K, 1.0)[:, None], ratios_KM)
+
+
+def _weight(sheet: Sheet, run: str, domain: str) -> float:
+    w = sheet.number(run, domain)
+    if w is None:
+        why = f"{sheet.said(run, domain)}, which is no weight; write 0 for a domain that the run has nothing of"
+        raise UserError(f"{sheet.where(run, domain)}: {why}")
+    if w < 0:
+        raise UserError(f"{sheet.where(run, domain)}: negative weight {w}")
+    return w
+
+
+def scores(
+    sheet: Sheet, runs: tuple[str, ...], tasks: tuple[str, ...], missing: str
+) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray, np.ndarray]:
+    """Runs and tasks that are left after ``missing``, which of ``runs`` they are, and their scores_KN."""
+    cells = [[sheet.number(run, task) for task in tasks] for run in runs]
+    empty_KN = np.array([[cell is None for cell in row] for row in cells])
+    if empty_KN.any():
+        k, n = np.argwhere(empty_KN)[0]
+        first = f"{sheet.where(runs[k], tasks[n])}: {sheet.said(runs[k], tasks[n])}, one of {empty_KN.sum()} missing"
+        if missing == "error":
+            raise UserError(f"{first}; complete it, or set --config.fit.missing=drop_run or drop_task")
+    kept_K = ~empty_KN.any(axis=1) if missing == "drop_run" else np.ones(len(runs), bool)
+    kept_N = ~empty_KN.any(axis=0) if missing == "drop_task" else np.ones(len(tasks), bool)
+    left_out = [*np.array(runs)[~kept_K].tolist(), *np.array(tasks)[~kept_N].tolist()]
+    if not kept_K.any() or not kept_N.any():
+        raise UserError(f"{first}; nothing is left after {missing}; complete them, or take the other of the two ways")
+    if left_out:
+        log.info("%s; %s leaves out %d: %s", first, missing, len(left_out), ", ".join(left_out[:8]))
+    bpb_KN = np.array([[0.0 if cell is None else cell for cell in row] for row in cells])[kept_K][:, kept_N]
+    return tuple(np.array(runs)[kept_K].tolist()), tuple(np.array(tasks)[kept_N].tolist()), kept_K, bpb_KN

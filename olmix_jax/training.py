@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from olmix_jax import budget, files, rng, swarm, table
+from olmix_jax import budget, files, lineage, reuse, rng, swarm, table
 from olmix_jax.config import Config
 from olmix_jax.corpus import prepare as corpus_prepare
 from olmix_jax.corpus import store, tokenizer
@@ -24,12 +24,17 @@ def prepare(config: Config, workdir: pathlib.Path) -> None:
 def sample(config: Config, workdir: pathlib.Path) -> None:
     """The swarm's mixtures, on the grid of a run's sequences."""
     domains = DomainSet.read(workdir / "domains.json")
+    total = config.train.steps * config.train.batch
     size = config.swarm.size if config.swarm.size is not None else 3 * (len(domains) + 1)
-    counts_KM = swarm.sample(
-        domains.natural_M,
+    blocks = reuse.blocks({}, domains.names)
+    if config.update.parent:
+        plan = lineage.read_plan(workdir)
+        blocks, size = lineage.blocks_of(plan), plan["proxies"]
+    counts_KD = swarm.sample(
+        reuse.collapse(domains.natural_M, blocks),
         size,
-        config.train.steps * config.train.batch,
-        names=domains.names,
+        total,
+        names=blocks.names,
         sparsity=config.swarm.sparsity,
         strength=config.swarm.strength,
         min_weight=config.swarm.min_weight,
@@ -37,6 +42,8 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
         min_runs=config.swarm.min_runs,
         seed=config.swarm.seed if config.swarm.seed is not None else rng.derive(config.seed, "swarm"),
     )
+    # Domains of a block share its sequences in their kept ratios, as nearly as whole sequences can.
+    counts_KM = np.array([swarm.snap(weights_M, total) for weights_M in reuse.expand(counts_KD / total, blocks)])
     runs = tuple(f"run-{k:04d}" for k in range(size))
     table.write_ratios(workdir / "swarm/ratios.csv", runs, runs, domains.names, counts_KM / counts_KM.sum(1)[:, None])
     for domain, seen in swarm.sampled_report(counts_KM, domains.names).items():
@@ -88,20 +95,40 @@ def validate(config: Config, workdir: pathlib.Path) -> None:
     """Fresh models on natural, uniform and proposed mixtures, several seeds each, in one program."""
     domains = DomainSet.read(workdir / "domains.json")
     proposal = files.read_json(workdir / "propose/proposal.json")
-    target = budget.validated(config)
-    total, seeds = target.train.steps * target.train.batch, config.validate.seeds
-    proposed_M = np.array([proposal["weights"][name] for name in domains.names])
-    caps_M = np.array([proposal["caps"][name] for name in domains.names])
-    counts = {
-        "natural": swarm.snap(domains.natural_M, total),
-        "uniform": swarm.snap(np.full(len(domains), 1 / len(domains)), total),
-        "proposed": swarm.snap(proposed_M, total, caps_M),
+    mixtures = {
+        "natural": domains.natural_M,
+        "uniform": np.full(len(domains), 1 / len(domains)),
+        "proposed": np.array([proposal["weights"][name] for name in domains.names]),
     }
+    caps_M = np.array([proposal["caps"][name] for name in domains.names])
+    found, facts = compare(config, workdir, mixtures, {"proposed": caps_M})
+    content = {"mixtures": found, "proposal": proposal["weights"], **facts}
+    files.write_json(workdir / "validate/validation.json", content)
+
+
+def compare(config: Config, workdir: pathlib.Path, mixtures: dict, caps: dict | None = None) -> tuple[dict, dict]:
+    """Fresh models on each of ``mixtures`` ({name: weights_M}), several seeds each, in one program.
+
+    Args:
+      config: its ``validate`` section says what is trained.
+      workdir: of a prepared corpus; results of training are in its ``validate`` folder.
+      mixtures: in the order of the workdir's domains.
+      caps: {name: upper_M} of those mixtures that must keep them when they are rounded to whole sequences.
+
+    Returns:
+      The ``mixtures`` of ``validation.json``, and what the models were.
+
+    Raises:
+      UserError: a model diverged.
+    """
+    domains, target = DomainSet.read(workdir / "domains.json"), budget.validated(config)
+    total, seeds = target.train.steps * target.train.batch, config.validate.seeds
+    counts = {name: swarm.snap(p_M, total, (caps or {}).get(name)) for name, p_M in mixtures.items()}
     names = tuple(f"{mixture}/{s}" for mixture in counts for s in range(seeds))
     # The same seeds for every mixture: differences between mixtures are then of mixtures alone.
     seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(counts))
-    for mixture, counts_M in counts.items():
-        for j in np.flatnonzero((counts_M == 0) & (domains.natural_M > 0)) if mixture != "proposed" else ():
+    for mixture in ("natural", "uniform"):
+        for j in np.flatnonzero(counts[mixture] == 0) if mixture in counts else ():
             log.warning("validate: %s has less than half a sequence of %s and goes without", mixture, domains.names[j])
     runs = data.Runs(names, np.repeat(np.stack(list(counts.values())), seeds, axis=0), seed_K, seed_K)
     tasks = _tasks(config, workdir)
@@ -110,30 +137,22 @@ def validate(config: Config, workdir: pathlib.Path) -> None:
     if (done.died_K >= 0).any():
         raise UserError("a validation model diverged; lower `validate.lr`, delete the validate folder, and run again")
     bpb_CSN = done.bpb_KN.reshape(len(counts), seeds, -1)
-    mixtures = {}
-    for (mixture, counts_M), bpb_SN in zip(counts.items(), bpb_CSN):
-        mean_S, spread = bpb_SN.mean(axis=1), {"ddof": 1 if seeds > 1 else 0}
-        mixtures[mixture] = {
-            "weights": dict(zip(domains.names, counts_M / total)),
-            "bpb_mean": mean_S.mean(),
-            "bpb_std": mean_S.std(**spread),
-            "per_seed": mean_S,
-            "tasks": {
-                task: {"mean": bpb_S.mean(), "std": bpb_S.std(**spread), "per_seed": bpb_S}
-                for task, bpb_S in zip(tasks.names, bpb_SN.T)
-            },
-        }
+    found = {
+        name: {"weights": dict(zip(domains.names, counts_M / total)), **_over_seeds(bpb_SN, tasks.names)}
+        for (name, counts_M), bpb_SN in zip(counts.items(), bpb_CSN)
+    }
     facts = {"seeds": seeds, "steps": target.train.steps, "tokens": done.info["tokens_per_member"]}
-    files.write_json(
-        workdir / "validate/validation.json",
-        {
-            "mixtures": mixtures,
-            "proposal": proposal["weights"],
-            **facts,
-            "parameters": done.info["parameters"],
-            "preset": target.proxy.preset,
-        },
-    )
+    return found, {**facts, "parameters": done.info["parameters"], "preset": target.proxy.preset}
+
+
+def _over_seeds(bpb_SN, tasks) -> dict:
+    """Means and standard deviations over seeds, of the mean over tasks and of each task."""
+    mean_S, spread = bpb_SN.mean(axis=1), {"ddof": 1 if len(bpb_SN) > 1 else 0}
+    each = {
+        task: {"mean": bpb_S.mean(), "std": bpb_S.std(**spread), "per_seed": bpb_S}
+        for task, bpb_S in zip(tasks, bpb_SN.T)
+    }
+    return {"bpb_mean": mean_S.mean(), "bpb_std": mean_S.std(**spread), "per_seed": mean_S, "tasks": each}
 
 
 def _tasks(config: Config, workdir: pathlib.Path) -> corpus_tasks.TaskSet:

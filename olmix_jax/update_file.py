@@ -39,10 +39,15 @@ def read(path: str | pathlib.Path) -> list[Update]:
     unknown = [key for key in content if key != "updates"]
     if unknown:
         raise UserError(f"{path}: has an unknown field `{unknown[0]}`; there is `updates` alone")
-    return [update for i, row in enumerate(rows) for update in _step(f"{path}: updates[{i}]", row)]
+    return [update for i, row in enumerate(rows) for update in step(f"{path}: updates[{i}]", row)]
 
 
-def _step(where: str, row) -> list[Update]:
+def step(where: str, row) -> list[Update]:
+    """A step as :meth:`Update.plain` has it; a partition or a renaming of several domains is a step for each.
+
+    Raises:
+      UserError: it is none; ``where`` names the place.
+    """
     if not isinstance(row, dict) or len(row) != 1 or next(iter(row)) not in KINDS:
         raise UserError(f"{where}: must be one of {', '.join(KINDS)} and what it is of, not {row!r}")
     ((kind, of),) = row.items()

@@ -1,5 +1,6 @@
 """The stage that turns text into tokens: read, clean, hold out, train the tokenizer, write the stores."""
 
+import hashlib
 import json
 import pathlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
 from olmix_jax.progress import Progress, log
+from olmix_jax.updates import CONTENT
 
 # Bytes of training text, all domains in their natural proportions, that the tokenizer learns its merges from.
 SAMPLE = 16_000_000
@@ -39,12 +41,17 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
     _forget(record)
     seed = rng.derive(config.seed, "corpus")
     read = read_domains(corpus.path, corpus.max_bytes) if corpus.path else builtin_domains(corpus.max_bytes)
+    content = tuple(content_of(documents) for documents in read.values())
     kept, dropped = deduplicate(read)
-    sides = {name: split(_shuffled(documents, seed), corpus.heldout, seed) for name, documents in kept.items()}
+    parent = pathlib.Path(config.update.parent) if config.update.parent else None
+    before = _held_out_before(parent)
+    sides = {name: _split(_shuffled(d, seed), corpus.heldout, seed, before) for name, d in kept.items()}
     train = {name: side[0] for name, side in sides.items()}
     heldout = {name: side[1] for name, side in sides.items()}
     sizes = {name: sum(len(d.text.encode()) for d in documents) for name, documents in train.items()}
-    tokenizer = _tokenizer(train, corpus.vocabulary, seed)
+    # An update's old runs, tasks and texts are told in its parent's tokens.
+    words = None if parent is None else Tokenizer.read(tokenizer_path(parent))
+    tokenizer = _tokenizer(train, corpus.vocabulary, seed) if words is None else words
     tokenizer.write(tokenizer_path(workdir))
     with files.write_whole(token_bytes_path(workdir), "wb") as f:
         np.save(f, tokenizer.token_bytes_V, allow_pickle=False)
@@ -60,9 +67,29 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
             "%-24s %7d documents, %5d near-identical, %5d held out; training %11d bytes, %10d tokens", name, *counts
         )
     _check_sizes(tokens, config)
-    domains = DomainSet(tuple(tokens), tuple(tokens.values()), tuple(sizes.values()))
+    domains = DomainSet(tuple(tokens), tuple(tokens.values()), tuple(sizes.values()), content)
     domains.write(record)
     return domains
+
+
+def content_of(documents: list[Document]) -> str:
+    """The sum of a hash of each text: the same for the same texts under any name and in any order."""
+    hashes = (hashlib.blake2b(d.text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for d in documents)
+    return f"{sum(int.from_bytes(h, 'big') for h in hashes) % CONTENT:032x}"
+
+
+def _held_out_before(parent: pathlib.Path | None) -> set[str]:
+    """Texts that an update's parent held out, which are what its tasks are made of."""
+    found = set()
+    for path in sorted((parent / "corpus" / "heldout").glob("*.jsonl")) if parent else ():
+        found |= {json.loads(line)["text"] for line in path.read_text(encoding="utf-8").split("\n") if line}
+    return found
+
+
+def _split(documents: list[Document], heldout: float, seed: int, before: set[str]):
+    """Training and held-out documents; what was held out before is so again."""
+    train, out = split(documents, heldout, seed)
+    return [d for d in train if d.text not in before], out + [d for d in train if d.text in before]
 
 
 def _forget(record: pathlib.Path) -> None:

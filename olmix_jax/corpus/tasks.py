@@ -121,6 +121,9 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     user's own (``tasks.path``) and the paper's (``tasks.olmes``). Each is capped at ``tasks.max_examples``, by hash of
     its content.
 
+    After an update the tasks are its parent's, as what mixtures are judged on has not changed, and what ``tasks.path``
+    and ``tasks.olmes`` have beside these.
+
     Returns:
       The names, sorted.
 
@@ -129,7 +132,9 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     """
     settings = config.tasks
     sources = {}
-    if settings.builtin and not (config.corpus.path and (settings.path or settings.olmes)):
+    if config.update.parent:
+        sources["update.parent"] = read_written(config.update.parent)
+    elif settings.builtin and not (config.corpus.path and (settings.path or settings.olmes)):
         sources["tasks.builtin"] = _builtin(config, workdir)
     if settings.path:
         sources["tasks.path"] = _own(settings.path)
@@ -138,6 +143,8 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     tasks, origin = {}, {}
     for source, found in sources.items():
         for name, examples in found.items():
+            if origin.get(name) == "update.parent":
+                continue
             if name in tasks:
                 raise UserError(f"task {name} is in {origin[name]} and in {source}; rename one of them")
             tasks[name], origin[name] = sample(examples, settings.max_examples), source

@@ -6,7 +6,7 @@ A family is a module with
     DIFFERENTIABLE     whether ``predict`` is pure JAX
     SLOW               there and true where a refit costs so much that quality is by cross-validation alone, no samples
     parameters(M)      what a fit needs fewer of than it has runs
-    fit                (ratios_KM, bpb_KN) → Fit, with ``params``, the in-sample ``loss_N`` and ``unseen`` domains
+    fit                (ratios_KM, bpb_KN, weight_K) → Fit: ``params``, the in-sample ``loss_N``, ``unseen`` domains
     fit_weighted       (ratios_KM, bpb_KN, weight_RK) → Params of R refits; from one fit alone where ``near`` gives it
     predict            (params, ratios_KM) → bpb_KN
     describe           (params, task, domains) → one task's parameters, for people
@@ -18,6 +18,7 @@ that has a closed form. Families know nothing of tables, files or proposals.
 
 import functools
 import operator
+import types
 
 import jax
 import numpy as np
@@ -52,6 +53,22 @@ def evaluate_each(law, params_R, ratios_KM, of: str = "predict") -> np.ndarray:
     each = ratios_KM if ratios_KM.ndim == 3 else [ratios_KM] * resamples
     ones = (jax.tree.map(operator.itemgetter(r), params_R) for r in range(resamples))
     return np.stack([evaluate(law, params, own_KM, of) for params, own_KM in zip(ones, each)])
+
+
+def through(law) -> types.SimpleNamespace:
+    """``law`` as one over other weights, which a matrix maps to its own: Params are (its own, matrix_DM).
+
+    Such as blocks of domains that keep their ratios, or another set of domains. It is convex where ``law`` is.
+    """
+    return types.SimpleNamespace(
+        predict=_through(law.predict), DIFFERENTIABLE=law.DIFFERENTIABLE, CONVEX=getattr(law, "CONVEX", False)
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _through(predict):
+    """(params, matrix_DM), ratios_KD → bpb_KN; cached, so that it is one function to compile."""
+    return lambda params, ratios_KD: predict(params[0], ratios_KD @ params[1])
 
 
 @functools.lru_cache(maxsize=32)

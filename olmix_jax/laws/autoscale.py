@@ -69,10 +69,10 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
     return {"constant": constant, "offsets": by_name[0], "powers": by_name[1]}
 
 
-def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fit:
+def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Fits every task on all runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`; no start is
     random, so ``seed`` changes nothing."""
-    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, None, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params, found = _fit(ratios_KM, bpb_KN, weight_RK, starts, tasks)
     one = Params(*(x[0] for x in params))
     return Fit(one, found.loss_RN[0], inputs.unseen(ratios_KM), int(found.steps_RN.max()))

@@ -78,10 +78,10 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
     return {"length": length, "mean": mean, "amplitude": amplitude, "noise": amplitude * ratio**0.5}
 
 
-def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fit:
+def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Fits every task on all runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`; there are no
     starts, so ``starts`` and ``seed`` change nothing."""
-    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, None, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     arrays, loss_N = _one(ratios_KM, bpb_KN, weight_RK[0])
     inputs.refuse(~np.isfinite(loss_N), tasks, "the evidence is finite nowhere for")
     return Fit(Params(*arrays, ratios_KM), loss_N, inputs.unseen(ratios_KM))

@@ -52,6 +52,11 @@ def checked(ratios_KM, bpb_KN, weight_RK=None, tasks=None) -> tuple[np.ndarray, 
     return ratios_KM, bpb_KN, weight_RK
 
 
+def one_row(weight_K) -> np.ndarray | None:
+    """Weights of the runs of a single fit as those of one resample; None for None."""
+    return None if weight_K is None else np.asarray(weight_K, np.float64)[None]
+
+
 def refuse(bad_N, tasks, message: str) -> None:
     """Raises a UserError of ``message`` and the names of the tasks where ``bad_N`` is true, if there are any."""
     if bad_N.any():

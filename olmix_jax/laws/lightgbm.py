@@ -60,14 +60,14 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
     return {"trees": booster.num_trees(), "splits": dict(zip(domains, booster.feature_importance().tolist()))}
 
 
-def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fit:
+def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Fits every task on all runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`; the seed is
     RegMix's, and nothing is drawn from it.
 
     Raises:
       UserError: also, the library is not installed.
     """
-    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, None, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params = Params(_grow(ratios_KM, bpb_KN, weight_RK[0]))
     loss_N = 0.5 * ((predict(params, ratios_KM) - bpb_KN) ** 2).sum(axis=0)
     return Fit(params, loss_N, inputs.unseen(ratios_KM))

@@ -66,7 +66,7 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
     return {"constant": float(np.exp(params.log_c_N[task])), "coefficients": coefficients}
 
 
-def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fit:
+def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Fits every task on all runs.
 
     Args:
@@ -75,11 +75,12 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fi
       starts: starting points per task; the best end point is kept.
       seed: of the starting points that are random.
       tasks: names for messages; column numbers without it.
+      weight_K: ω, run weights; ones without it.
 
     Raises:
       UserError: a value is not finite, the shapes disagree, or no start of a task ended at a finite loss.
     """
-    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, None, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params, found = _fit(ratios_KM, bpb_KN, weight_RK, starts, seed, tasks)
     one = Params(params.log_c_N[0], params.coef_NM[0])
     return Fit(one, found.loss_RN[0], inputs.unseen(ratios_KM), int(found.steps_RN.max()))

@@ -45,7 +45,9 @@ class Quality:
     coverage_N: np.ndarray
 
 
-def cross_validate(law, ratios_KM, bpb_KN, *, folds: int = 5, seed: int = 0, starts: int = 16, tasks=None) -> Quality:
+def cross_validate(
+    law, ratios_KM, bpb_KN, *, folds: int = 5, seed: int = 0, starts: int = 16, tasks=None, inherited=None
+) -> Quality:
     """Fits ``law`` once per fold, on the other folds alone, all folds by one program of fixed shape.
 
     Args:
@@ -56,6 +58,7 @@ def cross_validate(law, ratios_KM, bpb_KN, *, folds: int = 5, seed: int = 0, sta
       seed: of the shuffle that makes the folds, and of the fits' starts.
       starts: starting points per task and fold.
       tasks: names for messages.
+      inherited: further runs that all folds learn from (:class:`olmix_jax.table.Inherited`).
 
     Raises:
       UserError: fewer than two folds, more folds than runs, or a fit fails.
@@ -63,7 +66,8 @@ def cross_validate(law, ratios_KM, bpb_KN, *, folds: int = 5, seed: int = 0, sta
     ratios_KM, bpb_KN = np.asarray(ratios_KM, np.float64), np.asarray(bpb_KN, np.float64)
     fold_K = folds_of(ratios_KM, folds, seed)
     weight_RK = (fold_K[None, :] != np.arange(folds)[:, None]).astype(np.float64)
-    params = law.fit_weighted(ratios_KM, bpb_KN, weight_RK, starts=starts, seed=seed, tasks=tasks)
+    data = joined(ratios_KM, bpb_KN, weight_RK, inherited)
+    params = law.fit_weighted(*data, starts=starts, seed=seed, tasks=tasks)
     own = fold_K, np.arange(len(ratios_KM))
     predicted_KN = evaluate_each(law, params, ratios_KM)[own]
     spread_KN = evaluate_each(law, params, ratios_KM, "spread")[own] if hasattr(law, "spread") else np.ones_like(bpb_KN)
@@ -74,6 +78,18 @@ def cross_validate(law, ratios_KM, bpb_KN, *, folds: int = 5, seed: int = 0, sta
     stretch_N, covered_KN = stretch(predicted_KN, bpb_KN, spread_KN), np.abs(predicted_KN - bpb_KN) <= reach_KN
     found = scores(predicted_KN, bpb_KN)
     return Quality(predicted_KN, spread_KN, fold_K, stretch_N, reach_KN, *found, covered_KN.mean(axis=0))
+
+
+def joined(ratios_KM, bpb_KN, weight_RK, inherited):
+    """Runs and their weights in R refits, and behind them the inherited ones with their own."""
+    if inherited is None:
+        return ratios_KM, bpb_KN, weight_RK
+    trust_RJ = np.broadcast_to(inherited.trust_J, (len(weight_RK), len(inherited.trust_J)))
+    return (
+        np.concatenate([ratios_KM, inherited.ratios_JM]),
+        np.concatenate([bpb_KN, inherited.bpb_JN]),
+        np.concatenate([weight_RK, trust_RJ], axis=1),
+    )
 
 
 def folds_of(ratios_KM, folds: int, seed: int = 0) -> np.ndarray:
@@ -114,7 +130,7 @@ def spread_of(law, params, ratios_KM, tasks: int) -> np.ndarray:
     return evaluate(law, params, ratios_KM, "spread") if hasattr(law, "spread") else np.ones((len(ratios_KM), tasks))
 
 
-def leave_one_out(law, params, ratios_KM, bpb_KN, *, seed: int = 0, tasks=None) -> np.ndarray:
+def leave_one_out(law, params, ratios_KM, bpb_KN, *, seed: int = 0, tasks=None, inherited=None) -> np.ndarray:
     """Every run as predicted by a quick refit to all runs of other mixtures, predicted_KN.
 
     Refits are made from ``params``, the fit to all runs, and keep its hyperparameters or begin at its minimum; these
@@ -123,14 +139,23 @@ def leave_one_out(law, params, ratios_KM, bpb_KN, *, seed: int = 0, tasks=None) 
     """
     ratios_KM, which_K = np.asarray(ratios_KM, np.float64), mixtures(ratios_KM)
     if hasattr(law, "leave_one_out") and which_K[-1] == len(which_K) - 1:
-        return law.leave_one_out(params)
+        return law.leave_one_out(params)[: len(ratios_KM)]
     weight_RK = (which_K[:, None] != which_K[None, :]).astype(np.float64)
-    refits = law.fit_weighted(ratios_KM, bpb_KN, weight_RK, seed=seed, tasks=tasks, near=params)
+    refits = law.fit_weighted(*joined(ratios_KM, bpb_KN, weight_RK, inherited), seed=seed, tasks=tasks, near=params)
     return evaluate_each(law, refits, ratios_KM[:, None, :])[:, 0]
 
 
 def learning_curve(
-    law, ratios_KM, bpb_KN, held_out: Quality, *, repeats: int = 2, seed: int = 0, starts: int = 16, tasks=None
+    law,
+    ratios_KM,
+    bpb_KN,
+    held_out: Quality,
+    *,
+    repeats: int = 2,
+    seed: int = 0,
+    starts: int = 16,
+    tasks=None,
+    inherited=None,
 ) -> dict:
     """Held-out quality of laws fitted on fewer runs, and what another ten runs would bring.
 
@@ -149,7 +174,7 @@ def learning_curve(
     sizes = sorted({max(3, round(share * runs)) for share in (0.4, 0.6)})
     drawn = [(size, _subset(ratios_KM, size, draw)) for size in sizes for _ in range(repeats)]
     weight_RK = np.stack([in_K for _, in_K in drawn]).astype(np.float64)
-    params = law.fit_weighted(ratios_KM, bpb_KN, weight_RK, starts=starts, seed=seed, tasks=tasks)
+    params = law.fit_weighted(*joined(ratios_KM, bpb_KN, weight_RK, inherited), starts=starts, seed=seed, tasks=tasks)
     predicted_RKN = evaluate_each(law, params, ratios_KM)
     subsets = [(size, ~in_K, p_KN) for (size, in_K), p_KN in zip(drawn, predicted_RKN)]
     folds = np.unique(held_out.fold_K)

@@ -62,9 +62,9 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
     return {"best_run": run, "bpb": float(params.bpb_NK[task, run]), "mixture": mixture}
 
 
-def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None) -> Fit:
+def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Keeps the runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`."""
-    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, None, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     return Fit(Params(bpb_KN.T, weight_RK[0], ratios_KM), np.zeros(bpb_KN.shape[1]), inputs.unseen(ratios_KM))
 
 

@@ -131,7 +131,7 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
     return {"relevance": relevance, **dict(zip(names, theta_P[len(domains) :].tolist(), strict=True))}
 
 
-def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None) -> Fit:
+def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Fits every task on all runs.
 
     Args:
@@ -140,11 +140,12 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None) -> Fit
       starts: not used, for the descent from the prior's mean finds the maximum that more starts find.
       seed: of the runs that θ is learnt on, where there are more than LEARNT_ON.
       tasks: names for messages; column numbers without it.
+      weight_K: ω, run weights; ones without it.
 
     Raises:
       UserError: a value is not finite, or the shapes disagree.
     """
-    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, None, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params, loss_RN, promised_RN = _fit(ratios_KM, bpb_KN, weight_RK, seed, None)
     return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], inputs.unseen(ratios_KM), promised_RN[0])
 

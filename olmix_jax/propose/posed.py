@@ -1,15 +1,13 @@
 """From settings to a problem to solve: task weights, caps and bounds, what KL pulls towards, blocks of kept ratios."""
 
 import dataclasses
-import functools
-import types
 from collections.abc import Sequence
 from types import ModuleType
 
 import jax
 import numpy as np
 
-from olmix_jax import config, reuse
+from olmix_jax import config, laws, reuse
 from olmix_jax.propose import limits
 from olmix_jax.propose.caps import check_feasible, repetition_caps
 from olmix_jax.propose.objective import task_weights
@@ -93,23 +91,11 @@ def _blocks(spec: str, domains: Sequence[str]) -> reuse.Blocks | None:
 
 
 def _reduced(problem: Problem, blocks: reuse.Blocks, groups: tuple[str, ...]) -> Problem:
-    law = types.SimpleNamespace(
-        predict=_over_blocks(problem.law.predict),
-        DIFFERENTIABLE=problem.law.DIFFERENTIABLE,
-        # A convex function of a linear one is convex.
-        CONVEX=getattr(problem.law, "CONVEX", False),
-    )
     bounds = reuse.collapsed_bounds(problem.bounds, blocks, groups)
     check_feasible(bounds, blocks.names, groups)
     return problem._replace(
-        law=law,
+        law=laws.through(problem.law),
         params=(problem.params, blocks.ratios_DM),
         anchor_M=reuse.collapsed_anchor(problem.anchor_M, blocks),
         bounds=bounds,
     )
-
-
-@functools.lru_cache(maxsize=32)
-def _over_blocks(predict):
-    """(params, ratios_DM), ratios_KD → bpb_KN."""
-    return lambda params, ratios_KD: predict(params[0], ratios_KD @ params[1])

@@ -1,0 +1,40 @@
+"""What every experiment's command line has in common: --scale, --workdir, and results.json."""
+
+import argparse
+import os
+import pathlib
+
+from olmix_jax import files, progress
+
+SCALES = ("smoke", "cpu", "paper")
+
+
+def arguments(about: str, scales=SCALES, **more) -> argparse.Namespace:
+    """``--scale`` and ``--workdir``, and what else an experiment has ({flag: (default, help)}).
+
+    Returns:
+      The flags, ``workdir`` as a path; progress goes to the terminal and to its log.
+    """
+    parser = argparse.ArgumentParser(description=about.split("\n\n")[0])
+    parser.add_argument("--scale", choices=scales, default=scales[0], help="how much is run; default: %(default)s")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="where all results go")
+    for flag, (default, text) in more.items():
+        parser.add_argument(f"--{flag}", default=default, type=type(default), help=f"{text}; default: %(default)s")
+    found = parser.parse_args()
+    progress.start_log(found.workdir)
+    return found
+
+
+def use_all_cpus() -> None:
+    """One JAX device per CPU core, as ``run.py`` has it; before JAX is used."""
+    import jax
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        jax.config.update("jax_num_cpu_devices", cores)
+
+
+def write_results(workdir: pathlib.Path, results: dict) -> pathlib.Path:
+    """Writes ``results.json`` and returns its path."""
+    files.write_json(workdir / "results.json", results)
+    return workdir / "results.json"

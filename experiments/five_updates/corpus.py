@@ -1,0 +1,80 @@
+"""The built-in corpus as a set of domains that changes five times, and tasks that stay the same."""
+
+import dataclasses
+import json
+import pathlib
+
+from olmix_jax import files
+from olmix_jax.corpus import task_makers
+from olmix_jax.corpus.builtin import builtin_domains
+from olmix_jax.corpus.clean import split
+from olmix_jax.corpus.readers import Document
+from olmix_jax.corpus.store import file_name
+from olmix_jax.progress import log
+
+HELDOUT = 0.3
+# Topics of a built-in domain by the beginning of a document's name; what begins like none is the rest.
+TOPICS = {
+    "code:library": {"net": ("urllib", "asyncio", "http", "email", "socket", "ssl", "ftplib", "smtplib")}
+    | {"text": ("encodings", "idlelib", "lib2to3", "pprint", "json", "re", "html", "xml", "csv", "textwrap")},
+    "code:numerics": {"jax": ("jax",), "numpy": ("numpy",), "optimize": ("scipy/optimize", "scipy/cluster")},
+    "code:tests": {"numpy": ("numpy",), "scipy": ("scipy",)},
+    "text:docstrings": {"a-d": tuple("abcdABCD_"), "e-o": tuple("efghijklmnoEFGHIJKLMNO")},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A state of the domain set: its domains' documents, and the updates that led to it, as an update file has them."""
+
+    domains: dict[str, list[Document]]
+    updates: list[dict]
+
+
+def steps(max_bytes: int, examples: int) -> tuple[list[Step], dict]:
+    """The six states, and tasks of the text that is held out of all of them.
+
+    add headers; add stubs and package texts (the first half); revise package texts (the second half too); remove tests
+    of packages other than NumPy and SciPy; partition JAX's modules into two.
+    """
+    train, heldout = {}, {}
+    for name, documents in builtin_domains(max_bytes).items():
+        train[name], heldout[name] = split(documents, HELDOUT, 0)
+    pool = {}
+    for name, topics in TOPICS.items():
+        for document in train[name]:
+            topic = next((t for t, begins in topics.items() if document.source.startswith(begins)), "rest")
+            pool.setdefault(f"{name}:{topic}", []).append(document)
+    pool["text:reference"] = train["text:reference"]
+    packages = train["text:packages"]
+    jax = pool["code:numerics:jax"]
+    inner = [d for d in jax if d.source.startswith("jax/_src")]
+    parts = {"code:numerics:jax:inner": inner, "code:numerics:jax:outer": [d for d in jax if d not in inner]}
+    states = [Step(dict(pool), [])]
+
+    def after(update, add=None, drop=()):
+        now = {k: v for k, v in states[-1].domains.items() if k not in drop}
+        states.append(Step(now | (add or {}), [update]))
+
+    after({"add": ["code:headers"]}, {"code:headers": train["code:headers"]})
+    more = {"code:stubs": train["code:stubs"], "text:packages": packages[: (len(packages) + 1) // 2]}
+    after({"add": [*more]}, more)
+    after({"revise": ["text:packages"]}, {"text:packages": packages})
+    after({"remove": ["code:tests:rest"]}, drop=("code:tests:rest",))
+    after({"partition": {"code:numerics:jax": [*parts]}}, parts, drop=("code:numerics:jax",))
+    texts = {name: [d.text for d in documents] for name, documents in heldout.items()}
+    return states, task_makers.make(texts, examples)
+
+
+def write(folder: pathlib.Path, states: list[Step], tasks: dict) -> None:
+    """Writes ``corpus/‹step›/‹domain›.jsonl``, ``updates/‹step›.json`` and ``tasks/‹task›.jsonl``."""
+    for number, state in enumerate(states):
+        for name, documents in state.domains.items():
+            lines = (json.dumps({"text": d.text}) + "\n" for d in documents)
+            files.write_text(folder / f"corpus/{number}/{name}.jsonl", "".join(lines))
+        files.write_json(folder / f"updates/{number}.json", {"updates": state.updates})
+    for name, examples in tasks.items():
+        lines = (json.dumps(dataclasses.asdict(e), ensure_ascii=False) + "\n" for e in examples)
+        files.write_text(folder / f"tasks/{file_name(name)}.jsonl", "".join(lines))
+    sizes = [f"{len(s.domains)} domains, {sum(len(d.text) for v in s.domains.values() for d in v):,}" for s in states]
+    log.info("five updates: %s characters; %d tasks", "; ".join(sizes), len(tasks))

@@ -1,0 +1,195 @@
+"""Finished workdirs as what a later domain set comes from: their domains, law, mixture, and runs.
+
+A workdir made by an update has a parent, which may have one in turn, so runs of any age can be looked up.
+"""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+
+from olmix_jax import config as configs
+from olmix_jax import files, laws, reuse, table, update_file, updates
+from olmix_jax.config import Config
+from olmix_jax.domains import DomainSet
+from olmix_jax.errors import UserError
+
+PLAN = "update/plan.json"
+# A run says something of the new set if it has more than this share of its weight there.
+MOST = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """A fitted law over a workdir's domains.
+
+    Attributes:
+      law: a module of :mod:`olmix_jax.laws`, or one seen :func:`~olmix_jax.laws.through` a matrix.
+      params: its parameters.
+      samples: samples of them, or None.
+    """
+
+    law: object
+    params: object
+    samples: object
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """Runs of one workdir, expressed on the domains of a later one.
+
+    Attributes:
+      ratios_KM: their mixtures.
+      bpb_KN: their scores, as they would be without what the later set cannot express.
+      doubt_K: variance that this adds to a run's noise, in units of it.
+      age: updates since.
+    """
+
+    ratios_KM: np.ndarray
+    bpb_KN: np.ndarray
+    doubt_K: np.ndarray
+    age: int
+
+
+def read_config(workdir: pathlib.Path) -> Config:
+    """The config that a workdir was made with."""
+    return configs.from_dict(files.read_json(workdir / "config.json"))
+
+
+def parent_config(config: Config) -> Config:
+    """The config of an update's parent.
+
+    Raises:
+      UserError: the parent is not finished.
+    """
+    parent = pathlib.Path(config.update.parent)
+    if not (parent / "propose/proposal.json").is_file():
+        raise UserError(f"config field `update.parent`: {parent} holds no propose/proposal.json; finish that run first")
+    return read_config(parent)
+
+
+def read_plan(workdir: pathlib.Path) -> dict | None:
+    """The plan of an update's workdir; None for a first run's."""
+    path = workdir / PLAN
+    return files.read_json(path) if path.is_file() else None
+
+
+def read_domains(workdir: pathlib.Path, swarm: table.SwarmTable | None = None) -> DomainSet:
+    """The workdir's domains: as it has them, or of its table, for a swarm that was trained elsewhere.
+
+    Raises:
+      UserError: unique tokens are not known.
+    """
+    if (workdir / "domains.json").is_file():
+        return DomainSet.read(workdir / "domains.json")
+    if swarm is None or swarm.tokens_M is None:
+        raise UserError(f"{workdir}: unique tokens of its domains are not known; it needs `token_counts` in its meta")
+    return DomainSet(swarm.domains, tuple(int(n) for n in swarm.tokens_M))
+
+
+def change_to(workdir: pathlib.Path, plan: dict) -> tuple[updates.Change, DomainSet]:
+    """What an update's plan made of its parent's domains, and the domains that this led to."""
+    new = DomainSet.read(workdir / "domains.json")
+    steps = [step for i, row in enumerate(plan["updates"]) for step in update_file.step(f"{workdir / PLAN}: {i}", row)]
+    return updates.change(plan["old"], steps).ordered(new.names), new
+
+
+def read_law(workdir: pathlib.Path, config: Config | None = None) -> Law:
+    """The law over a workdir's domains: its own, or its parent's where it needed no runs.
+
+    Args:
+      workdir: with a finished fit.
+      config: the workdir's; read there without it.
+
+    Raises:
+      UserError: there is none; the workdir is not finished.
+    """
+    plan, config = read_plan(workdir), read_config(workdir) if config is None else config
+    if plan is not None and not plan["proxies"]:
+        change, _ = change_to(workdir, plan)
+        return seen(read_law(pathlib.Path(plan["parent"])), _back(change))
+    path = workdir / "fit/fit.json"
+    if not path.is_file():
+        raise UserError(f"{workdir}: has no fitted law; finish it with --stages=fit,propose first")
+    fitted, law = files.read_json(path), laws.LAWS[config.fit.law]
+    drawn = workdir / "fit/samples.npz"
+    samples = laws.store.load(drawn, law) if drawn.is_file() else None
+    found = Law(law, laws.store.load(workdir / "fit/params.npz", law), samples)
+    if plan is not None and fitted.get("over") == "blocks":
+        return seen(found, (blocks_of(plan).ratios_DM > 0).T.astype(np.float64))
+    return found
+
+
+def blocks_of(plan: dict) -> reuse.Blocks:
+    """The blocks that an update keeps together, over its new domains."""
+    return reuse.blocks(plan["kept"], plan["new"])
+
+
+def seen(found: Law, matrix_MD) -> Law:
+    """A law over weights that ``matrix_MD`` maps to its own."""
+    samples = found.samples
+    if samples is not None:
+        number = len(jax.tree.leaves(samples)[0])
+        samples = samples, np.broadcast_to(matrix_MD, (number, *matrix_MD.shape))
+    return Law(laws.through(found.law), (found.params, matrix_MD), samples)
+
+
+def _back(change: updates.Change) -> np.ndarray:
+    """matrix_MO: new mixtures as old ones, where every new domain is unaffected or a part."""
+    of = {**change.origin, **change.parts}
+    return np.array([[float(of.get(new) == old) for old in change.old] for new in change.new])
+
+
+def runs_before(workdir: pathlib.Path, change: updates.Change, tokens_M, read_table) -> list[Runs]:
+    """All runs of ``workdir`` and of those it comes from, expressed on the domains that ``change`` leads to.
+
+    A run with weight on a domain that is lost is told as it would have been without: the law of its own set says what
+    that changes, and as much is added to its noise. Runs with most of their weight there are left out.
+
+    Args:
+      workdir: the parent.
+      change: from its domains.
+      tokens_M: of the new domains.
+      read_table: (workdir) → its SwarmTable, or None where it has no runs.
+    """
+    swarm, plan, found = read_table(workdir), read_plan(workdir), []
+    if swarm is not None:
+        found.append(Runs(swarm.ratios_KM, swarm.bpb_KN, np.zeros(len(swarm.runs)), 0))
+    if plan is not None:
+        own, domains = change_to(workdir, plan)
+        found += runs_before(pathlib.Path(plan["parent"]), own, domains.tokens_M, read_table)
+    matrix_OM, noise_N = change.expressed(tokens_M), np.array(list(read_noise(workdir)[0].values()))
+    law = read_law(workdir)
+    expressed = [_expressed(runs, matrix_OM, law, noise_N) for runs in found]
+    return [runs for runs in expressed if len(runs.doubt_K)]
+
+
+def read_noise(workdir: pathlib.Path) -> tuple[dict[str, float], float]:
+    """({task: standard deviation of held-out errors [BPB]}, share of its square that a run's tasks have in common)."""
+    path, plan = workdir / "fit/fit.json", read_plan(workdir)
+    if not path.is_file() and plan is not None:
+        return read_noise(pathlib.Path(plan["parent"]))
+    fitted = files.read_json(path)
+    noise = {task: max(float(found["rmse_cv"]), 1e-6) for task, found in fitted["tasks"].items()}
+    error_NK = np.array([np.subtract(fitted["measured"][t], fitted["predicted_cv"][t]) for t in noise])
+    if len(noise) < 2 or error_NK.shape[1] < 3:
+        return noise, 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlation_NN = np.nan_to_num(np.corrcoef(error_NK))
+    shared = correlation_NN[~np.eye(len(noise), dtype=bool)].mean()
+    return noise, float(np.clip(shared, 0.0, 0.9))
+
+
+def _expressed(runs: Runs, matrix_OM, law: Law, noise_N) -> Runs:
+    """Runs on the domains that ``matrix_OM`` leads to."""
+    left_KM = runs.ratios_KM @ matrix_OM
+    left_K = left_KM.sum(axis=1)
+    kept_K = left_K > MOST
+    kept_KO = np.where(matrix_OM.any(axis=1), runs.ratios_KM, 0.0)[kept_K] / left_K[kept_K, None]
+    moved_KN = np.zeros_like(runs.bpb_KN[kept_K])
+    if (left_K[kept_K] < 1 - 1e-9).any():
+        before_KN, after_KN = (laws.evaluate(law.law, law.params, p) for p in (runs.ratios_KM[kept_K], kept_KO))
+        moved_KN = after_KN - before_KN
+    doubt_K = runs.doubt_K[kept_K] + (moved_KN**2 / noise_N**2).mean(axis=1)
+    return Runs(left_KM[kept_K] / left_K[kept_K, None], runs.bpb_KN[kept_K] + moved_KN, doubt_K, runs.age + 1)

@@ -1,0 +1,193 @@
+"""An update of a swarm that was trained elsewhere, through the stages; PITFALLS 22 to 24."""
+
+import json
+
+import numpy as np
+import pytest
+
+from olmix_jax import config, files, lineage, pipeline, table, updating
+from olmix_jax.errors import UserError
+from olmix_jax.laws import evaluate, log_linear
+
+OLD, TASKS = ("web", "code", "books", "wiki"), ("math", "chat", "qa")
+TOKENS = {"web": 50e9, "code": 20e9, "books": 10e9, "wiki": 4e9, "new": 6e9, "wiki:a": 3e9, "wiki:b": 1e9}
+EFFECT = {
+    "web": (0.1, -0.3, -0.2),
+    "code": (-1.2, 0.3, 0.1),
+    "books": (0.2, -0.9, -0.4),
+    "wiki": (0.1, -0.1, -1.0),
+    "new": (-1.5, 0.2, 0.0),
+    "wiki:a": (0.0, -0.1, -1.2),
+    "wiki:b": (0.4, -0.1, -0.4),
+}
+NOISE, TARGET = 0.004, 100e9
+
+
+def measured(domains, ratios_KM, seed=0):
+    """Scores of runs by one truth for all domains, with noise."""
+    params = log_linear.Params(np.log([0.5, 0.6, 0.7]), np.array([EFFECT[d] for d in domains]).T)
+    noise_KN = np.random.default_rng(seed).normal(size=(len(ratios_KM), len(TASKS)))
+    return evaluate(log_linear, params, ratios_KM) + NOISE * noise_KN
+
+
+def write(folder, domains, ratios_KM, seed=0):
+    runs = tuple(f"r{k}" for k in range(len(ratios_KM)))
+    tokens_M = np.array([TOKENS[d] for d in domains])
+    data = ratios_KM, measured(domains, ratios_KM, seed), tokens_M / tokens_M.sum(), tokens_M
+    table.write_swarm(folder, runs, runs, domains, TASKS, *data, {})
+
+
+def settings(**changes):
+    c = config.default()
+    c.fit.resamples, c.propose.explore, c.propose.next_runs = 24, False, 0
+    c.propose.target_tokens = TARGET
+    for name, value in changes.items():
+        section, field = name.split("_", 1)
+        c[section][field] = value
+    return config.from_dict(c)
+
+
+def swarm_of(folder):
+    return {f"swarm_{name}": str(folder / f"{name}.{end}") for name, end in FILES.items()}
+
+
+FILES = {"ratios": "csv", "metrics": "csv", "meta": "json"}
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parent")
+    write(folder / "data", OLD, np.random.default_rng(0).dirichlet(np.ones(4), size=24))
+    pipeline.run(settings(**swarm_of(folder / "data")), folder / "run", ("fit", "propose"))
+    return folder / "run"
+
+
+def begin(parent, folder, steps, domains, **changes):
+    """Plans an update and draws its swarm; (config, plan)."""
+    files.write_json(folder / "update.json", {"updates": steps})
+    meta = json.dumps({"token_counts": {d: TOKENS[d] for d in domains}})
+    given = {"update_parent": str(parent), "update_file": str(folder / "update.json"), "swarm_meta": meta, **changes}
+    made = settings(**given)
+    pipeline.run(made, folder / "run", ("update",))
+    return given, lineage.read_plan(folder / "run")
+
+
+def finish(folder, given, domains):
+    """Measures the swarm and goes on to the proposal."""
+    _, _, columns, ratios_KM = table.read_ratios(folder / "run/swarm/ratios.csv")
+    assert columns == domains
+    write(folder / "data", domains, ratios_KM, seed=1)
+    pipeline.run(settings(**given | swarm_of(folder / "data")), folder / "run", ("update", "fit", "propose"))
+    return files.read_json(folder / "run/propose/proposal.json"), files.read_json(folder / "run/fit/fit.json")
+
+
+def test_a_domain_is_added(parent, tmp_path):
+    """The kept block keeps its ratios, in the swarm and in the proposal, and no member exceeds its cap (Lemma 1)."""
+    domains = (*OLD, "new")
+    given, plan = begin(parent, tmp_path, [{"add": ["new"]}], domains, update_strategy="full_reuse")
+    assert (plan["affected"], plan["recomputed"]) == (["new"], ["new"])
+    assert (plan["proxies"], plan["proxies_full"]) == (8, 16)
+    old = files.read_json(parent / "propose/proposal.json")["weights"]
+    kept = plan["kept"]["kept"]
+    assert kept == pytest.approx({d: old[d] for d in OLD})
+    _, _, _, ratios_KM = table.read_ratios(tmp_path / "run/swarm/ratios.csv")
+    assert len(ratios_KM) == 8
+    block_K = ratios_KM[:, :4].sum(axis=1)
+    np.testing.assert_allclose(ratios_KM[:, :4] / block_K[:, None], np.tile([*kept.values()], (8, 1)), atol=1e-3)
+    proposal, fitted = finish(tmp_path, given, domains)
+    weights, caps = proposal["weights"], proposal["caps"]
+    total = sum(weights[d] for d in OLD)
+    assert {d: weights[d] / total for d in OLD} == pytest.approx(kept, abs=1e-9)
+    assert all(weights[d] <= min(1, 4 * TOKENS[d] / TARGET) + 1e-12 for d in domains)
+    assert caps["wiki"] == pytest.approx(0.16)
+    assert fitted["trust"] in (0.0, *updating.TRUSTS) and fitted["over"] in ("domains", "blocks")
+    assert set(proposal["reuse"]) >= {"predicted_loss", "loss"}
+    # KL is of the expanded mixture against natural of the new set (PITFALL 22).
+    p_M, natural_M = (np.array([proposal[of][d] for d in domains]) for of in ("weights", "natural"))
+    assert proposal["kl"] == pytest.approx((p_M * np.log(p_M / natural_M)).sum(), rel=1e-9)
+
+
+def test_the_rule_decides_and_the_chain_goes_on(parent, tmp_path):
+    """add, then partition and rename, then remove: evidence of every age is still there (PITFALL 24)."""
+    domains = (*OLD, "new")
+    first = tmp_path / "1"
+    given, plan = begin(parent, first, [{"add": ["new"]}], domains)
+    assert plan["strategy"] == "auto" and plan["predicted_loss"]["mean"] >= -1e-9
+    least = min(c["loss"]["mean"] for c in plan["candidates"])
+    assert plan["predicted_loss"]["mean"] <= least + 0.02 * plan["predicted_gain"]["gain"] + 1e-12
+    proposal, _ = finish(first, given, domains)
+    assert proposal["objective"] < proposal["objective_natural"]
+
+    second = tmp_path / "2"
+    names = ("web", "code", "books", "wiki:a", "wiki:b", "new")
+    given, plan = begin(first / "run", second, [{"partition": {"wiki": ["wiki:a", "wiki:b"]}}], names)
+    assert plan["affected"] == ["wiki:a", "wiki:b"] and not plan["lost"]
+    assert plan["old_runs"] == [{"age": 1, "runs": 8 * (plan["history"][1]["proxies"] // 8)}, {"age": 2, "runs": 24}]
+    assert [entry["strategy"] for entry in plan["history"]] == ["first swarm", "auto"]
+    finish(second, given, names)
+
+    third = tmp_path / "3"
+    left = tuple(d for d in names if d != "code")
+    _, plan = begin(second / "run", third, [{"remove": ["code"]}], left)
+    assert plan["proxies"] == 0 and len(plan["history"]) == 3 and plan["lost"] == ["code"]
+    pipeline.run(
+        settings(
+            **given
+            | {"update_parent": str(second / "run"), "update_file": str(third / "update.json")}
+            | {"swarm_meta": json.dumps({"token_counts": {d: TOKENS[d] for d in left}})}
+        ),
+        third / "run",
+        ("propose",),
+    )
+    proposal = files.read_json(third / "run/propose/proposal.json")
+    assert set(proposal["weights"]) == set(left) and sum(proposal["weights"].values()) == pytest.approx(1)
+    # The old law on mixtures without the domain that is gone.
+    law = lineage.read_law(third / "run")
+    before = lineage.read_law(second / "run")
+    p_M = np.array([proposal["weights"][d] for d in left])
+    whole_M = np.array([proposal["weights"].get(d, 0.0) for d in names])
+    np.testing.assert_allclose(
+        evaluate(law.law, law.params, p_M[None]), evaluate(before.law, before.params, whole_M[None]), rtol=1e-12
+    )
+
+
+def test_runs_with_a_little_of_a_lost_domain_are_told_without_it(parent):
+    """Their scores are moved by what the old law says of it, and doubted as much; PITFALL 24."""
+    from olmix_jax import stages, updates
+
+    change = updates.change(OLD, [updates.remove("wiki")])
+    (found,) = lineage.runs_before(parent, change, np.array([50e9, 20e9, 10e9]), updating.tables(stages._table))
+    swarm = stages._table(lineage.read_config(parent), parent)
+    kept_K = swarm.ratios_KM[:, 3] < 0.5
+    assert len(found.ratios_KM) == kept_K.sum() and found.age == 1
+    clean_KM = swarm.ratios_KM[kept_K, :3] / swarm.ratios_KM[kept_K, :3].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.ratios_KM, clean_KM)
+    # Nearer to the truth of the mixture without the domain than the score as it was.
+    truth_KN = (
+        measured(OLD[:3], clean_KM)
+        - measured(OLD[:3], clean_KM)
+        + evaluate(
+            log_linear, log_linear.Params(np.log([0.5, 0.6, 0.7]), np.array([EFFECT[d] for d in OLD[:3]]).T), clean_KM
+        )
+    )
+    off, off_before = (np.abs(x - truth_KN).mean() for x in (found.bpb_KN, swarm.bpb_KN[kept_K]))
+    assert off < 0.4 * off_before
+    most, least = swarm.ratios_KM[kept_K, 3].argmax(), swarm.ratios_KM[kept_K, 3].argmin()
+    assert found.doubt_K[most] > found.doubt_K[least] >= 0
+    assert (updating.trust(found, 0.3) <= 0.3).all() and updating.trust(found, 0.3)[most] < 0.3
+
+
+def test_what_cannot_be_updated_is_said(parent, tmp_path):
+    with pytest.raises(UserError, match="update.parent.*holds no propose/proposal.json; finish that run first"):
+        pipeline.run(settings(update_parent=str(tmp_path)), tmp_path / "x", ("update",))
+    with pytest.raises(UserError, match="stage update needs config field `update.parent`"):
+        pipeline.run(settings(), tmp_path / "x", ("update",))
+    with pytest.raises(UserError, match="say what changed with update.file"):
+        pipeline.run(settings(update_parent=str(parent)), tmp_path / "x", ("update",))
+    with pytest.raises(UserError, match="no domain pdfs; there are web, code, books, wiki"):
+        begin(parent, tmp_path / "y", [{"remove": ["pdfs"]}], OLD)
+    with pytest.raises(UserError, match="`token_counts` lacks new"):
+        begin(parent, tmp_path / "z", [{"add": ["new"]}], OLD)
+    with pytest.raises(UserError, match="update.recompute: new is not an unaffected domain"):
+        changes = {"update_strategy": "partial_reuse", "update_recompute": ("new",)}
+        begin(parent, tmp_path / "w", [{"add": ["new"]}], (*OLD, "new"), **changes)
