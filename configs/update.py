@@ -1,10 +1,10 @@
 """A changed domain set: from a finished workdir to a new mixture, with as few runs as that takes.
 
     python run.py --config=configs/update.py:runs/quickstart --workdir=runs/next --stages=update \
-        --config.update.file=update.yaml --config.corpus.path=new_text
+        --config.update.file=changes.yaml --config.corpus.path=new_text
 
 After the colon stands the finished workdir, whose settings this config begins with; any other config does as well, with
---config.update.parent=runs/quickstart. `update.yaml` says what changed (olmix_jax/update_file.py); without it that is
+--config.update.parent=runs/quickstart. `changes.yaml` says what changed (olmix_jax/update_file.py); without it that is
 found out from domains' names and content. `corpus.path` is a folder with all domains of the new set.
 """
 

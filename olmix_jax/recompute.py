@@ -120,7 +120,8 @@ def choose(
     free = [j for j in np.flatnonzero(~setting.affected_M) if setting.weights_M[j] > 0]
     found = play.judged([tuple(chain), tuple(range(len(setting.domains)))])
     best = found[0]
-    for _ in range(min(LONGEST, max(len(free) - 1, 0))):
+    # A block of one is no block: to leave out but one is to leave out none.
+    for _ in range(min(LONGEST, len(free) - 2)):
         tried = play.judged([(*chain, j) for j in free if j not in chain])
         step = min(tried, key=lambda choice: choice.loss, default=best)
         if step.loss >= best.loss:

@@ -1,6 +1,6 @@
 """What should make a reader careful, in words."""
 
-from olmix_jax.report import quality
+from olmix_jax.report import evolved, quality
 from olmix_jax.report.read import Results, cap_of, compare
 from olmix_jax.report.style import few
 from olmix_jax.report.trained import task_differences
@@ -20,6 +20,8 @@ def warnings(results: Results) -> list[str]:
         )
     if results.table is not None and results.table.diverged:
         found.append(f"Diverged in training and left out of the fit: {few(results.table.diverged)}.")
+    if evolved.too_much(results):
+        found.append("By the new law, keeping old ratios costs more than was predicted: recompute more domains.")
     return found + _validation_warnings(results)
 
 

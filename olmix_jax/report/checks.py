@@ -1,16 +1,19 @@
-"""Whether a proposal is what the page can show: a field that is not is an error that names it, never a stack trace."""
+"""Whether a proposal, or the plan of an update, is what the page can show: a field that is not is an error by name."""
 
 import dataclasses
 import math
 import pathlib
 from collections.abc import Iterable
 
+from olmix_jax import update_file, updates
 from olmix_jax.errors import UserError
 
 # Numbers by domain, and by task, that a proposal may hold; where one is not known, null.
 BY_DOMAIN = "repeats shadow_prices repeat_prices weights_std weights_low weights_high lower anchor caps".split()
 BY_TASK = ("task_weights", "predicted_low", "predicted_high")
 NUMBERS = "objective objective_natural kl kl_weight max_repeats target_tokens".split()
+# A mean and the ends of its interval.
+SPREAD = ("mean", "low", "high")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,19 +23,21 @@ class Field:
     file: pathlib.Path
     name: str
     value: object
+    # The stage that writes the file.
+    stage: str = "propose"
 
     def fail(self, must: str):
         shown = "null" if self.value is None else type(self.value).__name__
         shown = str(self.value) if isinstance(self.value, (bool, int, float)) else shown
         raise UserError(
-            f"{self.file}: {self.name} must be {must}, not {shown}; delete the file and run --stages=propose again"
+            f"{self.file}: {self.name} must be {must}, not {shown}; delete the file and run --stages={self.stage} again"
         )
 
     def at(self, key) -> "Field":
         """The field of an object, or null."""
         if not isinstance(self.value, dict):
             self.fail("an object")
-        return Field(self.file, f"{self.name}.{key}" if self.name else str(key), self.value.get(key))
+        return self._inside(f"{self.name}.{key}" if self.name else str(key), self.value.get(key))
 
     def has(self, key: str) -> bool:
         return self.at(key).value is not None
@@ -41,7 +46,10 @@ class Field:
         """The entries of a list."""
         if not isinstance(self.value, list) or (length is not None and len(self.value) != length):
             self.fail("a list" if length is None else f"a list of {length} {what}")
-        return [Field(self.file, f"{self.name}[{i}]", v) for i, v in enumerate(self.value)]
+        return [self._inside(f"{self.name}[{i}]", v) for i, v in enumerate(self.value)]
+
+    def _inside(self, name: str, value) -> "Field":
+        return dataclasses.replace(self, name=name, value=value)
 
     def number(self, *, null: bool = False, positive: bool = False) -> None:
         if null and self.value is None:
@@ -101,11 +109,92 @@ def proposal(file: pathlib.Path, content: dict) -> None:
         root.at("worst").boolean()
     for name, check in (
         *(("groups", _groups), ("guard", _guard), ("tail", _tail), ("path", _path)),
-        *(("choice", _choice), ("pareto", _pareto), ("counts", _counts), ("handover", _handover)),
+        *(("choice", _choice), ("pareto", _pareto), ("counts", _counts), ("handover", _handover), ("reuse", _reuse)),
     ):
         # An empty object is what a stage leaves that had nothing to say.
         if content.get(name) not in (None, {}, []):
             check(root.at(name), content["weights"])
+
+
+def plan(file: pathlib.Path, content: dict) -> None:
+    """Checks all that the page reads of an update's plan; candidates and old runs may be missing.
+
+    Raises:
+      UserError: a field is not what it should be; the message has the file and the field.
+    """
+    root = Field(file, "", content, "update")
+    for name in ("strategy", "parent", "why"):
+        root.at(name).text()
+    for name in ("proxies", "proxies_full"):
+        root.at(name).number()
+    old, new = (root.at(name).texts() for name in ("old", "new"))
+    root.at("predicted_loss").numbers(SPREAD)
+    root.at("predicted_gain").numbers(("gain", "low", "high"))
+    _known(root.at("recomputed"), root.at("recomputed").texts(), new)
+    blocks = root.at("kept")
+    for name in blocks.value if isinstance(blocks.value, dict) else blocks.fail("an object"):
+        blocks.at(name).numbers()
+        _known(blocks.at(name), blocks.at(name).value, new)
+        for domain in blocks.at(name).value:
+            blocks.at(name).at(domain).number(positive=True)
+    for row in root.at("old_runs").items() if root.has("old_runs") else ():
+        row.numbers(("age", "runs"))
+    for row in root.at("candidates").items() if root.has("candidates") else ():
+        row.at("recomputed").texts()
+        row.at("proxies").number()
+        row.at("loss").numbers(SPREAD)
+    history = root.at("history").items()
+    for row in history or root.at("history").fail("a list of one entry or more"):
+        _past(row)
+    history[-1].at("weights").numbers(old)
+    steps = _steps(root.at("updates"))
+    try:
+        updates.change(old, steps).ordered(new)
+    except UserError as e:
+        raise UserError(f"{file}: {e}; delete the file and run --stages=update again") from e
+
+
+def _known(field: Field, names: Iterable[str], new: list[str]) -> None:
+    unknown = [name for name in names if name not in new]
+    if unknown:
+        field.fail(f"of domains that `new` has, and {unknown[0]!r} is none")
+
+
+def _steps(field: Field) -> list[updates.Update]:
+    found = []
+    for row in field.items():
+        try:
+            found += update_file.step(row.name, row.value)
+        except UserError as e:
+            raise UserError(f"{row.file}: {e}; delete the file and run --stages=update again") from e
+    return found
+
+
+def _past(row: Field) -> None:
+    row.at("strategy").text()
+    row.at("validated").boolean()
+    for name in ("proxies", "proxies_full", "natural", "proposed"):
+        row.at(name).number(positive=name == "natural")
+    row.at("weights").numbers()
+    _steps(row.at("updates"))
+
+
+def informed(file: pathlib.Path, fit: dict) -> None:
+    """Checks what a fit says of old runs; nothing where it says nothing.
+
+    Raises:
+      UserError: a field is not what it should be; the message has the file and the field.
+    """
+    root = Field(file, "", fit, "fit")
+    root.at("trust").number(null=True)
+    if root.has("over"):
+        root.at("over").text()
+
+
+def _reuse(field: Field, weights: dict) -> None:
+    field.at("loss").number(null=True)
+    if field.has("free"):
+        field.at("free").numbers(weights)
 
 
 def _groups(field: Field, _) -> None:

@@ -7,7 +7,7 @@ import jinja2
 from markupsafe import Markup
 
 from olmix_jax import files
-from olmix_jax.report import cautions, offers, plots, quality, tables, trained, words
+from olmix_jax.report import cautions, evolved, offers, plots, quality, tables, trained, words
 from olmix_jax.report.parts import Figure, Picture, Section
 from olmix_jax.report.read import Results, read
 from olmix_jax.report.style import render
@@ -39,19 +39,23 @@ def build(workdir: str | pathlib.Path) -> pathlib.Path:
 
 
 def summary(workdir: str | pathlib.Path) -> list[str]:
-    """The result in three plain lines: what was won, which caps bind, how good the law is held out.
+    """The result in plain lines: what was won, which caps bind, how good the law is held out; and what an update took.
 
     Raises:
       UserError: the workdir holds nothing to report, or a file in it is damaged.
     """
     results = read(pathlib.Path(workdir))
     won = f"{words.WORST} " if results.worst else ""
-    return [won + words.won_line(results), words.caps_line(results), words.law_line(results)]
+    lines = [won + words.won_line(results), words.caps_line(results), words.law_line(results)]
+    return lines if results.update is None else [*lines, evolved.line(results)]
 
 
 def _lead(results: Results) -> str:
     """The first sentence, under a banner where the mixture is one not to train on."""
     text = words.lead(results)
+    if results.update is not None:
+        told = evolved.line(results)
+        text = f"{text} {told[0].upper()}{told[1:]}."
     if not results.worst:
         return text
     style = "display:block;background:#b5382f;color:#fff;font-size:1.3rem;padding:14px 16px;margin:0 0 .6em"
@@ -67,6 +71,7 @@ def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
 
     yield _mixture(results, figure)
     yield _validation(results, figure)
+    yield from evolved.sections(results, figure)
     yield from offers.sections(results, figure)
     yield _law(results, figure)
     if results.fit is not None:
@@ -135,10 +140,15 @@ def _validation(results: Results, figure: Callable) -> Section:
     return Section(title, tuple(drawn))
 
 
+def _no_law(results: Results) -> str:
+    text = words.no_law(results)
+    return f"There is {text}." if text.startswith("no law") else f"{text[0].upper()}{text[1:]}."
+
+
 def _law(results: Results, figure: Callable) -> Section:
     title = "Does the law hold? Predicted against measured, held out"
     if results.fit is None:
-        return Section(title, note=f"There is no law yet: run --stages={words.until(results, 'fit')}.")
+        return Section(title, note=_no_law(results))
     grades = (tables.quality_table(results),)
     if not results.fit.get("measured") or not results.fit.get("predicted_cv"):
         return Section(title, tables=grades, note="fit.json holds no held-out predictions to draw.")
@@ -188,7 +198,7 @@ def _effects(results: Results, figure: Callable) -> Section:
     title = "What each domain does to each task"
     rows = [r for r in (results.fit or {}).get("tasks", {}).values() if r.get("effects")]
     if not rows:
-        why = "run --stages=fit again for them" if results.fit else f"run --stages={words.until(results, 'fit')}"
+        why = "run --stages=fit again for them" if results.fit else words.no_law(results)
         return Section(title, note=f"There are no effects of domains on tasks; {why}.")
     stated = results.fit.get("effect") or "change in BPB when a part of the mixture is replaced by the domain"
     caption = (
@@ -196,6 +206,7 @@ def _effects(results: Results, figure: Callable) -> Section:
         "percentile."
         + words.cut_note(len(rows))
         + (" Grey: domains that no run contained, about which nothing is known." if results.fit.get("unseen") else "")
+        + (" “kept”: the block of domains in their old ratios." if results.fit.get("over") == "blocks" else "")
     )
     alt = f"Heat map of {len(rows)} tasks by {len(rows[0]['effects'])} domains: change in bits per byte."
     return Section(title, (figure(plots.effects, "effects", alt, caption),))

@@ -21,6 +21,7 @@ REQUIRED = {
     "fit/fit.json": ("fit", ("law", "tasks")),
     "propose/proposal.json": ("propose", ("weights", "natural", "caps", "predicted", "predicted_natural")),
     "validate/validation.json": ("validate", ("mixtures",)),
+    "update/plan.json": ("update", ()),
 }
 
 
@@ -66,6 +67,8 @@ class Results:
     proposal: dict | None
     validation: dict | None
     validation_curves: Curves | None
+    # The plan of an update; None for a first run.
+    update: dict | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -165,6 +168,9 @@ def read(workdir: pathlib.Path) -> Results:
     found = {name: _read_json(workdir / name, *REQUIRED[name]) for name in REQUIRED}
     if found["propose/proposal.json"] is not None:
         checks.proposal(workdir / "propose/proposal.json", found["propose/proposal.json"])
+    if found["update/plan.json"] is not None:
+        checks.plan(workdir / "update/plan.json", found["update/plan.json"])
+        checks.informed(workdir / "fit/fit.json", found["fit/fit.json"] or {})
     config = found["config.json"]
     _leave_out_stale(found)
     validated = found["validate/validation.json"] is not None
@@ -179,6 +185,7 @@ def read(workdir: pathlib.Path) -> Results:
         proposal=found["propose/proposal.json"],
         validation=found["validate/validation.json"],
         validation_curves=_read_curves(workdir / "validate/curves.npz") if validated else None,
+        update=found["update/plan.json"],
     )
     if all(part is None for part in (results.table, results.fit, results.proposal, results.validation)):
         raise UserError(f"{workdir} holds nothing to report; run the earlier stages first, or check --workdir")
@@ -190,6 +197,10 @@ def _leave_out_stale(found: dict) -> None:
     fit, proposal = found["fit/fit.json"], found["propose/proposal.json"]
     if proposal and fit and proposal.get("fit") not in (None, fit.get("digest")):
         log.warning("report: propose/proposal.json is of another fit and left out; run --stages=propose")
+        proposal = found["propose/proposal.json"] = None
+    plan = found["update/plan.json"]
+    if proposal and plan and set(proposal["weights"]) != set(plan["new"]):
+        log.warning("report: propose/proposal.json is of other domains than the update's; run --stages=fit,propose")
         proposal = found["propose/proposal.json"] = None
     proof = found["validate/validation.json"]
     if proof and proof.get("proposal") and (proposal is None or proof["proposal"] != proposal["weights"]):

@@ -1,6 +1,7 @@
 """What the page says in words, and the terminal in three lines."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
@@ -57,6 +58,14 @@ def until(results: Results, stage: str) -> str:
     return "propose,report" if stage == "propose" and results.fit is not None else f"{first}fit,propose,report"
 
 
+def no_law(results: Results) -> str:
+    """Why there is no law in the workdir."""
+    if results.update is not None and not results.update["proxies"]:
+        parent = pathlib.PurePath(results.update["parent"]).name
+        return f"the law is the old one, as the update needs no runs; see the report of {parent}"
+    return f"no law yet: run --stages={until(results, 'fit')}"
+
+
 def won_line(results: Results) -> str:
     """Proposed against natural and uniform, trained if there is a validation, predicted otherwise."""
     validated = results.validated
@@ -91,7 +100,7 @@ def law_line(results: Results) -> str:
     """Held-out quality of the law."""
     fit = results.fit
     if fit is None:
-        return f"no law yet: run --stages={until(results, 'fit')}"
+        return no_law(results)
     folds = f", {fit['folds']} folds" if fit.get("folds") else ""
     line = f"law {fit['law']}, held-out runs{folds}: Spearman {number(fit.get('spearman_cv_mean'), '.3f')}"
     line += f" mean over tasks, {number(fit.get('spearman_of_mean_cv'), '.3f')} of the task average"
