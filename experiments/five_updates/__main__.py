@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from experiments import common
-from experiments.five_updates import corpus
+from experiments.five_updates import corpus, paper
 from olmix_jax import config as configs
 from olmix_jax import files, pipeline
 from olmix_jax.domains import DomainSet
@@ -132,8 +132,24 @@ def verdict(rows: dict) -> list[str]:
     return lines
 
 
+def _paper(flags) -> None:
+    """The paper's own updates, from its published swarms."""
+    if not flags.published:
+        raise SystemExit("--scale=paper needs --published=DIR, the folder with dclm_swarm/ and mixture_reuse/")
+    results = paper.replay(pathlib.Path(flags.published))
+    common.write_results(flags.workdir, results)
+    for row in results["rows"]:
+        top = sorted(row["weights"].items(), key=lambda item: -item[1])[:3]
+        shown = ", ".join(f"{name} {100 * weight:.1f} %" for name, weight in top)
+        print(f"update {row['update']}: {row['proxies']:4d} proxies, {len(row['weights']):3d} domains; {shown}")
+    print(f"{results['proxies']} proxies; the paper's full reuse {paper.PAPER['full_reuse']['proxies']}")
+
+
 def main() -> None:
-    flags = common.arguments(__doc__, tuple(SCALES))
+    where = {"published": ("", "for --scale=paper: the folder with dclm_swarm/ and mixture_reuse/")}
+    flags = common.arguments(__doc__, (*SCALES, "paper"), **where)
+    if flags.scale == "paper":
+        return _paper(flags)
     common.use_all_cpus()
     scale, folder, begun = SCALES[flags.scale], flags.workdir, time.monotonic()
     if not (folder / "tasks").is_dir():
