@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow bench-laws bench-propose olmes lint format clean
+.PHONY: quickstart test test-slow bench-laws bench-propose five-updates recompute-rule olmes lint format clean
 
 $(VENV)/ready: requirements.txt requirements-dev.txt requirements-lightgbm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
@@ -32,6 +32,14 @@ bench-laws: $(VENV)/ready
 # The solver beside cvxpy: benchmarks/propose.md, in about a minute
 bench-propose: $(VENV)/ready
 	$(BIN)/python -m benchmarks.propose
+
+# Five updates of a domain set by every strategy, on models trained for real: runs/five_updates
+five-updates: $(VENV)/ready
+	$(BIN)/python -m experiments.five_updates --scale=cpu --workdir=runs/five_updates
+
+# What to recompute, against fixed rules where the truth is known; with OLMIX_DATA on the published swarm too
+recompute-rule: $(VENV)/ready
+	$(BIN)/python -m experiments.recompute_rule --scale=cpu --workdir=runs/recompute_rule --published=$(OLMIX_DATA)
 
 # The paper's own task requests, for --config.tasks.olmes=data/olmes
 olmes: $(VENV)/ready

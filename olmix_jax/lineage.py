@@ -88,6 +88,11 @@ def read_domains(workdir: pathlib.Path, swarm: table.SwarmTable | None = None) -
     return DomainSet(swarm.domains, tuple(int(n) for n in swarm.tokens_M))
 
 
+def digest_of_plan(path: pathlib.Path) -> str:
+    """What of a plan later stages depend on: not its history, in which a parent may be validated later on."""
+    return files.digest({name: value for name, value in files.read_json(path).items() if name != "history"})
+
+
 def change_to(workdir: pathlib.Path, plan: dict) -> tuple[updates.Change, DomainSet]:
     """What an update's plan made of its parent's domains, and the domains that this led to."""
     new = DomainSet.read(workdir / "domains.json")

@@ -201,7 +201,7 @@ def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> di
             before = next((n for n, s in STAGES.items() if file in s.makes), default)
             how = "check the config's swarm section" if config.swarm.ratios else f"run --stages={before} first"
             raise UserError(f"{name} needs {path}, which is not there; {how}")
-        inputs[file] = _content(path)
+        inputs[file] = lineage.digest_of_plan(path) if file == lineage.PLAN else _content(path)
     inputs |= {"code": stage.code()} if stage.code() else {}
     named = {field: settings.get(field) for field in PATHS}
     inputs |= {f: _content(pathlib.Path(v)) for f, v in named.items() if v and not v.lstrip().startswith("{")}
