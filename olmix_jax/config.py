@@ -224,6 +224,8 @@ class Update:
     recompute: tuple[str, ...] = ()
     # Whether old runs that the new set can express inform the law, each for what it proves to be worth.
     old_runs: bool = True
+    # Share of full recomputation's runs that "auto" may take, or what the affected domains alone do (paper: 26 %).
+    budget: float = 0.3
     # Runs of the new swarm; None: the power of two nearest 3(weights + 1), as in the paper.
     proxies: int | None = None
 

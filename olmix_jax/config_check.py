@@ -15,7 +15,7 @@ CHOICES = {
 POSITIVE = (
     "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
     "train.batch train.lr train.clip train.checkpoint_every fit.starts fit.train_split propose.max_repeats "
-    "propose.target_tokens validate.steps validate.lr validate.seeds update.proxies"
+    "propose.target_tokens validate.steps validate.lr validate.seeds update.proxies update.budget"
 ).split()
 NOT_NEGATIVE = (
     "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
@@ -66,6 +66,20 @@ def check(config) -> None:
     if split > 1 and split != int(split):
         raise UserError(f"config field `fit.train_split` must be a share of runs or a whole number, not {split}")
     _check_propose(config.propose)
+    _check_effects(config.propose, config.fit.law)
+    _check_update(config.update)
+
+
+def _check_update(update) -> None:
+    """Settings of an update without one, or that its strategy does not look at."""
+    if bool(update.recompute) != (update.strategy == "partial_reuse"):
+        raise UserError(
+            "config field `update.recompute` names what `update.strategy=partial_reuse` recomputes beside the affected "
+            "domains: give both or neither"
+        )
+    given = [name for name in ("file", "recompute", "proxies") if getattr(update, name)]
+    if given and not update.parent:
+        raise UserError(f"config field `update.{given[0]}` has no effect without `update.parent`, the run before")
 
 
 def _check_propose(propose) -> None:
@@ -81,6 +95,24 @@ def _check_propose(propose) -> None:
     if propose.worst and special != ["worst"]:
         others = [name for name in special if name != "worst"]
         raise UserError(f"config field `propose.{others[0]}` has no effect with `propose.worst`; give one of them")
+
+
+def _check_effects(propose, law: str) -> None:
+    """Settings of a proposal that others leave without an effect."""
+    for field, only_runs in (("propose.method", propose.method == "search"), ("fit.law", law == "search")):
+        # Of that law the sampled mixtures are no runs, and keep ratios.
+        if propose.keep_ratios.strip() and only_runs and propose.method != "simulation":
+            raise UserError(
+                f"config field `propose.keep_ratios` has no effect with `{field}=search`, which proposes one of the "
+                "runs as it is"
+            )
+    if propose.anchor.strip() and propose.kl_weight == 0 and not propose.choose_kl_weight:
+        raise UserError(
+            "config field `propose.anchor` has no effect with `propose.kl_weight=0`, as nothing pulls towards it; give "
+            "propose.kl_weight a positive value, or leave propose.anchor out"
+        )
+    if propose.guard_by != "task" and propose.guard is None:
+        raise UserError("config field `propose.guard_by` has no effect without `propose.guard`; give that in BPB")
 
 
 def get(config, name: str):

@@ -95,6 +95,7 @@ def choose(
     size: Callable[[int], int] = reuse.proxies,
     *,
     only: Sequence[str] | None = None,
+    budget: float = np.inf,
     seed: int = 0,
 ) -> tuple[Choice, list[Choice], dict]:
     """The choice to take, all that were looked at, and the gain that there is to lose from.
@@ -104,11 +105,13 @@ def choose(
       setting: what is known.
       size: runs for a swarm over so many weights; a constant to compare choices at equal runs.
       only: the domains to recompute, where that is decided already; they are judged, and nothing is chosen.
+      budget: runs at most; if even those for the affected domains alone are more, these are taken.
       seed: of simulated swarms and their noise.
 
     Returns:
-      The cheapest choice whose predicted loss is within WORTH of the gain of the least; choices in the order in which
-      they were tried; and ``{"gain", "low", "high"}`` of the full optimum over natural [BPB].
+      Of the choices within the budget the cheapest whose predicted loss is within WORTH of the gain of their least;
+      all choices in the order in which they were tried; and ``{"gain", "low", "high"}`` of the full optimum over
+      natural [BPB].
     """
     play = _Play(truth, setting, size, seed)
     gain = dict(zip(("gain", "low", "high"), (play.gain_S.mean(), *np.quantile(play.gain_S, [0.05, 0.95]))))
@@ -124,12 +127,13 @@ def choose(
     for _ in range(min(LONGEST, len(free) - 2)):
         tried = play.judged([(*chain, j) for j in free if j not in chain])
         step = min(tried, key=lambda choice: choice.loss, default=best)
-        if step.loss >= best.loss:
+        if step.loss >= best.loss or step.proxies > budget:
             break
         best, chain = step, [setting.domains.index(name) for name in step.recomputed]
         found.append(step)
-    least = min(choice.loss for choice in found)
-    good = [choice for choice in found if choice.loss <= least + WORTH * max(gain["gain"], 0.0)]
+    within = [choice for choice in found if choice.proxies <= budget] or found[:1]
+    least = min(choice.loss for choice in within)
+    good = [choice for choice in within if choice.loss <= least + WORTH * max(gain["gain"], 0.0)]
     taken = min(good, key=lambda choice: (choice.proxies, choice.loss))
     return taken, found, gain
 

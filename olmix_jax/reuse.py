@@ -29,12 +29,15 @@ def blocks(kept: dict[str, dict[str, float]], domains: Sequence[str]) -> Blocks:
     """The blocks {name: {domain: ratio}}, in the order given and before the domains that are in none.
 
     Raises:
-      UserError: a domain is unknown or in two blocks, a ratio is no positive number, or a block has an existing name.
+      UserError: a block is no object of ratios or has a domain's name; a domain is unknown or in two blocks; a ratio
+        is no positive number.
     """
     rows, home = [], {}
     for name, ratios in kept.items():
         if name in domains:
             raise UserError(f"propose.keep_ratios: a block cannot be called {name}, as a domain is")
+        if not isinstance(ratios, dict):
+            raise UserError(f'propose.keep_ratios: {name} must be as {{"domain": ratio, …}}, not {ratios!r}')
         for domain, ratio in ratios.items():
             if domain not in domains:
                 raise UserError(f"propose.keep_ratios: {name} has {domain}, which is no domain")

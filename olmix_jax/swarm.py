@@ -31,6 +31,7 @@ def sample(
     min_weight: float | None = None,
     min_distance: float = 0.02,
     min_runs: int = 4,
+    known: int = 0,
     seed: int = 0,
 ) -> np.ndarray:
     """Draws the mixtures of a swarm, on the grid of ``total`` sequences. Member 0 is the natural mixture itself.
@@ -57,6 +58,7 @@ def sample(
       min_weight: the minimum; None: 0.02 if sparse and 1e-4 if dense, but one sequence at least.
       min_distance: least total variation, ½‖p − p′‖₁, of two members.
       min_runs: members that each domain is seen by, at least.
+      known: runs there are already that the law will learn from as well; so many fewer will do.
       seed: of the draw; equal arguments give equal swarms.
 
     Returns:
@@ -69,7 +71,9 @@ def sample(
     counts_M = snap(natural_M, total)
     natural_M = natural_M / natural_M.sum()
     minimum = max(_MIN_WEIGHT[sparsity], 1 / total) if min_weight is None else min_weight
-    _check_request(natural_M, size, names, strength, min_runs)
+    _check_request(natural_M, size + known, names, strength)
+    if min_runs > size:
+        raise UserError(f"config field `swarm.min_runs` is {min_runs}, more than the {size} runs of the swarm")
     minimum = _whole(minimum, total, 1.0 if sparsity == "sparse" else 1 / len(names))
     draw = _Draw(natural_M, total, sparsity == "sparse", strength, minimum, rng.generator(seed, "swarm"))
     swarm_KM = counts_M[None]
@@ -92,7 +96,7 @@ def _furthest_behind(lack_M: np.ndarray, runs_left: int) -> np.ndarray:
     return np.argsort(-lack_M, kind="stable")[: -(-int(lack_M.sum()) // runs_left)]
 
 
-def _check_request(natural_M, size, names, strength, min_runs) -> None:
+def _check_request(natural_M, size, names, strength) -> None:
     if len(names) != len(natural_M) or not natural_M.all():
         raise UserError(f"natural distribution {natural_M.tolist()} must give every domain a positive weight: {names}")
     if len(names) < 2:
@@ -104,8 +108,6 @@ def _check_request(natural_M, size, names, strength, min_runs) -> None:
         )
     if not 0 < strength[0] <= strength[1] < np.inf:
         raise UserError(f"config field `swarm.strength` must be (low, high) with 0 < low ≤ high, not {strength}")
-    if min_runs > size:
-        raise UserError(f"config field `swarm.min_runs` is {min_runs}, more than the {size} runs of `swarm.size`")
 
 
 def _whole(minimum: float, total: int, most: float) -> float:

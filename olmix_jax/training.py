@@ -26,10 +26,11 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
     domains = DomainSet.read(workdir / "domains.json")
     total = config.train.steps * config.train.batch
     size = config.swarm.size if config.swarm.size is not None else 3 * (len(domains) + 1)
-    blocks = reuse.blocks({}, domains.names)
+    blocks, known = reuse.blocks({}, domains.names), 0
     if config.update.parent:
         plan = lineage.read_plan(workdir)
         blocks, size = lineage.blocks_of(plan), plan["proxies"]
+        known = sum(older["runs"] for older in plan["old_runs"])
     counts_KD = swarm.sample(
         reuse.collapse(domains.natural_M, blocks),
         size,
@@ -40,6 +41,7 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
         min_weight=config.swarm.min_weight,
         min_distance=config.swarm.min_distance,
         min_runs=config.swarm.min_runs,
+        known=known,
         seed=config.swarm.seed if config.swarm.seed is not None else rng.derive(config.seed, "swarm"),
     )
     # Domains of a block share its sequences in their kept ratios, as nearly as whole sequences can.

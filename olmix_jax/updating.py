@@ -54,7 +54,9 @@ def plan(config: Config, workdir: pathlib.Path, read_table: ReadTable, resembles
     truth = _truths(parent, change, old, new, read_own, likeness_MO, rng.derive(config.seed, "update"))
     only, runs_wanted = _decided(config, change, known, runs)
     size = reuse.proxies if runs_wanted is None else (lambda dimensions: runs_wanted)
-    taken, found, gain = recompute.choose(truth, setting, size, only=only, seed=rng.derive(config.seed, "update.play"))
+    budget = u.budget * everything.proxies
+    play = {"only": only, "budget": budget, "seed": rng.derive(config.seed, "update.play")}
+    taken, found, gain = recompute.choose(truth, setting, size, **play)
     content = {
         "strategy": u.strategy,
         "parent": str(parent),
@@ -82,14 +84,14 @@ def plan(config: Config, workdir: pathlib.Path, read_table: ReadTable, resembles
 def _decided(config: Config, change: updates.Change, known, runs) -> tuple[tuple[str, ...] | None, int | None]:
     """(domains to recompute, runs), where they are settled already; else None."""
     u = config.update
-    if not change.affected:
-        # The old law holds, so that to find all weights anew takes no run.
-        few = {"full_reuse": (), "partial_reuse": u.recompute}
-        return few.get(u.strategy, change.new), 0
+    # Where no domain is affected the old law holds, so that to find weights anew takes no run.
+    free = {"auto": change.new, "full_reuse": (), "partial_reuse": u.recompute}
+    if not change.affected and u.strategy in free:
+        return free[u.strategy], 0
     if u.strategy == "auto":
         return None, u.proxies
-    recent = sum(len(older.doubt_K) for older in runs if older.age == 1)
-    fixed = strategies.strategy(u.strategy, *known, recompute=u.recompute, old_runs=recent)
+    number = sum(len(older.doubt_K) for older in runs)
+    fixed = strategies.strategy(u.strategy, *known, recompute=u.recompute, old_runs=number)
     return fixed.recomputed, fixed.proxies if u.proxies is None else u.proxies
 
 
@@ -146,7 +148,7 @@ def _setting(config: Config, parent: pathlib.Path, change: updates.Change, new: 
         upper_M=np.ones(width) if target is None else repetition_caps(new.tokens_M, target, settings.max_repeats),
         # A law that is played through needs a pull towards natural to have one optimum.
         kl_weight=max(settings.kl_weight, 1e-3),
-        task_weights_N=task_weights(settings.task_weights, tasks),
+        task_weights_N=task_weights(settings.task_weights, tasks, families=config.fit.families),
         affected_M=np.array([name in change.affected for name in new.names]),
         weights_M=np.array([weights.get(name, 0.0) for name in new.names]),
         noise_N=np.array(list(noise.values())),
@@ -196,7 +198,7 @@ def kept(blocks: reuse.Blocks, domains) -> dict[str, dict[str, float]]:
 def _why(name: str, change: updates.Change, taken, found, gain: dict, full: int) -> str:
     """The plan in a sentence."""
     cost = f"predicted to lose {taken.loss:.4f} of the {gain['gain']:.4f} BPB that there are to gain over natural"
-    if not change.affected:
+    if not change.affected and not taken.proxies:
         free = "all weights are found anew" if len(taken.recomputed) else "the old ratios are kept"
         return f"no domain is affected, so the old law holds: nothing is trained, and {free}; {cost}"
     if name != "auto":

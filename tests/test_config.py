@@ -56,6 +56,11 @@ def test_a_config_survives_json():
         ({"fit": {"train_split": 1.5}}, "`fit.train_split` must be a share of runs or a whole number, not 1.5"),
         ({"fit": {"resamples": -1}}, "`fit.resamples` must be zero or more"),
         ({"olmix_yaml": 3}, "`olmix_yaml` must be str, not 3"),
+        ({"update": {"strategy": "half"}}, "`update.strategy` must be one of auto, full, full_reuse"),
+        ({"update": {"strategy": "partial_reuse", "parent": "x"}}, "give both or neither"),
+        ({"update": {"recompute": ["a"], "parent": "x"}}, "give both or neither"),
+        ({"update": {"file": "u.yaml"}}, "`update.file` has no effect without `update.parent`"),
+        ({"update": {"proxies": 0, "parent": "x"}}, "`update.proxies` must be positive"),
     ],
 )
 def test_bad_settings_are_named(content, message):

@@ -90,6 +90,26 @@ def test_text_that_is_no_object():
         limits.read_bounds("absent.json", NAMES, OPEN_M)
 
 
+def test_text_that_cannot_be_read_is_named_by_its_field(tmp_path):
+    with pytest.raises(
+        UserError, match="config field `propose.bounds`: not json: no such file; give a JSON object, or"
+    ):
+        limits.read_bounds("not json", NAMES, OPEN_M)
+    broken = tmp_path / "anchor.json"
+    broken.write_text("{")
+    with pytest.raises(UserError, match="config field `propose.anchor`: .*anchor.json: not valid JSON") as error:
+        limits.read_mixture(str(broken), "propose.anchor", NAMES)
+    assert "stage" not in str(error.value), "no stage wrote it"
+
+
+def test_a_name_given_twice_is_no_accident_to_pass_over(tmp_path):
+    twice = '{"web": [0, 0.1], "math": 0.2, "web": [0, 0.9]}'
+    (tmp_path / "bounds.json").write_text(twice)
+    for spec in (twice, str(tmp_path / "bounds.json")):
+        with pytest.raises(UserError, match="web is there twice"):
+            limits.read_bounds(spec, NAMES, OPEN_M)
+
+
 def grouped(low_G, high_G, lower_M=(0, 0, 0, 0), upper_M=(1, 1, 1, 1), groups=((0, 1),)):
     member_GM = np.array([[j in group for j in range(4)] for group in groups])
     return Bounds(np.array(lower_M, float), np.array(upper_M, float), member_GM, np.array(low_G), np.array(high_G))

@@ -1,7 +1,10 @@
 """Proposals of laws that are not convex, of laws without slopes, and their error bars."""
 
+import collections
 import dataclasses
 import itertools
+import json
+import re
 import types
 
 import hypothesis
@@ -14,7 +17,7 @@ import scipy.optimize
 from olmix_jax import config, files, stages
 from olmix_jax.errors import UserError
 from olmix_jax.laws import evaluate, evaluate_each, log_linear, search, store, warped_gp
-from olmix_jax.propose import objective, propose
+from olmix_jax.propose import candidates, objective, propose
 from olmix_jax.propose.bounds import box
 from olmix_jax.propose.problem import Problem
 
@@ -353,3 +356,269 @@ def test_lambda_can_be_chosen_and_what_stands_beside_is_there():
     files.json.dumps(content, allow_nan=False)
     with pytest.raises(UserError, match="choose_kl_weight needs"):
         wanted(choose_kl_weight=True)
+
+
+def vertices(upper_M):
+    """All vertices of {0 ≤ p ≤ upper, Σp = 1}: some domains full, one with the rest, the others empty."""
+    found, size = [], len(upper_M)
+    for full in itertools.product([False, True], repeat=size):
+        full_M = np.array(full)
+        rest = 1 - upper_M[full_M].sum()
+        for j in np.flatnonzero(~full_M):
+            if 0 <= rest <= upper_M[j]:
+                found.append(np.where(full_M, upper_M, 0.0) + rest * (np.arange(size) == j))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("seed", [1, 4, 6, 7, 11])
+def test_the_worst_mixture_is_the_worst_vertex(seed):
+    """A convex law is largest at a vertex; starts that are good for its minimum lead to others, of these in two."""
+    rng = np.random.default_rng(seed)
+    size, tasks = 5 + seed % 4, tuple("abcd")
+    params = log_linear.Params(0.3 * rng.normal(size=4), 4 * rng.normal(size=(4, size)))
+    upper_M, natural_M = rng.uniform(0.1, 0.6, size), rng.dirichlet(np.ones(size))
+    tokens_M = 1e10 * np.maximum(upper_M, upper_M / upper_M.sum() * 1.3)
+    asked = {"tasks": tasks, "tokens_M": tokens_M, "target_tokens": 1e10, "max_repeats": 1.0, "worst": True}
+    content = proposal(log_linear, params, natural_M, kl_weight=0.0, **asked)
+    upper_M = np.array(list(content["caps"].values()))
+    corners_KM = vertices(upper_M)
+    most = evaluate(log_linear, params, corners_KM).mean(axis=1).max()
+    assert content["objective"] == pytest.approx(most, rel=1e-12)
+    assert "WORST mixture that was found" in content["warnings"][0] and "maximum" in content["certificate"]["no_gap"]
+    # With KL, no vertex and no mixture drawn is worse.
+    content = proposal(log_linear, params, natural_M, kl_weight=0.05, **asked)
+    posed = Problem(log_linear, params, np.full(4, -0.25), natural_M, box(np.zeros(size), upper_M), 0.05)
+    drawn_KM = posed.project(np.concatenate([corners_KM, rng.dirichlet(np.full(size, 0.3), 5000)]))
+    assert -content["objective"] <= posed.values(drawn_KM).min() + 1e-9
+
+
+def test_a_search_is_not_given_intervals_of_optima():
+    """The optima of samples are those of the exact solver, around another mixture than a search's."""
+    runs_KM = np.random.default_rng(0).dirichlet(np.ones(3), size=30)
+    for method in ("search", "simulation"):
+        content, _ = wanted(ratios_KM=runs_KM, method=method, samples=sampled(0.1))
+        assert "gain" in content and "weights_low" not in content and "weights_std" not in content
+        assert "search has no optima" in content["no_weight_intervals"]
+        assert content["certificate"]["no_gap"].startswith("a search over candidates proves nothing")
+    assert "no_weight_intervals" not in wanted(samples=sampled(0.1))[0]
+    assert "propose.guard" in wanted(samples=sampled(0.1), guard=0.01)[0]["no_weight_intervals"]
+
+
+def test_a_simulation_is_the_best_of_sampled_mixtures():
+    content, found_M = wanted(method="simulation")
+    posed = Problem(log_linear, PARAMS, np.full(2, 0.5), NATURAL_M, box(np.zeros(3), np.ones(3)), 0.05)
+    only = candidates.simulate(posed, None, 0)
+    np.testing.assert_array_equal(only.weights_M, found_M)
+    assert content["status"] == "best of 20002 sampled mixtures" and content["certificate"]["candidates"] == 20002
+    # Runs play no part: it is sampled, as published.
+    again, _ = wanted(method="simulation", ratios_KM=np.random.default_rng(0).dirichlet(np.ones(3), size=30))
+    assert again["weights"] == content["weights"]
+
+
+def test_a_kept_guard_gives_no_warning_for_a_law_that_is_not_convex():
+    """Solved to 1e-7 of the limits as they are, tasks rise by 1e-8, of which the proposal warned."""
+    rng = np.random.default_rng(2)
+    ratios_KM = rng.dirichlet(np.ones(3), size=30)
+    bpb_KN = evaluate(log_linear, PARAMS, ratios_KM) + 0.003 * rng.normal(size=(30, 2))
+    params = warped_gp.fit(ratios_KM, bpb_KN).params
+    for kl_weight in (0.0, 0.01):
+        free = proposal(warped_gp, params, NATURAL_M, ratios_KM=ratios_KM, kl_weight=kl_weight)
+        content = proposal(warped_gp, params, NATURAL_M, ratios_KM=ratios_KM, kl_weight=kl_weight, guard=0.0)
+        assert free["worse_tasks"] and content["guard"]["binding"], "it costs something"
+        assert content["worse_tasks"] == [] and content["status"].startswith("local optimum")
+        assert -1e-6 < content["guard"]["worst"] <= 1e-9
+
+
+def test_an_anchor_with_nothing_of_a_domain():
+    anchor = '{"web:a": 0, "web:b": 0.5, "code": 0.5}'
+    content, found_M = wanted(anchor=anchor, kl_weight=0.05)
+    assert found_M[0] == 0 and content["objective_natural"] is None, "natural has some, and so an infinite divergence"
+    # The library may ask for λ = 0, where the anchor is nothing to the objective.
+    free, free_M = wanted(anchor=anchor, kl_weight=0.0)
+    assert free_M[0] > 0.1 and free["kl"] is None and free["status"] == "optimal"
+    files.json.dumps([content, free], allow_nan=False)
+    with pytest.raises(
+        UserError, match=r"web:a \[0.1, 0\].*the anchor \(propose.anchor\) has nothing of.*: web:a; give"
+    ):
+        wanted(anchor=anchor, bounds='{"web:a": [0.1, null]}')
+    # Natural's objective is by the same anchor.
+    content, _ = wanted(anchor='{"web:a": 0.8, "web:b": 0.1, "code": 0.1}', kl_weight=0.05)
+    kl = (NATURAL_M * np.log(NATURAL_M / np.array([0.8, 0.1, 0.1]))).sum()
+    law = np.mean(list(content["predicted_natural"].values()))
+    assert content["objective_natural"] == pytest.approx(law + 0.05 * kl, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"propose": {"anchor": '{"a": 1}', "kl_weight": 0.0}}, "`propose.anchor` has no effect with .*kl_weight=0`"),
+        (
+            {"propose": {"keep_ratios": "{}", "method": "search"}},
+            "keep_ratios` has no effect with `propose.method=search",
+        ),
+        (
+            {"propose": {"keep_ratios": "{}"}, "fit": {"law": "search"}},
+            "keep_ratios` has no effect with `fit.law=search`",
+        ),
+        ({"propose": {"guard_by": "family"}}, "`propose.guard_by` has no effect without `propose.guard`"),
+    ],
+)
+def test_settings_without_an_effect_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        config.from_dict(fields)
+
+
+def test_kept_ratios_and_runs_as_they_are_exclude_each_other():
+    """The library refuses what the config does: the mixture was no run, or sampled without a word."""
+    kept = {"keep_ratios": '{"pair": {"d0": 1, "d1": 1}}'}
+    with pytest.raises(UserError, match="no effect with propose.method=search"):
+        proposal(log_linear, PARAMS, NATURAL_M, ratios_KM=RUNS_KM, method="search", **kept)
+    with pytest.raises(UserError, match="no effect with fit.law=search"):
+        proposal(search, SEARCH, NATURAL_M, **kept)
+    config.from_dict({"propose": {**kept, "method": "simulation"}})
+    content = proposal(log_linear, PARAMS, NATURAL_M, method="simulation", **kept)
+    assert content["weights"]["d0"] == pytest.approx(content["weights"]["d1"])
+
+
+def test_caps_say_whose_they_are():
+    tokens = {"tokens_M": np.array([5e9, 20e9, 1e12]), "target_tokens": 1e11}
+    content, found_M = wanted(bounds='{"web:b": [null, 0.1]}', kl_weight=0.001, **tokens)
+    assert content["capped_by"] == {"web:a": "repetition", "web:b": "bound", "code": None}
+    np.testing.assert_allclose(found_M[:2], [0.2, 0.1])
+    assert content["shadow_prices"]["web:a"] > 0 == content["shadow_prices"]["web:b"]
+    # A bound as high as the cap, or higher, is not what limits.
+    assert wanted(bounds='{"web:a": [0, 0.9]}', **tokens)[0]["capped_by"]["web:a"] == "repetition"
+    assert wanted(bounds='{"web:a": 0.05}')[0]["capped_by"]["web:a"] == "bound"
+
+
+def test_families_have_weights_in_a_proposal():
+    families = '{"m": ["math"], "c": ["chat"]}'
+    content, _ = wanted(task_weights='{"m": 3, "chat": 1}', families=families)
+    assert content["task_weights"] == {"math": 0.75, "chat": 0.25}
+
+
+def test_the_worst_has_no_gain_to_warn_of_and_caution_knows_natural():
+    content, _ = wanted(worst=True, samples=sampled(0.1))
+    assert len(content["warnings"]) == 2 and "not capped" in content["warnings"][1]
+    careful, _ = wanted(tail=0.1, samples=sampled(0.5))
+    each_S = np.sort(evaluate_each(log_linear, sampled(0.5), NATURAL_M[None])[:, 0].mean(axis=1))[::-1]
+    tail = (each_S[:2].sum() + 0.4 * each_S[2]) / 2.4
+    assert careful["tail"]["natural"] == pytest.approx(tail) == careful["objective_natural"]
+    assert careful["objective"] < careful["objective_natural"]
+
+
+def test_a_tail_without_kl_of_weight_where_natural_has_none():
+    """The divergence is infinite, and 0·∞ is no number."""
+    samples = sampled(0.1)
+    given = {"domains": ("a", "b", "c"), "tasks": TASKS, "samples": samples}
+    settings = config.Propose(explore=False, kl_weight=0.0, tail=0.5)
+    content = propose(log_linear, PARAMS, natural_M=np.array([0, 0.5, 0.5]), settings=settings, **given)
+    files.json.dumps(content, allow_nan=False)
+    assert content["weights"]["a"] > 0.1 and content["kl"] is None and content["status"] == "optimal"
+
+
+def test_what_stands_beside_says_what_it_leaves_out(caplog):
+    families = {"families": '{"m": ["math"], "c": ["chat"]}', "explore": True}
+    content, _ = wanted(guard=0.0, **families)
+    assert content["explored_without"] == ["guard"] and content["path"] and content["pareto"]
+    assert wanted(**families)[0]["explored_without"] == []
+    with caplog.at_level("INFO"):
+        content, _ = wanted(keep_ratios='{"web": {"web:a": 1, "web:b": 3}}', **families)
+    assert "path" not in content and "no paths" in caplog.text and "propose.keep_ratios" in caplog.text
+
+
+def test_blocks_that_fit_no_caps_are_named_with_advice_that_works():
+    kept = {"keep_ratios": '{"web": {"web:a": 1, "web:b": 3}}', "target_tokens": 1e11, "max_repeats": 1.0}
+    tokens = {"tokens_M": np.array([5e9, 9e9, 2e10])}
+    with pytest.raises(UserError, match=r"web \(web:a \+ web:b\) 0.12.*max_repeats to") as error:
+        wanted(**kept, **tokens)
+    enough = float(re.search(r"max_repeats to (\S+) or", str(error.value))[1])
+    assert wanted(**kept | {"max_repeats": enough}, **tokens)[0]["status"] == "optimal"
+    with pytest.raises(UserError, match="max_repeats to"):
+        wanted(**kept | {"max_repeats": 0.999 * enough}, **tokens)
+
+
+def test_odd_repeats_have_an_answer():
+    """Numbers beyond any use give caps or advice, not a search that gives up or a warning of NumPy's."""
+    tokens = {"tokens_M": np.array([5e9, 9e9, 2e10]), "target_tokens": 1e11}
+    assert set(wanted(max_repeats=1e300, **tokens)[0]["caps"].values()) == {1.0}
+    with pytest.raises(UserError, match="set propose.max_repeats to 2.94118 or more, or add text"):
+        wanted(max_repeats=1e-300, **tokens)
+
+
+# Hostile settings.
+
+FUZZED, FUZZED_TASKS = ("web:a", "web:b", "code", "law"), ("gsm8k", "mbpp", "piqa")
+
+
+def hostile(rng):
+    """Fields of ``propose`` that a person might set, from careful to careless."""
+
+    def one(*choices):
+        return choices[rng.integers(len(choices))]
+
+    def mixture(zeros):
+        weights = rng.dirichlet(np.ones(4)) * (rng.uniform(size=4) >= zeros)
+        return dict(zip(FUZZED, (weights / max(weights.sum(), 1e-300)).tolist()))
+
+    def bound():
+        low, high = np.sort(rng.uniform(0, one(0.3, 1.0), 2)).round(3).tolist()
+        odd = one([0, 0], [1, 1], [high, low], None, "x", [0, 1e-300])
+        return one([low, high], [low, None], [None, high], low, odd)
+
+    names = [*FUZZED, "web:*", "*", "c*", *["nowhere"] * (rng.uniform() < 0.1)]
+    weights = [*FUZZED_TASKS, "math", "code", "qa", *["none"] * (rng.uniform() < 0.1)]
+    blocks = {"old": {"web:a": one(1, 3, 1e-12, 1e12), one("web:b", "code"): one(1, 2, 0)}}
+    found = {
+        "kl_weight": one(0.0, 1e-9, 0.05, 0.05, 1.0, 1e9),
+        "max_repeats": one(4.0, 4.0, 1.0, 20.0, 0.5, 1e-300, 1e300),
+        "target_tokens": one(1e9, 3e9, 1e10, 1e10, 1e300, 1e-300),
+        "bounds": json.dumps({name: bound() for name in rng.choice(names, rng.integers(1, 3), replace=False)}),
+        "anchor": json.dumps(mixture(one(0.0, 0.3))),
+        "keep_ratios": json.dumps(one(blocks, {"old": {"web:a": 1, "web:b": 1, "code": 2}}, {"old": 3}, {"web:a": {}})),
+        "task_weights": json.dumps({n: one(1, 0, 2, 3, 5, 1e300, -1) for n in rng.choice(weights, 2, replace=False)}),
+        "guard": one(0.0, 1e-300, 0.01, 0.5, 1e300),
+        "guard_by": one("task", "family"),
+        "tail": one(0.0, 0.1, 0.5, 1.0),
+        "worst": True,
+        "method": one("search", "simulation"),
+    }
+    chosen = [name for name in found if rng.uniform() < (0.1 if name in ("worst", "method") else 0.25)]
+    return {name: found[name] for name in chosen if name != "guard_by" or "guard" in chosen}
+
+
+@pytest.mark.slow
+def test_hostile_settings_end_in_a_mixture_within_bounds_or_an_error():
+    """PITFALL 18, for the whole proposal: no NaN, None or vector of zeros, whatever is asked for."""
+    rng, done, refused = np.random.default_rng(0), 0, collections.Counter()
+    for _ in range(1500):
+        params = log_linear.Params(0.3 * rng.normal(size=3), rng.choice([0.3, 1, 3]) * rng.normal(size=(3, 4)))
+        samples = log_linear.Params(*(x + 0.1 * rng.normal(size=(6, *x.shape)) for x in params))
+        natural_M = rng.dirichlet(np.ones(4)) * (rng.uniform(size=4) >= rng.choice([0.0, 0.0, 0.2]))
+        tokens_M = rng.choice([1e8, 1e9, 1e10], size=4) * rng.uniform(0.5, 2, size=4)
+        wishes, natural_M = hostile(rng), natural_M if natural_M.sum() > 0 else np.ones(4)
+        given = {"samples": samples if rng.uniform() < 0.5 else None, "tokens_M": tokens_M}
+        given["ratios_KM"] = rng.dirichlet(np.ones(4), size=6)
+        try:
+            settings = config.from_dict({"propose": {"explore": bool(rng.uniform() < 0.03)} | wishes}).propose
+            content = propose(
+                log_linear,
+                params,
+                tasks=FUZZED_TASKS,
+                domains=FUZZED,
+                natural_M=natural_M,
+                settings=settings,
+                **given,
+            )
+        except UserError as e:
+            refused[str(e)[:30]] += 1
+            continue
+        done += 1
+        json.dumps(content, allow_nan=False)
+        found_M = weights(content)
+        low_M, high_M = (np.array(list(content[side].values())) for side in ("lower", "caps"))
+        assert abs(found_M.sum() - 1) < 1e-9, (wishes, content)
+        assert (found_M >= low_M - 1e-12).all() and (found_M <= high_M + 1e-12).all(), (wishes, content)
+        for group in content.get("groups", ()):
+            assert group["low"] - 1e-9 <= group["weight"] <= group["high"] + 1e-9, (wishes, content)
+    assert done > 600 and len(refused) > 10, (done, refused)

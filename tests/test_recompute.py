@@ -125,6 +125,9 @@ def test_the_cheapest_of_good_choices_is_taken():
     good = [choice for choice in tried if choice.loss <= least + recompute.WORTH * gain["gain"]]
     assert taken.proxies == min(choice.proxies for choice in good)
     assert [choice.proxies for choice in tried[:2]] == [8, 16]
+    # Within a budget; but affected domains have to be recomputed, whatever that takes.
+    for budget in (8, 3):
+        assert recompute.choose(truth, setting(ADDED, NATURAL, NATURAL), budget=budget)[0].proxies == 8
 
 
 def test_members_caps_hold_and_impossible_ones_are_said():

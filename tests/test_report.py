@@ -263,6 +263,38 @@ def test_summary(workdir):
     )
 
 
+def test_a_bound_is_no_repetition_cap(small, tmp_path):
+    """Of two domains at their most, one is kept there by repetition and one by propose.bounds."""
+    folder = partial(small, tmp_path, "propose")
+    names = list(files.read_json(folder / "propose/proposal.json")["weights"])
+    capped, bounded = names[0], names[1]
+
+    def bind(proposal):
+        proposal["caps"][bounded] = proposal["weights"][bounded]
+        proposal["capped_by"] = dict.fromkeys(names) | {capped: "repetition", bounded: "bound"}
+        proposal["no_weight_intervals"] = "a search has <none>"
+
+    edited(folder, "propose/proposal.json", bind)
+    results = read.read(folder)
+    assert results.binding == (capped, bounded) and results.repeated == (capped,) and results.bounded == (bounded,)
+    epochs = results.epochs[bounded]
+    assert words.caps_line(results) == (
+        f"repetition caps that bind: {capped} (4 epochs); bounds that bind: {bounded} ({epochs:.3g} epochs)"
+    )
+    (card,) = [card for card in words.cards(results) if card.title == "Repetition caps that bind"]
+    assert card.value.startswith("1 of ") and card.detail.endswith(f"; at a bound: {bounded}")
+    figure = plots.mixture(results, 9.0)
+    marks = [text.get_text() for text in figure.axes[0].texts]
+    assert sum(mark.endswith("(cap)") for mark in marks) == sum(mark.endswith("(bound)") for mark in marks) == 1
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "repetition cap or bound" in legend and "proposed, at its cap or bound" in legend
+    text = " ".join(read_page(report.build(folder).read_text(encoding="utf-8")).text)
+    assert "or that propose.bounds allows" in text and "Weights have no intervals: a search has <none>." in text
+    edited(folder, "propose/proposal.json", lambda p: p["capped_by"].update({capped: 3}))
+    with pytest.raises(UserError, match="capped_by.* must be text, not 3"):
+        read.read(folder)
+
+
 def test_a_worse_proposal_is_called_worse(workdir, tmp_path):
     folder = partial(workdir, tmp_path, "propose", "fit", "validate")
     edited(folder, "validate/validation.json", lambda v: v["mixtures"]["proposed"].update(per_seed=[1.01, 1.02, 1.03]))

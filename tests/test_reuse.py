@@ -90,6 +90,8 @@ def test_the_anchor_keeps_the_divergence():
         ({"old": {"a": float("nan")}}, "must be a positive number"),
         ({"old": {"a": "1"}}, "must be a positive number, not '1'"),
         ({"old": {}}, "old has no domain"),
+        ({"old": ["a", "b"]}, r'old must be as \{"domain": ratio, …\}, not \[.a., .b.\]'),
+        ({"old": 3}, "old must be as .*, not 3"),
     ],
 )
 def test_errors(kept, message):

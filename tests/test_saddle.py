@@ -1,11 +1,16 @@
 """Guards and caution, against cvxpy: what they promise holds, and what they cost is known."""
 
+import re
+import time
+
 import cvxpy as cp
 import numpy as np
 import pytest
 
+from olmix_jax import config, table, task_groups
+from olmix_jax.errors import UserError
 from olmix_jax.laws import evaluate, evaluate_each, log_linear
-from olmix_jax.propose import saddle, solver
+from olmix_jax.propose import propose, saddle, slack, solver
 from olmix_jax.propose.bounds import box
 from olmix_jax.propose.problem import Problem
 
@@ -81,8 +86,8 @@ def test_guards_against_cvxpy(seed, kl_weight):
 def test_what_a_guard_costs_is_its_dual():
     problem = posed(1)
     values = []
-    for slack in (0.005 - 1e-5, 0.005, 0.005 + 1e-5):
-        guard = guarded(problem, {name: (name,) for name in NAMES}, slack)
+    for wished in (0.005 - 1e-5, 0.005, 0.005 + 1e-5):
+        guard = guarded(problem, {name: (name,) for name in NAMES}, wished)
         values.append(saddle.solve(problem, guard, starts_SM=problem.anchor_M[None]))
     fall = (values[0].solution.value - values[2].solution.value) / 2e-5
     assert values[1].dual_F.sum() > 1e-3 and values[1].dual_F.sum() == pytest.approx(fall, rel=1e-3)
@@ -135,8 +140,61 @@ def test_guards_that_no_mixture_keeps_say_so_and_by_how_much():
     problem = problem._replace(bounds=box(np.zeros(DOMAINS), upper_M), params=params)
     guard = guarded(problem, {name: (name,) for name in NAMES}, 0.0)
     found = saddle.solve(problem, guard, starts_SM=problem.anchor_M[None])
-    least = saddle.least_slack(problem, guard, problem.anchor_M)
+    room = slack.least(problem, guard, problem.anchor_M[None])
+    least = room.rise
     assert found.solution.status.startswith("not converged (guards broken by") and least > 1e-3
-    for slack, kept in ((least + 1e-6, True), (least - 1e-4, False)):
-        guard = guarded(problem, {name: (name,) for name in NAMES}, slack)
+    assert room.lower <= least and room.hardest in NAMES
+    for wished, kept in ((least + 1e-6, True), (least - 1e-4, False)):
+        guard = guarded(problem, {name: (name,) for name in NAMES}, wished)
         assert (saddle.solve(problem, guard, starts_SM=problem.anchor_M[None]).solution.converged) == kept
+
+
+def asked(params, natural_M, **settings):
+    """A proposal over as many domains and tasks as the law has."""
+    tasks, domains = ([f"{letter}{i}" for i in range(n)] for letter, n in zip("td", params.coef_NM.shape))
+    wishes = config.Propose(explore=False, **settings)
+    return propose(log_linear, params, tasks=tasks, domains=domains, natural_M=natural_M, settings=wishes)
+
+
+@pytest.mark.parametrize("kl_weight", [0.05, 0.0])
+def test_a_guard_that_cannot_be_kept_is_refused_in_seconds_and_the_advice_works(kl_weight):
+    """Of the size of the published swarm, where the search for the least slack had no end."""
+    rng = np.random.default_rng(3)
+    params = log_linear.Params(np.log(rng.uniform(0.3, 0.6, 52)), rng.normal(size=(52, 24)))
+    natural_M, settings = rng.dirichlet(np.full(24, 3.0)), {"bounds": '{"d3": [0.5, 1]}', "kl_weight": kl_weight}
+    begun = time.monotonic()
+    with pytest.raises(
+        UserError, match=r"no mixture within the bounds keeps propose.guard = 0 BPB \(t\d+ is the"
+    ) as error:
+        asked(params, natural_M, guard=0.0, **settings)
+    assert time.monotonic() - begun < 20
+    advised = float(re.search(r"it takes (\S+) or more", str(error.value))[1])
+    content = asked(params, natural_M, guard=advised, **settings)
+    assert content["status"] == "optimal" and content["guard"]["worst"] <= advised + 1e-9
+    with pytest.raises(UserError, match="no mixture"):
+        asked(params, natural_M, guard=0.99 * advised, **settings)
+
+
+def test_guards_on_the_published_swarm_without_kl(published):
+    """Rounds that are too stiff for the solver are done again more gently: without that, no certificate."""
+    folder = published / "olmix_dclm"
+    swarm = table.SwarmTable.read(folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json")
+    swarm = task_groups.with_mmlu_groups(swarm)
+    params = log_linear.fit(swarm.ratios_KM, swarm.bpb_KN, starts=4).params
+    tasks, bounds = len(swarm.tasks), box(np.zeros(len(swarm.domains)), np.ones(len(swarm.domains)))
+    problem = Problem(log_linear, params, np.full(tasks, 1 / tasks), swarm.natural_M, bounds, 0.0)
+    natural_N = evaluate(log_linear, params, swarm.natural_M[None])[0]
+    guard = saddle.guard(swarm.tasks, natural_N, {task: (task,) for task in swarm.tasks}, 0.0)
+    found = saddle.solve(problem, guard, starts_SM=swarm.natural_M[None])
+    assert found.solution.status == "optimal" and found.rise_F.max() <= 1e-10
+
+
+def test_where_no_end_keeps_the_guards_a_mixture_that_does_is_kept(monkeypatch):
+    """Too few rounds: rather a mixture that keeps them, said to be unproven, than a better one that breaks them."""
+    monkeypatch.setattr(saddle, "ROUNDS", 1)
+    problem = posed(1)
+    guard = guarded(problem, {name: (name,) for name in NAMES}, 0.0)
+    found = saddle.solve(problem, guard, starts_SM=unguarded(problem)[None], safe_M=problem.anchor_M)
+    np.testing.assert_array_equal(found.solution.weights_M, problem.anchor_M)
+    assert found.rise_F.max() <= 0 and not found.solution.converged and "guards are kept" in found.solution.status
+    assert found.solution.value - found.solution.gap <= referee(problem, guard)[1] + 1e-8

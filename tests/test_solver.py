@@ -13,7 +13,7 @@ import pytest
 
 from olmix_jax import config, table, task_groups
 from olmix_jax.errors import UserError
-from olmix_jax.laws import log_linear
+from olmix_jax.laws import evaluate, log_linear
 from olmix_jax.propose import caps, objective, propose, solver
 from olmix_jax.propose.bounds import box
 
@@ -172,6 +172,15 @@ def test_broken_input_to_the_solver_is_an_error():
         solver.solve(log_linear.predict, params, np.ones(TASKS), rest[1], box(np.zeros(3), np.ones(3)), 1)
 
 
+def test_weight_where_natural_has_none_is_allowed_without_kl():
+    """The divergence is infinite there, and counts for nothing."""
+    params = log_linear.Params(np.zeros(TASKS), np.tile([-1.0, 0.0, 0.5], (TASKS, 1)))
+    bounds, weights_N = box(np.zeros(3), np.array([0.7, 1, 1])), np.full(TASKS, 1 / TASKS)
+    found = solver.solve(log_linear.predict, params, weights_N, np.array([0, 0.5, 0.5]), bounds, 0.0)
+    np.testing.assert_allclose(found.weights_M, [0.7, 0.3, 0], atol=1e-12)
+    assert found.status == "optimal" and found.kl == np.inf and np.isfinite(found.value)
+
+
 # Caps.
 
 
@@ -231,10 +240,27 @@ def test_task_weights(tmp_path):
     np.testing.assert_allclose(objective.task_weights(str(tmp_path / "weights.json"), tasks), [0.5, 0.5, 0])
 
 
+def test_families_have_weights_too():
+    """README's own example: a family's weight is spread evenly over its tasks."""
+    tasks = ("gsm8k", "minerva_math_x", "mbpp", "piqa")
+    weights_N = objective.task_weights('{"math": 2, "code": 1}', tasks)
+    np.testing.assert_allclose(weights_N, np.array([1, 1, 1, 0]) / 3)
+    np.testing.assert_allclose(objective.task_weights('{"math": 1, "piqa": 3}', tasks), [0.125, 0.125, 0, 0.75])
+    own = '{"mine": ["gsm8k", "piqa"], "rest": ["m*"]}'
+    np.testing.assert_allclose(objective.task_weights('{"mine": 1}', tasks, families=own), [0.5, 0, 0, 0.5])
+    # A name of both kinds is the task.
+    np.testing.assert_allclose(objective.task_weights('{"math": 1}', ("math", "code")), [1, 0])
+    with pytest.raises(UserError, match="names gsm8k twice"):
+        objective.task_weights('{"math": 1, "gsm8k": 1}', tasks)
+    with pytest.raises(UserError, match="unknown tasks: mth; the tasks are .*, and their families math, code, qa"):
+        objective.task_weights('{"mth": 1}', tasks)
+
+
 @pytest.mark.parametrize(
     "spec, message",
     [
         ('{"cod": 1}', "unknown tasks: cod"),
+        ('{"code": 1, "arc": 2, "code": 3}', "propose.task_weights`: code is there twice"),
         ('{"code": -1}', "code must be"),
         ('{"code": "1"}', "code must be"),
         ('{"code": NaN}', "code must be"),
@@ -389,5 +415,8 @@ def test_the_published_swarm_against_cvxpy(published):
             assert abs(ours.weights_M - weights_M).sum() / 2 < 1e-5
             found = dict(zip(swarm.domains, ours.weights_M))
             assert found["software_development"] == pytest.approx(0.345, abs=0.01)
+            assert found["software_development"] == pytest.approx(0.347, abs=0.008)
             assert found["science_math_and_technology"] == pytest.approx(0.180, abs=0.005)
             assert ours.value - kl_weight * ours.kl == pytest.approx(1.6426, abs=0.005)
+            natural_N = evaluate(log_linear, params, swarm.natural_M[None])[0]
+            assert natural_N.mean() == pytest.approx(2.0355, abs=0.005)

@@ -126,8 +126,12 @@ def test_the_rule_decides_and_the_chain_goes_on(parent, tmp_path):
     assert [entry["strategy"] for entry in plan["history"]] == ["first swarm", "auto"]
     finish(second, given, names)
 
-    third = tmp_path / "3"
+    # Full recomputation is the paper's: it trains, whatever the old law says (METHOD §3).
     left = tuple(d for d in names if d != "code")
+    _, plan = begin(second / "run", tmp_path / "4", [{"remove": ["code"]}], left, update_strategy="full")
+    assert plan["proxies"] == plan["proxies_full"] == 16
+
+    third = tmp_path / "3"
     _, plan = begin(second / "run", third, [{"remove": ["code"]}], left)
     assert plan["proxies"] == 0 and len(plan["history"]) == 3 and plan["lost"] == ["code"]
     pipeline.run(

@@ -1,4 +1,4 @@
-"""Proposals of laws without slopes: the best of many mixtures, all within bounds, without proof."""
+"""Proposals of laws without slopes, and the published baselines: the best of many mixtures, all within bounds."""
 
 import numpy as np
 
@@ -9,7 +9,9 @@ from olmix_jax.propose.bounds import holds
 from olmix_jax.propose.problem import Problem
 from olmix_jax.propose.solver import Solution
 
-# RegMix simulates mixtures around natural and takes the best; here more rounds look around the best, ever nearer.
+# The baseline: mixtures sampled around natural alone.
+SIMULATED = 20_000
+# For laws without slopes, more rounds look around the best, ever nearer.
 DRAWS = 2000
 CENTRES = 8
 # Dirichlet strengths of a round, in units of the number of domains.
@@ -17,7 +19,20 @@ STRENGTHS = (1.0, 4.0, 16.0), (4.0, 16.0, 64.0), (16.0, 64.0, 256.0), (64.0, 256
 
 
 def simulate(problem: Problem, ratios_KM, seed: int) -> Solution:
-    """The best of many sampled mixtures, brought within the bounds.
+    """The best of Dirichlet mixtures around natural, brought within the bounds, as in the paper's baseline and RegMix.
+
+    Raises:
+      UserError: the law predicts nothing finite.
+    """
+    del ratios_KM
+    draw, anchor_M = rng.generator(seed, "propose.simulation"), problem.anchor_M / problem.anchor_M.sum()
+    found_KM = problem.project(np.concatenate([anchor_M[None], _around(anchor_M[None], STRENGTHS[0], SIMULATED, draw)]))
+    value_K = problem.values(found_KM)
+    return _solution(problem, found_KM, value_K, value_K, f"best of {len(found_KM)} sampled mixtures")
+
+
+def refine(problem: Problem, ratios_KM, seed: int) -> Solution:
+    """The best of mixtures sampled around natural, and then around the best ones, brought within the bounds.
 
     Raises:
       UserError: the law predicts nothing finite.
@@ -28,7 +43,7 @@ def simulate(problem: Problem, ratios_KM, seed: int) -> Solution:
     value_K = problem.values(found_KM)
     for strengths in STRENGTHS:
         best_KM = found_KM[np.argsort(value_K, kind="stable")[:CENTRES]]
-        new_KM = problem.project(_around(np.concatenate([anchor_M[None], best_KM]), strengths, draw))
+        new_KM = problem.project(_around(np.concatenate([anchor_M[None], best_KM]), strengths, DRAWS, draw))
         found_KM, value_K = np.concatenate([found_KM, new_KM]), np.concatenate([value_K, problem.values(new_KM)])
     return _solution(problem, found_KM, value_K, value_K, f"search over {len(found_KM)} candidates")
 
@@ -73,9 +88,9 @@ def _solution(problem: Problem, found_KM, rank_K, value_K, status: str) -> Solut
     )
 
 
-def _around(centres_CM, strengths, draw) -> np.ndarray:
-    """DRAWS mixtures from Dirichlet distributions of these means and strengths, in equal shares."""
-    domains, count = centres_CM.shape[1], -(-DRAWS // (len(centres_CM) * len(strengths)))
+def _around(centres_CM, strengths, number: int, draw) -> np.ndarray:
+    """So many mixtures (or a few more) from Dirichlet distributions of these means and strengths, in equal shares."""
+    domains, count = centres_CM.shape[1], -(-number // (len(centres_CM) * len(strengths)))
     found = []
     for centre_M in centres_CM:
         # No entry may be 0, and one of almost 0 would be drawn as 0 or underflow.

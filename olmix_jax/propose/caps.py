@@ -13,7 +13,8 @@ SHOWN = 10
 
 def repetition_caps(tokens_M, target_tokens: float, max_repeats: float) -> np.ndarray:
     """upper_M = min(1, k·N_j/R): a run of R tokens with weight p_j goes p_j·R/N_j times over N_j unique tokens."""
-    return np.minimum(1.0, max_repeats * np.asarray(tokens_M, np.float64) / target_tokens)
+    with np.errstate(over="ignore"):
+        return np.minimum(1.0, max_repeats * np.asarray(tokens_M, np.float64) / target_tokens)
 
 
 def check_feasible(
@@ -52,22 +53,23 @@ def check_feasible(
         upper_M = np.minimum(wished_M, repetition_caps(tokens_M, target_tokens, repeats))
         return _fault(bounds._replace(upper_M=upper_M), names, groups) is None
 
-    enough = max_repeats
-    while not meets(enough):
-        enough *= 2
-        if enough > 1e12 * max_repeats:
-            raise UserError(f"{fault}; no number of repeats helps")
+    tokens_M = np.asarray(tokens_M, np.float64)
+    # With so many repeats no cap is below 1 but for a domain without text.
+    enough = max(max_repeats, target_tokens / tokens_M.min(where=tokens_M > 0, initial=target_tokens))
+    if not meets(enough):
+        raise UserError(f"{fault}; no number of repeats helps")
     short = max_repeats
     while enough > short * (1 + 1e-12):
-        middle = (short + enough) / 2
+        middle = np.sqrt(short) * np.sqrt(enough) if enough > 4 * short else (short + enough) / 2
         if middle in (short, enough):
             break
         short, enough = (short, middle) if meets(middle) else (middle, enough)
-    total = float(np.sum(tokens_M))
+    longest = target_tokens * (max_repeats / enough)
     raise UserError(
-        f"{fault}. {target_tokens:,.0f} target tokens of {total:,.0f} unique ones: set propose.max_repeats to "
-        f"{_rounded(enough, np.ceil)} or more, or propose.target_tokens to "
-        f"{_rounded(target_tokens * max_repeats / enough, np.floor)} or less, or add text to these domains"
+        f"{fault}. {target_tokens:,.0f} target tokens of {tokens_M.sum():,.0f} unique ones: set propose.max_repeats to "
+        f"{rounded(enough, np.ceil)} or more, "
+        + (f"or propose.target_tokens to {rounded(longest, np.floor)} or less, " if longest >= 1 else "")
+        + "or add text to these domains"
     )
 
 
@@ -112,9 +114,9 @@ def _listed(items: Sequence[str]) -> str:
     return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
 
 
-def _rounded(value: float, direction) -> str:
-    """``value`` to six digits, rounded in the direction that keeps the advice true."""
-    unit = 10.0 ** (np.floor(np.log10(value)) - 5)
+def rounded(value: float, direction, digits: int = 6) -> str:
+    """``value`` to so many digits, rounded in the direction that keeps the advice true."""
+    unit = 10.0 ** (np.floor(np.log10(value)) - digits + 1)
     # What the search for the value left over is no reason for another digit.
     nudge = -1e-7 if direction is np.ceil else 1e-7
     return f"{direction(value / unit + nudge) * unit:.12g}"

@@ -43,13 +43,18 @@ def chosen(settings: config.Propose, found: dict) -> config.Propose:
 
 
 def beside(posed: Posed, settings, tokens_M, ratios_KM, tasks, domains, families: str, weights_M, seed: int) -> dict:
-    """``path`` and ``pareto`` of the proposal; what cannot be made is left out."""
+    """``path`` and ``pareto`` of the proposal; what cannot be made is left out, and said in the log.
+
+    Both are of the objective alone; ``explored_without`` names the settings that they do not heed.
+    """
     problem = posed.problem
     if not problem.law.DIFFERENTIABLE or posed.blocks is not None:
+        why = "propose.keep_ratios" if problem.law.DIFFERENTIABLE else "a law without slopes"
+        log.info("propose: no paths over λ and k, no front and no choice of λ, as of %s", why)
         return {}
     kl_weights_L = _with(paths.KL_WEIGHTS, settings.kl_weight)
     repeats_R = [settings.max_repeats * factor for factor in paths.REPEATS] if posed.capped else [None]
-    content = {}
+    content = {"explored_without": [name for name in ("guard", "tail") if getattr(settings, name) is not None]}
     path = paths.path(
         problem,
         kl_weights_L,

@@ -2,6 +2,8 @@
 
 import difflib
 import fnmatch
+import json
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +28,7 @@ def read_bounds(spec: str, domains: Sequence[str], upper_M) -> tuple[Bounds, tup
     """
     lower_M, upper_M = np.zeros(len(domains)), np.array(upper_M, np.float64)
     groups = {}
-    where, wishes = read_object(spec, "propose.bounds") if spec.strip() else ("", {})
+    where, wishes = read(spec, "propose.bounds") if spec.strip() else ("", {})
     for name, wish in wishes.items():
         low, high = _range(where, name, wish)
         if name in domains:
@@ -49,7 +51,7 @@ def read_mixture(spec: str, field: str, domains: Sequence[str]) -> np.ndarray:
     Raises:
       UserError: a domain is unknown, or a weight is no number of 0 or more, or the sum is not 1.
     """
-    where, weights = read_object(spec, field)
+    where, weights = read(spec, field)
     weights = weights.get("weights", weights) if isinstance(weights.get("weights"), dict) else weights
     for name, weight in weights.items():
         if name not in domains:
@@ -60,6 +62,32 @@ def read_mixture(spec: str, field: str, domains: Sequence[str]) -> np.ndarray:
     if abs(found_M.sum() - 1) > 0.01:
         raise UserError(f"{where}: the weights sum to {found_M.sum():.6g}, not to 1")
     return found_M / found_M.sum()
+
+
+def read(spec: str, field: str) -> tuple[str, dict]:
+    """How errors name a JSON object of the config, and the object, from its text or from the path of a file with one.
+
+    Raises:
+      UserError: it is neither, naming the field; or a name stands in it twice, of which JSON would drop the first.
+    """
+    try:
+        where, found = read_object(spec, field)
+    except UserError as e:
+        if f"`{field}`" in str(e):
+            raise
+        # A stage wrote none of these files, whatever else is said of a file that cannot be read.
+        why = str(e).split("; delete it")[0]
+        raise UserError(f"config field `{field}`: {why}; give a JSON object, or the path of a file with one") from e
+
+    def once(pairs):
+        names = [name for name, _ in pairs]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"{where}: {twice} is there twice; give it once")
+        return dict(pairs)
+
+    text = spec if spec.lstrip().startswith("{") else pathlib.Path(spec).read_text(encoding="utf-8-sig")
+    json.loads(text, object_pairs_hook=once)
+    return where, found
 
 
 def _range(where: str, name: str, wish) -> tuple[float, float]:

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from olmix_jax import config, laws, reuse
+from olmix_jax.errors import UserError
 from olmix_jax.propose import limits
 from olmix_jax.propose.caps import check_feasible, repetition_caps
 from olmix_jax.propose.objective import task_weights
 from olmix_jax.propose.problem import Problem
-from olmix_jax.table_meta import read_object
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Posed:
       blocks: None where every domain is free.
       groups: names of the bounds' groups.
       wished_M: the upper bounds, but for those of repetition.
+      repeated_M: those of repetition alone; all 1 where it is not capped.
       natural_M: what proposals are compared with.
       capped: whether repetition is.
       own_anchor: whether KL pulls towards another mixture than natural.
@@ -35,6 +36,7 @@ class Posed:
     blocks: reuse.Blocks | None
     groups: tuple[str, ...]
     wished_M: np.ndarray
+    repeated_M: np.ndarray
     natural_M: np.ndarray
     capped: bool
     own_anchor: bool
@@ -56,7 +58,16 @@ class Posed:
 
 
 def pose(
-    law: ModuleType, params, *, tasks, domains, natural_M, tokens_M, settings: config.Propose, sizes_N=None
+    law: ModuleType,
+    params,
+    *,
+    tasks,
+    domains,
+    natural_M,
+    tokens_M,
+    settings: config.Propose,
+    sizes_N=None,
+    families: str = "",
 ) -> Posed:
     """The problem that the settings ask for; arguments as for :func:`olmix_jax.propose.propose`.
 
@@ -69,33 +80,61 @@ def pose(
     repeated_M = repetition_caps(**sizes) if capped else np.ones(len(domains))
     bounds, groups = limits.read_bounds(settings.bounds, domains, repeated_M)
     wished_M = limits.read_bounds(settings.bounds, domains, np.ones(len(domains)))[0].upper_M
-    check_feasible(bounds, domains, groups, wished_M=wished_M, **(sizes if capped else {}))
+    blocks = _blocks(settings.keep_ratios, domains)
+    _check(bounds, wished_M, domains, groups, blocks, sizes if capped else {})
     own_anchor = bool(settings.anchor.strip())
     anchor_M = limits.read_mixture(settings.anchor, "propose.anchor", domains) if own_anchor else natural_M
     if settings.kl_weight > 0:
         # The KL term allows a domain that the anchor has nothing of none.
         bounds = bounds._replace(upper_M=np.where(anchor_M > 0, bounds.upper_M, 0.0))
-        check_feasible(bounds, domains, groups)
-    weights_N = task_weights(settings.task_weights, tasks, sizes_N) * (-1 if settings.worst else 1)
+        _check_anchored(bounds, domains, groups, blocks, anchor_M, "propose.anchor" if own_anchor else "natural")
+    weights_N = task_weights(settings.task_weights, tasks, sizes_N, families) * (-1 if settings.worst else 1)
     problem = Problem(law, params, weights_N, anchor_M, bounds, settings.kl_weight)
-    blocks = _blocks(settings.keep_ratios, domains)
     reduced = problem if blocks is None else _reduced(problem, blocks, groups)
-    return Posed(problem, reduced, blocks, groups, wished_M, natural_M, capped, own_anchor)
+    return Posed(problem, reduced, blocks, groups, wished_M, repeated_M, natural_M, capped, own_anchor)
 
 
 def _blocks(spec: str, domains: Sequence[str]) -> reuse.Blocks | None:
     if not spec.strip():
         return None
-    where, kept = read_object(spec, "propose.keep_ratios")
+    _, kept = limits.read(spec, "propose.keep_ratios")
     return reuse.blocks(kept, domains)
 
 
+def _check(bounds, wished_M, domains, groups, blocks: reuse.Blocks | None, sizes: dict) -> None:
+    """Refuses bounds that no mixture meets, or none that keeps the ratios; ``sizes`` are {} without repetition caps."""
+    if blocks is None:
+        check_feasible(bounds, domains, groups, wished_M=wished_M, **sizes)
+        return
+    names, ratios_DM = [], blocks.ratios_DM
+    for name, ratios_M in zip(blocks.names, ratios_DM):
+        members = [domain for domain, ratio in zip(domains, ratios_M) if ratio > 0]
+        names.append(name if members == [name] else f"{name} ({' + '.join(members)})")
+    if sizes:
+        # A block is used up as soon as the first of its members is.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            tokens_DM = np.where(ratios_DM > 0, np.asarray(sizes["tokens_M"], np.float64) / ratios_DM, np.inf)
+        sizes = sizes | {"tokens_M": tokens_DM.min(axis=1)}
+    wished_D = reuse.collapsed_bounds(bounds._replace(upper_M=wished_M), blocks, groups).upper_M
+    check_feasible(reuse.collapsed_bounds(bounds, blocks, groups), names, groups, wished_M=wished_D, **sizes)
+
+
+def _check_anchored(bounds, domains, groups, blocks, anchor_M, anchor: str) -> None:
+    """Refuses bounds that only fail for what the anchor has nothing of."""
+    try:
+        _check(bounds, bounds.upper_M, domains, groups, blocks, {})
+    except UserError as e:
+        none = ", ".join(name for name, weight in zip(domains, anchor_M) if weight <= 0)
+        raise UserError(
+            f"{e}. With propose.kl_weight > 0 a domain that the anchor ({anchor}) has nothing of can have no weight: "
+            f"{none}; give propose.anchor some of it, or set propose.kl_weight=0"
+        ) from e
+
+
 def _reduced(problem: Problem, blocks: reuse.Blocks, groups: tuple[str, ...]) -> Problem:
-    bounds = reuse.collapsed_bounds(problem.bounds, blocks, groups)
-    check_feasible(bounds, blocks.names, groups)
     return problem._replace(
         law=laws.through(problem.law),
         params=(problem.params, blocks.ratios_DM),
         anchor_M=reuse.collapsed_anchor(problem.anchor_M, blocks),
-        bounds=bounds,
+        bounds=reuse.collapsed_bounds(problem.bounds, blocks, groups),
     )

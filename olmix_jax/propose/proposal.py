@@ -7,16 +7,22 @@ import numpy as np
 from olmix_jax import config, task_groups
 from olmix_jax.errors import UserError
 from olmix_jax.laws import evaluate, search
-from olmix_jax.propose import candidates, explore, problem, saddle, uncertainty
+from olmix_jax.propose import candidates, climb, explore, prices, problem, saddle, slack, uncertainty
+from olmix_jax.propose.caps import rounded
 from olmix_jax.propose.posed import Posed, pose
+from olmix_jax.propose.prices import named
 from olmix_jax.propose.solver import Solution, solve
 
 # A predicted rise of BPB below this is rounding.
 NOTICEABLE = 1e-9
-NO_GAP = {
-    True: "the law is not convex, and a duality gap bounds only convex laws",
-    False: "the law has no slopes: the best candidate is kept, without proof",
-}
+# Why a proposal has no duality gap.
+NOT_CONVEX = "the law is not convex, and a duality gap bounds only convex laws"
+WORST = "the worst mixture is a maximum, and a duality gap bounds only minima of convex laws"
+NO_SLOPES = "the law has no slopes: the best candidate is kept, without proof"
+SEARCHED = "a search over candidates proves nothing: another mixture may be better"
+# Why it has no intervals for weights.
+NO_OPTIMA = "a search has no optima of the law's samples"
+NOT_RESOLVED = "propose.guard and propose.tail are not solved again for each of the law's samples"
 
 
 def propose(
@@ -58,6 +64,7 @@ def propose(
       UserError: no mixture meets the bounds, or an input is not what it should be.
     """
     known = {"tasks": tasks, "domains": domains, "natural_M": natural_M, "tokens_M": tokens_M, "sizes_N": sizes_N}
+    known["families"] = families
     posed = pose(law, params, settings=settings, **known)
     choice = explore.choice(posed, settings, ratios_KM, bpb_KN, seed)
     if settings.choose_kl_weight:
@@ -71,13 +78,12 @@ def propose(
         raise UserError("the law predicts no finite BPB at the proposed or the natural mixture: fit it on more runs")
     content = _content(posed, found, weights_M, predicted_CN, tasks, domains)
     content |= {name: getattr(settings, name) for name in ("kl_weight", "max_repeats", "target_tokens")}
-    content |= _prices(posed, found, weights_M, domains, tokens_M, settings)
-    content |= _guarded(guard, ends, settings)
+    content |= prices.of(posed, found, weights_M, domains, tokens_M, settings)
+    content |= _guarded(posed, guard, ends, samples, settings)
     if samples is not None:
-        content["warnings"] += _add_error_bars(content, posed, samples, found.weights_M, tasks, domains)
+        content["warnings"] += _add_error_bars(content, posed, samples, found, tasks, domains)
     content["warnings"] += [] if posed.capped else [_why_uncapped(tokens_M)]
-    if choice:
-        content["choice"] = choice
+    content |= {"choice": choice} if choice else {}
     if settings.explore and not settings.worst:
         content |= explore.beside(posed, settings, tokens_M, ratios_KM, tasks, domains, families, weights_M, seed)
     return content
@@ -97,29 +103,59 @@ def _solved(posed: Posed, guard: saddle.Guard, settings: config.Propose, samples
     """(the solution over blocks, the Saddle that it comes from where there are guards or caution)."""
     reduced, ratios_KD = posed.reduced, posed.collapse(ratios_KM)
     if not reduced.law.DIFFERENTIABLE or settings.method != "exact":
-        if settings.guard is not None or settings.tail is not None:
-            raise UserError("propose.guard and propose.tail need a law with slopes; choose another fit.law")
-        if reduced.law is search:
-            ratios_KD = np.asarray(reduced.params.ratios_KM)[np.asarray(reduced.params.present_K) > 0]
-        only_runs = settings.method == "search" or (reduced.law is search and settings.method == "exact")
-        return (candidates.best_run if only_runs else candidates.simulate)(reduced, ratios_KD, seed), None
+        return _searched(posed, settings, ratios_KD, seed), None
+    if settings.tail is not None and samples is None:
+        raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
     starts_SD = None if reduced.convex else problem.starts(reduced, ratios_KD, seed)
+    if settings.worst:
+        starts_SD = np.concatenate([climb.ends(reduced, seed), starts_SD])
+    natural_D = posed.collapse(posed.natural_M)
+    # Before anything else: it costs least, and what cannot be kept is not worth solving for.
+    safe_D = None if settings.guard is None else _keeps(reduced, guard, natural_D, settings)
     free = solve(reduced.law.predict, *reduced[1:], starts_SM=starts_SD, convex=reduced.convex)
     if settings.guard is None and settings.tail is None:
         return free, None
-    if settings.tail is not None and samples is None:
-        raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
     drawn = None if settings.tail is None else posed.samples(samples)
-    starts_SD = free.weights_M[None] if reduced.convex else np.stack([free.weights_M, posed.collapse(posed.natural_M)])
-    ends = saddle.solve(reduced, guard, drawn, 1.0 if settings.tail is None else settings.tail, starts_SM=starts_SD)
-    if ends.rise_F.max(initial=0.0) > saddle.HOLDS_LOCALLY:
-        least = saddle.least_slack(reduced, guard, ends.solution.weights_M)
-        worst = guard.names[int(ends.rise_F.argmax())]
-        raise UserError(
-            f"no mixture within the bounds keeps propose.guard = {settings.guard:g} BPB ({worst} is the hardest); it "
-            f"takes {settings.guard + least:.4g} or more, or looser bounds"
-        )
+    starts_SD = free.weights_M[None]
+    if not reduced.convex:
+        starts_SD = np.stack([free.weights_M, natural_D if safe_D is None else safe_D])
+    share = 1.0 if settings.tail is None else settings.tail
+    ends = saddle.solve(reduced, guard, drawn, share, starts_SM=starts_SD, safe_M=safe_D)
     return ends.solution, ends
+
+
+def _searched(posed: Posed, settings: config.Propose, ratios_KD, seed: int) -> Solution:
+    """The best of candidates, for a law without slopes or as a published baseline."""
+    reduced, law = posed.reduced, posed.problem.law
+    if settings.guard is not None or settings.tail is not None:
+        raise UserError("propose.guard and propose.tail need a law with slopes; choose another fit.law")
+    only_runs = settings.method == "search" or (law is search and settings.method == "exact")
+    if only_runs and posed.blocks is not None:
+        which = "propose.method=search" if settings.method == "search" else "fit.law=search"
+        raise UserError(f"propose.keep_ratios has no effect with {which}, which proposes one of the runs as it is")
+    if reduced.law is search:
+        ratios_KD = np.asarray(reduced.params.ratios_KM)[np.asarray(reduced.params.present_K) > 0]
+    if only_runs:
+        return candidates.best_run(reduced, ratios_KD, seed)
+    return (candidates.simulate if settings.method == "simulation" else candidates.refine)(reduced, ratios_KD, seed)
+
+
+def _keeps(reduced: problem.Problem, guard: saddle.Guard, natural_D, settings: config.Propose) -> np.ndarray:
+    """A mixture that keeps the guards.
+
+    Raises:
+      UserError: none was found; it says which guard is the hardest, and how much more room is enough.
+    """
+    least = slack.least(reduced, guard, natural_D[None])
+    if least.rise <= saddle.HOLDS:
+        return least.weights_M
+    # A little room more, as a set of one mixture is hard to find again.
+    enough = rounded(settings.guard + least.rise * (1 + slack.NEAR), np.ceil, 3)
+    found = "no mixture" if least.lower is not None and least.lower > 0 else "no mixture that was found"
+    raise UserError(
+        f"{found} within the bounds keeps propose.guard = {settings.guard:g} BPB ({least.hardest} is the hardest); it "
+        f"takes {enough} or more, or looser bounds"
+    )
 
 
 def _content(posed: Posed, found: Solution, weights_M, predicted_CN, tasks, domains) -> dict:
@@ -128,7 +164,9 @@ def _content(posed: Posed, found: Solution, weights_M, predicted_CN, tasks, doma
     worse = [task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + NOTICEABLE]
     warnings = [] if found.converged else [f"the solver did not converge: {found.status}"]
     if sign < 0:
-        warnings.append("this is the WORST mixture within the bounds, as propose.worst asks for: do not train on it")
+        warnings.append(
+            "this is the WORST mixture that was found within the bounds, as propose.worst asks for: do not train on it"
+        )
     elif worse:
         warnings.append(
             f"{len(worse)} of {len(tasks)} tasks predicted worse than under the natural mixture: {', '.join(worse)}"
@@ -142,9 +180,9 @@ def _content(posed: Posed, found: Solution, weights_M, predicted_CN, tasks, doma
         "predicted": named(tasks, predicted_CN[0]),
         "predicted_natural": named(tasks, predicted_CN[1]),
         "objective": sign * found.value,
-        "objective_natural": float(sign * problem_.task_weights_N @ predicted_CN[1]),
-        "kl": found.kl,
-        "certificate": _certificate(found, problem_.law.DIFFERENTIABLE),
+        "objective_natural": _with_kl(posed, float(problem_.task_weights_N @ predicted_CN[1])),
+        "kl": found.kl if np.isfinite(found.kl) else None,
+        "certificate": _certificate(found, problem_),
         "task_weights": named(tasks, sign * problem_.task_weights_N),
         "worse_tasks": worse,
         "warnings": warnings,
@@ -154,61 +192,28 @@ def _content(posed: Posed, found: Solution, weights_M, predicted_CN, tasks, doma
     return content | ({"worst": True} if sign < 0 else {})
 
 
-def _certificate(found: Solution, differentiable: bool) -> dict:
+def _with_kl(posed: Posed, law: float) -> float | None:
+    """The objective of natural, whose part of the law is given; None where it is infinite."""
+    problem_ = posed.problem
+    sign = 1 if problem_.task_weights_N.sum() > 0 else -1
+    kl = float(problem_.kl(posed.natural_M[None])[0]) if posed.own_anchor and problem_.kl_weight > 0 else 0.0
+    return sign * (law + problem_.kl_weight * kl) if np.isfinite(kl) else None
+
+
+def _certificate(found: Solution, problem_: problem.Problem) -> dict:
     """How the solution is known to be one."""
     steps = {"iterations": found.iterations, "residual": found.residual}
     if found.gap is not None:
         return {"gap": found.gap, "relative_gap": found.gap / max(1.0, abs(found.value)), **steps}
-    sloped = differentiable and found.residual is not None
-    tried = {"starts": found.starts, "agreeing": found.agreeing} if sloped else {"candidates": found.starts}
-    return {"gap": None, "no_gap": NO_GAP[sloped], **(steps if sloped else {}), **tried}
+    if found.residual is None:
+        why = SEARCHED if problem_.law.DIFFERENTIABLE else NO_SLOPES
+        return {"gap": None, "no_gap": why, "candidates": found.starts}
+    why = WORST if problem_.task_weights_N.sum() < 0 else NOT_CONVEX
+    return {"gap": None, "no_gap": why, **steps, "starts": found.starts, "agreeing": found.agreeing}
 
 
-def _prices(posed: Posed, found: Solution, weights_M, domains, tokens_M, settings: config.Propose) -> dict:
-    """Epochs over each domain, what more of it or more repeats would be worth, and the same of groups."""
-    content, bounds = {}, posed.problem.bounds
-    if len(posed.groups):
-        price_G = found.group_multipliers_G if found.group_multipliers_G is not None else np.zeros(len(posed.groups))
-        content["groups"] = [
-            {
-                "name": name,
-                "domains": [d for d, inside in zip(domains, bounds.member_GM[g]) if inside],
-                "low": float(bounds.low_G[g]),
-                "high": float(bounds.high_G[g]),
-                "weight": float(weights_M[bounds.member_GM[g]].sum()),
-                "multiplier": float(price_G[g]),
-            }
-            for g, name in enumerate(posed.groups)
-        ]
-    if not posed.capped:
-        return content
-    tokens_M = np.asarray(tokens_M, np.float64)
-    content["repeats"] = named(domains, weights_M * settings.target_tokens / tokens_M)
-    if found.multipliers_M is None:
-        return content
-    multipliers_M = _of_members(posed, found.multipliers_M)
-    # Only a cap that repetition sets moves with tokens and repeats: k·N/R.
-    repeated_M = np.isclose(bounds.upper_M, settings.max_repeats * tokens_M / settings.target_tokens, rtol=1e-12)
-    multipliers_M = np.where(repeated_M & (bounds.upper_M < 1), multipliers_M, 0.0)
-    content["shadow_prices"] = named(domains, multipliers_M * settings.max_repeats / settings.target_tokens * 1e9)
-    content["repeat_prices"] = named(domains, multipliers_M * tokens_M / settings.target_tokens)
-    return content
-
-
-def _of_members(posed: Posed, multipliers_D) -> np.ndarray:
-    """Multipliers of domains' caps: a block's belongs to the member whose cap binds it, in units of that cap."""
-    if posed.blocks is None:
-        return multipliers_D
-    found_M, ratios_DM = np.zeros(len(posed.natural_M)), posed.blocks.ratios_DM
-    for d, price in enumerate(multipliers_D):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            room_M = np.where(ratios_DM[d] > 0, posed.problem.bounds.upper_M / ratios_DM[d], np.inf)
-        first = int(room_M.argmin())
-        found_M[first] = price / ratios_DM[d, first]
-    return found_M
-
-
-def _guarded(guard: saddle.Guard, ends: saddle.Saddle | None, settings: config.Propose) -> dict:
+def _guarded(posed: Posed, guard: saddle.Guard, ends: saddle.Saddle | None, samples, settings: config.Propose) -> dict:
+    """What guards hold back, and what caution costs; the objective of natural is then of the same caution."""
     content = {}
     if ends is not None and settings.guard is not None:
         binding = [name for name, dual in zip(guard.names, ends.dual_F) if dual > 1e-9]
@@ -221,29 +226,32 @@ def _guarded(guard: saddle.Guard, ends: saddle.Saddle | None, settings: config.P
             "worst": float(ends.rise_F.max() + settings.guard),
         }
     if ends is not None and settings.tail is not None:
-        content["tail"] = {"share": settings.tail, "value": ends.tail, "samples": len(ends.dual_S)}
+        natural = saddle.tail_at(posed.problem, samples, settings.tail, posed.natural_M)
+        content["tail"] = {"share": settings.tail, "value": ends.tail, "natural": natural, "samples": len(ends.dual_S)}
+        content["objective_natural"] = _with_kl(posed, natural)
     return content
 
 
-def _add_error_bars(content: dict, posed: Posed, samples, weights_D, tasks, domains) -> list[str]:
+def _add_error_bars(content: dict, posed: Posed, samples, found: Solution, tasks, domains) -> list[str]:
     """Adds what samples of the law say; returns warnings."""
     whole = posed.problem._replace(task_weights_N=np.abs(posed.problem.task_weights_N))
-    weights_M = posed.expand(weights_D)
+    weights_M = posed.expand(found.weights_M)
     bars = uncertainty.error_bars(whole, samples, weights_M, posed.natural_M, tasks)
     warnings = bars.pop("warnings")
     content.update(bars)
-    if whole.law.DIFFERENTIABLE and "gain" in bars and "guard" not in content and "tail" not in content:
-        optima_RM = posed.expand(uncertainty.own_optima(posed.reduced, posed.samples(samples), weights_D))
+    if found.residual is None:
+        content["no_weight_intervals"] = NO_OPTIMA
+    elif "guard" in content or "tail" in content:
+        content["no_weight_intervals"] = NOT_RESOLVED
+    elif "gain" in bars:
+        optima_RM = posed.expand(uncertainty.own_optima(posed.reduced, posed.samples(samples), found.weights_M))
         low_M, high_M = np.quantile(optima_RM, [uncertainty.LOW, uncertainty.HIGH], axis=0)
         content["weights_std"] = named(domains, optima_RM.std(axis=0))
         content |= {"weights_low": named(domains, low_M), "weights_high": named(domains, high_M)}
-    return warnings
+    # Of the worst mixture no gain is expected.
+    return [] if content.get("worst") else warnings
 
 
 def _why_uncapped(tokens_M) -> str:
     missing = "unique tokens per domain" if tokens_M is None else "propose.target_tokens"
     return f"repetition is not capped: {missing} not given"
-
-
-def named(names, values) -> dict[str, float]:
-    return dict(zip(names, np.asarray(values).tolist(), strict=True))

@@ -18,8 +18,6 @@ certified by :mod:`olmix_jax.propose.solver`, is below any feasible value.
 
 import dataclasses
 import functools
-import operator
-import types
 from typing import Any, NamedTuple
 
 import jax
@@ -34,10 +32,12 @@ from olmix_jax.propose.projection import fill, project
 from olmix_jax.propose.solver import Solution
 
 ROUNDS = 60
-# Beyond, slopes are too steep for the digits that there are; guards that need it cannot be kept.
-STIFFEST = 1e7
-# Guards hold to this [BPB], for convex laws and for others.
-HOLDS, HOLDS_LOCALLY = 1e-10, 1e-7
+# How steeply a broken guard is paid for at first, and at most: beyond, slopes are too steep for the digits there are.
+GENTLEST, STIFFEST = 10.0, 1e7
+# Guards hold to this [BPB].
+HOLDS = 1e-10
+# A law that is not convex is solved to fewer digits, and so with limits lower by this [BPB], that guards hold as well.
+TIGHTER = 1e-7
 
 
 class Terms(NamedTuple):
@@ -110,7 +110,7 @@ def nothing(problem: Problem) -> Guard:
     return Guard((), np.zeros((0, len(problem.task_weights_N))), np.zeros(0))
 
 
-def solve(problem: Problem, guard: Guard, samples=None, share: float = 1.0, *, starts_SM) -> Saddle:
+def solve(problem: Problem, guard: Guard, samples=None, share: float = 1.0, *, starts_SM, safe_M=None) -> Saddle:
     """Solves the problem above, from every start, and keeps the best that keeps the guards.
 
     Args:
@@ -119,15 +119,16 @@ def solve(problem: Problem, guard: Guard, samples=None, share: float = 1.0, *, s
       samples: parameters with a leading axis, for T over samples; None: the law itself.
       share: of the samples, the worst; 1 for their mean, and 0, or less than one of them, for the worst alone.
       starts_SM: mixtures to begin from; one is enough for a convex law.
+      safe_M: a mixture that keeps the guards, to stay at, without proof, where no end is one.
 
     Returns:
       A Saddle; guards that no mixture keeps show in its status, and in ``rise_F``.
     """
     found = [_from(problem, guard, samples, share, start_M) for start_M in starts_SM]
-    holds = HOLDS if problem.convex else HOLDS_LOCALLY
-    kept = [end for end in found if end.rise_F.max(initial=0.0) <= holds]
+    kept = [end for end in found if end.rise_F.max(initial=0.0) <= HOLDS]
     if not kept:
-        return min(found, key=lambda end: end.rise_F.max())
+        nearest = min(found, key=lambda end: end.rise_F.max())
+        return nearest if safe_M is None else _stay(problem, guard, samples, share, nearest, safe_M)
     best = min(kept, key=lambda end: end.solution.value)
     agreeing = sum(end.solution.value <= best.solution.value + solver.AGREE for end in kept)
     counted = {"starts": len(found), "agreeing": agreeing}
@@ -136,46 +137,15 @@ def solve(problem: Problem, guard: Guard, samples=None, share: float = 1.0, *, s
     return dataclasses.replace(best, solution=dataclasses.replace(best.solution, **counted))
 
 
-def least_slack(problem: Problem, guard: Guard, start_M) -> float:
-    """The least rise over the guards' limits that some mixture within the bounds has, max_f [BPB]: its worst case."""
-    wide = jax.tree.map(lambda x: np.broadcast_to(x, (len(guard.limit_F), *np.shape(x))), problem.params)
-    each = wide, guard.rows_FN, guard.limit_F
-    law = types.SimpleNamespace(predict=_rise(problem.law.predict), DIFFERENTIABLE=True, CONVEX=problem.convex)
-    first = jax.tree.map(operator.itemgetter(0), each)
-    one = problem._replace(law=law, params=first, task_weights_N=np.ones(1), kl_weight=0.0)
-    return _from(one, nothing(one), each, 0.0, start_M).tail
-
-
-@functools.lru_cache(maxsize=32)
-def _rise(predict):
-    """A law's predict for one guard: (params, r, limit), ratios_KM → (Σ_i r_i f_i − limit)_K1."""
-
-    def one(params, ratios_KM):
-        params, row_N, limit = params
-        return (predict(params, ratios_KM) @ row_N - limit)[:, None]
-
-    return one
-
-
 def _from(problem: Problem, guard: Guard, samples, share: float, p_M) -> Saddle:
     number = 0 if samples is None else len(jax.tree.leaves(samples)[0])
     most = 1 / max(share * number, 1.0)
     terms = _begin(problem, guard, samples, most, number, p_M)
     predict = _predict(problem.law.predict, samples is not None)
-    holds, before = HOLDS if problem.convex else HOLDS_LOCALLY, np.inf
-    for _ in range(ROUNDS):
-        found = _solved(problem, predict, samples, terms, merged, p_M)
-        p_M = found.weights_M
-        bpb_SN = _bpb(problem, samples, p_M)
-        terms, off = _updated(terms, bpb_SN)
-        if off <= holds and found.converged:
-            break
-        if off > 0.25 * before and terms.stiff < STIFFEST:
-            terms = terms._replace(stiff=terms.stiff * 4, soft=terms.soft / 4)
-        before = off
+    terms, found, bpb_SN = _rounds(problem, predict, samples, terms, p_M)
     rise_F, tail = guard.rows_FN @ bpb_SN[0] - guard.limit_F, _tail(terms, bpb_SN)
-    value, kept = tail + problem.kl_weight * found.kl, rise_F.max(initial=0.0) <= holds
-    lower = _lower(problem, predict, samples, terms, p_M) if problem.convex else None
+    value, kept = tail + _pull(problem, found.kl), rise_F.max(initial=0.0) <= HOLDS
+    lower = _lower(problem, predict, samples, terms, found.weights_M) if problem.convex else None
     gap = None if lower is None else max(value - lower, 0.0)
     small = solver.TOLERANCE * max(1.0, abs(value))
     status = "optimal" if gap is not None else "local optimum"
@@ -187,6 +157,45 @@ def _from(problem: Problem, guard: Guard, samples, share: float, p_M) -> Saddle:
     return Saddle(solution, terms.dual_F, terms.centre_S, rise_F, tail)
 
 
+def _stay(problem: Problem, guard: Guard, samples, share: float, end: Saddle, p_M) -> Saddle:
+    """The mixture p, with what ``end``, which breaks guards, proves of the minimum."""
+    own_N, kl = evaluate(problem.law, problem.params, p_M[None])[0], float(problem.kl(p_M[None])[0])
+    tail = float(problem.task_weights_N @ own_N) if samples is None else tail_at(problem, samples, share, p_M)
+    old, value = end.solution, tail + _pull(problem, kl)
+    gap = None if old.gap is None else max(value - old.value + old.gap, 0.0)
+    status = "not converged (the guards are kept, by a mixture that need not be the best)"
+    solution = dataclasses.replace(old, status=status, weights_M=p_M, value=value, kl=kl, gap=gap, converged=False)
+    return Saddle(solution, end.dual_F, end.dual_S, guard.rows_FN @ own_N - guard.limit_F, tail)
+
+
+def _pull(problem: Problem, kl: float) -> float:
+    return problem.kl_weight * kl if problem.kl_weight > 0 else 0.0
+
+
+def _rounds(problem: Problem, predict, samples, terms: Terms, p_M):
+    """(terms, solution, bpb_SN) after the last round of the method of multipliers.
+
+    A round that the solver cannot finish is too stiff for it: it is done again at a quarter of that, which from then on
+    is the most. Rounds at that need be more, and take next to no time each.
+    """
+    close, before, stiffest = HOLDS if problem.convex else TIGHTER + HOLDS, np.inf, STIFFEST
+    for _ in range(ROUNDS):
+        found = _solved(problem, predict, samples, terms, merged, p_M)
+        bpb_SN = _bpb(problem, samples, found.weights_M)
+        updated, off = _updated(terms, bpb_SN)
+        if not found.converged and terms.stiff > GENTLEST:
+            stiffest = terms.stiff / 4
+            terms = terms._replace(stiff=stiffest, soft=terms.soft * 4)
+            continue
+        terms, p_M = updated, found.weights_M
+        if off <= close and found.converged:
+            break
+        if off > 0.25 * before and terms.stiff * 4 <= stiffest:
+            terms = terms._replace(stiff=terms.stiff * 4, soft=terms.soft / 4)
+        before = off
+    return terms, found, bpb_SN
+
+
 def _begin(problem, guard, samples, most, number, p_M) -> Terms:
     """Duals of no opinion, and units in which a round moves them far, but not to where Newton's steps are lost."""
     bpb_SN = _bpb(problem, samples, np.asarray(p_M, np.float64))
@@ -194,9 +203,9 @@ def _begin(problem, guard, samples, most, number, p_M) -> Terms:
     return Terms(
         problem.task_weights_N,
         guard.rows_FN,
-        guard.limit_F,
+        guard.limit_F - (0.0 if problem.convex else TIGHTER),
         np.zeros(len(guard.limit_F)),
-        10.0,
+        GENTLEST,
         np.full(number, 1 / max(number, 1)),
         most,
         max(spread, 1e-6) * number,
@@ -247,6 +256,13 @@ def _tail(terms: Terms, bpb_SN) -> float:
     with inputs.float64():
         worst_S = np.asarray(jax.jit(fill)(-value_S, np.zeros(size), np.full(size, terms.most)))
     return float(worst_S @ value_S)
+
+
+def tail_at(problem: Problem, samples, share: float, p_M) -> float:
+    """T at a mixture [BPB]: the mean over the worst ``share`` of samples."""
+    value_S = np.sort(_bpb(problem, samples, p_M)[1:] @ problem.task_weights_N)[::-1]
+    worst = max(share * len(value_S), 1.0)
+    return float(np.clip(worst - np.arange(len(value_S)), 0.0, 1.0) @ value_S / worst)
 
 
 def _lower(problem, predict, samples, terms: Terms, p_M) -> float:

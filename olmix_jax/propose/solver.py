@@ -55,7 +55,7 @@ class Solution:
         gap ≤ 1e-9 · max(1, |value|) for a convex law; a local optimum is good to 1e-7.
       weights_M: the mixture; within the bounds exactly, sum 1 to rounding.
       value: F [BPB].
-      kl: KL(p ‖ natural) [nats].
+      kl: KL(p ‖ natural) [nats]; infinite for weight where natural has none, which λ = 0 allows.
       gap: duality gap, an upper bound on how far ``value`` is above the minimum [BPB]; None for a law that is not
         convex.
       iterations: of the solver.
@@ -168,7 +168,10 @@ def best(ends: list[Minimum], convex: bool) -> Solution:
     Raises:
       UserError: none is finite.
     """
-    ends = [end for end in ends if all(np.isfinite(x).all() for x in end) and abs(end.weights_M.sum() - 1) < 1e-9]
+    # The divergence counts in the value for λ > 0 alone. Else it is infinite for weight where natural has none.
+    numbers = [end._replace(kl=0.0) for end in ends]
+    ends = [end for end, own in zip(ends, numbers) if all(np.isfinite(x).all() for x in own)]
+    ends = [end for end in ends if abs(end.weights_M.sum() - 1) < 1e-9]
     if not ends:
         raise UserError("the law predicts no finite BPB around the natural distribution: fit it on more runs")
     least = min(float(end.value) for end in ends)

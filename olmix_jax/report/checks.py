@@ -100,9 +100,14 @@ def proposal(file: pathlib.Path, content: dict) -> None:
             root.at(name).numbers(null=True)
     for name in NUMBERS:
         root.at(name).number(null=True)
-    for name in ("worse_tasks", "warnings"):
+    for name in ("worse_tasks", "warnings", "explored_without"):
         if root.has(name):
             root.at(name).texts()
+    for name in content.get("capped_by") or ():
+        if root.at("capped_by").has(name):
+            root.at("capped_by").at(name).text()
+    if root.has("no_weight_intervals"):
+        root.at("no_weight_intervals").text()
     if root.has("gain"):
         root.at("gain").numbers(null=True)
     if root.has("worst"):

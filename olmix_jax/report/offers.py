@@ -50,6 +50,12 @@ def _gains(results: Results, figure: Callable) -> Section:
     return Section("What it is predicted to win and lose, by task", (drawn,))
 
 
+def _left_out(proposal: dict) -> str:
+    """What a caption says of settings that paths and fronts do not heed."""
+    without = proposal.get("explored_without")
+    return f" Without propose.{' and propose.'.join(without)}, which the proposal itself keeps." if without else ""
+
+
 def _prices(results: Results, figure: Callable) -> Section:
     told = []
     for key, unit in (("shadow_prices", "per billion more unique tokens"), ("repeat_prices", "per extra repeat")):
@@ -78,6 +84,7 @@ def _paths(results: Results, figure: Callable) -> Section:
         "The optimum solved again: along λ, the weight of staying near the reference, at the used k, and along k, "
         "the most passes over a domain’s unique tokens, at the used λ. Named: the domains that get most anywhere on "
         f"the paths; grey: the others. Gaps: not solved, or nothing is allowed. Mean predicted BPB, {'; '.join(told)}."
+        + _left_out(results.proposal)
     )
     alt = f"Lines: weights of domains and mean predicted bits per byte, {'; '.join(told)}."
     return Section("How it moves with its settings", (figure(proposed.paths, "paths", alt, caption),))
@@ -107,7 +114,7 @@ def _front(results: Results, figure: Callable) -> Section:
     cut = f" Of {total} families, the {len(shown)} that move most are drawn." if len(shown) < total else ""
     caption = (
         "Mean predicted BPB of a family of tasks against that of another, lower and further left is better. Each green "
-        f"dot is the optimum for other weights of the families.{cut}"
+        f"dot is the optimum for other weights of the families.{cut}{_left_out(results.proposal)}"
     )
     parts = [f"{f} {number(pareto['natural'][f])} to {number(pareto['proposed'][f])}" for f in shown]
     alt = f"Scatter plots of {len(pareto['points'])} mixtures. Natural to proposed: {', '.join(parts)}."

@@ -91,7 +91,7 @@ def _mixture(results: Results, figure: Callable) -> Section:
     proposal = results.proposal
     caption = (
         "Share of training tokens per domain, largest natural share first. Black marks: the most a domain may get "
-        "before it would be repeated too often; marks beyond the axis are not drawn. “×” counts passes over the "
+        f"{words.most_by(proposal)}; marks beyond the axis are not drawn. “×” counts passes over the "
         "domain’s unique tokens in the target run. Orange: the cap, not the law, decides."
     )
     if proposal.get("weights_low") and proposal.get("weights_high"):
@@ -101,6 +101,8 @@ def _mixture(results: Results, figure: Callable) -> Section:
         )
     elif proposal.get("weights_std"):
         caption += " Whiskers: one standard deviation, from what the law does not know."
+    elif proposal.get("no_weight_intervals"):
+        caption += f" Weights have no intervals: {proposal['no_weight_intervals']}."
     if any((proposal.get("lower") or {}).values()):
         caption += " Green marks: the least a domain must get."
     if proposal.get("anchor"):

@@ -36,7 +36,7 @@ def mixture(results: Results, width: float) -> Figure:
         text = f"{weights_M[i]:.1f} %" + (f", {results.epochs[name]:.2g}×" if name in results.epochs else "")
         weight = "bold" if name in binding else "normal"
         at = dict(transform=ax.get_yaxis_transform(), va="center", fontsize="small", fontweight=weight)
-        ax.text(1.01, y[i] + 0.19, text + (" (cap)" if name in binding else ""), **at)
+        ax.text(1.01, y[i] + 0.19, text + _at_most(results, name), **at)
     ax.set_yticks(y, labels(names, room(width)))
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("weight in the mixture, % of tokens")
@@ -44,8 +44,8 @@ def mixture(results: Results, width: float) -> Figure:
     handles = [
         Patch(color=NATURAL, label="natural"),
         Patch(color=tone, label="WORST mixture" if proposal.get("worst") else "proposed"),
-        Patch(color=BINDING, label="proposed, at its cap"),
-        Line2D([], [], color="black", marker="|", ls="", ms=9, mew=1.6, label="repetition cap"),
+        Patch(color=BINDING, label="proposed, at its cap or bound" if results.bounded else "proposed, at its cap"),
+        Line2D([], [], color="black", marker="|", ls="", ms=9, mew=1.6, label=_cap_name(proposal)),
         Line2D([], [], color=UNIFORM, ls=(0, (4, 3)), lw=1, label="uniform"),
         *bounds,
     ]
@@ -69,6 +69,19 @@ def weight_ends(proposal: dict, names: list[str]) -> tuple[np.ndarray, np.ndarra
 
 def _spread_name(proposal: dict) -> str:
     return "5–95 %" if proposal.get("weights_low") and proposal.get("weights_high") else "± 1 standard deviation"
+
+
+def _at_most(results: Results, name: str) -> str:
+    """What keeps a domain that has its most from more."""
+    return " (bound)" if name in results.bounded else " (cap)" if name in results.binding else ""
+
+
+def _cap_name(proposal: dict) -> str:
+    """What the marks of the most weights are."""
+    by = set((proposal.get("capped_by") or {}).values())
+    if "bound" not in by:
+        return "repetition cap"
+    return "repetition cap or bound" if "repetition" in by else "bound"
 
 
 def _bound_marks(ax, proposal: dict, names: list[str]) -> list[Line2D]:

@@ -110,6 +110,17 @@ class Results:
         return tuple(d for d, cap in capped.items() if self.proposal["weights"][d] >= cap * (1 - 1e-3))
 
     @property
+    def repeated(self) -> tuple[str, ...]:
+        """Those of ``binding`` whose cap is repetition's; of a proposal that does not say whose caps are, all."""
+        by = (self.proposal or {}).get("capped_by") or {}
+        return tuple(d for d in self.binding if by.get(d, "repetition") == "repetition")
+
+    @property
+    def bounded(self) -> tuple[str, ...]:
+        """Those of ``binding`` that a bound of the config's keeps from more, and not repetition."""
+        return tuple(d for d in self.binding if d not in self.repeated)
+
+    @property
     def worst(self) -> bool:
         """Whether the proposal is the worst mixture, asked for as a counterfactual."""
         return bool((self.proposal or {}).get("worst"))

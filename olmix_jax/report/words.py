@@ -86,14 +86,22 @@ def won_line(results: Results) -> str:
 
 
 def caps_line(results: Results) -> str:
-    """Which repetition caps bind."""
+    """Which repetition caps bind, and which other bounds."""
     if results.proposal is None:
         return f"repetition caps: unknown until there is a proposal; run --stages={until(results, 'propose')}"
-    if not results.binding:
-        return "no repetition cap binds"
     epochs = results.epochs
-    named = [d + (f" ({epochs[d]:.3g} epochs)" if d in epochs else "") for d in results.binding]
-    return f"repetition caps that bind: {', '.join(named)}"
+    repeated, bounded = (
+        ", ".join(d + (f" ({epochs[d]:.3g} epochs)" if d in epochs else "") for d in names)
+        for names in (results.repeated, results.bounded)
+    )
+    line = f"repetition caps that bind: {repeated}" if repeated else "no repetition cap binds"
+    return line + (f"; bounds that bind: {bounded}" if bounded else "")
+
+
+def most_by(proposal: dict) -> str:
+    """What keeps domains from more than their most, as a caption says it."""
+    bounded = "bound" in (proposal.get("capped_by") or {}).values()
+    return "before it would be repeated too often" + (", or that propose.bounds allows" if bounded else "")
 
 
 def law_line(results: Results) -> str:
@@ -136,9 +144,12 @@ def cards(results: Results) -> list[Card]:
         value = f"{number(-compare(ours, theirs).percent, '+.2f')} %"
         found.append(Card("Predicted: proposed against natural", value, detail))
         found += _gain_card(results.proposal.get("gain") or {})
-        detail = ", ".join(label(d, 40) for d in results.binding) or "the law alone decides"
+        detail = ", ".join(label(d, 40) for d in results.repeated)
+        if results.bounded:
+            detail += f"{'; ' * bool(detail)}at a bound: {', '.join(label(d, 40) for d in results.bounded)}"
         total = len(results.proposal["weights"])
-        found.append(Card("Repetition caps that bind", f"{len(results.binding)} of {total}", detail))
+        detail = detail or "the law alone decides"
+        found.append(Card("Repetition caps that bind", f"{len(results.repeated)} of {total}", detail))
     if results.fit is not None:
         average = number(results.fit.get("spearman_of_mean_cv"), ".3f")
         detail = f"mean over {len(results.tasks)} tasks; {average} for the task average"
