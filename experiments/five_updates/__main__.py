@@ -30,7 +30,7 @@ STRATEGIES = {
 SCALES = {
     # The least that goes through every stage.
     "smoke": {"max_bytes": 4_000_000, "examples": 8, "steps": 20, "batch": 5, "length": 32, "target": 30, "seeds": 2},
-    # 500 · 4 · 128 = 256,000 tokens a proxy, four per parameter; target runs of 460,800.
+    # 500 · 4 · 128 = 256,000 tokens a proxy, four per parameter; target runs of 512,000.
     "cpu": {
         "max_bytes": 4_000_000,
         "examples": 96,
@@ -58,7 +58,7 @@ def settings(scale: dict, folder: pathlib.Path, step: int, **update) -> configs.
     c.validate.steps, c.validate.seeds = scale["target"], scale["seeds"]
     for name, value in update.items():
         c["update"][name] = value
-    if step:
+    if update:
         c.update.file = str(folder / f"updates/{step}.json")
     return configs.from_dict(c)
 
