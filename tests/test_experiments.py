@@ -70,6 +70,10 @@ def test_what_reuse_kept_is_said_as_it_is():
     rows = five.summary({name: {"proxies": p} for name, p in runs.items()}, trained, 0)
     assert rows["full"]["gain_percent"] == pytest.approx(10) and rows["auto"]["share_of_gain"] == pytest.approx(0.96)
     reuse, auto = five.verdict(rows)
+    noisy = {name: row | {"gain_error": 4.0} for name, row in rows.items()}
+    assert five.verdict(noisy)[2].startswith(
+        "not resolved: full recomputation itself gains 10.00 ± 4.00 % over natural, 2.5"
+    )
     assert reuse.startswith("full_reuse does not keep 95 %") and "90 ± 0 % at 8 % (8 of 100)" in reuse
     assert auto.startswith("auto keeps 95 %")
 
@@ -91,5 +95,5 @@ def test_what_to_recompute_at_smoke_scale(tmp_path):
 @pytest.mark.slow
 def test_five_updates_at_smoke_scale(tmp_path):
     found = run("five_updates", tmp_path)
-    assert set(found["strategies"]) == set(five.STRATEGIES) and len(found["verdict"]) == 2
+    assert set(found["strategies"]) == set(five.STRATEGIES) and len(found["verdict"]) in (2, 3)
     assert found["chains"]["full_reuse"]["proxies"] == [8, 8, 8, 0, 8]

@@ -27,6 +27,8 @@ STRATEGIES = {
     "swarm_reuse": {"strategy": "swarm_reuse", "old_runs": True},
     "auto": {"strategy": "auto", "old_runs": True},
 }
+# Standard errors that full recomputation must gain, and those of shares at most, for a verdict to mean something.
+CERTAIN, PRECISE = 4.0, 0.05
 SCALES = {
     # The least that goes through every stage.
     "smoke": {"max_bytes": 4_000_000, "examples": 8, "steps": 20, "batch": 5, "length": 32, "target": 30, "seeds": 2},
@@ -119,15 +121,23 @@ def summary(found: dict, trained: dict, first: int) -> dict:
 
 
 def verdict(rows: dict) -> list[str]:
-    """Whether reuse kept 95 % of the gain at 30 % of the proxies, in words."""
-    lines = []
+    """Whether reuse kept 95 % of the gain at 30 % of the proxies, in words, and whether that can be told at all."""
+    full, lines = rows["full"], []
     for name in ("full_reuse", "auto"):
         row = rows[name]
         kept, cheap = row["share_of_gain"] >= 0.95, row["share_of_proxies"] <= 0.30
         lines.append(
             f"{name} {'keeps' if kept and cheap else 'does not keep'} 95 % of the gain at 30 % of the proxies: "
             f"{100 * row['share_of_gain']:.0f} ± {100 * row['share_error']:.0f} % at "
-            f"{100 * row['share_of_proxies']:.0f} % ({row['proxies']} of {rows['full']['proxies']})"
+            f"{100 * row['share_of_proxies']:.0f} % ({row['proxies']} of {full['proxies']})"
+        )
+    # A share of a gain that is hardly there says nothing.
+    sure = full["gain_percent"] / full["gain_error"] if full["gain_error"] > 0 else np.inf
+    if sure < CERTAIN or any(rows[name]["share_error"] > PRECISE for name in ("full_reuse", "auto")):
+        lines.append(
+            f"not resolved: full recomputation itself gains {full['gain_percent']:.2f} ± {full['gain_error']:.2f} % "
+            f"over natural, {sure:.1f} standard errors, so that these shares are noise; more seeds, or proxies of more "
+            "tokens, would tell"
         )
     return lines
 

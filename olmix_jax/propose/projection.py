@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 
 TINY = 1e-300
+# A sum this near to its total, relative to it, is equal to it but for rounding.
+LAST_BITS = 1e-15
 
 
 @jax.custom_jvp
@@ -58,8 +60,11 @@ def project_kl(log_v_M, lower_M, upper_M, total=1.0):
     loose_M = (p_M > lower_M) & (p_M < upper_M)
     loose = jnp.where(loose_M, p_M, 0.0).sum()
     share = jnp.maximum(1 + (total - p_M.sum()) / jnp.where(loose > 0, loose, 1.0), 0.0)
-    # Of logarithms beyond 10^15 whole factors are rounding, and clipping undoes what scaling does.
-    return inside(jnp.where(loose_M, p_M * share, p_M), lower_M, upper_M, total)
+    scaled_M = jnp.clip(jnp.where(loose_M, p_M * share, p_M), lower_M, upper_M)
+    # Of logarithms beyond 10^15 whole factors are rounding, and clipping undoes what scaling does. But the last bit of
+    # a sum, shared by room, would cost small entries the digits that their logarithms, and so KL's slopes, hang on.
+    exact = jnp.abs(total - scaled_M.sum()) <= LAST_BITS * total
+    return jnp.where(exact, scaled_M, inside(scaled_M, lower_M, upper_M, total))
 
 
 def inside(v_M, lower_M, upper_M, total=1.0):
