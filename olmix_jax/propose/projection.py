@@ -60,11 +60,11 @@ def project_kl(log_v_M, lower_M, upper_M, total=1.0):
     loose_M = (p_M > lower_M) & (p_M < upper_M)
     loose = jnp.where(loose_M, p_M, 0.0).sum()
     share = jnp.maximum(1 + (total - p_M.sum()) / jnp.where(loose > 0, loose, 1.0), 0.0)
-    scaled_M = jnp.clip(jnp.where(loose_M, p_M * share, p_M), lower_M, upper_M)
+    p_M = jnp.where(loose_M, p_M * share, p_M)
     # Of logarithms beyond 10^15 whole factors are rounding, and clipping undoes what scaling does. But the last bit of
     # a sum, shared by room, would cost small entries the digits that their logarithms, and so KL's slopes, hang on.
-    exact = jnp.abs(total - scaled_M.sum()) <= LAST_BITS * total
-    return jnp.where(exact, scaled_M, inside(scaled_M, lower_M, upper_M, total))
+    found = p_M.sum()
+    return inside(p_M, lower_M, upper_M, jnp.where(jnp.abs(total - found) <= LAST_BITS * total, found, total))
 
 
 def inside(v_M, lower_M, upper_M, total=1.0):
