@@ -119,6 +119,8 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     if unknown:
         raise UserError(f"no stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
     _check_names(config)
+    if config.update.parent and pathlib.Path(config.update.parent).resolve() == workdir.resolve():
+        raise UserError(f"config field `update.parent` is the workdir itself, {workdir}; give another --workdir")
     if "update" in names:
         if not config.update.parent:
             raise UserError("stage update needs config field `update.parent`, the finished workdir of the run before")

@@ -240,6 +240,9 @@ def _table(config: Config, workdir: pathlib.Path) -> table.SwarmTable:
     found = table.SwarmTable.read(
         ratios, metrics, meta, drop_metrics=f.drop_metrics, keep_metrics=f.keep_metrics, missing=f.missing
     )
+    if config.update.parent and (workdir / "domains.json").is_file():
+        # The order that plan, law and proposal have, whatever order the tables came back in.
+        found = found.ordered(DomainSet.read(workdir / "domains.json").names)
     found = found.thinned(f.train_split, rng.derive(config.seed, "train_split"))
     return task_groups.grouped(found, mmlu_groups=f.mmlu_groups, granularity=f.granularity, families=f.families)
 

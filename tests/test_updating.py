@@ -76,7 +76,8 @@ def finish(folder, given, domains):
     """Measures the swarm and goes on to the proposal."""
     _, _, columns, ratios_KM = table.read_ratios(folder / "run/swarm/ratios.csv")
     assert columns == domains
-    write(folder / "data", domains, ratios_KM, seed=1)
+    # The tables come back with their columns in another order.
+    write(folder / "data", domains[::-1], ratios_KM[:, ::-1], seed=1)
     pipeline.run(settings(**given | swarm_of(folder / "data")), folder / "run", ("update", "fit", "propose"))
     return files.read_json(folder / "run/propose/proposal.json"), files.read_json(folder / "run/fit/fit.json")
 
@@ -117,6 +118,8 @@ def test_the_rule_decides_and_the_chain_goes_on(parent, tmp_path):
     assert plan["predicted_loss"]["mean"] <= least + 0.02 * plan["predicted_gain"]["gain"] + 1e-12
     proposal, _ = finish(first, given, domains)
     assert proposal["objective"] < proposal["objective_natural"]
+    # The new domain is what math wants most: columns that were mixed up would not find it.
+    assert proposal["weights"]["new"] > proposal["natural"]["new"]
 
     second = tmp_path / "2"
     names = ("web", "code", "books", "wiki:a", "wiki:b", "new")
@@ -186,6 +189,8 @@ def test_what_cannot_be_updated_is_said(parent, tmp_path):
         pipeline.run(settings(update_parent=str(tmp_path)), tmp_path / "x", ("update",))
     with pytest.raises(UserError, match="stage update needs config field `update.parent`"):
         pipeline.run(settings(), tmp_path / "x", ("update",))
+    with pytest.raises(UserError, match="is the workdir itself"):
+        pipeline.run(settings(update_parent=str(parent)), parent, ("update",))
     with pytest.raises(UserError, match="say what changed with update.file"):
         pipeline.run(settings(update_parent=str(parent)), tmp_path / "x", ("update",))
     with pytest.raises(UserError, match="no domain pdfs; there are web, code, books, wiki"):
