@@ -68,7 +68,7 @@ def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTab
     elif config.update.old_runs:
         runs = lineage.runs_before(parent, change, domains.tokens_M, updating.tables(_table))
     seed = rng.derive(config.seed, "fit")
-    return updating.informed(plan, swarm_table.ordered(domains.names), runs, law, seed)
+    return updating.informed(plan, swarm_table, runs, law, seed)
 
 
 def propose_mixture(config: Config, workdir: pathlib.Path) -> None:

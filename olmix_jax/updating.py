@@ -54,8 +54,7 @@ def plan(config: Config, workdir: pathlib.Path, read_table: ReadTable, resembles
     truth = _truths(parent, change, old, new, read_own, likeness_MO, rng.derive(config.seed, "update"))
     only, runs_wanted = _decided(config, change, known, runs)
     size = reuse.proxies if runs_wanted is None else (lambda dimensions: runs_wanted)
-    budget = u.budget * everything.proxies
-    play = {"only": only, "budget": budget, "seed": rng.derive(config.seed, "update.play")}
+    play = {"only": only, "budget": u.budget * everything.proxies, "seed": rng.derive(config.seed, "update.play")}
     taken, found, gain = recompute.choose(truth, setting, size, **play)
     content = {
         "strategy": u.strategy,
