@@ -208,7 +208,8 @@ def compiled(predict: Callable, merge: Callable, entropic: bool):
 
 class _State(NamedTuple):
     p_M: jax.Array
-    slope_M: jax.Array  # ∇f
+    next_M: jax.Array
+    slope_M: jax.Array  # ∇f at p, as are value and gap
     value: jax.Array
     gap: jax.Array
     eta: jax.Array
@@ -233,20 +234,22 @@ def minimise(objective: Objective, bounds: Bounds, entropic: bool, max_iteration
         return newton.step(objective, geometry, slope_of, p_M, bounds), eta
 
     def body(state):
-        law, slope_M = both_of(state.p_M)
-        v_M, penalty = geometry.bound(slope_M), objective.penalty(state.p_M)
-        gap = jnp.maximum(slope_M @ (state.p_M - v_M) + penalty - objective.penalty(v_M), 0.0)
+        p_M = state.next_M
+        law, slope_M = both_of(p_M)
+        v_M, penalty = geometry.bound(slope_M), objective.penalty(p_M)
+        gap = jnp.maximum(slope_M @ (p_M - v_M) + penalty - objective.penalty(v_M), 0.0)
         value = law + penalty
         # Half the tolerance, so that nothing hangs on the last bit of the value.
         tight = jnp.where(gap <= 0.5 * TOLERANCE * jnp.maximum(1.0, jnp.abs(value)), state.tight + 1, 0)
         done = (tight > POLISH) | (gap == 0) | ~jnp.isfinite(value) | (state.iterations >= max_iterations)
-        state = state._replace(slope_M=slope_M, value=value, gap=gap, tight=tight, done=done)
-        p_M, eta = jax.lax.cond(done, lambda: (state.p_M, state.eta), lambda: advance(state, v_M))
-        return state._replace(p_M=p_M, eta=eta, iterations=state.iterations + ~done)
+        state = _State(p_M, p_M, slope_M, value, gap, state.eta, state.iterations + ~done, tight, done)
+        # Also once when done, for nothing: a condition would give each of many problems a copy of the law.
+        next_M, eta = advance(state, v_M)
+        return state._replace(next_M=next_M, eta=eta)
 
     begin_M = within(projection.inside, start_M, bounds)
     nothing = jnp.zeros(())
-    begin = _State(begin_M, jnp.zeros_like(begin_M), nothing, nothing, jnp.ones(()), 0, 0, False)
+    begin = _State(begin_M, begin_M, jnp.zeros_like(begin_M), nothing, nothing, jnp.ones(()), 0, 0, False)
     state = jax.lax.while_loop(lambda state: ~state.done, body, begin)
     return Minimum(
         state.p_M,
