@@ -4,6 +4,7 @@ A workdir made by an update has a parent, which may have one in turn, so runs of
 """
 
 import dataclasses
+import hashlib
 import pathlib
 
 import jax
@@ -14,8 +15,11 @@ from olmix_jax import files, laws, reuse, table, update_file, updates
 from olmix_jax.config import Config
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
+from olmix_jax.progress import log
 
 PLAN = "update/plan.json"
+# What of a plan is read, and of what kind.
+FIELDS = {"parent": str, "updates": list, "old": list, "new": list, "kept": dict, "proxies": int, "history": list}
 # A run says something of the new set if it has more than this share of its weight there.
 MOST = 0.5
 
@@ -70,9 +74,51 @@ def parent_config(config: Config) -> Config:
 
 
 def read_plan(workdir: pathlib.Path) -> dict | None:
-    """The plan of an update's workdir; None for a first run's."""
+    """The plan of an update's workdir; None for a first run's.
+
+    Raises:
+      UserError: the file is no plan.
+    """
     path = workdir / PLAN
-    return files.read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    plan = files.read_json(path)
+    for field, kind in FIELDS.items():
+        if not isinstance(plan.get(field), kind):
+            raise UserError(f"{path}: lacks `{field}`, so it is no plan; delete it and run --stages=update again")
+    return plan
+
+
+def ancestors(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """``workdir`` and the workdirs that it comes from, the youngest first.
+
+    Raises:
+      UserError: they go in a circle.
+    """
+    found, plan = [workdir], read_plan(workdir)
+    while plan is not None:
+        parent = pathlib.Path(plan["parent"])
+        if parent.resolve() in [other.resolve() for other in found]:
+            raise UserError(
+                f"{found[-1] / PLAN}: comes from itself, by {parent}; give every update a workdir of its own"
+            )
+        found.append(parent)
+        plan = read_plan(parent)
+    return found
+
+
+def evidence(workdir: pathlib.Path) -> str:
+    """A digest of all that an update of ``workdir`` is told by it and by what it comes from: runs, laws, mixtures."""
+    told = []
+    for folder in ancestors(workdir):
+        swarm = read_config(folder).swarm
+        own = [folder / "swarm/ratios.csv", folder / "swarm/metrics.csv"]
+        tables = [pathlib.Path(swarm.ratios), pathlib.Path(swarm.metrics)] if swarm.ratios else own
+        paths = [*tables, *(folder / "fit" / name for name in ("params.npz", "samples.npz"))]
+        told += [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
+        told += [digest_of_plan(folder / PLAN)] if (folder / PLAN).is_file() else []
+        told += [files.read_json(folder / "propose/proposal.json")["weights"]]
+    return files.digest(told)
 
 
 def read_domains(workdir: pathlib.Path, swarm: table.SwarmTable | None = None) -> DomainSet:
@@ -146,27 +192,39 @@ def _back(change: updates.Change) -> np.ndarray:
     return np.array([[float(of.get(new) == old) for old in change.old] for new in change.new])
 
 
-def runs_before(workdir: pathlib.Path, change: updates.Change, tokens_M, read_table) -> list[Runs]:
+def runs_before(workdir: pathlib.Path, change: updates.Change, tokens_M, tasks, read_table) -> list[Runs]:
     """All runs of ``workdir`` and of those it comes from, expressed on the domains that ``change`` leads to.
 
     A run with weight on a domain that is lost is told as it would have been without: the law of its own set says what
-    that changes, and as much is added to its noise. Runs with most of their weight there are left out.
+    that changes, and as much is added to its noise. Runs with most of their weight there are left out, as are those of
+    a workdir whose law lacks a task.
 
     Args:
       workdir: the parent.
       change: from its domains.
       tokens_M: of the new domains.
+      tasks: N names, the order of the scores.
       read_table: (workdir) → its SwarmTable, or None where it has no runs.
     """
-    swarm, plan, found = read_table(workdir), read_plan(workdir), []
+    noise, plan, found = read_noise(workdir)[0], read_plan(workdir), []
+    missing = [task for task in tasks if task not in noise]
+    if missing:
+        log.info("update: runs of %s are left out, as they were not scored on %s", workdir, ", ".join(missing))
+        return []
+    swarm = read_table(workdir)
     if swarm is not None:
-        found.append(Runs(swarm.ratios_KM, swarm.bpb_KN, np.zeros(len(swarm.runs)), 0))
+        columns = [swarm.tasks.index(task) for task in tasks]
+        found.append(Runs(swarm.ratios_KM, swarm.bpb_KN[:, columns], np.zeros(len(swarm.runs)), 0))
     if plan is not None:
         own, domains = change_to(workdir, plan)
-        found += runs_before(pathlib.Path(plan["parent"]), own, domains.tokens_M, read_table)
-    matrix_OM, noise_N = change.expressed(tokens_M), np.array(list(read_noise(workdir)[0].values()))
-    law = read_law(workdir)
-    expressed = [_expressed(runs, matrix_OM, law, noise_N) for runs in found]
+        found += runs_before(pathlib.Path(plan["parent"]), own, domains.tokens_M, tasks, read_table)
+    law, columns = read_law(workdir), [list(noise).index(task) for task in tasks]
+    noise_N = np.array([noise[task] for task in tasks])
+
+    def predicted(ratios_KM):
+        return laws.evaluate(law.law, law.params, ratios_KM)[:, columns]
+
+    expressed = [_expressed(runs, change.expressed(tokens_M), predicted, noise_N) for runs in found]
     return [runs for runs in expressed if len(runs.doubt_K)]
 
 
@@ -186,15 +244,14 @@ def read_noise(workdir: pathlib.Path) -> tuple[dict[str, float], float]:
     return noise, float(np.clip(shared, 0.0, 0.9))
 
 
-def _expressed(runs: Runs, matrix_OM, law: Law, noise_N) -> Runs:
-    """Runs on the domains that ``matrix_OM`` leads to."""
+def _expressed(runs: Runs, matrix_OM, predicted, noise_N) -> Runs:
+    """Runs on the domains that ``matrix_OM`` leads to; ``predicted`` is their own domains' law, ratios_KM → bpb_KN."""
     left_KM = runs.ratios_KM @ matrix_OM
     left_K = left_KM.sum(axis=1)
     kept_K = left_K > MOST
     kept_KO = np.where(matrix_OM.any(axis=1), runs.ratios_KM, 0.0)[kept_K] / left_K[kept_K, None]
     moved_KN = np.zeros_like(runs.bpb_KN[kept_K])
     if (left_K[kept_K] < 1 - 1e-9).any():
-        before_KN, after_KN = (laws.evaluate(law.law, law.params, p) for p in (runs.ratios_KM[kept_K], kept_KO))
-        moved_KN = after_KN - before_KN
+        moved_KN = predicted(kept_KO) - predicted(runs.ratios_KM[kept_K])
     doubt_K = runs.doubt_K[kept_K] + (moved_KN**2 / noise_N**2).mean(axis=1)
     return Runs(left_KM[kept_K] / left_K[kept_K, None], runs.bpb_KN[kept_K] + moved_KN, doubt_K, runs.age + 1)

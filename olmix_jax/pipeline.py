@@ -44,10 +44,11 @@ def _training(name: str) -> Callable[[Config, pathlib.Path], None]:
 
 
 SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
+BUDGET = ("train.steps", "train.batch", "proxy.length")
 # Settings that name a file or folder stand for what is in it.
 PATHS = tuple(
     "corpus.path tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics fit.families propose.task_weights "
-    "update.parent update.file".split()
+    "update.file".split()
 )
 TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
@@ -58,7 +59,7 @@ STAGES = {
         stages.update,
         ("domains.json",),
         (lineage.PLAN,),
-        ("seed", "update", "propose", "train.steps", "train.batch", "proxy.length", "validate", "swarm.meta"),
+        ("seed", "update", "propose", "validate", "fit.families", "swarm.meta", *BUDGET),
     ),
     "sample": Stage(
         _training("sample"),
@@ -74,12 +75,18 @@ STAGES = {
         ("seed", "proxy", "train", "tasks.length", "validate.steps", "propose.target_tokens"),
         ("swarm/metrics.csv", "train"),
     ),
-    "fit": Stage(stages.fit, TABLE, ("fit/params.npz", "fit/fit.json"), ("seed", "fit", "swarm"), code=fitting.code),
+    "fit": Stage(
+        stages.fit,
+        TABLE,
+        ("fit/params.npz", "fit/fit.json"),
+        ("seed", "fit", "swarm", "update.old_runs"),
+        code=fitting.code,
+    ),
     "propose": Stage(
         stages.propose_mixture,
         ("fit/fit.json", "fit/params.npz", *TABLE),
         ("propose/proposal.json",),
-        ("seed", "propose", "fit", "validate", "train.steps", "train.batch", "proxy.length", "swarm"),
+        ("seed", "propose", "fit", "validate", "swarm", *BUDGET),
     ),
     "validate": Stage(
         _training("validate"),
@@ -93,20 +100,23 @@ STAGES = {
 EXTERNAL = ("fit", "propose", "report")
 # What an update's plan is needed for, and what is not done where the plan needs no runs.
 PLANNED, TRAINING = ("sample", "fit", "propose"), ("sample", "train", "fit")
+# What an update's parent tells of.
+TOLD = ("update", "fit", "propose")
 
 
 def default_stages(config: Config) -> tuple[str, ...]:
     """All stages; for a swarm that was trained elsewhere those that need no training; ``update`` for an update."""
-    if config.update.parent and _elsewhere(config):
-        return ("update", *EXTERNAL) if config.swarm.ratios else ("update", "sample")
+    if _elsewhere(config):
+        # Without tables yet, as far as that goes: to the mixtures to train or, where none is needed, to the end.
+        return ("update", *EXTERNAL) if config.swarm.ratios else ("update", "sample", "propose", "report")
     if config.swarm.ratios:
         return EXTERNAL
     return tuple(name for name in STAGES if name != "update" or config.update.parent)
 
 
 def _elsewhere(config: Config) -> bool:
-    """Whether the parent of an update is of a swarm that was trained elsewhere."""
-    return bool(lineage.parent_config(config).swarm.ratios)
+    """Whether there is an update, and its parent is of a swarm that was trained elsewhere."""
+    return bool(config.update.parent) and bool(lineage.parent_config(config).swarm.ratios)
 
 
 def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
@@ -119,8 +129,8 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     if unknown:
         raise UserError(f"no stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
     _check_names(config)
-    if config.update.parent and pathlib.Path(config.update.parent).resolve() == workdir.resolve():
-        raise UserError(f"config field `update.parent` is the workdir itself, {workdir}; give another --workdir")
+    if config.update.parent:
+        _check_parent(config, workdir)
     if "update" in names:
         if not config.update.parent:
             raise UserError("stage update needs config field `update.parent`, the finished workdir of the run before")
@@ -131,6 +141,10 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
         if name in TRAINING and config.update.parent and _needs_no_runs(workdir):
             log.info("%s: nothing to do, the update needs no runs", name)
             continue
+        if name == "propose" and "update" in names and _awaits_runs(config, workdir):
+            mixtures = workdir / "swarm/ratios.csv"
+            log.info("update: train and score the mixtures of %s, then go on with swarm.ratios and .metrics", mixtures)
+            break
         stage = STAGES[name]
         stamps = files.read_json(stamps_path) if stamps_path.exists() else {}
         stamp = _stamp(stage, config, workdir, name)
@@ -151,9 +165,25 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
         files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": True}})
 
 
+def _check_parent(config: Config, workdir: pathlib.Path) -> None:
+    """Refuses an update of what is not finished, or comes from the workdir itself."""
+    lineage.parent_config(config)
+    parent = pathlib.Path(config.update.parent)
+    if workdir.resolve() in [folder.resolve() for folder in lineage.ancestors(parent)]:
+        raise UserError(
+            f"config field `update.parent`: the workdir itself, {workdir}, is what {parent} comes from; give another "
+            "--workdir"
+        )
+
+
 def _needs_no_runs(workdir: pathlib.Path) -> bool:
     plan = lineage.read_plan(workdir)
     return plan is not None and not plan["proxies"]
+
+
+def _awaits_runs(config: Config, workdir: pathlib.Path) -> bool:
+    """Whether the runs of an update are trained elsewhere, and not given yet."""
+    return not config.swarm.ratios and _elsewhere(config) and not _needs_no_runs(workdir)
 
 
 def _needs(name: str, config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
@@ -205,6 +235,8 @@ def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> di
             raise UserError(f"{name} needs {path}, which is not there; {how}")
         inputs[file] = lineage.digest_of_plan(path) if file == lineage.PLAN else _content(path)
     inputs |= {"code": stage.code()} if stage.code() else {}
+    if config.update.parent and name in TOLD:
+        inputs["update.parent"] = lineage.evidence(pathlib.Path(config.update.parent))
     named = {field: settings.get(field) for field in PATHS}
     inputs |= {f: _content(pathlib.Path(v)) for f, v in named.items() if v and not v.lstrip().startswith("{")}
     return {"settings": settings, "inputs": inputs}

@@ -23,8 +23,8 @@ import numpy as np
 from olmix_jax import reuse, rng
 from olmix_jax.laws import log_linear
 from olmix_jax.propose import batch
-from olmix_jax.propose.bounds import Bounds, box
-from olmix_jax.propose.caps import check_feasible
+from olmix_jax.propose.bounds import Bounds
+from olmix_jax.propose.caps import check_feasible, feasible
 
 # The cheapest choice whose loss is within this share of the gain over natural of the least loss.
 WORTH = 0.02
@@ -41,7 +41,7 @@ class Setting:
     Attributes:
       domains: M names.
       natural_M: p0.
-      upper_M: repetition caps; 1 without.
+      bounds: where mixtures may be: repetition caps, and what else the config says.
       kl_weight: λ > 0 [BPB per nat].
       task_weights_N: w, of sum 1.
       affected_M: which domains have to be recomputed.
@@ -55,7 +55,7 @@ class Setting:
 
     domains: tuple[str, ...]
     natural_M: np.ndarray
-    upper_M: np.ndarray
+    bounds: Bounds
     kl_weight: float
     task_weights_N: np.ndarray
     affected_M: np.ndarray
@@ -104,56 +104,80 @@ def choose(
       truth: samples of the law over the new set (:func:`olmix_jax.beliefs.truths`).
       setting: what is known.
       size: runs for a swarm over so many weights; a constant to compare choices at equal runs.
-      only: the domains to recompute, where that is decided already; they are judged, and nothing is chosen.
+      only: the domains to recompute, where that is decided already; nothing is chosen, but what cannot be kept for its
+        bounds is recomputed too.
       budget: runs at most; if even those for the affected domains alone are more, these are taken.
       seed: of simulated swarms and their noise.
 
     Returns:
-      Of the choices within the budget the cheapest whose predicted loss is within WORTH of the gain of their least;
-      all choices in the order in which they were tried; and ``{"gain", "low", "high"}`` of the full optimum over
-      natural [BPB].
+      Of the choices within the budget the cheapest whose predicted loss is within WORTH of the gain of their least,
+      judged once more on swarms of its own, as the least of many figures is too good; all choices in the order in which
+      they were tried; and ``{"gain", "low", "high"}`` of the full optimum over natural [BPB].
+
+    Raises:
+      UserError: no mixture is within the bounds.
     """
+    check_feasible(setting.bounds, setting.domains)
     play = _Play(truth, setting, size, seed)
     gain = dict(zip(("gain", "low", "high"), (play.gain_S.mean(), *np.quantile(play.gain_S, [0.05, 0.95]))))
     gain = {name: float(value) for name, value in gain.items()}
     if only is not None:
-        (taken,) = play.judged([tuple(setting.domains.index(name) for name in only)])
+        (taken,) = play.judged([_possible(setting, [setting.domains.index(name) for name in only])])
         return taken, [taken], gain
-    chain = _possible(setting, list(np.flatnonzero(setting.affected_M)))
-    free = [j for j in np.flatnonzero(~setting.affected_M) if setting.weights_M[j] > 0]
-    found = play.judged([tuple(chain), tuple(range(len(setting.domains)))])
-    best = found[0]
-    # A block of one is no block: to leave out but one is to leave out none.
-    for _ in range(min(LONGEST, len(free) - 2)):
-        tried = play.judged([(*chain, j) for j in free if j not in chain])
-        step = min(tried, key=lambda choice: choice.loss, default=best)
-        if step.loss >= best.loss or step.proxies > budget:
-            break
-        best, chain = step, [setting.domains.index(name) for name in step.recomputed]
-        found.append(step)
+    found = _grown(play, budget)
     within = [choice for choice in found if choice.proxies <= budget] or found[:1]
     least = min(choice.loss for choice in within)
     good = [choice for choice in within if choice.loss <= least + WORTH * max(gain["gain"], 0.0)]
     taken = min(good, key=lambda choice: (choice.proxies, choice.loss))
+    again = _Play(truth, setting, size, rng.derive(seed, "recompute.again"))
+    (taken,) = again.judged([tuple(setting.domains.index(name) for name in taken.recomputed)])
     return taken, found, gain
 
 
-def _possible(setting: Setting, chain: list[int]) -> list[int]:
-    """``chain`` with those domains whose caps would leave the kept block too little room, the tightest first.
+def _grown(play: "_Play", budget: float) -> list[Choice]:
+    """Affected domains alone, all domains, and what grows from the first by one domain at a time while that pays."""
+    setting = play.setting
+    chain = _possible(setting, list(np.flatnonzero(setting.affected_M)))
+    free = [j for j in range(len(setting.domains)) if j not in chain]
+    found = play.judged([chain, tuple(range(len(setting.domains)))])
+    best = found[0]
+    # A block of one is no block: to leave out but one is to leave out none.
+    for _ in range(min(LONGEST, len(free) - 2)):
+        tried = dict.fromkeys(_possible(setting, [*chain, j]) for j in free if j not in chain)
+        step = min(play.judged([*tried]), key=lambda choice: choice.loss, default=best)
+        if step.loss >= best.loss or step.proxies > budget:
+            break
+        best, chain = step, tuple(setting.domains.index(name) for name in step.recomputed)
+        found.append(step)
+    return found
 
-    Raises:
-      UserError: no mixture keeps the caps at all.
+
+def _possible(setting: Setting, chain: list[int]) -> tuple[int, ...]:
+    """``chain`` with those domains that cannot keep their ratio.
+
+    Nothing of them is in the old mixture; or a group of the bounds has them and not all of the kept block; or the
+    bounds would leave that block no room, and theirs are the tightest.
     """
-    check_feasible(box(np.zeros(len(setting.domains)), setting.upper_M), setting.domains)
+    alone_M = ~setting.affected_M & (setting.weights_M <= 0)
+    chain = list(dict.fromkeys([*chain, *np.flatnonzero(alone_M).tolist()]))
     while True:
         blocks = blocks_of(setting, chain)
-        inside = reuse.collapsed_bounds(box(np.zeros(len(setting.domains)), setting.upper_M), blocks)
-        if inside.upper_M.sum() >= 1:
-            return chain
-        with np.errstate(divide="ignore"):
-            room_M = np.where(blocks.ratios_DM[0] > 0, setting.upper_M / blocks.ratios_DM[0], np.inf)
-        room_M[chain] = np.inf
-        chain = [*chain, int(room_M.argmin())]
+        ratios_M = blocks.ratios_DM[0]
+        if blocks.names[0] != "kept":
+            return tuple(chain)
+        in_GM = np.asarray(setting.bounds.member_GM, bool) & (ratios_M > 0)
+        partly_G = in_GM.any(axis=1) & (in_GM.sum(axis=1) < (ratios_M > 0).sum())
+        if partly_G.any():
+            chain += np.flatnonzero(in_GM[partly_G.argmax()]).tolist()
+            continue
+        inside = reuse.collapsed_bounds(setting.bounds, blocks)
+        if feasible(inside, blocks.names):
+            return tuple(chain)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room_M = np.where(ratios_M > 0, setting.bounds.upper_M / ratios_M, np.inf)
+            need_M = np.where(ratios_M > 0, setting.bounds.lower_M / ratios_M, 0.0)
+        # Which bound is at fault: a least weight that asks for more than there is, or else the tightest cap.
+        chain.append(int(need_M.argmax() if inside.lower_M.sum() > 1 else room_M.argmin()))
 
 
 def blocks_of(setting: Setting, recomputed: Sequence[int]) -> reuse.Blocks:
@@ -200,42 +224,41 @@ class _Play:
     def _solved(self, coefs: list[np.ndarray], blocks: list[reuse.Blocks]) -> list[np.ndarray]:
         """The optimal mixture_SM of each law over each kind of blocks, padded to M weights so that one program does."""
         setting, (samples, _, width) = self.setting, self.truth.coef_NM.shape
-        rows, whole = [], box(np.zeros(width), setting.upper_M)
+        rows = []
         for coef_SNM, b in zip(coefs, blocks):
-            inside = reuse.collapsed_bounds(whole, b)
-            check_feasible(inside, b.names)
-            pad = (0, width - len(b.names))
+            inside, pad = reuse.collapsed_bounds(setting.bounds, b), (0, width - len(b.names))
             coef_SND = np.pad(coef_SNM @ b.ratios_DM.T, ((0, 0), (0, 0), pad))
             anchor_D = np.pad(reuse.collapsed_anchor(setting.natural_M, b), pad, constant_values=1e-9)
-            rows.append((coef_SND, np.tile(anchor_D, (samples, 1)), np.tile(np.pad(inside.upper_M, pad), (samples, 1))))
-        coef, anchor, upper = (np.concatenate(part) for part in zip(*rows))
-        parts = [
-            self._optima(*(x[at : at + AT_ONCE] for x in (coef, anchor, upper))) for at in range(0, len(coef), AT_ONCE)
-        ]
+            own = anchor_D, np.pad(inside.lower_M, pad), np.pad(inside.upper_M, pad)
+            own += (np.pad(inside.member_GM, ((0, 0), pad)),)
+            rows.append((coef_SND, *(np.broadcast_to(x, (samples, *x.shape)) for x in own)))
+        all_P = [np.concatenate(part) for part in zip(*rows)]
+        parts = [self._optima(*(x[at : at + AT_ONCE] for x in all_P)) for at in range(0, len(all_P[0]), AT_ONCE)]
         found = np.concatenate(parts).reshape(len(blocks), samples, width)
         return [reuse.expand(part[:, : len(b.names)], b) for part, b in zip(found, blocks)]
 
-    def _optima(self, coef, anchor, upper) -> np.ndarray:
+    def _optima(self, *own) -> np.ndarray:
         """The optimal mixture of each problem; few are filled up, so that one program solves any number."""
-        setting, number = self.setting, len(coef)
-        coef, anchor, upper = (x[np.arange(max(number, batch.ABREAST)) % number] for x in (coef, anchor, upper))
+        setting, number = self.setting, len(own[0])
+        coef, anchor, lower, upper, member = (x[np.arange(max(number, batch.ABREAST)) % number] for x in own)
         params = log_linear.Params(np.zeros(coef.shape[:2]), coef)
-        bounds = Bounds(0 * upper, upper, np.zeros((0, upper.shape[1]), bool), np.zeros(0), np.zeros(0))
-        each = 0, None, 0, Bounds(0, 0, None, None, None), None, 0
+        bounds = Bounds(lower, upper, member, setting.bounds.low_G, setting.bounds.high_G)
+        each = 0, None, 0, Bounds(0, 0, 0, None, None), None, 0
         posed = params, setting.task_weights_N, anchor, bounds, setting.kl_weight, anchor
         return batch.solve_each(log_linear.predict, *posed, each=each).weights_M[:number]
 
     def _refitted(self, blocks: reuse.Blocks, runs: int) -> np.ndarray:
         """coef_SNM of the laws that would be fitted to a new swarm over the blocks, and old runs."""
+        if not runs:
+            # No swarm, no new law: the old one, which is what is best to think with its samples as what may be true.
+            return np.broadcast_to(self.truth.coef_NM.mean(axis=0), self.truth.coef_NM.shape)
         setting, draw = self.setting, rng.generator(self.seed, f"recompute.swarm {runs} {blocks.names}")
         natural_D = reuse.collapse(setting.natural_M, blocks) ** setting.tempered
         drawn_KD = draw.dirichlet(natural_D / natural_D.sum() * len(natural_D), size=runs)
         ratios_KM = np.concatenate([reuse.expand(drawn_KD, blocks), setting.old_KM])
         trust_K = np.concatenate([np.ones(runs), setting.trust_K])
-        if not len(ratios_KM):
-            return np.broadcast_to(self.prior[0][:, None], self.truth.coef_NM.shape[1:])[None].repeat(
-                len(self.truth.log_c_N), axis=0
-            )
+        # Choices of as many runs meet the same noise.
+        draw = rng.generator(self.seed, f"recompute.noise {len(ratios_KM)}")
         return np.stack([self._one(s, ratios_KM, trust_K, draw) for s in range(len(self.truth.log_c_N))])
 
     def _one(self, s: int, ratios_KM, trust_K, draw: np.random.Generator) -> np.ndarray:

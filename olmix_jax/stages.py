@@ -63,10 +63,8 @@ def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTab
     law = laws.LAWS[config.fit.law]
     if config.update.old_runs and getattr(law, "SLOW", False):
         log.info("fit: old runs are left out, as %s counts runs and cannot count a part of one", config.fit.law)
-    elif config.update.old_runs and tuple(lineage.read_noise(parent)[0]) != swarm_table.tasks:
-        log.info("fit: old runs are left out, as they were scored on other tasks")
     elif config.update.old_runs:
-        runs = lineage.runs_before(parent, change, domains.tokens_M, updating.tables(_table))
+        runs = lineage.runs_before(parent, change, domains.tokens_M, swarm_table.tasks, updating.tables(_table))
     seed = rng.derive(config.seed, "fit")
     return updating.informed(plan, swarm_table, runs, law, seed)
 

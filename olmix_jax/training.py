@@ -26,11 +26,11 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
     domains = DomainSet.read(workdir / "domains.json")
     total = config.train.steps * config.train.batch
     size = config.swarm.size if config.swarm.size is not None else 3 * (len(domains) + 1)
-    blocks, known = reuse.blocks({}, domains.names), 0
-    if config.update.parent:
-        plan = lineage.read_plan(workdir)
+    blocks, known, plan = reuse.blocks({}, domains.names), 0, _plan(config, workdir)
+    if plan is not None:
         blocks, size = lineage.blocks_of(plan), plan["proxies"]
         known = sum(older["runs"] for older in plan["old_runs"])
+    seed = config.swarm.seed if config.swarm.seed is not None else rng.derive(config.seed, "swarm")
     counts_KD = swarm.sample(
         reuse.collapse(domains.natural_M, blocks),
         size,
@@ -42,7 +42,7 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
         min_distance=config.swarm.min_distance,
         min_runs=config.swarm.min_runs,
         known=known,
-        seed=config.swarm.seed if config.swarm.seed is not None else rng.derive(config.seed, "swarm"),
+        seed=_own_seed(seed, plan),
     )
     # Domains of a block share its sequences in their kept ratios, as nearly as whole sequences can.
     counts_KM = np.array([swarm.snap(weights_M, total) for weights_M in reuse.expand(counts_KD / total, blocks)])
@@ -59,6 +59,15 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
         )
 
 
+def _plan(config: Config, workdir: pathlib.Path) -> dict | None:
+    return lineage.read_plan(workdir) if config.update.parent else None
+
+
+def _own_seed(seed: int, plan: dict | None) -> int:
+    """The seed; of an update another than its parent's, or the same runs would be trained again and count twice."""
+    return seed if plan is None else rng.derive(seed, f"update {len(plan['history'])}")
+
+
 def train_proxies(config: Config, workdir: pathlib.Path) -> None:
     """All K proxies in one program; the swarm's table."""
     domains = DomainSet.read(workdir / "domains.json")
@@ -67,6 +76,7 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
         raise UserError(f"{workdir / 'swarm/ratios.csv'}: its domains are not those of domains.json; sample again")
     counts_KM = swarm.realise(ratios_KM, config.train.steps * config.train.batch, domains.names)
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
+    seed = _own_seed(seed, _plan(config, workdir))
     seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in runs])
     share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
     if share < 1:

@@ -11,16 +11,20 @@ that their old relative ratios mean something, and which are *affected*.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
+from olmix_jax.progress import log
 
 KINDS = ("add", "remove", "revise", "partition", "rename")
 # Content of domains is a sum of hashes modulo this.
 CONTENT = 2**128
+# Of so many new domains all subsets are looked at for the parts of an old one.
+SUBSETS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Change:
       new: the domains after, in the order in which they came; :meth:`ordered` has another.
       origin: {new name: its old name} of the unaffected domains.
       parts: {part: the old domain that it is a part of}, for parts that hold all of that domain between them.
+      revised: {new name: its old name} of the domains whose content alone changed.
       updates: the updates, in order.
     """
 
@@ -89,6 +94,7 @@ class Change:
     new: tuple[str, ...]
     origin: Mapping[str, str]
     parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    revised: Mapping[str, str] = dataclasses.field(default_factory=dict)
     updates: tuple[Update, ...] = ()
 
     @property
@@ -175,54 +181,73 @@ def _check(update: Update, now: tuple[str, ...]) -> None:
 
 
 def _after(now: Change, update: Update) -> Change:
-    origin, parts = dict(now.origin), dict(now.parts)
+    origin, parts, revised = dict(now.origin), dict(now.parts), dict(now.revised)
     if update.kind == "add":
         return dataclasses.replace(now, new=now.new + update.domains)
     if update.kind in ("remove", "revise"):
         for name in update.domains:
-            origin.pop(name, None)
+            source = origin.pop(name, revised.pop(name, None))
+            revised |= {name: source} if source and update.kind == "revise" else {}
             # Where one part is not what it was, the others do not hold the whole.
             whole = parts.get(name)
             parts = {part: of for part, of in parts.items() if of != whole}
         left = tuple(name for name in now.new if update.kind == "revise" or name not in update.domains)
-        return dataclasses.replace(now, new=left, origin=origin, parts=parts)
+        return dataclasses.replace(now, new=left, origin=origin, parts=parts, revised=revised)
     (name,) = update.domains
     at = now.new.index(name)
     new = now.new[:at] + update.parts + now.new[at + 1 :]
-    source, whole = origin.pop(name, None), parts.pop(name, None)
-    if update.kind == "rename" and source:
-        origin[update.parts[0]] = source
+    source, whole, was = origin.pop(name, None), parts.pop(name, None), revised.pop(name, None)
+    if update.kind == "rename" and (source or was):
+        (origin if source else revised)[update.parts[0]] = source or was
     elif source or whole:
         parts |= {part: source or whole for part in update.parts}
-    return dataclasses.replace(now, new=new, origin=origin, parts=parts)
+    return dataclasses.replace(now, new=new, origin=origin, parts=parts, revised=revised)
 
 
 def infer(old: DomainSet, new: DomainSet) -> list[Update]:
     """The updates that lead from one set to the other, by names and, where both have it, by content.
 
-    A domain of other content under its name is revised; one of known content under another name is renamed; several
-    whose content is, between them, that of one that is no more, are its parts.
+    What is the same under its name is let be. Then content goes before names: an old domain's under another name is a
+    renaming (two may change names), an old domain's split over several is a partition; what is left of other content
+    under its old name is revised, and the rest removed or added. Domains that were merged are removed, and their union
+    added.
     """
     content_old, content_new = _content(old), _content(new)
-    gone = [name for name in old.names if name not in new.names]
-    fresh = [name for name in new.names if name not in old.names]
-    found = []
-    for name in list(gone):
-        same = [n for n in fresh if content_old.get(name) is not None and content_new.get(n) == content_old[name]]
-        if same:
-            found.append(rename(name, same[0]))
-        else:
-            parts = _parts(name, content_old, content_new, fresh)
-            if not parts:
-                continue
-            found.append(partition(name, *parts))
-            same = parts
-        gone.remove(name)
-        fresh = [n for n in fresh if n not in same[: 1 if found[-1].kind == "rename" else None]]
-    both = [name for name in old.names if name in new.names]
-    changed = [n for n in both if n in content_old and n in content_new and content_old[n] != content_new[n]]
-    for kind, names in ((remove, gone), (revise, changed), (add, fresh)):
-        found += [kind(*names)] if names else []
+    same = [n for n in old.names if n in new.names and content_old.get(n) == content_new.get(n)]
+    same += [n for n in old.names if n in new.names and (n not in content_old or n not in content_new)]
+    gone, fresh = [n for n in old.names if n not in same], [n for n in new.names if n not in same]
+    renamed, divided = {}, {}
+    for name in [n for n in gone if n in content_old]:
+        into = next((n for n in fresh if content_new.get(n) == content_old[name]), None)
+        if into is not None:
+            renamed[name] = into
+            fresh.remove(into)
+    for name in [n for n in gone if n in content_old and n not in renamed]:
+        parts = _parts(name, content_old[name], {n: content_new[n] for n in fresh if n in content_new})
+        if parts:
+            divided[name] = parts
+            fresh = [n for n in fresh if n not in parts]
+    left = [n for n in gone if n not in renamed and n not in divided]
+    changed = [n for n in left if n in fresh]
+    found = [remove(*names)] if (names := [n for n in left if n not in fresh]) else []
+    found += _moved(renamed, divided)
+    found += [revise(*changed)] if changed else []
+    return found + ([add(*names)] if (names := [n for n in fresh if n not in changed]) else [])
+
+
+def _moved(renamed: dict[str, str], divided: dict[str, list[str]]) -> list[Update]:
+    """Renamings and partitions in an order in which no name is taken; of a circle, one goes by a name between."""
+    found, todo = [], {name: [into] for name, into in renamed.items()} | divided
+    while todo:
+        name = next((n for n, into in todo.items() if not any(m in todo and m != n for m in into)), None)
+        if name is None:
+            name = next(iter(todo))
+            between = f"{name} (before)"
+            found.append(rename(name, between))
+            todo[between] = todo.pop(name)
+            continue
+        into = todo.pop(name)
+        found.append(rename(name, *into) if len(into) == 1 else partition(name, *into))
     return found
 
 
@@ -230,13 +255,13 @@ def _content(domains: DomainSet) -> dict[str, int]:
     return {name: int(text, 16) for name, text in zip(domains.names, domains.content) if text}
 
 
-def _parts(name: str, content_old: dict, content_new: dict, fresh: list[str]) -> list[str]:
-    """The new domains that hold ``name``'s content between them: those named after it, or all; or none."""
-    for some in ([n for n in fresh if n.startswith(f"{name}:")], fresh):
-        if len(some) > 1 and name in content_old and all(n in content_new for n in some):
-            if sum(content_new[n] for n in some) % CONTENT == content_old[name]:
-                return some
-    return []
+def _parts(name: str, content: int, fresh: dict[str, int]) -> list[str]:
+    """The new domains that hold the content between them: those named after it, all, or, of few, any; or none."""
+    named = [n for n in fresh if n == name or n.startswith(f"{name}:")]
+    some = [named, list(fresh)]
+    if len(fresh) <= SUBSETS:
+        some += [list(s) for k in range(2, len(fresh)) for s in itertools.combinations(fresh, k)]
+    return next((s for s in some if len(s) > 1 and sum(fresh[n] for n in s) % CONTENT == content), [])
 
 
 def check_content(change: Change, old: DomainSet, new: DomainSet) -> None:
@@ -246,6 +271,11 @@ def check_content(change: Change, old: DomainSet, new: DomainSet) -> None:
       UserError: a domain that should be unaffected has other content, or parts are not the whole.
     """
     content_old, content_new = _content(old), _content(new)
+    for name, before in change.revised.items():
+        if before in content_old and content_old[before] == content_new.get(name):
+            log.warning(
+                "update: %s is to be revised, and its text is what it was; runs are spent on what is known", name
+            )
     for name, before in change.origin.items():
         if before in content_old and name in content_new and content_old[before] != content_new[name]:
             raise UserError(

@@ -13,7 +13,8 @@ from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
 from olmix_jax.laws import quality
 from olmix_jax.progress import log
-from olmix_jax.propose.caps import repetition_caps
+from olmix_jax.propose import limits
+from olmix_jax.propose.caps import check_feasible, repetition_caps
 from olmix_jax.propose.objective import task_weights
 from olmix_jax.table_meta import Meta
 
@@ -45,8 +46,9 @@ def plan(config: Config, workdir: pathlib.Path, read_table: ReadTable, resembles
     _compare(config, before)
     old, new, change = _changed(config, workdir, parent, before, read_table)
     read_own = tables(read_table)
-    runs = lineage.runs_before(parent, change, new.tokens_M, read_own) if u.old_runs else []
     proposal = files.read_json(parent / "propose/proposal.json")
+    tasks = tuple(proposal["predicted"])
+    runs = lineage.runs_before(parent, change, new.tokens_M, tasks, read_own) if u.old_runs else []
     setting = _setting(config, parent, change, new, proposal, runs)
     known = setting.domains, change.affected, setting.weights_M, new.natural_M
     everything = strategies.strategy("full", *known)
@@ -91,7 +93,8 @@ def _decided(config: Config, change: updates.Change, known, runs) -> tuple[tuple
         return None, u.proxies
     number = sum(len(older.doubt_K) for older in runs)
     fixed = strategies.strategy(u.strategy, *known, recompute=u.recompute, old_runs=number)
-    return fixed.recomputed, fixed.proxies if u.proxies is None else u.proxies
+    # Other strategies take as many as there turn out to be weights.
+    return fixed.recomputed, fixed.proxies if u.strategy == "swarm_reuse" and u.proxies is None else u.proxies
 
 
 def _compare(config: Config, before: Config) -> None:
@@ -138,19 +141,25 @@ def _setting(config: Config, parent: pathlib.Path, change: updates.Change, new: 
     """What is known of the new set."""
     tasks, settings = tuple(proposal["predicted"]), config.propose
     target = settings.target_tokens if lineage.read_config(parent).swarm.ratios else budget.target_tokens(config)
+    sizes = {"tokens_M": new.tokens_M, "target_tokens": target, "max_repeats": settings.max_repeats}
+    caps_M = np.ones(len(new.names)) if target is None else repetition_caps(**sizes)
+    bounds, groups = limits.read_bounds(settings.bounds, new.names, caps_M)
+    # What no mixture meets is said before anything is trained.
+    wished_M = limits.read_bounds(settings.bounds, new.names, np.ones(len(new.names)))[0].upper_M
+    check_feasible(bounds, new.names, groups, wished_M=wished_M, **({} if target is None else sizes))
     noise, shared = lineage.read_noise(parent)
     weights = {name: proposal["weights"][change.origin[name]] for name in change.unaffected}
     width = len(new.names)
     return recompute.Setting(
         domains=new.names,
         natural_M=new.natural_M,
-        upper_M=np.ones(width) if target is None else repetition_caps(new.tokens_M, target, settings.max_repeats),
+        bounds=bounds,
         # A law that is played through needs a pull towards natural to have one optimum.
         kl_weight=max(settings.kl_weight, 1e-3),
         task_weights_N=task_weights(settings.task_weights, tasks, families=config.fit.families),
         affected_M=np.array([name in change.affected for name in new.names]),
         weights_M=np.array([weights.get(name, 0.0) for name in new.names]),
-        noise_N=np.array(list(noise.values())),
+        noise_N=np.array([noise[task] for task in tasks]),
         shared=shared,
         old_KM=np.concatenate([older.ratios_KM for older in runs]) if runs else np.zeros((0, width)),
         trust_K=np.concatenate([trust(older, EXPECTED) for older in runs]) if runs else np.zeros(0),
@@ -172,8 +181,7 @@ def _truths(parent, change: updates.Change, old: DomainSet, new: DomainSet, read
     # Of a parent that needed no runs only the law is known, and natural is as good a place as any to ask it.
     ratios_KM = old.natural_M[None] if swarm is None else swarm.ratios_KM
     distilled = beliefs.distil(found.law, samples, len(old.names), ratios_KM, seed)
-    revised = {name for step in change.updates if step.kind == "revise" for name in step.domains}
-    revised_M = [old.names.index(name) if name in revised and name in old.names else -1 for name in new.names]
+    revised_M = [old.names.index(change.revised[n]) if n in change.revised else -1 for n in new.names]
     return beliefs.truths(distilled, change.expressed(new.tokens_M), revised_M, resembles_MO, seed=seed)
 
 
@@ -251,7 +259,7 @@ def informed(plan_: dict, swarm: table.SwarmTable, runs: list[lineage.Runs], law
         natural_M=None if swarm.natural_M is None else reuse.collapse(swarm.natural_M, blocks),
         tokens_M=None if swarm.tokens_M is None else reuse.collapse(swarm.tokens_M, blocks),
     )
-    choices = {0.0: alone}
+    choices, runs = {0.0: alone}, _without(runs, swarm)
     if runs:
         ratios_JM, bpb_JN = (np.concatenate([getattr(r, f) for r in runs]) for f in ("ratios_KM", "bpb_KN"))
         for first in TRUSTS:
@@ -263,6 +271,16 @@ def informed(plan_: dict, swarm: table.SwarmTable, runs: list[lineage.Runs], law
     over = "domains" if best or not plan_["kept"] else "blocks"
     log.info("update: old runs count for %g of a new one (error by trust: %s)", best, error)
     return choices[best], {"over": over, "trust": best, "error": {str(k): v for k, v in error.items()}}
+
+
+def _without(runs: list[lineage.Runs], swarm: table.SwarmTable) -> list[lineage.Runs]:
+    """Old runs but for those that stand in the new swarm's table as well: they would count twice."""
+    found = []
+    for older in runs:
+        fresh_K = ~(older.bpb_KN[:, None] == swarm.bpb_KN).all(axis=2).any(axis=1)
+        columns = {f: getattr(older, f)[fresh_K] for f in ("ratios_KM", "bpb_KN", "doubt_K")}
+        found += [dataclasses.replace(older, **columns)] if fresh_K.any() else []
+    return found
 
 
 def _error(law, swarm: table.SwarmTable, seed: int) -> float:

@@ -60,7 +60,7 @@ def corpus(tmp_path) -> pathlib.Path:
 
 
 def test_reads_every_kind_in_order(corpus):
-    domains = readers.read_domains(corpus)
+    domains, _ = readers.read_domains(corpus)
     assert list(domains) == ["arxiv", "code.v2", "web"]
     assert texts(domains["arxiv"]) == texts(domains["code.v2"]) == ["eins", "zwei", "drei"]
     assert texts(domains["web"]) == ["erster Töxt\r\n", "zweiter Text\n", "dritter"]
@@ -76,13 +76,13 @@ def test_blocks_and_lines_do_not_depend_on_the_block_size(corpus, monkeypatch):
 
 def test_gzip_members_and_padding_are_read(corpus):
     (corpus / "web" / "d.txt.gz").write_bytes(gzip.compress(b"one ") + gzip.compress(b"two") + b"\0" * 100)
-    assert "one two" in texts(readers.read_domains(corpus)["web"])
+    assert "one two" in texts(readers.read_domains(corpus)[0]["web"])
 
 
 def test_a_single_text_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
     paragraphs = [f"paragraph {i} " * 40 for i in range(100)]
     (tmp_path / "book.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
-    cut = readers.read_domains(tmp_path)["book"]
+    cut = readers.read_domains(tmp_path)[0]["book"]
     assert "".join(texts(cut)) == "\n\n".join(paragraphs)
     assert len(cut) > 5 and all(t.endswith("\n\n") for t in texts(cut)[:-1])
     assert len({d.group for d in cut}) == len(cut)
@@ -144,14 +144,16 @@ def test_thinning_keeps_proportions_and_a_subset(tmp_path):
     for name, count in (("large", 900), ("small", 100)):
         rows = (json.dumps({"text": prose(i, 20)}) for i in range(count))
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    whole = readers.read_domains(tmp_path)
+    whole, content = readers.read_domains(tmp_path)
     sizes = {n: sum(len(t) for t in texts(d)) for n, d in whole.items()}
     budget = sum(sizes.values()) // 4
-    thin = readers.read_domains(tmp_path, budget)
+    thin, same = readers.read_domains(tmp_path, budget)
+    # A domain is what it was, however much of it is kept.
+    assert same == content
     for name in whole:
         assert set(thin[name]) < set(whole[name])
         assert sum(len(t) for t in texts(thin[name])) == pytest.approx(sizes[name] / 4, abs=200)
-    assert readers.read_domains(tmp_path, sum(sizes.values())) == whole
+    assert readers.read_domains(tmp_path, sum(sizes.values())) == (whole, content)
 
 
 @settings(deadline=None, max_examples=50)

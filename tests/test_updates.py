@@ -99,9 +99,9 @@ def test_updates_are_found_by_content():
     new = domains(crawl="0a", code="0c", **{"pdfs:law": "0d", "pdfs:art": "02"}, math="05")
     found = updates.infer(old, new)
     assert found == [
+        updates.remove("wiki"),
         updates.rename("web", "crawl"),
         updates.partition("pdfs", "pdfs:law", "pdfs:art"),
-        updates.remove("wiki"),
         updates.revise("code"),
         updates.add("math"),
     ]
@@ -112,6 +112,43 @@ def test_updates_are_found_by_content():
     assert updates.infer(old, old) == []
     # Without content, names are all there is.
     assert updates.infer(domains(a="", b=""), domains(b="", c="")) == [updates.remove("a"), updates.add("c")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "steps"),
+    [
+        # Two domains that change names.
+        (domains(a="01", b="02", c="03"), domains(a="02", b="01", c="03"), 3),
+        # A round of three, and one that takes the name of what is removed.
+        (domains(a="01", b="02", c="03"), domains(a="02", b="03", c="01"), 4),
+        (domains(a="01", b="02"), domains(a="02"), 2),
+        # One of the parts keeps the name; parts beside other new domains, named anyhow.
+        (domains(a="09", b="02"), domains(a="05", x="04", b="02"), 1),
+        (domains(a="09", b="20"), domains(b="20", x="02", y="0e", z="07"), 2),
+    ],
+)
+def test_content_goes_before_names(old, new, steps):
+    found = updates.infer(old, new)
+    assert len(found) == steps
+    change = updates.change(old.names, found).ordered(new.names)
+    updates.check_content(change, old, new)
+    content = dict(zip(old.names, old.content))
+    assert all(content[of] == dict(zip(new.names, new.content))[name] for name, of in change.origin.items())
+    known = {*change.origin, *change.parts}
+    assert change.revised == {} and len(known) >= len(set(old.content) & set(new.content))
+
+
+def test_domains_that_were_merged_are_removed_and_their_union_added():
+    found = updates.infer(domains(a="01", b="02"), domains(c="03"))
+    assert found == [updates.remove("a", "b"), updates.add("c")]
+
+
+def test_a_revised_domain_is_known_under_its_new_name(caplog):
+    change = updates.change(("a", "b"), [updates.revise("a"), updates.rename("a", "c"), updates.add("a")])
+    assert (change.revised, change.origin) == ({"c": "a"}, {"b": "b"})
+    old, new = domains(a="01", b="02"), domains(c="01", b="02", a="07")
+    updates.check_content(change, old, new)
+    assert "c is to be revised, and its text is what it was" in caplog.text
 
 
 def test_content_that_denies_the_update():

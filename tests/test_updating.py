@@ -1,5 +1,6 @@
 """An update of a swarm that was trained elsewhere, through the stages; PITFALLS 22 to 24."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -30,11 +31,12 @@ def measured(domains, ratios_KM, seed=0):
     return evaluate(log_linear, params, ratios_KM) + NOISE * noise_KN
 
 
-def write(folder, domains, ratios_KM, seed=0):
+def write(folder, domains, ratios_KM, seed=0, tasks=TASKS):
     runs = tuple(f"r{k}" for k in range(len(ratios_KM)))
     tokens_M = np.array([TOKENS[d] for d in domains])
-    data = ratios_KM, measured(domains, ratios_KM, seed), tokens_M / tokens_M.sum(), tokens_M
-    table.write_swarm(folder, runs, runs, domains, TASKS, *data, {})
+    bpb_KN = measured(domains, ratios_KM, seed)[:, [TASKS.index(task) for task in tasks]]
+    data = ratios_KM, bpb_KN, tokens_M / tokens_M.sum(), tokens_M
+    table.write_swarm(folder, runs, runs, domains, tasks, *data, {})
 
 
 def settings(**changes):
@@ -94,7 +96,7 @@ def test_a_domain_is_added(parent, tmp_path):
     _, _, _, ratios_KM = table.read_ratios(tmp_path / "run/swarm/ratios.csv")
     assert len(ratios_KM) == 8
     block_K = ratios_KM[:, :4].sum(axis=1)
-    np.testing.assert_allclose(ratios_KM[:, :4] / block_K[:, None], np.tile([*kept.values()], (8, 1)), atol=1e-3)
+    np.testing.assert_allclose(ratios_KM[:, :4], block_K[:, None] * np.array([*kept.values()]), atol=1e-3)
     proposal, fitted = finish(tmp_path, given, domains)
     weights, caps = proposal["weights"], proposal["caps"]
     total = sum(weights[d] for d in OLD)
@@ -137,15 +139,6 @@ def test_the_rule_decides_and_the_chain_goes_on(parent, tmp_path):
     third = tmp_path / "3"
     _, plan = begin(second / "run", third, [{"remove": ["code"]}], left)
     assert plan["proxies"] == 0 and len(plan["history"]) == 3 and plan["lost"] == ["code"]
-    pipeline.run(
-        settings(
-            **given
-            | {"update_parent": str(second / "run"), "update_file": str(third / "update.json")}
-            | {"swarm_meta": json.dumps({"token_counts": {d: TOKENS[d] for d in left}})}
-        ),
-        third / "run",
-        ("propose",),
-    )
     proposal = files.read_json(third / "run/propose/proposal.json")
     assert set(proposal["weights"]) == set(left) and sum(proposal["weights"].values()) == pytest.approx(1)
     # The old law on mixtures without the domain that is gone.
@@ -163,7 +156,7 @@ def test_runs_with_a_little_of_a_lost_domain_are_told_without_it(parent):
     from olmix_jax import stages, updates
 
     change = updates.change(OLD, [updates.remove("wiki")])
-    (found,) = lineage.runs_before(parent, change, np.array([50e9, 20e9, 10e9]), updating.tables(stages._table))
+    (found,) = lineage.runs_before(parent, change, np.array([50e9, 20e9, 10e9]), TASKS, updating.tables(stages._table))
     swarm = stages._table(lineage.read_config(parent), parent)
     kept_K = swarm.ratios_KM[:, 3] < 0.5
     assert len(found.ratios_KM) == kept_K.sum() and found.age == 1
@@ -184,12 +177,84 @@ def test_runs_with_a_little_of_a_lost_domain_are_told_without_it(parent):
     assert (updating.trust(found, 0.3) <= 0.3).all() and updating.trust(found, 0.3)[most] < 0.3
 
 
+def test_tasks_are_joined_by_name(parent, tmp_path, caplog):
+    """PITFALL 24: a chain whose scores come back with their tasks in another order, then with one less."""
+    from olmix_jax import stages, updates
+
+    caplog.set_level("INFO", logger="olmix_jax")
+    domains, first = (*OLD, "new"), tmp_path / "1"
+    given, _ = begin(parent, first, [{"add": ["new"]}], domains, update_strategy="full")
+    _, _, _, ratios_KM = table.read_ratios(first / "run/swarm/ratios.csv")
+    write(first / "data", domains, ratios_KM, seed=1, tasks=TASKS[::-1])
+    pipeline.run(settings(**given | swarm_of(first / "data")), first / "run", ("update", "fit", "propose"))
+    assert files.read_json(first / "run/fit/fit.json")["trust"] > 0
+    change, tokens_M = updates.change(domains, []), np.array([TOKENS[d] for d in domains])
+    read = updating.tables(stages._table)
+    young, old = lineage.runs_before(first / "run", change, tokens_M, TASKS, read)
+    assert (young.age, old.age) == (1, 2)
+    np.testing.assert_allclose(young.bpb_KN, measured(domains, ratios_KM, seed=1))
+    np.testing.assert_array_equal(old.bpb_KN, stages._table(lineage.read_config(parent), parent).bpb_KN)
+    turned = lineage.runs_before(first / "run", change, tokens_M, TASKS[::-1], read)[1]
+    np.testing.assert_array_equal(turned.bpb_KN, old.bpb_KN[:, ::-1])
+    assert lineage.runs_before(first / "run", change, tokens_M, (*TASKS, "law"), read) == []
+    assert "were not scored on law" in caplog.text
+
+
+def test_a_run_counts_once(parent):
+    """New runs that stand among the old ones, as in a table that was appended to, and seeds of an unchanged set."""
+    from olmix_jax import stages, training
+
+    swarm = stages._table(lineage.read_config(parent), parent)
+    both = lineage.Runs(swarm.ratios_KM, swarm.bpb_KN, np.zeros(24), 1)
+    new = dataclasses.replace(swarm, runs=swarm.runs[:9], names=swarm.names[:9])
+    new = dataclasses.replace(new, ratios_KM=swarm.ratios_KM[:9], bpb_KN=swarm.bpb_KN[:9])
+    (left,) = updating._without([both], new)
+    np.testing.assert_array_equal(left.bpb_KN, swarm.bpb_KN[9:])
+    assert updating._without([left], swarm) == []
+    seeds = {training._own_seed(7, plan) for plan in (None, {"history": [1]}, {"history": [1, 2]})}
+    assert len(seeds) == 3
+
+
+def test_bounds_are_met_or_refused_before_anything_is_trained(parent, tmp_path):
+    domains = (*OLD, "new")
+    begun = {"update_strategy": "full_reuse", "propose_bounds": '{"w*": [0, 0.3]}'}
+    _, plan = begin(parent, tmp_path / "1", [{"add": ["new"]}], domains, **begun)
+    # The group has two of the four: they leave the block.
+    assert set(plan["recomputed"]) == {"new", "web", "wiki"} and [*plan["kept"]["kept"]] == ["code", "books"]
+    with pytest.raises(UserError, match="no domain is or matches pdfs"):
+        begin(parent, tmp_path / "2", [{"add": ["new"]}], domains, propose_bounds='{"pdfs": [0, 0.1]}')
+    with pytest.raises(UserError, match="so no mixture meets them"):
+        begin(parent, tmp_path / "3", [{"add": ["new"]}], domains, propose_max_repeats=0.5)
+
+
+def test_what_is_told_by_a_parent_is_told_again_when_it_changes(parent, tmp_path):
+    domains, data = (*OLD, "new"), tmp_path / "data"
+    given, _ = begin(parent, tmp_path, [{"add": ["new"]}], domains, update_strategy="full_reuse")
+    finish(tmp_path, given, domains)
+    made = settings(**given | swarm_of(data), update_old_runs=False)
+    pipeline.run(made, tmp_path / "run", ("update", "fit", "propose"))
+    assert files.read_json(tmp_path / "run/fit/fit.json")["trust"] == 0.0
+    before = lineage.evidence(tmp_path / "run")
+    proposal = files.read_json(tmp_path / "run/propose/proposal.json")
+    files.write_json(tmp_path / "run/propose/proposal.json", {**proposal, "weights": dict.fromkeys(domains, 0.2)})
+    assert lineage.evidence(tmp_path / "run") != before
+
+
 def test_what_cannot_be_updated_is_said(parent, tmp_path):
     with pytest.raises(UserError, match="update.parent.*holds no propose/proposal.json; finish that run first"):
         pipeline.run(settings(update_parent=str(tmp_path)), tmp_path / "x", ("update",))
+    lost = tmp_path / "lost"
+    begin(parent, lost, [{"add": ["new"]}], (*OLD, "new"))
+    plan = files.read_json(lost / "run/update/plan.json")
+    files.write_json(lost / "run/update/plan.json", {**plan, "parent": str(lost / "run")})
+    with pytest.raises(UserError, match="comes from itself"):
+        lineage.ancestors(lost / "run")
+    files.write_json(lost / "run/update/plan.json", {"strategy": "auto"})
+    with pytest.raises(UserError, match="lacks `parent`, so it is no plan; delete it and run --stages=update"):
+        lineage.read_plan(lost / "run")
     with pytest.raises(UserError, match="stage update needs config field `update.parent`"):
         pipeline.run(settings(), tmp_path / "x", ("update",))
-    with pytest.raises(UserError, match="is the workdir itself"):
+    with pytest.raises(UserError, match="the workdir itself"):
         pipeline.run(settings(update_parent=str(parent)), parent, ("update",))
     with pytest.raises(UserError, match="say what changed with update.file"):
         pipeline.run(settings(update_parent=str(parent)), tmp_path / "x", ("update",))

@@ -50,7 +50,9 @@ def replay(folder: pathlib.Path, seed: int = 0) -> dict:
         if not found and number == 4:
             total = sum(weights.values())
             kept = {d: w / total for d, w in weights.items()}
-            rows.append({"update": 4, "what": "remove", "proxies": 0, "weights": kept})
+            caps = dict(zip(kept, repetition_caps([tokens[d] for d in kept], TARGET, REPEATS)))
+            over = max(kept[d] / caps[d] for d in kept)
+            rows.append({"update": 4, "what": "remove", "proxies": 0, "weights": kept, "over_cap": float(over)})
             continue
         if not found:
             raise UserError(f"{folder}: no mixture_reuse/real_world/full_reuse/update{number}_*_seed{seed}")

@@ -123,7 +123,7 @@ def losses(world: World, runs: int, seed: int) -> dict:
     setting = recompute.Setting(
         change.new,
         world.natural_M,
-        world.upper_M,
+        box(np.zeros(width), world.upper_M),
         KL_WEIGHT,
         np.full(tasks, 1 / tasks),
         np.arange(width) >= old,

@@ -1,6 +1,5 @@
 """The stage that turns text into tokens: read, clean, hold out, train the tokenizer, write the stores."""
 
-import hashlib
 import json
 import pathlib
 from collections.abc import Iterator
@@ -8,17 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from olmix_jax import config as configs
-from olmix_jax import files, rng
+from olmix_jax import files, lineage, rng
 from olmix_jax.corpus import tokenizer as tokenizers
 from olmix_jax.corpus.builtin import builtin_domains
 from olmix_jax.corpus.clean import deduplicate, split
-from olmix_jax.corpus.readers import Document, hashed, read_domains
+from olmix_jax.corpus.readers import Document, content_of, hashed, read_domains
 from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path, write_store
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
 from olmix_jax.progress import Progress, log
-from olmix_jax.updates import CONTENT
 
 # Bytes of training text, all domains in their natural proportions, that the tokenizer learns its merges from.
 SAMPLE = 16_000_000
@@ -40,11 +38,14 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
     record = workdir / "domains.json"
     _forget(record)
     seed = rng.derive(config.seed, "corpus")
-    read = read_domains(corpus.path, corpus.max_bytes) if corpus.path else builtin_domains(corpus.max_bytes)
-    content = tuple(content_of(documents) for documents in read.values())
+    if corpus.path:
+        read, content = read_domains(corpus.path, corpus.max_bytes)
+    else:
+        read = builtin_domains(corpus.max_bytes)
+        content = {name: content_of(documents) for name, documents in read.items()}
     kept, dropped = deduplicate(read)
     parent = pathlib.Path(config.update.parent) if config.update.parent else None
-    before = _held_out_before(parent)
+    before = None if parent is None else _held_out_before(parent)
     sides = {name: _split(_shuffled(d, seed), corpus.heldout, seed, before) for name, d in kept.items()}
     train = {name: side[0] for name, side in sides.items()}
     heldout = {name: side[1] for name, side in sides.items()}
@@ -67,29 +68,28 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
             "%-24s %7d documents, %5d near-identical, %5d held out; training %11d bytes, %10d tokens", name, *counts
         )
     _check_sizes(tokens, config)
-    domains = DomainSet(tuple(tokens), tuple(tokens.values()), tuple(sizes.values()), content)
+    domains = DomainSet(tuple(tokens), tuple(tokens.values()), tuple(sizes.values()), tuple(content[n] for n in tokens))
     domains.write(record)
     return domains
 
 
-def content_of(documents: list[Document]) -> str:
-    """The sum of a hash of each text: the same for the same texts under any name and in any order."""
-    hashes = (hashlib.blake2b(d.text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for d in documents)
-    return f"{sum(int.from_bytes(h, 'big') for h in hashes) % CONTENT:032x}"
-
-
-def _held_out_before(parent: pathlib.Path | None) -> set[str]:
-    """Texts that an update's parent held out, which are what its tasks are made of."""
+def _held_out_before(parent: pathlib.Path) -> set[str]:
+    """Texts that an update's parent, or what that comes from, held out; the first one's tasks are made of them."""
     found = set()
-    for path in sorted((parent / "corpus" / "heldout").glob("*.jsonl")) if parent else ():
-        found |= {json.loads(line)["text"] for line in path.read_text(encoding="utf-8").split("\n") if line}
+    for workdir in lineage.ancestors(parent):
+        for path in sorted((workdir / "corpus" / "heldout").glob("*.jsonl")):
+            found |= {json.loads(line)["text"] for line in path.read_text(encoding="utf-8").split("\n") if line}
     return found
 
 
-def _split(documents: list[Document], heldout: float, seed: int, before: set[str]):
-    """Training and held-out documents; what was held out before is so again."""
-    train, out = split(documents, heldout, seed)
-    return [d for d in train if d.text not in before], out + [d for d in train if d.text in before]
+def _split(documents: list[Document], heldout: float, seed: int, before: set[str] | None):
+    """Training and held-out documents; of an update what was held out before, whatever its name and domain are now.
+
+    Nothing more, as tasks stay what they were: text that old runs were trained on stays text to train on.
+    """
+    if before is None:
+        return split(documents, heldout, seed)
+    return [d for d in documents if d.text not in before], [d for d in documents if d.text in before]
 
 
 def _forget(record: pathlib.Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log, tracked
+from olmix_jax.updates import CONTENT
 
 KINDS = (".txt", ".md", ".jsonl")
 PACKED = ("", ".gz", ".zst")
@@ -44,20 +45,27 @@ def cutoff(hashes: Iterable[int], sizes: Iterable[int], budget: float) -> int:
     return int(hashes[order][np.argmin(np.abs(np.cumsum(sizes[order]) - budget))])
 
 
-def read_domains(path: str | pathlib.Path, max_bytes: int = 0) -> dict[str, list[Document]]:
-    """Reads every domain under ``path``, in the order of their names.
+def content_of(documents: Iterable[Document]) -> str:
+    """The sum of a hash of each text: the same for the same texts under any name and in any order."""
+    hashes = (hashlib.blake2b(d.text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for d in documents)
+    return f"{sum(int.from_bytes(h, 'big') for h in hashes) % CONTENT:032x}"
+
+
+def read_domains(path: str | pathlib.Path, max_bytes: int = 0) -> tuple[dict[str, list[Document]], dict[str, str]]:
+    """Reads every domain under ``path``, in the order of their names; and the :func:`content_of` each, before thinning.
 
     A text file is a document, a line of JSONL (its ``text`` field) is a document, and a domain that is one single text
-    is cut at blank lines into documents. With ``max_bytes`` everything is read twice and only what is kept, by the hash
-    of its name, is held in memory: every domain is thinned by the same factor.
+    is cut at blank lines into documents. With ``max_bytes`` everything is read three times and only what is kept, by
+    the hash of its name, is held in memory: every domain is thinned by the same factor.
 
     Raises:
       UserError: nothing there, no known file in a domain, a file torn or not UTF-8, a line without ``text``.
     """
     root = pathlib.Path(path)
     readers = {name: _reader(root, files) for name, files in _domain_files(root).items()}
-    shares = {}
+    shares, content = {}, {}
     if max_bytes:
+        content = {name: content_of(read()) for name, read in readers.items()}
         sizes = {n: _sizes(read, n) for n, read in readers.items()}
         total = sum(size for rows in sizes.values() for _, size in rows)
         if total > max_bytes:
@@ -68,7 +76,7 @@ def read_domains(path: str | pathlib.Path, max_bytes: int = 0) -> dict[str, list
         domains[name] = [d for d in read() if limit is None or hashed(d.source) <= limit]
         if not domains[name]:
             raise UserError(f"domain {name}: no text in its files under {root}; add text to it or remove it")
-    return domains
+    return domains, content or {name: content_of(documents) for name, documents in domains.items()}
 
 
 def _sizes(read: Callable[[], Iterator[Document]], name: str) -> list[tuple[int, int]]:

@@ -73,6 +73,11 @@ def check_feasible(
     )
 
 
+def feasible(bounds: Bounds, names: Sequence[str]) -> bool:
+    """Whether some mixture meets the bounds."""
+    return _fault(bounds, names, ()) is None
+
+
 def _fault(bounds: Bounds, names: Sequence[str], groups: Sequence[str]) -> str | None:
     """Why no mixture meets the bounds; None where one does."""
     lower_M, upper_M = np.asarray(bounds.lower_M, np.float64), np.asarray(bounds.upper_M, np.float64)
