@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow bench-laws bench-propose five-updates recompute-rule olmes lint format clean
+.PHONY: quickstart test test-slow bench-laws bench-propose five-updates equal-runs recompute-rule olmes lint format clean
 
 $(VENV)/ready: requirements.txt requirements-dev.txt requirements-lightgbm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
@@ -36,6 +36,10 @@ bench-propose: $(VENV)/ready
 # Five updates of a domain set by every strategy, on models trained for real: runs/five_updates
 five-updates: $(VENV)/ready
 	$(BIN)/python -m experiments.five_updates --scale=cpu --workdir=runs/five_updates
+
+# The same with as many runs for every rule: runs/equal_runs
+equal-runs: $(VENV)/ready
+	$(BIN)/python -m experiments.five_updates --scale=equal --workdir=runs/equal_runs
 
 # What to recompute, against fixed rules where the truth is known; with OLMIX_DATA on the published swarm too
 recompute-rule: $(VENV)/ready

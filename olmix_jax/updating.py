@@ -56,7 +56,9 @@ def plan(config: Config, workdir: pathlib.Path, read_table: ReadTable, resembles
     truth = _truths(parent, change, old, new, read_own, likeness_MO, rng.derive(config.seed, "update"))
     only, runs_wanted = _decided(config, change, known, runs)
     size = reuse.proxies if runs_wanted is None else (lambda dimensions: runs_wanted)
-    play = {"only": only, "budget": u.budget * everything.proxies, "seed": rng.derive(config.seed, "update.play")}
+    play = {"only": only, "seed": rng.derive(config.seed, "update.play")}
+    # Runs that are given are no more or less for any choice.
+    play |= {"budget": u.budget * everything.proxies} if u.proxies is None else {}
     taken, found, gain = recompute.choose(truth, setting, size, **play)
     content = {
         "strategy": u.strategy,

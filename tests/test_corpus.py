@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix_jax import config as configs
+from olmix_jax import files, lineage
 from olmix_jax.corpus import builtin, clean, readers, store
 from olmix_jax.corpus.prepare import prepare
 from olmix_jax.corpus.readers import Document
@@ -368,6 +369,42 @@ def contents(folder: pathlib.Path) -> dict[str, str]:
         for p in sorted(folder.rglob("*"))
         if p.is_file()
     }
+
+
+def trained_on(workdir: pathlib.Path) -> str:
+    words = Tokenizer.read(workdir / "corpus/tokenizer.json")
+    names = DomainSet.read(workdir / "domains.json").names
+    stores = [store.open_store(store.store_path(workdir, name)) for name in names]
+    return "".join(words.decode(found.sequence(0, len(found) - 1).tolist()) for found in stores)
+
+
+def test_what_a_chain_held_out_stays_held_out(two_domains, tmp_path):
+    """Renamed, taken out and put back: no task's text is ever trained on, and old training text stays that."""
+    first = settings_for(two_domains)
+    prepare(first, tmp_path / "0")
+    paths = (tmp_path / "0/corpus/heldout").glob("*.jsonl")
+    rows = [json.loads(line) for path in paths for line in path.read_text("utf-8").split("\n") if line]
+    tasks, before = [row["text"] for row in rows], trained_on(tmp_path / "0")
+    assert len(tasks) > 2 and not any(text in before for text in tasks)
+
+    def then(number: int) -> str:
+        workdir, parent = tmp_path / str(number), tmp_path / str(number - 1)
+        plan = {name: kind() for name, kind in lineage.FIELDS.items()} | {"parent": str(parent)}
+        files.write_json(workdir / "update/plan.json", plan)
+        config = dataclasses.replace(first, update=configs.Update(parent=str(parent)))
+        prepare(config, workdir)
+        return trained_on(workdir)
+
+    (two_domains / "b").rename(tmp_path / "away")
+    (two_domains / "source:topic").rename(two_domains / "topic")
+    renamed = then(1)
+    assert len(renamed) < len(before) and not any(text in renamed for text in tasks)
+    (tmp_path / "away").rename(two_domains / "again")
+    # Upper case is near-identical.
+    (two_domains / "again" / "more.txt").write_text(tasks[0].upper(), encoding="utf-8")
+    again = then(2)
+    assert len(again) == pytest.approx(len(before), abs=2) and not any(text in again for text in tasks)
+    assert tasks[0].upper() not in again
 
 
 def test_prepare_writes_what_it_counts(two_domains, tmp_path, caplog):

@@ -65,7 +65,15 @@ def test_the_papers_updates_from_its_layout(tmp_path):
 def test_what_reuse_kept_is_said_as_it_is():
     natural_S = np.array([3.0, 3.1, 2.9])
     each = {"natural": natural_S, "full": 0.9 * natural_S, "full_reuse": 0.91 * natural_S, "auto": 0.904 * natural_S}
-    trained = {"mixtures": {name: {"per_seed": bpb_S} for name, bpb_S in each.items()}}
+    # Families count alike, of however many tasks.
+    tasks = {"c:a": 1.0, "docs:a": 0.5, "docs:b": 1.0, "docs:c": 1.5, "python:a": 0.7, "types:a": 1.3}
+    trained = {
+        "mixtures": {
+            name: {"tasks": {task: {"per_seed": scale * bpb_S} for task, scale in tasks.items()}}
+            for name, bpb_S in each.items()
+        }
+    }
+    np.testing.assert_allclose(five.by_family(trained["mixtures"]["natural"]), natural_S)
     runs = {"full": [64, 36], "full_reuse": [8, 0], "auto": [8, 12]}
     rows = five.summary({name: {"proxies": p} for name, p in runs.items()}, trained, 0)
     assert rows["full"]["gain_percent"] == pytest.approx(10) and rows["auto"]["share_of_gain"] == pytest.approx(0.96)
@@ -76,6 +84,8 @@ def test_what_reuse_kept_is_said_as_it_is():
     )
     assert reuse.startswith("full_reuse does not keep 95 %") and "90 ± 0 % at 8 % (8 of 100)" in reuse
     assert auto.startswith("auto keeps 95 %")
+    (equal,) = five.verdict({**rows, "carry": rows["full_reuse"]})
+    assert equal.startswith("auto over the best fixed rule at equal runs, full: -0.40 ± 0.00 %") and "worse at" in equal
 
 
 def run(name, workdir, *more):

@@ -4,10 +4,14 @@ python -m experiments.five_updates --scale=cpu --workdir=runs/five_updates
 
 The built-in corpus begins with fourteen domains; one is added, then two; one is revised, one removed, one partitioned.
 Every strategy goes through all five with its own mixtures and runs; at the end fresh models are trained on each
-strategy's mixture, with the same seeds.
+strategy's mixture, with the same seeds. Mixtures are judged by the mean over four families of tasks.
+
+At the scale `equal` every strategy gets the same number of runs for each update and may use old runs, so that what is
+recomputed is all that differs; `carry` recomputes nothing.
 """
 
 import dataclasses
+import json
 import pathlib
 import time
 
@@ -16,7 +20,7 @@ import numpy as np
 from experiments import common
 from experiments.five_updates import corpus, paper
 from olmix_jax import config as configs
-from olmix_jax import files, pipeline
+from olmix_jax import files, lineage, pipeline, strategies, task_groups
 from olmix_jax.domains import DomainSet
 from olmix_jax.progress import log
 
@@ -24,24 +28,23 @@ from olmix_jax.progress import log
 STRATEGIES = {
     "full": {"strategy": "full", "old_runs": False},
     "full_reuse": {"strategy": "full_reuse", "old_runs": False},
+    "partial_reuse": {"strategy": "partial_reuse", "old_runs": False},
     "swarm_reuse": {"strategy": "swarm_reuse", "old_runs": True},
     "auto": {"strategy": "auto", "old_runs": True},
 }
+EQUAL = {name: {"strategy": name, "old_runs": True} for name in ("full", "full_reuse", "auto")}
+# What partial_reuse recomputes beside the affected domains, for each update: the domain most like them.
+LIKE = {1: (), 2: ("text:docstrings:rest",), 3: ("text:docstrings:rest",), 4: (), 5: ("code:numerics:numpy",)}
+FAMILIES = {"c": ["c:*"], "documentation": ["docs:*"], "python": ["python:*"], "types": ["types:*"]}
 # Standard errors that full recomputation must gain, and those of shares at most, for a verdict to mean something.
 CERTAIN, PRECISE = 4.0, 0.05
+CPU = {"max_bytes": 4_000_000, "examples": 96, "steps": 256, "batch": 4, "length": 128, "target": 700, "seeds": 16}
 SCALES = {
     # The least that goes through every stage.
     "smoke": {"max_bytes": 4_000_000, "examples": 8, "steps": 20, "batch": 5, "length": 32, "target": 30, "seeds": 2},
-    # 500 · 4 · 128 = 256,000 tokens a proxy, four per parameter; target runs of 512,000.
-    "cpu": {
-        "max_bytes": 4_000_000,
-        "examples": 96,
-        "steps": 500,
-        "batch": 4,
-        "length": 128,
-        "target": 1000,
-        "seeds": 9,
-    },
+    # 256 · 4 · 128 = 131,072 tokens a proxy, two per parameter; target runs of 358,400.
+    "cpu": CPU,
+    "equal": CPU | {"proxies": 24},
 }
 
 
@@ -56,7 +59,8 @@ def settings(scale: dict, folder: pathlib.Path, step: int, **update) -> configs.
     c.swarm.sparsity, c.swarm.strength, c.swarm.size = "dense", (0.5, 5.0), 32
     c.swarm.min_runs = 3
     c.propose.kl_weight, c.propose.explore, c.propose.next_runs = 0.1, False, 0
-    c.fit.resamples = 32
+    c.fit.resamples, c.fit.families = 32, json.dumps(FAMILIES)
+    c.propose.task_weights = json.dumps(dict.fromkeys(FAMILIES, 1))
     c.validate.steps, c.validate.seeds = scale["target"], scale["seeds"]
     for name, value in update.items():
         c["update"][name] = value
@@ -65,12 +69,13 @@ def settings(scale: dict, folder: pathlib.Path, step: int, **update) -> configs.
     return configs.from_dict(c)
 
 
-def chain(name: str, scale: dict, folder: pathlib.Path, steps: int) -> dict:
+def chain(name: str, how: dict, scale: dict, folder: pathlib.Path, steps: int) -> dict:
     """All updates by one strategy: where its last workdir is, and the runs of each update."""
     parent, runs, told = folder / "first", [], []
     for step in range(1, steps):
         log.info("five updates: %s, update %d", name, step)
-        made = settings(scale, folder, step, parent=str(parent), **STRATEGIES[name])
+        own = {"recompute": LIKE[step]} if how["strategy"] == "partial_reuse" else {}
+        made = settings(scale, folder, step, parent=str(parent), proxies=scale.get("proxies"), **how, **own)
         workdir = folder / name / str(step)
         pipeline.run(made, workdir, ("prepare", "update", "sample", "train", "fit", "propose"))
         plan = files.read_json(workdir / "update/plan.json")
@@ -81,6 +86,19 @@ def chain(name: str, scale: dict, folder: pathlib.Path, steps: int) -> dict:
     return {"workdir": str(parent), "proxies": runs, "updates": told}
 
 
+def carried(found: dict, folder: pathlib.Path, steps: int) -> dict:
+    """The first mixture through all updates with nothing recomputed, over the last domains."""
+    proposal = files.read_json(folder / "first/propose/proposal.json")
+    weights = proposal["weights"]
+    for step in range(1, steps):
+        workdir = folder / f"{next(iter(found))}/{step}"
+        change, new = lineage.change_to(workdir, lineage.read_plan(workdir))
+        old_M = [weights[change.origin[name]] if name in change.origin else 0.0 for name in new.names]
+        blocks = strategies.strategy("carry", new.names, change.affected, old_M, new.natural_M).blocks
+        weights = dict(zip(new.names, blocks.ratios_DM[0].tolist()))
+    return {"proxies": [0] * (steps - 1), "weights": weights, "updates": []}
+
+
 def judged(found: dict, scale: dict, folder: pathlib.Path, steps: int) -> dict:
     """Fresh models on every strategy's last mixture and on natural, with the same seeds."""
     from olmix_jax import training
@@ -89,18 +107,26 @@ def judged(found: dict, scale: dict, folder: pathlib.Path, steps: int) -> dict:
     domains = DomainSet.read(last / "domains.json")
     mixtures, caps = {"natural": domains.natural_M}, {}
     for name, told in found.items():
-        proposal = files.read_json(pathlib.Path(told["workdir"]) / "propose/proposal.json")
-        mixtures[name] = np.array([proposal["weights"][d] for d in domains.names])
-        caps[name] = np.array([proposal["caps"][d] for d in domains.names])
-        told["weights"] = proposal["weights"]
+        if "workdir" in told:
+            proposal = files.read_json(pathlib.Path(told["workdir"]) / "propose/proposal.json")
+            caps[name] = np.array([proposal["caps"][d] for d in domains.names])
+            told["weights"] = proposal["weights"]
+        mixtures[name] = np.array([told["weights"][d] for d in domains.names])
     # Models of their own folder, beside the workdir that has the text.
     trained, facts = training.compare(settings(scale, folder, steps - 1), last, mixtures, caps)
     return {"mixtures": trained, **facts}
 
 
+def by_family(row: dict) -> np.ndarray:
+    """A mixture's BPB for each seed: the mean over families of the mean over their tasks."""
+    tasks = row["tasks"]
+    families = task_groups.families_of(tuple(tasks), json.dumps(FAMILIES)).values()
+    return np.mean([np.mean([tasks[t]["per_seed"] for t in members], axis=0) for members in families], axis=0)
+
+
 def summary(found: dict, trained: dict, first: int) -> dict:
     """Gains over natural in percent, and what share of full recomputation's gain each keeps, with their spread."""
-    each = {name: np.asarray(row["per_seed"]) for name, row in trained["mixtures"].items()}
+    each = {name: by_family(row) for name, row in trained["mixtures"].items()}
     gain = {name: 100 * (1 - bpb_S / each["natural"]) for name, bpb_S in each.items() if name != "natural"}
     total = {name: first + sum(told["proxies"]) for name, told in found.items()}
     rows = {}
@@ -123,6 +149,14 @@ def summary(found: dict, trained: dict, first: int) -> dict:
 def verdict(rows: dict) -> list[str]:
     """Whether reuse kept 95 % of the gain at 30 % of the proxies, in words, and whether that can be told at all."""
     full, lines = rows["full"], []
+    if "carry" in rows:
+        fixed = max((n for n in rows if n != "auto"), key=lambda n: rows[n]["gain_percent"])
+        more_S = np.subtract(rows["auto"]["gain_per_seed"], rows[fixed]["gain_per_seed"])
+        error = more_S.std(ddof=1) / np.sqrt(len(more_S))
+        return [
+            f"auto over the best fixed rule at equal runs, {fixed}: {more_S.mean():+.2f} ± {error:.2f} % of natural's "
+            f"BPB, {'not worse' if more_S.mean() > -2 * error else 'worse'} at two standard errors"
+        ]
     for name in ("full_reuse", "auto"):
         row = rows[name]
         kept, cheap = row["share_of_gain"] >= 0.95, row["share_of_proxies"] <= 0.30
@@ -167,7 +201,10 @@ def main() -> None:
     steps = len(list((folder / "updates").glob("*.json")))
     first = settings(scale, folder, 0)
     pipeline.run(first, folder / "first", ("prepare", "sample", "train", "fit", "propose"))
-    found = {name: chain(name, scale, folder, steps) for name in STRATEGIES}
+    rules = EQUAL if "proxies" in scale else STRATEGIES
+    found = {name: chain(name, how, scale, folder, steps) for name, how in rules.items()}
+    if "proxies" in scale:
+        found["carry"] = carried(found, folder, steps)
     trained = judged(found, scale, folder, steps)
     rows = summary(found, trained, first.swarm.size)
     results = {

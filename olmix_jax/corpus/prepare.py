@@ -20,6 +20,8 @@ from olmix_jax.progress import Progress, log
 
 # Bytes of training text, all domains in their natural proportions, that the tokenizer learns its merges from.
 SAMPLE = 16_000_000
+# No domain is called so.
+BEFORE = ""
 
 
 def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
@@ -43,10 +45,13 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
     else:
         read = builtin_domains(corpus.max_bytes)
         content = {name: content_of(documents) for name, documents in read.items()}
-    kept, dropped = deduplicate(read)
     parent = pathlib.Path(config.update.parent) if config.update.parent else None
-    before = None if parent is None else _held_out_before(parent)
-    sides = {name: _split(_shuffled(d, seed), corpus.heldout, seed, before) for name, d in kept.items()}
+    # What was held out before comes first, so that neither it nor what is near-identical is trained on.
+    kept, dropped = deduplicate({BEFORE: _held_out_before(parent)} | read)
+    del kept[BEFORE]
+    # After an update tasks stay what they were, so nothing more is held out: text to train on stays that.
+    share = corpus.heldout if parent is None else 0.0
+    sides = {name: split(_shuffled(d, seed), share, seed) for name, d in kept.items()}
     train = {name: side[0] for name, side in sides.items()}
     heldout = {name: side[1] for name, side in sides.items()}
     sizes = {name: sum(len(d.text.encode()) for d in documents) for name, documents in train.items()}
@@ -73,23 +78,14 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
     return domains
 
 
-def _held_out_before(parent: pathlib.Path) -> set[str]:
-    """Texts that an update's parent, or what that comes from, held out; the first one's tasks are made of them."""
-    found = set()
-    for workdir in lineage.ancestors(parent):
+def _held_out_before(parent: pathlib.Path | None) -> list[Document]:
+    """What an update's parent, or what that comes from, held out; the first one's tasks are made of it."""
+    found = []
+    for workdir in lineage.ancestors(parent) if parent else ():
         for path in sorted((workdir / "corpus" / "heldout").glob("*.jsonl")):
-            found |= {json.loads(line)["text"] for line in path.read_text(encoding="utf-8").split("\n") if line}
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+            found += [Document(row["text"], row["source"], row["source"]) for row in rows]
     return found
-
-
-def _split(documents: list[Document], heldout: float, seed: int, before: set[str] | None):
-    """Training and held-out documents; of an update what was held out before, whatever its name and domain are now.
-
-    Nothing more, as tasks stay what they were: text that old runs were trained on stays text to train on.
-    """
-    if before is None:
-        return split(documents, heldout, seed)
-    return [d for d in documents if d.text not in before], [d for d in documents if d.text in before]
 
 
 def _forget(record: pathlib.Path) -> None:
