@@ -2,7 +2,7 @@
 
 Stages, in order: prepare, update, sample, train, fit, propose, validate, report. Without --stages all of them run
 (update only after an update of the domain set); finished work is found and not repeated, so the same command goes on
-where a run was stopped.
+where a run was stopped. --stages=plan says what the run will need, without running it.
 """
 
 import os
@@ -63,13 +63,14 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # JAX tells which backends it did not find
     config = configs.from_dict(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
     workdir = pathlib.Path(WORKDIR.value)
-    progress.start_log(workdir)
     use_all_cpus()
-    from olmix_jax import pipeline, report  # after the devices are set
+    from olmix_jax import hosts, pipeline, report  # after the devices are set
 
+    hosts.start()
+    progress.start_log(workdir, hosts.number())
     names = tuple(STAGES.value) if STAGES.value else pipeline.default_stages(config)
-    pipeline.run(config, workdir, names)
-    if "report" in names:
+    hosts.run(config, workdir, names)
+    if "report" in names and hosts.number() == 0:
         print(f"report: {workdir / 'report/index.html'}")
         print("\n".join(report.summary(workdir)))
     return 0

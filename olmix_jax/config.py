@@ -67,6 +67,11 @@ class Swarm:
     min_runs: int = 4
     # Seed of the sampler; None derives it from `seed`.
     seed: int | None = None
+    # Members that a device holds at once, the others in waves; None: as many as fit its memory.
+    members_per_device: int | None = None
+    # "3/16": train the third of sixteen parts of the members only, as one job of an array; without it the parts that
+    # are there are put together.
+    part: str = ""
     # An external swarm: its tables. With them nothing is trained here.
     ratios: str = ""
     metrics: str = ""
@@ -100,6 +105,11 @@ class Train:
     # Steps, and sequences in a step.
     steps: int = 1000
     batch: int = 64
+    # Sequences of a step whose activations are held at once, for gradients that are summed up; None: all.
+    micro_batch: int | None = None
+    # Whether a block's inside is computed again for its gradient instead of being kept: a third more time in blocks,
+    # a fraction of the memory.
+    remat: bool = False
     # Peak learning rate; None: 0.0047 · (parameters / 108M)^(-1/3).
     lr: float | None = None
     # Share of the steps that warm up linearly; cosine to `lr_end` · lr follows, to the last step.
@@ -231,6 +241,28 @@ class Update:
 
 
 @dataclasses.dataclass(frozen=True)
+class Track:
+    """Where training's progress goes, beside the log and train/metrics.jsonl (requirements-track.txt)."""
+
+    # Whether to write TensorBoard's files, in train/tensorboard.
+    tensorboard: bool = False
+    # A project of Weights & Biases; empty for none.
+    wandb: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A dry run: what the swarm will need (--stages=plan)."""
+
+    # A TPU topology to compile for ("v4:2x2x4", "v5e:16x16", "v5p:2x2x2", "v6e:8x8"); empty: the devices at hand.
+    topology: str = ""
+    # Share of the devices' peak that hours are reckoned with.
+    utilisation: float = 0.4
+    # What a device costs for an hour, in any currency; None: not said.
+    price: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """All settings of a run."""
 
@@ -248,6 +280,8 @@ class Config:
     propose: Propose = Propose()
     validate: Validate = Validate()
     update: Update = Update()
+    track: Track = Track()
+    plan: Plan = Plan()
 
 
 def default() -> ml_collections.ConfigDict:

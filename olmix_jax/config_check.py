@@ -1,5 +1,6 @@
 """Values that no stage could work with, refused before anything is done."""
 
+from olmix_jax import part
 from olmix_jax.errors import UserError
 
 CHOICES = {
@@ -14,8 +15,9 @@ CHOICES = {
 }
 POSITIVE = (
     "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
-    "train.batch train.lr train.clip train.checkpoint_every fit.starts fit.train_split propose.max_repeats "
-    "propose.target_tokens validate.steps validate.lr validate.seeds update.proxies update.budget"
+    "train.batch train.micro_batch train.lr train.clip train.checkpoint_every fit.starts fit.train_split "
+    "propose.max_repeats propose.target_tokens validate.steps validate.lr validate.seeds update.proxies update.budget "
+    "swarm.members_per_device plan.utilisation plan.price"
 ).split()
 NOT_NEGATIVE = (
     "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
@@ -65,6 +67,12 @@ def check(config) -> None:
     split = config.fit.train_split
     if split > 1 and split != int(split):
         raise UserError(f"config field `fit.train_split` must be a share of runs or a whole number, not {split}")
+    if config.train.batch % (config.train.micro_batch or 1):
+        raise UserError(
+            f"config field `train.micro_batch` must divide train.batch={config.train.batch}, not "
+            f"{config.train.micro_batch}"
+        )
+    part.parse(config.swarm.part)
     _check_propose(config.propose)
     _check_effects(config.propose, config.fit.law)
     _check_update(config.update)
@@ -117,6 +125,6 @@ def _check_effects(propose, law: str) -> None:
 
 def get(config, name: str):
     value = config
-    for part in name.split("."):
-        value = getattr(value, part)
+    for step in name.split("."):
+        value = getattr(value, step)
     return value

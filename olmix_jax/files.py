@@ -56,9 +56,19 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         f.write(text)
 
 
+def text(value) -> str:
+    """``value`` as JSON; a NaN or an infinity in it is a ValueError."""
+    return json.dumps(plain(value), indent=1, allow_nan=False) + "\n"
+
+
+def from_text(content: str):
+    """The inverse of :func:`text`, of what :func:`text` wrote."""
+    return json.loads(content)
+
+
 def write_json(path: str | os.PathLike, value) -> None:
     """Writes ``value`` as JSON; a NaN or an infinity in it is a ValueError, never a file."""
-    write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+    write_text(path, text(value))
 
 
 def read_json(path: str | os.PathLike) -> dict:

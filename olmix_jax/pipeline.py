@@ -11,7 +11,7 @@ import importlib
 import pathlib
 from collections.abc import Callable
 
-from olmix_jax import files, fitting, laws, lineage, stages
+from olmix_jax import files, fitting, laws, lineage, part, stages
 from olmix_jax.config import Config
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
@@ -52,6 +52,12 @@ PATHS = tuple(
 )
 TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
+    "plan": Stage(
+        lambda config, workdir: importlib.import_module("olmix_jax.dry_run").run(config, workdir),
+        (),
+        ("plan/plan.json",),
+        ("plan", "proxy", "train", "swarm.size", "corpus.vocabulary"),
+    ),
     "prepare": Stage(
         _training("prepare"), (), ("domains.json",), ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
     ),
@@ -111,12 +117,31 @@ def default_stages(config: Config) -> tuple[str, ...]:
         return ("update", *EXTERNAL) if config.swarm.ratios else ("update", "sample", "propose", "report")
     if config.swarm.ratios:
         return EXTERNAL
-    return tuple(name for name in STAGES if name != "update" or config.update.parent)
+    if config.swarm.part:
+        return ("prepare", "sample", "train")
+    return tuple(name for name in STAGES if name != "plan" and (name != "update" or config.update.parent))
 
 
 def _elsewhere(config: Config) -> bool:
     """Whether there is an update, and its parent is of a swarm that was trained elsewhere."""
     return bool(config.update.parent) and bool(lineage.parent_config(config).swarm.ratios)
+
+
+def in_order(config: Config, names: tuple[str, ...]) -> list[str]:
+    """The stages that ``names`` stands for, in the order in which they run.
+
+    Raises:
+      UserError: a stage is unknown, or is of an update and there is none.
+    """
+    unknown = [n for n in names if n not in STAGES]
+    if unknown:
+        raise UserError(f"no stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
+    if "update" in names:
+        if not config.update.parent:
+            raise UserError("stage update needs config field `update.parent`, the finished workdir of the run before")
+        # The one stage that is a name for all that a changed domain set takes.
+        names = default_stages(config) if tuple(names) == ("update",) else names
+    return [name for name in STAGES if name in names]
 
 
 def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
@@ -125,44 +150,55 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     Raises:
       UserError: a stage is unknown, an earlier one is missing, or a file was made from another config.
     """
-    unknown = [n for n in names if n not in STAGES]
-    if unknown:
-        raise UserError(f"no stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
-    _check_names(config)
-    if config.update.parent:
-        _check_parent(config, workdir)
-    if "update" in names:
-        if not config.update.parent:
-            raise UserError("stage update needs config field `update.parent`, the finished workdir of the run before")
-        # The one stage that is a name for all that a changed domain set takes.
-        names = default_stages(config) if tuple(names) == ("update",) else names
-    stamps_path = workdir / "stamps.json"
-    for name in (n for n in STAGES if n in names):
-        if name in TRAINING and config.update.parent and _needs_no_runs(workdir):
-            log.info("%s: nothing to do, the update needs no runs", name)
-            continue
+    names = in_order(config, names)
+    for name in names:
         if name == "propose" and "update" in names and _awaits_runs(config, workdir):
             mixtures = workdir / "swarm/ratios.csv"
             log.info("update: train and score the mixtures of %s, then go on with swarm.ratios and .metrics", mixtures)
             break
-        stage = STAGES[name]
-        stamps = files.read_json(stamps_path) if stamps_path.exists() else {}
-        stamp = _stamp(stage, config, workdir, name)
-        results = [workdir / file for file in stage.makes]
-        begun = stamps.get(name)
-        left = [workdir / leaf for leaf in stage.leaves if (workdir / leaf).exists()]
-        # What an unfinished stage left is done again, but for checkpoints: they are worth keeping.
-        if begun is not None and left and (begun["finished"] or name in ("train", "validate")):
-            _refuse_changes(begun, stamp, left)
-        files.write_json(workdir / "config.json", config)
-        done = begun is not None and begun["finished"] and all(r.exists() for r in results)
-        if done and _same(begun, stamp) and name != "report":
-            log.info("%s: found, finished (%s)", name, results[-1])
-            continue
-        files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": False}})
-        log.info("%s", name)
-        stage.run(config, workdir)
-        files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": True}})
+        run_stage(config, workdir, name)
+
+
+def run_stage(config: Config, workdir: pathlib.Path, name: str) -> None:
+    """Runs one stage, unless its work is there.
+
+    Raises:
+      UserError: as :func:`run`.
+    """
+    _check_names(config)
+    if config.update.parent:
+        _check_parent(config, workdir)
+    if name in TRAINING and config.update.parent and _needs_no_runs(workdir):
+        log.info("%s: nothing to do, the update needs no runs", name)
+        return
+    stage, stamps_path = _of_part(STAGES[name], config, workdir, name)
+    stamps = files.read_json(stamps_path) if stamps_path.exists() else {}
+    stamp = _stamp(stage, config, workdir, name)
+    results = [workdir / file for file in stage.makes]
+    begun = stamps.get(name)
+    left = [workdir / leaf for leaf in stage.leaves if (workdir / leaf).exists()]
+    # What an unfinished stage left is done again, but for checkpoints: they are worth keeping.
+    if begun is not None and left and (begun["finished"] or name in ("train", "validate")):
+        _refuse_changes(begun, stamp, left)
+    files.write_json(workdir / "config.json", config)
+    done = begun is not None and begun["finished"] and all(r.exists() for r in results)
+    if done and _same(begun, stamp) and name != "report":
+        log.info("%s: found, finished (%s)", name, results[-1])
+        return
+    files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": False}})
+    log.info("%s", name)
+    stage.run(config, workdir)
+    files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": True}})
+
+
+def _of_part(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> tuple[Stage, pathlib.Path]:
+    """The stage, and where its stamp is; the jobs of an array train side by side in a workdir, and share neither."""
+    if name != "train" or not config.swarm.part:
+        return stage, workdir / "stamps.json"
+    mine = part.parse(config.swarm.part)
+    made = str(part.path_of(pathlib.Path(), mine))
+    stage = dataclasses.replace(stage, makes=(made,), leaves=(made, f"train/{mine.name}"))
+    return stage, workdir / part.FOLDER / f"{mine.name}.json"
 
 
 def _check_parent(config: Config, workdir: pathlib.Path) -> None:

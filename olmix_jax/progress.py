@@ -24,8 +24,9 @@ class _File(logging.FileHandler):
         log.removeHandler(self)
 
 
-def start_log(workdir: str | pathlib.Path | None) -> None:
-    """Sends ``log`` to the terminal and, where a workdir is given, to ``workdir/log.txt``."""
+def start_log(workdir: str | pathlib.Path | None, process: int = 0) -> None:
+    """Sends ``log`` to the terminal and, where a workdir is given, to its ``log.txt``; that of a process other than the
+    first to ``log-‹process›.txt``."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
@@ -37,7 +38,7 @@ def start_log(workdir: str | pathlib.Path | None) -> None:
     if workdir is not None:
         try:
             pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-            file = _File(pathlib.Path(workdir) / "log.txt", encoding="utf-8")
+            file = _File(pathlib.Path(workdir) / (f"log-{process:04d}.txt" if process else "log.txt"), encoding="utf-8")
         except OSError as e:
             raise UserError(f"--workdir={workdir} cannot be written: {e.strerror}; give another folder") from e
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -32,6 +32,8 @@ WORTH = 0.02
 AT_ONCE = batch.MANY - 1
 # Domains added to a choice at most.
 LONGEST = 6
+# Share of the runs that weights leave over, at least.
+SPARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,10 +261,15 @@ class _Play:
         trust_K = np.concatenate([np.ones(runs), setting.trust_K])
         # Choices of as many runs meet the same noise.
         draw = rng.generator(self.seed, f"recompute.noise {len(ratios_KM)}")
-        return np.stack([self._one(s, ratios_KM, trust_K, draw) for s in range(len(self.truth.log_c_N))])
+        # A law also has scales and noise to find, by as many runs as its weights leave over: as in generalised
+        # cross-validation, errors grow by K / (K − D).
+        spare = max(1 - len(blocks.names) / trust_K.sum(), SPARE)
+        samples = range(len(self.truth.log_c_N))
+        return np.stack([self._one(s, ratios_KM, trust_K, draw, 1 / np.sqrt(spare)) for s in samples])
 
-    def _one(self, s: int, ratios_KM, trust_K, draw: np.random.Generator) -> np.ndarray:
-        """coef_NM for one truth: the posterior mean of a linearised fit to simulated scores."""
+    def _one(self, s: int, ratios_KM, trust_K, draw: np.random.Generator, more: float) -> np.ndarray:
+        """coef_NM for one truth: the posterior mean of a linearised fit to simulated scores, whose noise is ``more``
+        than the fit knows of."""
         setting, coef_NM = self.setting, self.truth.coef_NM[s]
         mean_N, std_N = self.prior
         normal = draw.normal(size=(len(ratios_KM), 1)), draw.normal(size=(len(ratios_KM), len(coef_NM)))
@@ -270,7 +277,7 @@ class _Play:
         # Errors of the exponential's logarithm: σ / e.
         height_KN = np.exp(ratios_KM @ coef_NM.T)
         weight_NK = (height_KN**2 * trust_K[:, None]).T / setting.noise_N[:, None] ** 2
-        off_KN = noise_KN * setting.noise_N / np.sqrt(trust_K)[:, None] / height_KN
+        off_KN = more * noise_KN * setting.noise_N / np.sqrt(trust_K)[:, None] / height_KN
         gram_NMM = np.einsum("nk,km,kj->nmj", weight_NK, ratios_KM, ratios_KM, optimize=True)
         gram_NMM = gram_NMM + np.eye(len(coef_NM.T)) / std_N[:, None, None] ** 2
         away_NM = np.einsum("nk,kn,km->nm", weight_NK, off_KN, ratios_KM, optimize=True)

@@ -58,15 +58,36 @@ def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTab
     plan = lineage.read_plan(workdir) if config.update.parent else None
     if plan is None:
         return swarm_table, {}
-    parent, runs = pathlib.Path(plan["parent"]), []
-    change, domains = lineage.change_to(workdir, plan)
-    law = laws.LAWS[config.fit.law]
-    if config.update.old_runs and getattr(law, "SLOW", False):
+    runs = _old_runs(config, workdir, plan, swarm_table.tasks)
+    return updating.informed(plan, swarm_table, runs, laws.LAWS[config.fit.law], rng.derive(config.seed, "fit"))
+
+
+def _old_runs(config: Config, workdir: pathlib.Path, plan: dict, tasks) -> list[lineage.Runs]:
+    """Runs from before the update, as they would be on the new domains; none where they are not to be used."""
+    if not config.update.old_runs:
+        return []
+    if getattr(laws.LAWS[config.fit.law], "SLOW", False):
         log.info("fit: old runs are left out, as %s counts runs and cannot count a part of one", config.fit.law)
-    elif config.update.old_runs:
-        runs = lineage.runs_before(parent, change, domains.tokens_M, swarm_table.tasks, updating.tables(_table))
+        return []
+    change, domains = lineage.change_to(workdir, plan)
+    read = updating.tables(_table)
+    return lineage.runs_before(pathlib.Path(plan["parent"]), change, domains.tokens_M, tasks, read)
+
+
+def _whole_law(config: Config, workdir: pathlib.Path, plan: dict, fitted: dict):
+    """(law, params) over all domains, from old and new runs, for what the law over blocks cannot tell; or None."""
+    errors = {float(trust): error for trust, error in fitted["error"].items() if float(trust) > 0}
+    swarm_table = _table(config, workdir)
+    runs = _old_runs(config, workdir, plan, swarm_table.tasks) if errors else []
+    if not runs:
+        return None
+    law, swarm_table = laws.LAWS[config.fit.law], updating.with_old(swarm_table, runs, min(errors, key=errors.get))
+    alike = np.ones((1, len(swarm_table.runs)))
+    ratios_KM, bpb_KN, (weight_K,) = quality.joined(
+        swarm_table.ratios_KM, swarm_table.bpb_KN, alike, swarm_table.inherited
+    )
     seed = rng.derive(config.seed, "fit")
-    return updating.informed(plan, swarm_table, runs, law, seed)
+    return law, law.fit(ratios_KM, bpb_KN, seed=seed, tasks=swarm_table.tasks, weight_K=weight_K).params
 
 
 def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
@@ -99,7 +120,8 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     bpb_KN = swarm_table.bpb_KN if found.law is laws.LAWS[config.fit.law] and measured else None
     content = propose.propose(found.law, found.params, settings=settings, samples=found.samples, bpb_KN=bpb_KN, **known)
     if plan is not None:
-        content["reuse"] = _reuse(plan, fitted, found, settings, content, known)
+        whole = _whole_law(config, workdir, plan, fitted) if fitted and fitted["over"] == "blocks" else None
+        content["reuse"] = _reuse(plan, fitted, found, whole, settings, content, known)
     content["next_runs"] = _propose_next(config, workdir, found, fitted, swarm_table, content)
     content |= _handed_over(config, workdir, settings, tokens_M, content)
     digest = files.digest([plan, content["weights"]]) if fitted is None else fitted["digest"]
@@ -124,16 +146,21 @@ def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
     return not config.swarm.ratios and (workdir / "corpus").is_dir()
 
 
-def _reuse(plan: dict, fitted: dict | None, found: lineage.Law, settings, content: dict, known: dict) -> dict:
-    """What keeping ratios was predicted to cost, and what it costs by the new law, where that is over all domains."""
+def _reuse(plan: dict, fitted: dict | None, found: lineage.Law, whole, settings, content: dict, known: dict) -> dict:
+    """What keeping ratios was predicted to cost, and what it costs by the new law, or by ``whole`` where that is over
+    blocks: the least objective with the kept ratios over the least without."""
     told = {"predicted_loss": plan["predicted_loss"], "loss": None}
     if not settings.keep_ratios.strip():
-        return told | {"loss": 0.0}
+        return told | {"loss": 0.0, "by": "law"}
+    kept, by, law = content["objective"], "law", (found.law, found.params)
     if fitted is not None and fitted["over"] == "blocks":
-        return told
+        if whole is None:
+            return told
+        law, by = whole, "old runs"
+        kept = propose.propose(*law, settings=dataclasses.replace(settings, explore=False), **known)["objective"]
     free = dataclasses.replace(settings, keep_ratios="", explore=False)
-    best = propose.propose(found.law, found.params, settings=free, **known)
-    return told | {"loss": content["objective"] - best["objective"], "free": best["weights"]}
+    best = propose.propose(*law, settings=free, **known)
+    return told | {"loss": kept - best["objective"], "free": best["weights"], "by": by}
 
 
 def _handed_over(config: Config, workdir: pathlib.Path, settings, tokens_M, content: dict) -> dict:

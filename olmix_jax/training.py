@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from olmix_jax import budget, files, lineage, reuse, rng, swarm, table
+from olmix_jax import budget, files, lineage, part, reuse, rng, swarm, table
 from olmix_jax.config import Config
 from olmix_jax.corpus import prepare as corpus_prepare
 from olmix_jax.corpus import store, tokenizer
@@ -12,7 +12,7 @@ from olmix_jax.corpus import tasks as corpus_tasks
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
-from olmix_jax.proxy import data, model, train
+from olmix_jax.proxy import data, model, parts, train, waves
 
 
 def prepare(config: Config, workdir: pathlib.Path) -> None:
@@ -69,7 +69,7 @@ def _own_seed(seed: int, plan: dict | None) -> int:
 
 
 def train_proxies(config: Config, workdir: pathlib.Path) -> None:
-    """All K proxies in one program; the swarm's table."""
+    """All K proxies in one program, or one part of them; the swarm's table, which needs all parts."""
     domains = DomainSet.read(workdir / "domains.json")
     runs, names, columns, ratios_KM = table.read_ratios(workdir / "swarm/ratios.csv")
     if columns != domains.names:
@@ -82,8 +82,16 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
     if share < 1:
         log.info("train: proxies have %.3f of every domain, to repeat it as the target run would", share)
     proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), share)
-    tasks = _tasks(config, workdir)
-    done = train.train(proxies, tasks, workdir / "train", "swarm")
+    at_once = config.swarm.members_per_device
+    tasks, share_of = _tasks(config, workdir), part.parse(config.swarm.part)
+    if share_of is not None:
+        some = parts.members(proxies, share_of)
+        done = waves.in_waves(some, tasks, workdir / "train" / share_of.name, f"swarm, part {share_of}", at_once)
+        parts.write(workdir, share_of, some, tasks.names, done)
+        return
+    done = parts.merged(workdir, proxies, tasks.names)
+    if done is None:
+        done = waves.in_waves(proxies, tasks, workdir / "train", "swarm", at_once)
     _write_curves(workdir / "swarm/curves.npz", runs, done, config)
     died = {run: int(step) for run, step in zip(runs, done.died_K) if step >= 0}
     if len(died) == len(runs):
@@ -144,7 +152,7 @@ def compare(config: Config, workdir: pathlib.Path, mixtures: dict, caps: dict | 
             log.warning("validate: %s has less than half a sequence of %s and goes without", mixture, domains.names[j])
     runs = data.Runs(names, np.repeat(np.stack(list(counts.values())), seeds, axis=0), seed_K, seed_K)
     tasks = _tasks(config, workdir)
-    done = train.train(_swarm(target, workdir, domains, runs), tasks, workdir / "validate", "validate")
+    done = waves.in_waves(_swarm(target, workdir, domains, runs), tasks, workdir / "validate", "validate")
     _write_curves(workdir / "validate/curves.npz", names, done, target)
     if (done.died_K >= 0).any():
         raise UserError("a validation model diverged; lower `validate.lr`, delete the validate folder, and run again")
@@ -184,6 +192,7 @@ def _swarm(
         runs=runs,
         stores={name: store.open_store(store.store_path(workdir, name)) for name in domains.names},
         share=share,
+        track=config.track,
     )
 
 

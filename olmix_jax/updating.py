@@ -263,16 +263,20 @@ def informed(plan_: dict, swarm: table.SwarmTable, runs: list[lineage.Runs], law
     )
     choices, runs = {0.0: alone}, _without(runs, swarm)
     if runs:
-        ratios_JM, bpb_JN = (np.concatenate([getattr(r, f) for r in runs]) for f in ("ratios_KM", "bpb_KN"))
-        for first in TRUSTS:
-            trust_J = np.concatenate([trust(older, first) for older in runs])
-            inherited = table.Inherited(ratios_JM, bpb_JN, trust_J)
-            choices[first] = dataclasses.replace(swarm, inherited=inherited)
+        choices |= {first: with_old(swarm, runs, first) for first in TRUSTS}
     error = {first: _error(law, found, seed) for first, found in choices.items()}
     best = min(error, key=error.get)
     over = "domains" if best or not plan_["kept"] else "blocks"
     log.info("update: old runs count for %g of a new one (error by trust: %s)", best, error)
     return choices[best], {"over": over, "trust": best, "error": {str(k): v for k, v in error.items()}}
+
+
+def with_old(swarm: table.SwarmTable, runs: list[lineage.Runs], first: float) -> table.SwarmTable:
+    """The new swarm with old runs, none of them twice, that count for ``first`` of a new one (:func:`trust`)."""
+    runs = _without(runs, swarm)
+    ratios_JM, bpb_JN = (np.concatenate([getattr(r, f) for r in runs]) for f in ("ratios_KM", "bpb_KN"))
+    inherited = table.Inherited(ratios_JM, bpb_JN, np.concatenate([trust(older, first) for older in runs]))
+    return dataclasses.replace(swarm, inherited=inherited)
 
 
 def _without(runs: list[lineage.Runs], swarm: table.SwarmTable) -> list[lineage.Runs]:

@@ -51,6 +51,7 @@ SCALES = {
 def settings(scale: dict, folder: pathlib.Path, step: int, **update) -> configs.Config:
     """The config of a step: the quickstart's models and budget, at this experiment's scale."""
     c = configs.default()
+    c.seed = scale.get("seed", 0)
     c.corpus.path, c.tasks.path = str(folder / f"corpus/{step}"), str(folder / "tasks")
     c.corpus.heldout, c.corpus.vocabulary, c.corpus.min_tokens = 0.0, 1024, 256
     c.tasks.length, c.tasks.max_examples = 128, scale["examples"]
@@ -74,8 +75,10 @@ def chain(name: str, how: dict, scale: dict, folder: pathlib.Path, steps: int) -
     parent, runs, told = folder / "first", [], []
     for step in range(1, steps):
         log.info("five updates: %s, update %d", name, step)
-        own = {"recompute": LIKE[step]} if how["strategy"] == "partial_reuse" else {}
-        made = settings(scale, folder, step, parent=str(parent), proxies=scale.get("proxies"), **how, **own)
+        own = {}
+        if how["strategy"] == "partial_reuse":
+            own = {"recompute": LIKE[step]} if LIKE[step] else {"strategy": "full_reuse"}
+        made = settings(scale, folder, step, parent=str(parent), proxies=scale.get("proxies"), **how | own)
         workdir = folder / name / str(step)
         pipeline.run(made, workdir, ("prepare", "update", "sample", "train", "fit", "propose"))
         plan = files.read_json(workdir / "update/plan.json")
@@ -195,7 +198,7 @@ def main() -> None:
     if flags.scale == "paper":
         return _paper(flags)
     common.use_all_cpus()
-    scale, folder, begun = SCALES[flags.scale], flags.workdir, time.monotonic()
+    scale, folder, begun = SCALES[flags.scale] | {"seed": flags.seed}, flags.workdir, time.monotonic()
     if not (folder / "tasks").is_dir():
         corpus.write(folder, *corpus.steps(scale["max_bytes"], scale["examples"]))
     steps = len(list((folder / "updates").glob("*.json")))

@@ -187,11 +187,13 @@ def main() -> None:
     kinds = {"no task shared": lambda s: drawn(s, False), "tasks shared": lambda s: drawn(s, True)}
     if flags.published:
         kinds["published"] = lambda s: published(pathlib.Path(flags.published), s)
-    rows = []
+    rows, first = [], 1000 * flags.seed
     for kind, make in kinds.items():
         # Laws over so many domains and tasks take a hundred times as long.
         count, some = (worlds, sizes) if kind != "published" else (max(2, worlds // 4), sizes[-1:])
-        rows += [_row(kind, runs, [losses(make(seed), runs, seed) for seed in range(count)]) for runs in some]
+        rows += [
+            _row(kind, runs, [losses(make(seed), runs, seed) for seed in range(first, first + count)]) for runs in some
+        ]
     common.write_results(flags.workdir, {"rows": rows, "seconds": time.monotonic() - begun})
 
 

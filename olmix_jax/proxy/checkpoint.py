@@ -25,10 +25,17 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, of: str = ""):
         self.of = of
+        own = jax.process_index()
+        # Of several processes, none waits for another: a folder is one process's own.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+        )
+        several = {"multiprocessing_options": alone} if jax.process_count() > 1 else {}
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True, create=False, **several
         )
         try:
+            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
             self.manager = ocp.CheckpointManager(pathlib.Path(folder).absolute(), options=options)
         except OSError as e:
             raise UserError(f"{folder} cannot be written: {e.strerror}; free space or give another --workdir") from e

@@ -28,6 +28,11 @@ class Runs:
     def __len__(self) -> int:
         return len(self.names)
 
+    def taken(self, chosen: np.ndarray) -> "Runs":
+        """Some of them, by number."""
+        arrays = (x[chosen] for x in (self.counts_KM, self.init_seed_K, self.data_seed_K))
+        return Runs(tuple(self.names[k] for k in chosen), *arrays)
+
 
 class _Sequences:
     """A domain's pool as `grain` sees it: sequence i of a token store holds tokens i·L … i·L + L."""

@@ -21,13 +21,17 @@ class Shape:
     head: int | None = None
 
 
-# METHOD §4; "tiny" is ours, for ordinary CPUs.
+# METHOD §4; "tiny" is ours, for ordinary CPUs. Hidden widths are those of the OLMo 2 layout: ⅔ · 4 · width · m, up to
+# the next multiple of 256, with m = 1.5 from 60M on: 60M: ⅔ · 4 · 384 · 1.5 = 1536; 190M: ⅔ · 4 · 768 · 1.5 = 3072;
+# 1B: ⅔ · 4 · 2048 · 1.5 = 8192. 30M has m = 1: ⅔ · 4 · 256 = 683, so 768.
 PRESETS = {
     "tiny": Shape(32, 2, 2, 96),
     "1M": Shape(12, 4, 4, 256, head=4),
     "14M": Shape(128, 4, 8, 512),
     "30M": Shape(256, 4, 8, 768),
     "60M": Shape(384, 8, 8, 1536),
+    "190M": Shape(768, 12, 12, 3072),
+    "1B": Shape(2048, 16, 16, 8192),
 }
 
 
@@ -51,6 +55,13 @@ def rotate(x_BLHd: jax.Array) -> jax.Array:
     first, second = jnp.split(x_BLHd.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x_BLHd.dtype)
+
+
+def attention(q_BLHd, k_BLHd, v_BLHd):
+    """Causal attention by the platform's fastest kernel: cuDNN's on a GPU, for half precision only; else XLA's."""
+    half = q_BLHd.dtype in (jnp.bfloat16, jnp.float16)
+    kernel = "cudnn" if half and jax.default_backend() == "gpu" and q_BLHd.shape[-1] % 8 == 0 else None
+    return jax.nn.dot_product_attention(q_BLHd, k_BLHd, v_BLHd, is_causal=True, implementation=kernel)
 
 
 class Block(nn.Module):
@@ -77,22 +88,27 @@ class Block(nn.Module):
         q = rotate(heads(RMSNorm(name="q_norm")(linear(s.heads * head, "q")(x_BLD))))
         k = rotate(heads(RMSNorm(name="k_norm")(linear(s.heads * head, "k")(x_BLD))))
         v = heads(linear(s.heads * head, "v")(x_BLD))
-        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(B, L, s.heads * head)
+        mixed = attention(q, k, v).reshape(B, L, s.heads * head)
         x_BLD = x_BLD + RMSNorm(name="attention_norm")(linear(D, "o")(mixed))
         gate = nn.silu(linear(s.hidden, "gate")(x_BLD)) * linear(s.hidden, "up")(x_BLD)
         return x_BLD + RMSNorm(name="feedforward_norm")(linear(D, "down")(gate))
 
 
 class Decoder(nn.Module):
-    """Tokens to logits; input and output embeddings untied."""
+    """Tokens to the last layer's output, or to logits; input and output embeddings untied.
+
+    Attributes:
+      remat: whether a block's inside is computed again for its gradient, so that its input is all that is kept of it.
+    """
 
     shape: Shape
     vocabulary: int
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, tokens_BL):
-        """int [B, L] → float32 logits [B, L, V]."""
+    def __call__(self, tokens_BL, logits: bool = True):
+        """int [B, L] → float32 logits [B, L, V]; or what they are the head's products of, [B, L, D]."""
         embed = nn.Embed(
             self.vocabulary,
             self.shape.width,
@@ -101,9 +117,12 @@ class Decoder(nn.Module):
             name="embedding",
         )
         x_BLD = embed(tokens_BL)
+        block = nn.remat(Block) if self.remat else Block
         for layer in range(self.shape.layers):
-            x_BLD = Block(self.shape, self.dtype, name=f"block_{layer}")(x_BLD)
+            x_BLD = block(self.shape, self.dtype, name=f"block_{layer}")(x_BLD)
         x_BLD = RMSNorm(name="final_norm")(x_BLD)
+        if not logits:
+            return x_BLD
         head = nn.Dense(
             self.vocabulary,
             use_bias=False,
@@ -112,6 +131,11 @@ class Decoder(nn.Module):
             name="head",
         )
         return head(x_BLD).astype(jnp.float32)
+
+
+def head_of(params):
+    """The output embedding, [D, V]."""
+    return params["head"]["kernel"]
 
 
 def parameters(params) -> int:

@@ -1,4 +1,8 @@
-"""How members are laid over devices and mapped. The only file that knows meshes and `pmap`."""
+"""How members are laid over devices and mapped. The only file that knows meshes and `pmap`.
+
+Devices are those of this process: several processes train parts of the swarm (olmix_jax/hosts.py), and say nothing to
+each other while they do.
+"""
 
 from collections.abc import Callable
 
@@ -11,32 +15,45 @@ MAPPINGS = ("vmap", "map", "pmap", "shard")
 
 def default_mapping() -> str:
     """`shard` with several devices; on one, `map` on a CPU (batched small matmuls are slow there), else `vmap`."""
-    if jax.device_count() > 1:
+    if jax.local_device_count() > 1:
         return "shard"
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
+def devices_used(mapping: str) -> int:
+    """Devices that members are laid over."""
+    return jax.local_device_count() if mapping in ("pmap", "shard") else 1
+
+
 def padded(members: int, mapping: str) -> int:
     """Members after padding to a whole number on every device."""
-    devices = jax.device_count() if mapping in ("pmap", "shard") else 1
+    devices = devices_used(mapping)
     return -(-members // devices) * devices
 
 
 def at_once(members: int, mapping: str, batch: int) -> int:
     """Members that one device computes together, and so holds the activations of."""
-    on_one = padded(members, mapping) // (jax.device_count() if mapping in ("pmap", "shard") else 1)
+    on_one = padded(members, mapping) // devices_used(mapping)
     in_turn = mapping == "map" or (mapping == "shard" and jax.default_backend() == "cpu")
     return min(batch or on_one, on_one) if in_turn else on_one
 
 
-def _mesh():
-    return jax.make_mesh((jax.device_count(),), ("member",), axis_types=(AxisType.Auto,))
+def _mesh(devices=None):
+    """One axis, ``member``, over the devices: all of this machine's, or those of another that is compiled for."""
+    devices = jax.local_devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("member",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def abstract(tree, devices):
+    """Shapes with a leading member axis, placed over ``devices`` as ``shard`` would have their arrays."""
+    where = NamedSharding(_mesh(devices), PartitionSpec("member"))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
 
 
 def place(tree, mapping: str):
     """Puts arrays with a leading member axis where `mapping` wants them."""
     if mapping not in ("pmap", "shard"):
-        return jax.device_put(tree, jax.devices()[0])
+        return jax.device_put(tree, jax.local_devices()[0])
     return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec("member")))
 
 
@@ -52,7 +69,7 @@ def _in_turn(function: Callable, batch: int) -> Callable:
     return mapped
 
 
-def map_members(function: Callable, mapping: str, batch: int, donate: bool = False) -> Callable:
+def map_members(function: Callable, mapping: str, batch: int, donate: bool = False, devices=None) -> Callable:
     """Compiles one member's `function(state, inputs, shared)` into the whole swarm's.
 
     Args:
@@ -60,6 +77,7 @@ def map_members(function: Callable, mapping: str, batch: int, donate: bool = Fal
       mapping: one of MAPPINGS.
       batch: members computed together in `map`, and inside a device in `shard` on a CPU; 0: all.
       donate: whether the states' memory may be reused for the result.
+      devices: for ``shard`` on other devices than this machine's.
 
     Returns:
       `mapped(states, inputs, shared)` with a leading axis of :func:`padded` length on every array of the first two and
@@ -72,14 +90,14 @@ def map_members(function: Callable, mapping: str, batch: int, donate: bool = Fal
     if mapping == "map":
         return jax.jit(_in_turn(function, batch), donate_argnums=donated)
     if mapping == "shard":
-        inner = _in_turn(function, batch) if jax.default_backend() == "cpu" else together
-        rows, everywhere = PartitionSpec("member"), PartitionSpec()
+        mesh, rows, everywhere = _mesh(devices), PartitionSpec("member"), PartitionSpec()
+        inner = _in_turn(function, batch) if mesh.devices.flat[0].platform == "cpu" else together
         return jax.jit(
-            jax.shard_map(inner, mesh=_mesh(), in_specs=(rows, rows, everywhere), out_specs=rows, check_vma=False),
+            jax.shard_map(inner, mesh=mesh, in_specs=(rows, rows, everywhere), out_specs=rows, check_vma=False),
             donate_argnums=donated,
         )
     if mapping == "pmap":
-        devices = jax.device_count()
+        devices = jax.local_device_count()
         on_devices = jax.pmap(together, in_axes=(0, 0, None), donate_argnums=donated)
 
         def mapped(states, inputs, shared):

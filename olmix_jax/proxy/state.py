@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from olmix_jax.config import Train
-from olmix_jax.proxy import model, optimizer
+from olmix_jax.proxy import losses, model, optimizer
 
 
 class State(NamedTuple):
@@ -35,14 +35,15 @@ class Member(NamedTuple):
     parameters: int
 
 
+@functools.lru_cache(maxsize=8)
 def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "float32") -> Member:
     """The member of a swarm with this decoder and trainer."""
-    decoder = model.Decoder(shape, vocabulary, jnp.dtype(dtype))
+    decoder = model.Decoder(shape, vocabulary, jnp.dtype(dtype), train.remat)
     blank = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     abstract = jax.eval_shape(lambda t: decoder.init(jax.random.key(0), t), blank)
     size = model.parameters(abstract["params"])
     update = optimizer.optimizer(train, size)
-    step = functools.partial(_step, decoder, update, train.z_loss)
+    step = functools.partial(_step, decoder, update, train)
 
     def init(key):
         params = decoder.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
@@ -57,29 +58,38 @@ def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "floa
         return jax.lax.fori_loop(0, n, body, (state, jnp.zeros(tokens_TBL1.shape[0], jnp.float32)))
 
     def score(params, tokens_EL1, answer_EL):
-        nats_EL, _ = _token_losses(decoder, params, tokens_EL1)
-        return jnp.sum(jnp.where(answer_EL, nats_EL, 0.0), axis=-1)
+        x_ELD = decoder.apply({"params": params}, tokens_EL1[:, :-1], logits=False)
+        flat_SD = x_ELD.reshape(-1, x_ELD.shape[-1])
+        nats_S = losses.token_nats(flat_SD, model.head_of(params), tokens_EL1[:, 1:].reshape(-1))
+        return jnp.sum(jnp.where(answer_EL, nats_S.reshape(answer_EL.shape), 0.0), axis=-1)
 
     return Member(init, steps, score, size)
 
 
-def _token_losses(decoder, params, tokens_BL1):
-    """−ln P of every next token, and log Z², both [B, L]."""
-    logits_BLV = decoder.apply({"params": params}, tokens_BL1[:, :-1])
-    log_z_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
-    target_BL = jnp.take_along_axis(logits_BLV, tokens_BL1[:, 1:, None], axis=-1)[..., 0]
-    return log_z_BL - target_BL, jnp.square(log_z_BL)
+def _loss(decoder, z_loss: float, params, tokens_BL1):
+    """(loss to minimise, mean nats per token) of some sequences."""
+    x_BLD = decoder.apply({"params": params}, tokens_BL1[:, :-1], logits=False)
+    flat_SD = x_BLD.reshape(-1, x_BLD.shape[-1])
+    return losses.mean_loss(flat_SD, model.head_of(params), tokens_BL1[:, 1:].reshape(-1), z_loss)
 
 
-def _step(decoder, update, z_loss, state: State, tokens_BL1):
+def _gradient(decoder, train: Train, params, tokens_BL1):
+    """((loss to minimise, mean nats), gradient) of a batch, by ``train.micro_batch`` sequences at a time."""
+    both = jax.value_and_grad(functools.partial(_loss, decoder, train.z_loss), has_aux=True)
+    parts = train.batch // (train.micro_batch or train.batch)
+    if parts == 1:
+        return both(params, tokens_BL1)
+
+    def add(carry, tokens_bL1):
+        return jax.tree.map(lambda sum_, x: sum_ + x / parts, carry, both(params, tokens_bL1)), None
+
+    begin = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(both, params, tokens_BL1))
+    return jax.lax.scan(add, begin, tokens_BL1.reshape(parts, -1, tokens_BL1.shape[1]))[0]
+
+
+def _step(decoder, update, train: Train, state: State, tokens_BL1):
     """One AdamW step. A member whose loss or gradient is not finite stays as it was and is dead from then on."""
-
-    def objective(params):
-        nats_BL, z_BL = _token_losses(decoder, params, tokens_BL1)
-        loss = jnp.mean(nats_BL)
-        return loss + z_loss * jnp.mean(z_BL), loss
-
-    (total, loss), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (total, loss), grads = _gradient(decoder, train, state.params, tokens_BL1)
     alive = state.alive & jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads))
     changes, momentum = update.update(grads, state.momentum, state.params)
     params = optax.apply_updates(state.params, changes)

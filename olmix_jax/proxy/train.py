@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import signal
 import threading
@@ -11,11 +12,12 @@ import jax
 import numpy as np
 
 from olmix_jax import files
-from olmix_jax.config import Train
+from olmix_jax.config import Track, Train
 from olmix_jax.corpus import tasks as corpus_tasks
 from olmix_jax.progress import Progress, log
 from olmix_jax.proxy import data, model, sharding, state
 from olmix_jax.proxy.checkpoint import Checkpoints
+from olmix_jax.proxy.tracking import Tracker
 
 # Tokens of one dispatch on the host, bytes; and most steps in it, so that ctrl-C is heard soon.
 CHUNK_BYTES, CHUNK_STEPS = 64 << 20, 20
@@ -47,6 +49,7 @@ class Swarm:
     Attributes:
       stores: token store per domain, in the column order of `runs.counts_KM`.
       share: part of every domain's text that there is for the members.
+      width: members that a program is made for, the last repeated; so many waves can share one.
     """
 
     shape: model.Shape
@@ -57,15 +60,22 @@ class Swarm:
     runs: data.Runs
     stores: dict
     share: float = 1.0
+    width: int = 0
+    track: Track = Track()
 
     @property
     def member(self) -> state.Member:
         return state.member(self.shape, self.vocabulary, self.train, self.dtype)
 
     @property
+    def size(self) -> int:
+        """Members, with those that only fill up a program."""
+        return max(self.width, len(self.runs))
+
+    @property
     def chunk_steps(self) -> int:
         """Steps in one dispatch; a function of the config alone, so that a resumed run repeats the same program."""
-        per_step = len(self.runs) * self.train.batch * (self.length + 1) * 4
+        per_step = self.size * self.train.batch * (self.length + 1) * 4
         return max(1, min(CHUNK_STEPS, CHUNK_BYTES // per_step, self.train.checkpoint_every, self.train.steps))
 
     @property
@@ -87,29 +97,43 @@ class Swarm:
 
     def on_devices(self, states, mapping: str):
         """The inverse of :meth:`on_host`: padded and placed as `mapping` wants them."""
-        size = sharding.padded(len(self.runs), mapping)
+        size = sharding.padded(self.size, mapping)
         return sharding.place(jax.tree.map(lambda x: sharding.pad(np.asarray(x), size), states), mapping)
 
     def start(self, mapping: str):
         """The members' initial states, placed."""
-        size = sharding.padded(len(self.runs), mapping)
+        size = sharding.padded(self.size, mapping)
         seeds_K = sharding.pad(self.runs.init_seed_K.astype(np.int32), size)
-        member = self.member
-        init = sharding.map_members(
-            lambda _, seed, __: member.init(jax.random.key(seed)), mapping, self.train.map_batch
-        )
+        init = _mapped(_beginning(self.member), mapping, self.train.map_batch)
         return init(None, sharding.place(seeds_K, mapping), None)
 
     def steps(self, mapping: str):
         """(states_K, tokens of a chunk, n) → (states_K, loss_KT), compiled for all members."""
-        mapped = sharding.map_members(self.member.steps, mapping, self.train.map_batch, donate=True)
+        mapped = _mapped(self.member.steps, mapping, self.train.map_batch, donate=True)
 
         def run(states, tokens_KTBL1, n: int):
-            size = sharding.padded(len(self.runs), mapping)
+            size = sharding.padded(self.size, mapping)
             tokens = sharding.place(sharding.pad(tokens_KTBL1, size), mapping)
             return mapped(states, tokens, np.int32(n))
 
         return run
+
+
+# One member's functions, and mapped ones, are kept, so that a wave runs the program that the one before compiled.
+_mapped = functools.lru_cache(maxsize=8)(sharding.map_members)
+
+
+@functools.lru_cache(maxsize=8)
+def _beginning(member: state.Member):
+    return lambda _, seed, __: member.init(jax.random.key(seed))
+
+
+@functools.lru_cache(maxsize=8)
+def _scoring(member: state.Member):
+    def score_blocks(params, _, blocks):
+        return jax.lax.map(lambda block: member.score(params, *block), blocks)
+
+    return score_blocks
 
 
 def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what: str) -> Trained:
@@ -138,7 +162,7 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
         states, loss_KT = swarm.on_devices(arrays["states"], mapping), np.array(arrays["loss_KT"])
         log.info("%s: going on from step %d of %d", what, done, total)
     per_step = len(swarm.runs) * swarm.train.batch * swarm.length
-    saved, trained = done, time.monotonic()
+    saved, trained, tracker = done, time.monotonic(), Tracker(folder, swarm.track, what, done)
     with _heard() as stop, Progress(what, total * per_step, "tokens", done * per_step) as progress:
         while done < total:
             n = min(width, total - done)
@@ -146,13 +170,16 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
             loss_KT[:, done : done + n] = np.asarray(chunk_KT)[: len(swarm.runs), :n]
             done += n
             progress.advance(n * per_step, _note(loss_KT[:, done - 1]))
+            speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
+            tracker.write(done, done * swarm.train.batch * swarm.length, loss_KT[:, done - 1], speed)
             if done - saved >= swarm.train.checkpoint_every or done == total or stop.is_set():
                 checkpoints.save(done, {"states": swarm.on_host(states), "loss_KT": loss_KT}, batches)
                 saved = done
             if stop.is_set():
                 log.info("%s: stopped at step %d of %d; the same command goes on from here", what, done, total)
                 raise KeyboardInterrupt
-        speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
+    speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
+    tracker.close()
     checkpoints.close()
     died_K = np.where(np.isnan(loss_KT).any(axis=1), np.isnan(loss_KT).argmax(axis=1), -1)
     bpb_KN = score(swarm, states.params, tasks, mapping, died_K < 0)
@@ -162,7 +189,7 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
         log.warning("%s: %s diverged at step %d and is left out of the fit", what, swarm.runs.names[k], died_K[k])
     info = {
         "mapping": mapping,
-        "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+        "devices": f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}",
         "members": len(swarm.runs),
         "parameters": swarm.member.parameters,
         "tokens_per_member": total * swarm.train.batch * swarm.length,
@@ -181,17 +208,13 @@ def _note(loss_K: np.ndarray) -> str:
 def score(swarm: Swarm, params, tasks: corpus_tasks.TaskSet, mapping: str, alive_K) -> np.ndarray:
     """Bits per byte of every member on every task, float64 [K, N], NaN for the dead; all members in one program."""
     examples, length = tasks.answer_EL.shape
-    together = sharding.at_once(len(swarm.runs), mapping, swarm.train.map_batch)
+    together = sharding.at_once(swarm.size, mapping, swarm.train.map_batch)
     block = int(np.clip(SCORE_BYTES // (length * swarm.vocabulary * 4 * together), 1, examples))
     blocks = -(-examples // block)
     tokens = sharding.pad(tasks.tokens_EL, blocks * block).reshape(blocks, block, length + 1)
     answers = sharding.pad(tasks.answer_EL, blocks * block).reshape(blocks, block, length)
-    member = swarm.member
-
-    def one(params, _, shared):
-        return jax.lax.map(lambda block: member.score(params, *block), shared)
-
-    nats_KE = np.asarray(sharding.map_members(one, mapping, swarm.train.map_batch)(params, None, (tokens, answers)))
+    scored = _mapped(_scoring(swarm.member), mapping, swarm.train.map_batch)
+    nats_KE = np.asarray(scored(params, None, (tokens, answers)))
     nats_KE = nats_KE.reshape(len(nats_KE), -1)[: len(swarm.runs), :examples].astype(np.float64)
     bpb_KN = np.full((len(swarm.runs), len(tasks.names)), np.nan)
     for k in np.flatnonzero(alive_K & np.isfinite(nats_KE).all(axis=1)):

@@ -146,8 +146,8 @@ def realised(results: Results) -> str:
         return "What the new law says of it is not known yet."
     if found["loss"] is None:
         return (
-            "What the kept ratios cost by the new law is not known: it is fitted over the block as one, so it cannot "
-            "say what other ratios would give."
+            "What the kept ratios cost by the new law is not known: it is fitted over the block as one, and there are "
+            "no old runs to say what other ratios would give."
         )
     # A proposal that is bound by nothing has no other to be compared with.
     if not found["loss"] and "free" not in found:
@@ -156,7 +156,8 @@ def realised(results: Results) -> str:
     share = ""
     if None not in gain and gain[0] > gain[1]:
         share = f", {100 * found['loss'] / (gain[0] - gain[1]):.1f} % of the gain over natural"
-    text = f"By the new law, the kept ratios alone cost {number(found['loss'])} BPB{share}"
+    law = "the new law" if found.get("by", "law") == "law" else "a law from old and new runs over all domains"
+    text = f"By {law}, the kept ratios alone cost {number(found['loss'])} BPB{share}"
     return f"{text}{'; that is above the predicted interval: recompute more domains' if too_much(results) else ''}."
 
 

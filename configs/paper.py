@@ -1,0 +1,43 @@
+"""The paper's proxies on one's own text: 30M, 2.9B tokens each, for an accelerator or a pod (METHOD §4).
+
+    python run.py --config=configs/paper.py --workdir=runs/dry --stages=plan --config.swarm.size=512 \\
+        --config.plan.topology=v5e:16x16
+    python run.py --config=configs/paper.py:60M --workdir=runs/paper --config.corpus.path=TEXT
+
+After the colon stands a preset; `smoke` is this path with almost nothing in it. `plan` says what the swarm will take on
+a TPU topology, on a machine without one (requirements-tpu.txt).
+"""
+
+from olmix_jax import config
+
+PRESETS = ("1M", "14M", "30M", "60M", "190M")
+
+
+def get_config(variant: str = "30M"):
+    """The paper's trainer; a preset's name, or `smoke`."""
+    if variant not in ("", "smoke", *PRESETS):
+        raise ValueError(f"configs/paper.py has no variant {variant!r}; there are {', '.join(PRESETS)} and `smoke`")
+    c = config.default()
+    c.corpus.vocabulary = 100_352
+    c.proxy.preset = variant if variant in PRESETS else "30M"
+    c.proxy.length = 2048
+    c.proxy.dtype = "bfloat16"
+    # 64 · 2048 = 131,072 tokens a step; 2,910,233,600 / 131,072 = 22,203 steps: 100 tokens per parameter of 30M.
+    c.train.batch = 64
+    c.train.steps = 22_203
+    # All parameters / (64 · 4096) steps of warm-up: 54,792,448 / 262,144 = 209 of 22,203.
+    c.train.warmup = 209 / 22_203
+    # 4 · 2048 tokens' activations at once: 1 GB of attention's scores in a block, whose inside is computed twice.
+    c.train.micro_batch = 4
+    c.train.remat = True
+    c.train.checkpoint_every = 500
+    # The target run is 1B parameters on 100B tokens.
+    c.propose.target_tokens = 100e9
+    if variant == "smoke":
+        c.corpus.max_bytes, c.corpus.vocabulary, c.corpus.min_tokens, c.corpus.heldout = 1_200_000, 384, 512, 0.3
+        c.tasks.max_examples, c.tasks.length = 8, 64
+        c.proxy.preset, c.proxy.length, c.swarm.size, c.swarm.min_runs = "1M", 32, 12, 2
+        c.train.steps, c.train.batch, c.train.micro_batch, c.train.checkpoint_every = 20, 4, 2, 10
+        c.propose.explore, c.propose.target_tokens = False, None
+        c.validate.steps, c.validate.seeds = 30, 2
+    return c

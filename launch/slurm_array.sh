@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# A swarm as an array of jobs that know nothing of each other: parts on whatever single machines are free.
+#
+#   python run.py --config=configs/paper.py --workdir=DIR --stages=prepare,sample
+#   sbatch --array=1-16 launch/slurm_array.sh --config=configs/paper.py --workdir=DIR
+#   python run.py --config=configs/paper.py --workdir=DIR        # puts the parts together and goes on
+#
+# A lost part is run again alone: sbatch --array=3 with PARTS=16. DIR is shared by all.
+#SBATCH --job-name=olmix_jax
+#SBATCH --requeue
+#SBATCH --signal=TERM@120
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-.}"
+part="${SLURM_ARRAY_TASK_ID:?run this with sbatch --array=1-16}/${PARTS:-$SLURM_ARRAY_TASK_COUNT}"
+exec "${PYTHON:-.venv/bin/python}" run.py "$@" --stages=train --config.swarm.part="$part"

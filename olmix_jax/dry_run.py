@@ -1,0 +1,158 @@
+"""What a swarm will need, before any of it is paid for: parameters, operations, memory, waves, hours.
+
+Figures that follow from the config alone are arithmetic, written beside them. Memory is the compiler's word, for the
+machine that is at hand or for a TPU topology that is not.
+"""
+
+import dataclasses
+import math
+import pathlib
+
+import jax
+
+from olmix_jax import files
+from olmix_jax.config import Config
+from olmix_jax.corpus import store, tokenizer
+from olmix_jax.domains import DomainSet
+from olmix_jax.errors import UserError
+from olmix_jax.progress import log
+from olmix_jax.proxy import ahead, model, state, waves
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a maker says of a device: memory [bytes], operations a second in bfloat16, bytes a second to its memory."""
+
+    memory: float
+    flops: float
+    bandwidth: float
+
+
+# As their makers publish them.
+CHIPS = {
+    "v4": Chip(32 * 2**30, 275e12, 1.2e12),
+    "v5e": Chip(16 * 2**30, 197e12, 0.819e12),
+    "v5p": Chip(95 * 2**30, 459e12, 2.765e12),
+    "v6e": Chip(32 * 2**30, 918e12, 1.64e12),
+    "NVIDIA A100": Chip(80 * 2**30, 312e12, 2.0e12),
+    "NVIDIA H100": Chip(80 * 2**30, 989e12, 3.35e12),
+    "NVIDIA H200": Chip(141 * 2**30, 989e12, 4.8e12),
+}
+
+
+def plan(config: Config, workdir: pathlib.Path) -> dict:
+    """The content of ``plan/plan.json``.
+
+    Raises:
+      UserError: the number of members is not known, or the topology cannot be compiled for.
+    """
+    p, t = config.plan, config.train
+    members, vocabulary = _members(config, workdir), _vocabulary(config, workdir)
+    member = state.member(model.PRESETS[config.proxy.preset], vocabulary, t, config.proxy.dtype)
+    devices = ahead.devices_of(p.topology) if p.topology else jax.devices()
+    chip = _chip(p.topology or devices[0].device_kind)
+    shape = model.PRESETS[config.proxy.preset]
+    size = dataclasses.asdict(shape) | {"vocabulary": vocabulary, "parameters": member.parameters}
+    total = member.parameters + vocabulary * shape.width
+    memory = None if chip is None else waves.USABLE * chip.memory
+    tokens_shape = 1, t.batch, config.proxy.length + 1
+    if config.swarm.members_per_device is None:
+        found, per_device = ahead.fitting(member, tokens_shape, members, devices, memory)
+    else:
+        per_device = min(config.swarm.members_per_device, math.ceil(members / len(devices)))
+        found = ahead.compile_steps(member, tokens_shape, per_device * len(devices), devices)
+    need = ahead.needed(found)
+    flops = flops_per_token(shape, member.parameters, config.proxy.length)
+    tokens = t.batch * config.proxy.length
+    content = {
+        "model": size | {"parameters_with_embedding": total},
+        "topology": p.topology or f"{len(devices)} × {devices[0].device_kind}",
+        "devices": len(devices),
+        "members": members,
+        "members_per_device": per_device,
+        "waves": math.ceil(members / (per_device * len(devices))),
+        "steps": t.steps,
+        "tokens_per_step": tokens,
+        "tokens_per_member": tokens * t.steps,
+        "flops_per_token": flops,
+        "flops": flops * tokens * t.steps * members,
+        "memory_per_device_bytes": need,
+        "memory_parts_bytes": found | parts(total, per_device),
+        "collectives_across_members": found.pop("collectives"),
+        "fits": memory is None or need <= memory,
+    }
+    del content["memory_parts_bytes"]["collectives"]
+    if chip is not None:
+        content |= _time(config, chip, content, total)
+    log.info("plan: %s", summary(content))
+    return content
+
+
+def flops_per_token(shape: model.Shape, parameters: int, length: int) -> float:
+    """Operations to train on a token: 6 for every parameter but the input embedding, and 12·layers·heads·head·L for
+    attention, whose causal half is counted whole by convention."""
+    head = shape.head if shape.head is not None else shape.width // shape.heads
+    return 6.0 * parameters + 12.0 * shape.layers * shape.heads * head * length
+
+
+def parts(total: int, members: int) -> dict:
+    """What of the memory is a member's weights, optimiser and gradient, all in float32 [bytes on a device]."""
+    return {"weights": 4 * total * members, "optimizer": 8 * total * members, "gradients": 4 * total * members}
+
+
+def _members(config: Config, workdir: pathlib.Path) -> int:
+    if config.swarm.size is not None:
+        return config.swarm.size
+    if (workdir / "domains.json").is_file():
+        return 3 * (len(DomainSet.read(workdir / "domains.json")) + 1)
+    raise UserError("plan: the number of members is not known; set swarm.size, or run --stages=prepare first")
+
+
+def _vocabulary(config: Config, workdir: pathlib.Path) -> int:
+    path = store.tokenizer_path(workdir)
+    return tokenizer.Tokenizer.read(path).size if path.is_file() else config.corpus.vocabulary
+
+
+def _chip(name: str) -> Chip | None:
+    """By a topology's name before the colon, or how a device's own begins; None for what is not known."""
+    return next((chip for known, chip in CHIPS.items() if name.split(":")[0] == known or name.startswith(known)), None)
+
+
+def _time(config: Config, chip: Chip, content: dict, total: int) -> dict:
+    """Seconds a step that the device's arithmetic and its memory allow at least, and hours at the utilisation given."""
+    p, t, per_device = config.plan, config.train, content["members_per_device"]
+    compute = content["flops_per_token"] * content["tokens_per_step"] * per_device / chip.flops
+    micro = t.batch // (t.micro_batch or t.batch)
+    # AdamW reads weights, two moments and the gradient, and writes the first three, in float32: 28 bytes a parameter.
+    # Every micro-batch reads the weights forward and backward, in bfloat16, and adds to the gradient: 4 + 8.
+    traffic = (28 + 12 * micro) * total * per_device / chip.bandwidth
+    hours = content["waves"] * t.steps * compute / p.utilisation / 3600
+    found = {
+        "roofline_seconds_per_step": {"compute": compute, "memory": traffic},
+        "bound_by": "compute" if compute >= traffic else "memory",
+        "utilisation_assumed": p.utilisation,
+        "hours": hours,
+        "device_hours": hours * content["devices"],
+    }
+    return found | ({} if p.price is None else {"cost": hours * content["devices"] * p.price})
+
+
+def summary(content: dict) -> str:
+    """A plan in a sentence."""
+    gib = content["memory_per_device_bytes"] / 2**30
+    said = (
+        f"{content['members']} members of {content['model']['parameters']:,} parameters on {content['topology']}: "
+        f"{content['members_per_device']} on a device, {content['waves']} waves of {content['steps']:,} steps, "
+        f"{gib:.2f} GiB a device, which {'fits' if content['fits'] else 'does not fit'}; "
+        f"{content['collectives_across_members']} collectives across members"
+    )
+    if "hours" in content:
+        said += f"; {content['hours']:.1f} hours at {100 * content['utilisation_assumed']:.0f} % of peak"
+    return said + (
+        f", {content['cost']:,.0f} for {content['device_hours']:,.0f} device hours" if "cost" in content else ""
+    )
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """The stage ``plan``."""
+    files.write_json(workdir / "plan/plan.json", plan(config, workdir))

@@ -1,0 +1,142 @@
+"""One run on several processes: the hosts of a pod, the tasks of a Slurm job, or any with an address in common.
+
+Members are independent, so every process trains parts of the swarm on its own devices (olmix_jax/part.py) and nothing
+goes between them meanwhile. The first process does all else, and is the only one that writes what is not a part's.
+After each stage all agree that it went well. The workdir is one that all of them see.
+"""
+
+import dataclasses
+import os
+import pathlib
+import uuid
+
+import jax
+import numpy as np
+
+from olmix_jax import files, part, pipeline
+from olmix_jax.config import Config
+from olmix_jax.errors import UserError
+from olmix_jax.progress import log
+
+PLAIN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+# Seconds without a sign of life after which a process is given up, and the others with it; OLMIX_HEARTBEAT changes it.
+HEARTBEAT = 60
+SIGN = "hosts.json"
+
+
+def expected(environment=os.environ) -> dict | None:
+    """What ``jax.distributed.initialize`` is to be given, from the environment; None for a run on its own.
+
+    Several processes are those of JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; of a Slurm step with
+    several tasks; of a Cloud TPU slice with several hosts. JAX finds the addresses of the last two itself.
+
+    Raises:
+      UserError: of the first three some are given, and not all, or they are no numbers.
+    """
+    given = [name for name in PLAIN if environment.get(name)]
+    if given and len(given) < len(PLAIN):
+        missing = [name for name in PLAIN if name not in given]
+        raise UserError(f"environment: {given[0]} is set, and {', '.join(missing)} not; set all three or none")
+    if given:
+        address, number, own = (environment[name] for name in PLAIN)
+        if not (number.isdecimal() and own.isdecimal() and int(own) < int(number)):
+            raise UserError(f"environment: JAX_PROCESS_ID must be less than JAX_NUM_PROCESSES={number}, not {own}")
+        return {"coordinator_address": address, "num_processes": int(number), "process_id": int(own)}
+    slurm = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    hosts = [name for name in environment.get("TPU_WORKER_HOSTNAMES", "").split(",") if name]
+    asked = environment.get("OLMIX_DISTRIBUTED") == "auto"
+    return {} if asked or (slurm.isdecimal() and int(slurm) > 1) or len(hosts) > 1 else None
+
+
+def start() -> None:
+    """Joins the other processes, if there are any; before JAX looks for devices.
+
+    Raises:
+      UserError: they do not answer.
+    """
+    given = expected()
+    if given is None:
+        return
+    try:
+        patience = int(os.environ.get("OLMIX_HEARTBEAT", HEARTBEAT))
+        jax.distributed.initialize(**given, heartbeat_timeout_seconds=patience)
+    except (RuntimeError, ValueError) as e:
+        raise UserError(
+            f"cannot join the other processes ({(str(e).splitlines() or ['no answer'])[0]}); see that all of them run, "
+            "and that the first one's address can be reached"
+        ) from e
+
+
+def number() -> int:
+    """This process's, from 0."""
+    return jax.process_index()
+
+
+def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
+    """:func:`olmix_jax.pipeline.run` on all processes together; on one alone it is that, but in a workdir that several
+    began, whose parts it goes on with.
+
+    Raises:
+      UserError: a stage failed, here or elsewhere, or processes see different workdirs.
+    """
+    if jax.process_count() == 1 and not (workdir / SIGN).is_file():
+        pipeline.run(config, workdir, names)
+        return
+    if config.swarm.part:
+        raise UserError("config field `swarm.part` is for jobs on their own; processes divide the swarm among them")
+    _check_shared(workdir)
+    for name in pipeline.in_order(config, names):
+        if name == "train":
+            _together(name, lambda: _own_parts(config, workdir))
+        _together(name, lambda name=name: number() == 0 and pipeline.run_stage(config, workdir, name))
+
+
+def _own_parts(config: Config, workdir: pathlib.Path) -> None:
+    """This process's parts: one, or those of a division that an earlier run with other processes made."""
+    of = part.divided(workdir) or jax.process_count()
+    for k in range(number(), of, jax.process_count()):
+        own = dataclasses.replace(config.swarm, part=str(part.Part(k + 1, of)))
+        mine = dataclasses.replace(config, swarm=own)
+        pipeline.run_stage(mine, workdir, "train")
+
+
+def _together(name: str, work) -> None:
+    """Does ``work``, and waits until all have; one that failed is one too many for all."""
+    error = None
+    try:
+        work()
+    except (UserError, KeyboardInterrupt) as e:
+        error = e
+    failed = np.flatnonzero(_everyones(error is not None))
+    if error is not None:
+        raise error
+    if len(failed):
+        where = ", ".join(map(str, failed))
+        raise UserError(f"{name}: stopped, as process {where} did; its output says why, and the same command goes on")
+
+
+def _everyones(value: bool) -> np.ndarray:
+    """Each process's value."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(np.array([value])).reshape(-1)
+
+
+def _check_shared(workdir: pathlib.Path) -> None:
+    """Refuses processes that have a workdir each."""
+    from jax.experimental import multihost_utils
+
+    sign = np.frombuffer(uuid.uuid4().bytes, np.uint8).astype(np.int32)
+    sign = np.asarray(multihost_utils.broadcast_one_to_all(sign)).tolist()
+    if number() == 0:
+        files.write_json(workdir / SIGN, {"sign": sign, "processes": jax.process_count()})
+    _everyones(True)
+    path = workdir / SIGN
+    alone = not path.is_file() or files.read_json(path).get("sign") != sign
+    blind = np.flatnonzero(_everyones(alone))
+    if len(blind):
+        where = ", ".join(map(str, blind))
+        raise UserError(
+            f"--workdir={workdir}: process {where} does not see what process 0 writes; give a shared folder"
+        )
+    log.info("hosts: %d processes, %d devices", jax.process_count(), jax.device_count())

@@ -1,0 +1,93 @@
+"""Compiles a swarm's training step for a machine that is not at hand, and reads off what the compiler says of it."""
+
+import importlib.util
+import os
+import re
+
+import jax
+import jax.numpy as jnp
+
+from olmix_jax.errors import UserError
+from olmix_jax.progress import log
+from olmix_jax.proxy import sharding, state
+
+_COLLECTIVE = re.compile(
+    r"\s(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)"
+    r"(-start)?\("
+)
+
+
+def devices_of(topology: str):
+    """The devices of a TPU topology such as ``v5e:16x16``, without any of them.
+
+    Raises:
+      UserError: the compiler is not installed, or there is no such topology.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            f"config field `plan.topology`: to compile for {topology} takes libtpu: pip install -r requirements-tpu.txt"
+        )
+    # There is no machine to ask for its metadata.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from jax.experimental import topologies
+
+    # JAX has the two cores of a v4 chip as one device; the compiler has to be told.
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    # What the compiler raises of a name that it does not know depends on the name.
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+    except Exception as e:
+        said = (str(e).splitlines() or [type(e).__name__])[0]
+        raise UserError(
+            f"config field `plan.topology`: {topology!r} is none that the compiler knows ({said}); as v4:2x2x4, "
+            "v5e:16x16, v5p:2x2x2 or v6e:8x8"
+        ) from e
+
+
+def fitting(member: state.Member, tokens_shape, members: int, devices, memory: float | None) -> tuple[dict, int]:
+    """What the compiler says of as many members on a device as fit, and how many; of one, where none does.
+
+    Args:
+      member, tokens_shape, devices: as for :func:`compile_steps`.
+      members: there are in all.
+      memory: of a device that a program may plan with [bytes]; None where that is not known, and all are to fit.
+    """
+    per_device = -(-members // len(devices))
+    while True:
+        log.info("compiling %d members on each of %d devices", per_device, len(devices))
+        found = compile_steps(member, tokens_shape, per_device * len(devices), devices)
+        if per_device == 1 or memory is None or needed(found) <= memory:
+            return found, per_device
+        per_device = min(per_device - 1, max(1, int(per_device * memory / needed(found))))
+
+
+def needed(found: dict) -> int:
+    """Memory of a device that a compiled program takes [bytes]."""
+    return sum(found[part] for part in ("arguments", "temporary", "outputs"))
+
+
+def compile_steps(member: state.Member, tokens_shape: tuple[int, ...], members: int, devices) -> dict:
+    """Compiles ``members`` members' steps over the devices: what a device needs, and what devices say to each other.
+
+    Args:
+      member: one member's code.
+      tokens_shape: (T, B, L + 1) of a dispatch.
+      members: a multiple of the devices.
+      devices: of this machine, or of :func:`devices_of`.
+
+    Returns:
+      ``arguments``, ``temporary`` and ``outputs`` [bytes on a device; what outputs share with arguments is counted
+      once], and ``collectives``, the number of operations by which devices communicate.
+    """
+    states = jax.eval_shape(jax.vmap(lambda seed: member.init(jax.random.key(seed))), jnp.zeros(members, jnp.int32))
+    tokens = jax.ShapeDtypeStruct((members, *tokens_shape), jnp.int32)
+    states, tokens = sharding.abstract((states, tokens), devices)
+    mapped = sharding.map_members(member.steps, "shard", 1, donate=True, devices=devices)
+    compiled = mapped.lower(states, tokens, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    memory = compiled.memory_analysis()
+    return {
+        "arguments": int(memory.argument_size_in_bytes),
+        "temporary": int(memory.temp_size_in_bytes),
+        "outputs": int(memory.output_size_in_bytes - memory.alias_size_in_bytes),
+        "collectives": len(_COLLECTIVE.findall(compiled.as_text())),
+    }

@@ -1,0 +1,135 @@
+"""dry_run.py and proxy/ahead.py: what a swarm will need, by arithmetic and by the compiler's word."""
+
+import dataclasses
+import importlib.util
+import math
+
+import jax
+import pytest
+
+from configs import paper
+from olmix_jax import config, dry_run, files, pipeline
+from olmix_jax.errors import UserError
+from olmix_jax.proxy import ahead, model, state
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="requirements-tpu.txt")
+
+
+def settings(**changes):
+    c = paper.get_config("smoke")
+    for name, value in changes.items():
+        section, field = name.split("_", 1)
+        c[section][field] = value
+    return config.from_dict(c)
+
+
+def test_a_plan_of_this_machine(tmp_path):
+    made = settings(swarm_size=13, plan_price=2.0)
+    pipeline.run(made, tmp_path, ("plan",))
+    found = files.read_json(tmp_path / "plan/plan.json")
+    assert found["members_per_device"] == math.ceil(13 / jax.device_count()) and found["waves"] == 1
+    assert (found["steps"], found["tokens_per_member"], found["fits"]) == (20, 20 * 4 * 32, True)
+    assert found["collectives_across_members"] == 0 and "hours" not in found
+    parts, members = found["memory_parts_bytes"], found["members_per_device"]
+    shape = model.PRESETS["1M"]
+    everything = found["model"]["parameters_with_embedding"]
+    assert everything == found["model"]["parameters"] + 384 * shape.width
+    assert parts["weights"] == 4 * everything * members and parts["optimizer"] == 8 * everything * members
+    # Weights and optimiser are what the program is given, but for the chunk of tokens and a few scalars.
+    given = parts["weights"] + parts["optimizer"] + members * 4 * 33 * 4
+    assert given <= parts["arguments"] <= given + 64 * (members + 1)
+    assert found["memory_per_device_bytes"] == sum(parts[name] for name in ("arguments", "temporary", "outputs"))
+
+
+def test_operations_of_a_token_by_hand():
+    """30M at 2048: 6 · 29,102,336 + 12 · 4 · 8 · 32 · 2048 (METHOD §4)."""
+    assert dry_run.flops_per_token(model.PRESETS["30M"], 29_102_336, 2048) == 174_614_016 + 25_165_824
+    assert dry_run.flops_per_token(model.PRESETS["1M"], 10, 4) == 60 + 12 * 4 * 4 * 4 * 4
+
+
+def test_members_that_do_not_fit_go_in_waves(monkeypatch):
+    needs = []
+
+    def compiled(member, shape, members, devices):
+        needs.append(members // len(devices))
+        return {"arguments": 300 * needs[-1], "temporary": 100 + 50 * needs[-1], "outputs": 0, "collectives": 0}
+
+    monkeypatch.setattr(ahead, "compile_steps", compiled)
+    found, per_device = ahead.fitting(None, (1,), 32, [None, None], 1840)
+    # 350 · 4 + 100 = 1500 is within 1840, and 350 · 5 + 100 = 1850 is not.
+    assert per_device == 4 and found["arguments"] == 1200 and needs[0] == 16 and len(needs) <= 4
+    # What not even one fits in is said, not hidden.
+    assert ahead.fitting(None, (1,), 32, [None, None], 300)[1] == 1
+
+
+def test_hours_and_cost():
+    chip = dry_run.Chip(1e12, 1e12, 1e12)
+    content = {"members_per_device": 2, "flops_per_token": 1e6, "tokens_per_step": 1000, "waves": 3, "devices": 4}
+    made = settings(plan_price=2.0, plan_utilisation=0.5, train_steps=3600)
+    found = dry_run._time(made, chip, content, 1_000_000)
+    # 2 · 10⁹ operations a step: 2 ms, 4 ms at half of the peak; 3 · 3600 steps.
+    assert found["roofline_seconds_per_step"]["compute"] == pytest.approx(2e-3)
+    assert found["hours"] == pytest.approx(3 * 4e-3) and found["cost"] == pytest.approx(2 * 4 * 3 * 4e-3)
+    assert found["bound_by"] == "compute"
+    assert found["roofline_seconds_per_step"]["memory"] == pytest.approx((28 + 12 * 2) * 1e6 * 2 / 1e12)
+
+
+def test_the_papers_trainer():
+    """Of METHOD §4: tokens, steps, warm-up, learning rate."""
+    made = config.from_dict(paper.get_config("30M"))
+    assert made.train.batch * made.proxy.length * made.train.steps == 2_910_191_616 <= 2_910_233_600
+    assert round(made.train.warmup * made.train.steps) == 54_792_448 // (64 * 4096) == 209
+    from olmix_jax.proxy import optimizer
+
+    assert optimizer.learning_rate(made.train, 29_102_336) == pytest.approx(0.00728, abs=5e-6)
+    schedule = optimizer.schedule(made.train, 0.00728)
+    rates = [float(schedule(step)) for step in (0, 208, 209, made.train.steps - 1)]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(0.00728) and rates[3] == pytest.approx(0.000728, rel=1e-3)
+
+
+def test_what_is_not_known_is_said(tmp_path):
+    with pytest.raises(UserError, match="set swarm.size, or run --stages=prepare first"):
+        pipeline.run(settings(swarm_size=None), tmp_path, ("plan",))
+
+
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_tpu_topologies_compile_without_one(tmp_path, topology):
+    found = dry_run.plan(settings(swarm_size=8, plan_topology=topology, plan_price=1.0), tmp_path)
+    assert found["devices"] in (4, 8) and found["collectives_across_members"] == 0 and found["fits"]
+    assert found["hours"] > 0 and found["cost"] == pytest.approx(found["device_hours"])
+
+
+@needs_libtpu
+def test_a_topology_that_is_none_is_named(tmp_path):
+    with pytest.raises(UserError, match="plan.topology.*v9z:2x2.*none that the compiler knows"):
+        dry_run.plan(settings(plan_topology="v9z:2x2"), tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
+def test_without_the_compiler_the_way_to_it_is_named(tmp_path):
+    with pytest.raises(UserError, match="pip install -r requirements-tpu.txt"):
+        dry_run.plan(settings(plan_topology="v5e:2x2"), tmp_path)
+
+
+def test_collectives_are_counted():
+    """A program that does communicate is found out: the count is no constant."""
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from olmix_jax.proxy import sharding
+
+    mesh = sharding._mesh()
+    if len(mesh.devices) < 2:
+        pytest.skip("one device cannot communicate")
+    where = NamedSharding(mesh, PartitionSpec("member"))
+    x = jax.ShapeDtypeStruct((len(mesh.devices), 4), "float32", sharding=where)
+    text = jax.jit(lambda x: x - x.mean(axis=0, keepdims=True)).lower(x).compile().as_text()
+    assert len(ahead._COLLECTIVE.findall(text)) > 0
+
+
+def test_the_step_is_the_one_that_is_trained():
+    """What is compiled ahead is a member's own code, mapped as training maps it."""
+    train = dataclasses.replace(settings().train, micro_batch=None)
+    member = state.member(model.PRESETS["1M"], 384, train)
+    found = ahead.compile_steps(member, (1, 4, 33), 2 * jax.device_count(), jax.devices())
+    assert found["collectives"] == 0 and found["temporary"] > 0

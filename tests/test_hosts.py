@@ -1,0 +1,171 @@
+"""hosts.py, part.py, proxy/parts.py: a swarm in parts, by jobs on their own and by processes together, killed too."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from configs import paper
+from olmix_jax import config, files, hosts, part, pipeline
+from olmix_jax.errors import UserError
+from olmix_jax.proxy import parts, train
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_parts_by_name():
+    assert part.parse("") is None and part.parse("3/16") == part.Part(3, 16)
+    assert (part.Part(3, 16).name, str(part.Part(3, 16))) == ("0003-of-0016", "3/16")
+    for text in ("0/4", "5/4", "3", "a/b", "1/0", "-1/4", "1/4/2"):
+        with pytest.raises(UserError, match="swarm.part` must be as 3/16"):
+            part.parse(text)
+
+
+def test_parts_put_together_are_the_swarm(make_swarm, toy_tasks, tmp_path):
+    swarm = make_swarm(members=5, steps=6, seeds=range(5))
+    whole = train.train(swarm, toy_tasks, tmp_path / "whole", "toy")
+    assert parts.merged(tmp_path, swarm, toy_tasks.names) is None
+    pieces = [part.Part(i + 1, 3) for i in range(3)]
+    for piece in pieces[::-1]:
+        some = parts.members(swarm, piece)
+        done = train.train(some, toy_tasks, tmp_path / "train" / piece.name, "toy")
+        parts.write(tmp_path, piece, some, toy_tasks.names, done)
+    assert [len(parts.members(swarm, piece).runs) for piece in pieces] == [2, 2, 1]
+    found = parts.merged(tmp_path, swarm, toy_tasks.names)
+    np.testing.assert_array_equal(found.bpb_KN, whole.bpb_KN)
+    np.testing.assert_array_equal(found.loss_KT, whole.loss_KT)
+    np.testing.assert_array_equal(found.died_K, whole.died_K)
+    assert found.info["members"] == 5 and len(found.info["parts"]) == 3
+    # A lost part is named with the way to have it again; one of another swarm is not taken.
+    other = dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, lr=0.5))
+    with pytest.raises(UserError, match="of another swarm, or scored on other tasks; delete it"):
+        parts.merged(tmp_path, other, toy_tasks.names)
+    part.path_of(tmp_path, pieces[1]).write_bytes(b"torn")
+    with pytest.raises(UserError, match="0002-of-0003.npz: cannot be read .*train that part again"):
+        parts.merged(tmp_path, swarm, toy_tasks.names)
+    part.path_of(tmp_path, pieces[1]).unlink()
+    with pytest.raises(UserError, match="1 of 3 parts are not there yet: 2/3; run them, as .*swarm.part=2/3"):
+        parts.merged(tmp_path, swarm, toy_tasks.names)
+    (tmp_path / "train/0001-of-0002").mkdir()
+    with pytest.raises(UserError, match="several divisions, of 2 and of 3"):
+        parts.merged(tmp_path, swarm, toy_tasks.names)
+    with pytest.raises(UserError, match="5 members make no 7 parts"):
+        parts.members(swarm, part.Part(6, 7))
+
+
+def settings(**changes):
+    c = paper.get_config("smoke")
+    c.train.steps, c.swarm.size, c.train.checkpoint_every, c.train.remat = 8, 12, 2, False
+    for name, value in changes.items():
+        section, field = name.split("_", 1)
+        c[section][field] = value
+    return c
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A workdir with a corpus and a swarm's mixtures, and what one process makes of them."""
+    workdir = tmp_path_factory.mktemp("hosts") / "whole"
+    pipeline.run(config.from_dict(settings()), workdir, ("prepare", "sample", "train"))
+    return workdir
+
+
+def started(workdir, processes: int, stages: str, **more):
+    """The processes of one run, on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings_ = [f"--config.{'.'.join(name.split('_', 1))}={value}" for name, value in more.items()]
+    command = [
+        sys.executable,
+        "run.py",
+        "--config=configs/paper.py:smoke",
+        f"--workdir={workdir}",
+        f"--stages={stages}",
+    ]
+    command += ["--config.train.steps=8", "--config.swarm.size=12", "--config.train.checkpoint_every=2"]
+    command += ["--config.train.remat=False"]
+    found = []
+    for own in range(processes):
+        environment = os.environ | dict(zip(hosts.PLAIN, (address, str(processes), str(own))))
+        environment["OLMIX_HEARTBEAT"] = "10"
+        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        found.append(subprocess.Popen([*command, *settings_], cwd=ROOT, env=environment, **pipes))
+    return found
+
+
+def finish(processes):
+    return [(p.communicate(timeout=240), p.returncode) for p in processes]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_make_the_table_that_one_makes(whole, tmp_path, processes):
+    ends = finish(started(tmp_path, processes, "prepare,sample,train"))
+    assert [code for _, code in ends] == [0] * processes, ends[0][0][1][-2000:]
+    for name in ("swarm/ratios.csv", "swarm/metrics.csv"):
+        ours, theirs = ((folder / name).read_text().splitlines() for folder in (tmp_path, whole))
+        assert ours[0] == theirs[0] and len(ours) == len(theirs) == 13
+        for one, other in zip(ours[1:], theirs[1:]):
+            assert one.split(",")[:3] == other.split(",")[:3]
+            np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
+    assert len(json.loads((tmp_path / "train/info.json").read_text())["parts"]) == processes
+    assert (tmp_path / "log-0001.txt").is_file()
+
+
+def test_a_process_that_is_killed_and_the_job_again(whole, tmp_path):
+    """The others do not wait for ever; the same command goes on from the checkpoints, with fewer processes too."""
+    running = started(tmp_path, 2, "prepare,sample,train", train_checkpoint_every=1)
+    deadline = time.monotonic() + 200
+    folder = tmp_path / "train/0002-of-0002/checkpoints"
+    while not (folder.is_dir() and any(p.name.isdecimal() for p in folder.iterdir())):
+        assert time.monotonic() < deadline and running[1].poll() is None
+        time.sleep(0.05)
+    running[1].send_signal(signal.SIGKILL)
+    ends = finish(running)
+    assert ends[0][1] != 0 and ends[1][1] == -signal.SIGKILL
+    assert not (tmp_path / "swarm/metrics.csv").exists()
+    ends = finish(started(tmp_path, 1, "train", train_checkpoint_every=1))
+    assert ends[0][1] == 0, ends[0][0][1][-2000:]
+    said = (tmp_path / "log.txt").read_text()
+    assert "going on from step" in said or "found, finished" in said
+    ours, theirs = ((w / "swarm/metrics.csv").read_text().splitlines() for w in (tmp_path, whole))
+    for one, other in zip(ours[1:], theirs[1:]):
+        np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
+
+
+def test_what_the_environment_asks_for():
+    plain = dict(zip(hosts.PLAIN, ("10.0.0.1:1234", "4", "3")))
+    assert hosts.expected({}) is None and hosts.expected({"SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert hosts.expected(plain) == {"coordinator_address": "10.0.0.1:1234", "num_processes": 4, "process_id": 3}
+    assert hosts.expected({"SLURM_STEP_NUM_TASKS": "2"}) == {}
+    assert (
+        hosts.expected({"TPU_WORKER_HOSTNAMES": "a,b"}) == {} and hosts.expected({"TPU_WORKER_HOSTNAMES": "a"}) is None
+    )
+    with pytest.raises(UserError, match="JAX_PROCESS_ID not; set all three"):
+        hosts.expected({k: v for k, v in plain.items() if k != "JAX_PROCESS_ID"})
+    with pytest.raises(UserError, match="JAX_PROCESS_ID must be less than JAX_NUM_PROCESSES=4, not 4"):
+        hosts.expected(plain | {"JAX_PROCESS_ID": "4"})
+
+
+def test_jobs_of_an_array_share_a_workdir(whole, tmp_path):
+    pipeline.run(config.from_dict(settings()), tmp_path, ("prepare", "sample"))
+    for number in (3, 1):
+        pipeline.run(config.from_dict(settings(swarm_part=f"{number}/3")), tmp_path, ("train",))
+    with pytest.raises(UserError, match="1 of 3 parts are not there yet: 2/3"):
+        pipeline.run(config.from_dict(settings()), tmp_path, ("train",))
+    pipeline.run(config.from_dict(settings(swarm_part="2/3")), tmp_path, ("train",))
+    pipeline.run(config.from_dict(settings()), tmp_path, ("train",))
+    ours, theirs = ((folder / "swarm/metrics.csv").read_text() for folder in (tmp_path, whole))
+    assert ours == theirs
+    with pytest.raises(UserError, match="made with train.lr"):
+        pipeline.run(config.from_dict(settings(swarm_part="2/3", train_lr=0.5)), tmp_path, ("train",))
+    assert files.read_json(tmp_path / "stamps.json")["train"]["finished"]

@@ -1,0 +1,75 @@
+"""launch/: the scripts, with what they call replaced by what writes its arguments down."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+import yaml
+
+from olmix_jax import hosts
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def called(tmp_path, monkeypatch):
+    """A folder of stand-ins; the lines that they were called with."""
+    for name in ("gcloud", "srun", "python"):
+        stand_in = tmp_path / "bin" / name
+        stand_in.parent.mkdir(exist_ok=True)
+        stand_in.write_text(f'#!/bin/sh\nprintf "%s\\n" "{name} $*" >> {tmp_path}/calls\n')
+        stand_in.chmod(0o755)
+
+    def run(script, *arguments, **environment):
+        (tmp_path / "calls").unlink(missing_ok=True)
+        environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"} | environment
+        done = subprocess.run([ROOT / "launch" / script, *arguments], cwd=ROOT, env=environment, capture_output=True)
+        lines = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+        return done.returncode, lines, (done.stdout + done.stderr).decode()
+
+    return run
+
+
+def test_every_host_of_a_slice(called):
+    known = {"NAME": "swarm", "ZONE": "z"}
+    code, (line,), _ = called("cloud_tpu.sh", "create", **known, TYPE="v5litepod-256", SPOT="1")
+    assert code == 0 and "queued-resources create swarm --node-id=swarm --zone=z" in line and line.endswith("--spot")
+    code, (line,), _ = called("cloud_tpu.sh", "run", "--config=configs/paper.py", "--workdir=/mnt/a b", **known)
+    assert code == 0 and "ssh swarm --zone=z --worker=all" in line
+    assert r"OLMIX_DISTRIBUTED=auto .venv/bin/python run.py --config=configs/paper.py --workdir=/mnt/a\ b" in line
+    code, lines, _ = called("cloud_tpu.sh", "setup", **known)
+    assert code == 0 and "scp" in lines[0] and "requirements.txt" in lines[1]
+    assert called("cloud_tpu.sh", "delete", **known)[1] == [
+        "gcloud compute tpus queued-resources delete swarm --zone=z --force"
+    ]
+    code, lines, said = called("cloud_tpu.sh", **known)
+    assert (code, lines) == (2, []) and "launch/cloud_tpu.sh create" in said
+    assert "the name of the slice" in called("cloud_tpu.sh", "run")[2]
+    assert hosts.expected({"OLMIX_DISTRIBUTED": "auto"}) == {}
+
+
+def test_slurm(called):
+    code, (line,), _ = called("slurm.sh", "--config=c", "--workdir=d", PYTHON="python", SLURM_SUBMIT_DIR=str(ROOT))
+    assert code == 0 and line == "srun --kill-on-bad-exit=1 python run.py --config=c --workdir=d"
+    array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16", "PYTHON": "python"}
+    code, (line,), _ = called("slurm_array.sh", "--config=c", "--workdir=d", **array)
+    assert code == 0 and line == "python run.py --config=c --workdir=d --stages=train --config.swarm.part=3/16"
+    # The lost one again, alone in its array.
+    line = called("slurm_array.sh", "--config=c", **array | {"SLURM_ARRAY_TASK_COUNT": "1", "PARTS": "16"})[1][0]
+    assert line.endswith("--config.swarm.part=3/16")
+    assert "run this with sbatch --array" in called("slurm_array.sh")[2]
+
+
+def test_jobset():
+    """What the pods are told is what olmix_jax/hosts.py reads, and as many as there are."""
+    spec = yaml.safe_load((ROOT / "launch/jobset.yaml").read_text())
+    job = spec["spec"]["replicatedJobs"][0]
+    inner = job["template"]["spec"]
+    container = inner["template"]["spec"]["containers"][0]
+    told = {entry["name"]: entry.get("value", "0") for entry in container["env"]}
+    found = hosts.expected(told)
+    assert found["num_processes"] == inner["completions"] == inner["parallelism"]
+    name = spec["metadata"]["name"]
+    assert found["coordinator_address"] == f"{name}-{job['name']}-0-0.{name}:1234"
+    assert (ROOT / container["command"][2].removeprefix("--config=")).is_file()

@@ -1,0 +1,87 @@
+"""proxy/losses.py: the blocked loss is the plain one, in value and gradient."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from olmix_jax.config import Train
+from olmix_jax.proxy import losses, model, state
+
+TOKENS, WIDTH, VOCABULARY, Z_LOSS = 37, 8, 50, 0.01
+
+
+def plain(x_SD, head_DV, target_S, z_loss=Z_LOSS):
+    logits_SV = x_SD @ head_DV
+    log_z_S = jax.nn.logsumexp(logits_SV, axis=-1)
+    nats_S = log_z_S - jnp.take_along_axis(logits_SV, target_S[:, None], axis=-1)[:, 0]
+    return jnp.mean(nats_S) + z_loss * jnp.mean(log_z_S**2), jnp.mean(nats_S)
+
+
+def problem(dtype=jnp.float64, seed=0):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    x_SD, head_DV = jax.random.normal(keys[0], (TOKENS, WIDTH), dtype), jax.random.normal(keys[1], (WIDTH, VOCABULARY))
+    return x_SD, head_DV.astype(dtype), jax.random.randint(keys[2], (TOKENS,), 0, VOCABULARY)
+
+
+# All tokens at once, several blocks of which the last is not full, one token at a time.
+@pytest.mark.parametrize("tokens", [1000, 10, 1])
+def test_blocks_change_nothing(monkeypatch, tokens):
+    monkeypatch.setattr(losses, "BLOCK_BYTES", 4 * VOCABULARY * tokens)
+    x_SD, head_DV, target_S = problem(jnp.float32)
+    both = [
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True), static_argnums=3)(x_SD, head_DV, target_S, Z_LOSS)
+        for f in (losses.mean_loss, plain)
+    ]
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6), *both)
+    nats_S = losses.token_nats(x_SD, head_DV, target_S)
+    assert nats_S.shape == (TOKENS,) and float(nats_S.mean()) == pytest.approx(float(both[1][0][1]), rel=1e-6)
+
+
+def test_the_gradient_against_finite_differences():
+    """Of the value that it returns with, for members side by side, and scaled by what it is multiplied with."""
+    problems = [problem(jnp.float32, seed) for seed in range(3)]
+    x_KSD, head_KDV, target_KS = (jnp.stack(arrays) for arrays in zip(*problems))
+
+    def total(x_SD, head_DV, target_S):
+        return 3.0 * losses.mean_loss(x_SD, head_DV, target_S, Z_LOSS)[0]
+
+    slope_KSD, slope_KDV = jax.vmap(jax.grad(total, argnums=(0, 1)))(x_KSD, head_KDV, target_KS)
+    with jax.enable_x64(True):
+        for k, (x_SD, head_DV, target_S) in enumerate(problems):
+            x_SD, head_DV = np.asarray(x_SD, np.float64), np.asarray(head_DV, np.float64)
+            for at in ((0, 0), (17, 5), (36, 7)):
+                step = np.zeros_like(x_SD)
+                step[at] = 1e-6
+                ends = [float(3 * plain(x_SD + s * step, head_DV, target_S)[0]) for s in (1, -1)]
+                assert float(slope_KSD[k][at]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4, abs=1e-7)
+            step = np.zeros_like(head_DV)
+            step[3, 11] = 1e-6
+            ends = [float(3 * plain(x_SD, head_DV + s * step, target_S)[0]) for s in (1, -1)]
+            assert float(slope_KDV[k][3, 11]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4, abs=1e-7)
+
+
+def test_half_precision_sums_in_float32():
+    x_SD, head_DV, target_S = problem(jnp.float32)
+    (exact, _), slopes = jax.value_and_grad(plain, argnums=(0, 1), has_aux=True)(x_SD, head_DV, target_S)
+    half = jax.value_and_grad(losses.mean_loss, argnums=(0, 1), has_aux=True)
+    (total, _), found = half(x_SD.astype(jnp.bfloat16), head_DV, target_S, Z_LOSS)
+    assert total.dtype == jnp.float32 and found[1].dtype == jnp.float32 and found[0].dtype == jnp.bfloat16
+    assert float(total) == pytest.approx(float(exact), rel=0.01)
+    for ours, theirs in zip(found, slopes):
+        assert np.abs(np.asarray(ours, np.float32) - theirs).max() < 0.03 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("changes", [{"micro_batch": 2}, {"remat": True}, {"micro_batch": 1, "remat": True}])
+def test_less_memory_is_the_same_step(changes):
+    train = Train(batch=4, steps=6, lr=0.01)
+    shape = model.Shape(16, 2, 4, 24)
+    members = [state.member(shape, 40, t) for t in (train, dataclasses.replace(train, **changes))]
+    tokens_TBL1 = jax.random.randint(jax.random.key(1), (3, 4, 9), 0, 40)
+    ends = [jax.jit(m.steps)(m.init(jax.random.key(0)), tokens_TBL1, 3) for m in members]
+    np.testing.assert_allclose(ends[0][1], ends[1][1], rtol=1e-5)
+    # Adam's first steps are signs, so that a gradient near zero may turn: what counts is the mean.
+    pairs = zip(*(jax.tree.leaves(end[0].params) for end in ends))
+    assert max(float(jnp.abs(a - b).mean()) for a, b in pairs) < 1e-5
