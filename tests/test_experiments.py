@@ -82,8 +82,10 @@ def test_what_reuse_kept_is_said_as_it_is():
     assert five.verdict(noisy)[2].startswith(
         "not resolved: full recomputation itself gains 10.00 ± 4.00 % over natural, 2.5"
     )
-    assert reuse.startswith("full_reuse does not keep 95 %") and "90 ± 0 % at 8 % (8 of 100)" in reuse
+    assert reuse.startswith("full_reuse does not keep 95 %") and "90 ± 0 % of it for 8 % of the proxies (8 of" in reuse
     assert auto.startswith("auto keeps 95 %")
+    close = {**rows, "auto": rows["auto"] | {"share_error": 0.01, "share_of_proxies": 0.4}}
+    assert five.verdict(close)[1].startswith("auto may or may not keep 95 % of the gain, for more than 30 %: 96 ± 1 %")
     (equal,) = five.verdict({**rows, "carry": rows["full_reuse"]})
     assert equal.startswith("auto over the best fixed rule at equal runs, full: -0.40 ± 0.00 %") and "worse at" in equal
 

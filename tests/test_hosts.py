@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -78,6 +79,19 @@ def whole(tmp_path_factory):
     return workdir
 
 
+@pytest.fixture
+def prepared(whole, tmp_path):
+    """A workdir with all that comes before training."""
+    for name in ("corpus", "tasks"):
+        shutil.copytree(whole / name, tmp_path / name)
+    for name in ("domains.json", "swarm/ratios.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(whole / name, tmp_path / name)
+    stamps = files.read_json(whole / "stamps.json")
+    files.write_json(tmp_path / "stamps.json", {name: stamps[name] for name in ("prepare", "sample")})
+    return tmp_path
+
+
 def started(workdir, processes: int, stages: str, **more):
     """The processes of one run, on this machine."""
     with socket.socket() as free:
@@ -107,9 +121,12 @@ def finish(processes):
     return [(p.communicate(timeout=240), p.returncode) for p in processes]
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_make_the_table_that_one_makes(whole, tmp_path, processes):
-    ends = finish(started(tmp_path, processes, "prepare,sample,train"))
+@pytest.mark.parametrize(
+    ("processes", "stages"), [(2, "train"), pytest.param(4, "prepare,sample,train", marks=pytest.mark.slow)]
+)
+def test_processes_make_the_table_that_one_makes(whole, prepared, processes, stages):
+    tmp_path = prepared
+    ends = finish(started(tmp_path, processes, stages))
     assert [code for _, code in ends] == [0] * processes, ends[0][0][1][-2000:]
     for name in ("swarm/ratios.csv", "swarm/metrics.csv"):
         ours, theirs = ((folder / name).read_text().splitlines() for folder in (tmp_path, whole))
@@ -121,9 +138,10 @@ def test_processes_make_the_table_that_one_makes(whole, tmp_path, processes):
     assert (tmp_path / "log-0001.txt").is_file()
 
 
-def test_a_process_that_is_killed_and_the_job_again(whole, tmp_path):
+def test_a_process_that_is_killed_and_the_job_again(whole, prepared):
     """The others do not wait for ever; the same command goes on from the checkpoints, with fewer processes too."""
-    running = started(tmp_path, 2, "prepare,sample,train", train_checkpoint_every=1)
+    tmp_path = prepared
+    running = started(tmp_path, 2, "train", train_checkpoint_every=1)
     deadline = time.monotonic() + 200
     folder = tmp_path / "train/0002-of-0002/checkpoints"
     while not (folder.is_dir() and any(p.name.isdecimal() for p in folder.iterdir())):
@@ -156,8 +174,8 @@ def test_what_the_environment_asks_for():
         hosts.expected(plain | {"JAX_PROCESS_ID": "4"})
 
 
-def test_jobs_of_an_array_share_a_workdir(whole, tmp_path):
-    pipeline.run(config.from_dict(settings()), tmp_path, ("prepare", "sample"))
+def test_jobs_of_an_array_share_a_workdir(whole, prepared):
+    tmp_path = prepared
     for number in (3, 1):
         pipeline.run(config.from_dict(settings(swarm_part=f"{number}/3")), tmp_path, ("train",))
     with pytest.raises(UserError, match="1 of 3 parts are not there yet: 2/3"):

