@@ -1,0 +1,35 @@
+"""python -m tests.on_devices DEVICES FOLDER OUT [STEP]: trains the toy swarm of 64 on so many devices; a script of its
+own, as a process has its devices for good. With STEP it is preempted there, by a real termination signal."""
+
+import os
+import pathlib
+import signal
+import sys
+
+import jax
+import numpy as np
+
+from olmix_jax.proxy import train
+from tests import toy
+
+
+class Preempted(train.Tracker):
+    def write(self, step, *more):
+        super().write(step, *more)
+        if step == int(sys.argv[4]):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    devices, folder, out = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+    jax.config.update("jax_num_cpu_devices", devices)
+    if len(sys.argv) > 4:
+        train.Tracker = Preempted
+    swarm = toy.make_swarm(members=64, steps=6, seeds=range(64), mapping="shard")
+    assert jax.device_count() == devices
+    done = train.train(swarm, toy.make_tasks(), folder, "toy")
+    np.savez(out, bpb_KN=done.bpb_KN, loss_KT=done.loss_KT)
+
+
+if __name__ == "__main__":
+    main()
