@@ -1,4 +1,5 @@
-"""The paper's proxies on one's own text: 30M, 2.9B tokens each, for an accelerator or a pod (METHOD §4).
+"""The paper's proxies on one's own text: 30M, 2.9B tokens each, for an accelerator or a pod (METHOD §4). Other presets
+have the same tokens; train.steps changes them.
 
     python run.py --config=configs/paper.py --workdir=runs/dry --stages=plan --config.swarm.size=512 \\
         --config.plan.topology=v5e:16x16
@@ -10,7 +11,9 @@ a TPU topology, on a machine without one (requirements-tpu.txt).
 
 from olmix_jax import config
 
-PRESETS = ("1M", "14M", "30M", "60M", "190M")
+# With both embeddings, at 100,352 entries.
+PARAMETERS = {"1M": 2_448_620, "14M": 26_740_864, "30M": 54_792_448, "60M": 95_957_376, "190M": 267_424_512}
+PRESETS = tuple(PARAMETERS)
 
 
 def get_config(variant: str = "30M"):
@@ -25,8 +28,8 @@ def get_config(variant: str = "30M"):
     # 64 · 2048 = 131,072 tokens a step; 2,910,233,600 / 131,072 = 22,203 steps: 100 tokens per parameter of 30M.
     c.train.batch = 64
     c.train.steps = 22_203
-    # All parameters / (64 · 4096) steps of warm-up: 54,792,448 / 262,144 = 209 of 22,203.
-    c.train.warmup = 209 / 22_203
+    # All parameters / (64 · 4096) steps of warm-up; of 30M 54,792,448 / 262,144 = 209 of 22,203.
+    c.train.warmup = PARAMETERS[c.proxy.preset] / 262_144 / 22_203
     # 4 · 2048 tokens' activations at once: 1 GB of attention's scores in a block, whose inside is computed twice.
     c.train.micro_batch = 4
     c.train.remat = True

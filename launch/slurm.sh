@@ -3,7 +3,7 @@
 #
 #   sbatch --nodes=4 launch/slurm.sh --config=configs/paper.py --workdir=/shared/runs/paper
 #
-# A job that is taken away (--signal below comes first) checkpoints and is queued again.
+# A job that is preempted is queued again, and one that is near its time limit checkpoints first (--signal).
 #SBATCH --job-name=olmix_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue

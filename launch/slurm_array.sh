@@ -8,7 +8,7 @@
 # A lost part is run again alone: sbatch --array=3 with PARTS=16. DIR is shared by all.
 #SBATCH --job-name=olmix_jax
 #SBATCH --requeue
-#SBATCH --signal=TERM@120
+#SBATCH --signal=B:TERM@120
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 part="${SLURM_ARRAY_TASK_ID:?run this with sbatch --array=1-16}/${PARTS:-$SLURM_ARRAY_TASK_COUNT}"

@@ -76,6 +76,15 @@ def check(config) -> None:
     _check_propose(config.propose)
     _check_effects(config.propose, config.fit.law)
     _check_update(config.update)
+    if (
+        config.update.parent
+        and config.propose.choose_kl_weight
+        and config.update.strategy not in ("full", "swarm_reuse")
+    ):
+        raise UserError(
+            "config field `propose.choose_kl_weight` cannot be with an update that keeps ratios, as halves of its runs "
+            "say nothing of them; give propose.kl_weight, or update.strategy=full"
+        )
 
 
 def _check_update(update) -> None:

@@ -10,7 +10,7 @@ import pathlib
 
 import jax
 
-from olmix_jax import files
+from olmix_jax import files, lineage
 from olmix_jax.config import Config
 from olmix_jax.corpus import store, tokenizer
 from olmix_jax.domains import DomainSet
@@ -34,6 +34,11 @@ CHIPS = {
     "v5e": Chip(16 * 2**30, 197e12, 0.819e12),
     "v5p": Chip(95 * 2**30, 459e12, 2.765e12),
     "v6e": Chip(32 * 2**30, 918e12, 1.64e12),
+    # As JAX names the devices of a machine that has them.
+    "TPU v4": Chip(32 * 2**30, 275e12, 1.2e12),
+    "TPU v5 lite": Chip(16 * 2**30, 197e12, 0.819e12),
+    "TPU v5": Chip(95 * 2**30, 459e12, 2.765e12),
+    "TPU v6 lite": Chip(32 * 2**30, 918e12, 1.64e12),
     "NVIDIA A100": Chip(80 * 2**30, 312e12, 2.0e12),
     "NVIDIA H100": Chip(80 * 2**30, 989e12, 3.35e12),
     "NVIDIA H200": Chip(141 * 2**30, 989e12, 4.8e12),
@@ -51,6 +56,8 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     member = state.member(model.PRESETS[config.proxy.preset], vocabulary, t, config.proxy.dtype)
     devices = ahead.devices_of(p.topology) if p.topology else jax.devices()
     chip = _chip(p.topology or devices[0].device_kind)
+    if not p.topology and chip is not None and (stats := devices[0].memory_stats()):
+        chip = dataclasses.replace(chip, memory=stats["bytes_limit"])
     shape = model.PRESETS[config.proxy.preset]
     size = dataclasses.asdict(shape) | {"vocabulary": vocabulary, "parameters": member.parameters}
     total = member.parameters + vocabulary * shape.width
@@ -62,6 +69,8 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
         per_device = min(config.swarm.members_per_device, math.ceil(members / len(devices)))
         found = ahead.compile_steps(member, tokens_shape, per_device * len(devices), devices)
     need = ahead.needed(found)
+    if not math.isfinite(need):
+        need, found = None, found | {"temporary": None}
     flops = flops_per_token(shape, member.parameters, config.proxy.length)
     tokens = t.batch * config.proxy.length
     content = {
@@ -79,13 +88,18 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
         "memory_per_device_bytes": need,
         "memory_parts_bytes": found | parts(total, per_device),
         "collectives_across_members": found.pop("collectives"),
-        "fits": memory is None or need <= memory,
+        "fits": _fits(need, memory),
     }
     del content["memory_parts_bytes"]["collectives"]
     if chip is not None:
         content |= _time(config, chip, content, total)
     log.info("plan: %s", summary(content))
     return content
+
+
+def _fits(need: float | None, memory: float | None) -> bool:
+    """Whether a program that needs so much has a place; None for one that the compiler gave up without a figure."""
+    return need is not None and (memory is None or need <= memory)
 
 
 def flops_per_token(shape: model.Shape, parameters: int, length: int) -> float:
@@ -101,6 +115,8 @@ def parts(total: int, members: int) -> dict:
 
 
 def _members(config: Config, workdir: pathlib.Path) -> int:
+    if config.update.parent and (made := lineage.read_plan(workdir)) is not None:
+        return made["proxies"]
     if config.swarm.size is not None:
         return config.swarm.size
     if (workdir / "domains.json").is_file():
@@ -126,7 +142,7 @@ def _time(config: Config, chip: Chip, content: dict, total: int) -> dict:
     # AdamW reads weights, two moments and the gradient, and writes the first three, in float32: 28 bytes a parameter.
     # Every micro-batch reads the weights forward and backward, in bfloat16, and adds to the gradient: 4 + 8.
     traffic = (28 + 12 * micro) * total * per_device / chip.bandwidth
-    hours = content["waves"] * t.steps * compute / p.utilisation / 3600
+    hours = content["waves"] * t.steps * max(compute / p.utilisation, traffic) / 3600
     found = {
         "roofline_seconds_per_step": {"compute": compute, "memory": traffic},
         "bound_by": "compute" if compute >= traffic else "memory",
@@ -139,13 +155,15 @@ def _time(config: Config, chip: Chip, content: dict, total: int) -> dict:
 
 def summary(content: dict) -> str:
     """A plan in a sentence."""
-    gib = content["memory_per_device_bytes"] / 2**30
+    need, talk = content["memory_per_device_bytes"], content["collectives_across_members"]
+    gib = "more than there is" if need is None else f"{need / 2**30:.2f} GiB"
+    tight = "does not fit: lower train.micro_batch, or set train.remat"
     said = (
         f"{content['members']} members of {content['model']['parameters']:,} parameters on {content['topology']}: "
         f"{content['members_per_device']} on a device, {content['waves']} waves of {content['steps']:,} steps, "
-        f"{gib:.2f} GiB a device, which {'fits' if content['fits'] else 'does not fit'}; "
-        f"{content['collectives_across_members']} collectives across members"
+        f"{gib} a device, which {'fits' if content['fits'] else tight}"
     )
+    said += "" if talk is None else f"; {talk} collectives across members"
     if "hours" in content:
         said += f"; {content['hours']:.1f} hours at {100 * content['utilisation_assumed']:.0f} % of peak"
     return said + (

@@ -13,7 +13,7 @@ import uuid
 import jax
 import numpy as np
 
-from olmix_jax import files, part, pipeline
+from olmix_jax import files, part, pipeline, table
 from olmix_jax.config import Config
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
@@ -79,10 +79,10 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     Raises:
       UserError: a stage failed, here or elsewhere, or processes see different workdirs.
     """
-    if jax.process_count() == 1 and not (workdir / SIGN).is_file():
+    if jax.process_count() == 1 and (config.swarm.part or not (workdir / SIGN).is_file()):
         pipeline.run(config, workdir, names)
         return
-    if config.swarm.part:
+    if config.swarm.part and jax.process_count() > 1:
         raise UserError("config field `swarm.part` is for jobs on their own; processes divide the swarm among them")
     _check_shared(workdir)
     for name in pipeline.in_order(config, names):
@@ -93,7 +93,8 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
 
 def _own_parts(config: Config, workdir: pathlib.Path) -> None:
     """This process's parts: one, or those of a division that an earlier run with other processes made."""
-    of = part.divided(workdir) or jax.process_count()
+    runs = len(table.read_ratios(workdir / "swarm/ratios.csv")[0])
+    of = part.divided(workdir) or min(jax.process_count(), runs)
     for k in range(number(), of, jax.process_count()):
         own = dataclasses.replace(config.swarm, part=str(part.Part(k + 1, of)))
         mine = dataclasses.replace(config, swarm=own)
@@ -105,7 +106,8 @@ def _together(name: str, work) -> None:
     error = None
     try:
         work()
-    except (UserError, KeyboardInterrupt) as e:
+    # Whatever it is, the others must hear of it, or they would wait.
+    except (Exception, KeyboardInterrupt) as e:
         error = e
     failed = np.flatnonzero(_everyones(error is not None))
     if error is not None:

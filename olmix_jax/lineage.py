@@ -134,6 +134,14 @@ def read_domains(workdir: pathlib.Path, swarm: table.SwarmTable | None = None) -
     return DomainSet(swarm.domains, tuple(int(n) for n in swarm.tokens_M))
 
 
+def text(workdir: pathlib.Path) -> str:
+    """A digest of what the text of an update of ``workdir`` depends on: tokenizer, tasks, and all that was held out."""
+    paths = [workdir / "corpus/tokenizer.json", *sorted((workdir / "tasks").glob("*"))]
+    for folder in ancestors(workdir):
+        paths += sorted((folder / "corpus/heldout").glob("*.jsonl"))
+    return files.digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()])
+
+
 def digest_of_plan(path: pathlib.Path) -> str:
     """What of a plan later stages depend on: not its history, in which a parent may be validated later on."""
     return files.digest({name: value for name, value in files.read_json(path).items() if name != "history"})
@@ -170,6 +178,19 @@ def read_law(workdir: pathlib.Path, config: Config | None = None) -> Law:
     if plan is not None and fitted.get("over") == "blocks":
         return seen(found, (blocks_of(plan).ratios_DM > 0).T.astype(np.float64))
     return found
+
+
+def tied(workdir: pathlib.Path) -> set[str]:
+    """The workdir's domains whose ratios to each other its law cannot judge, as it is fitted over them as one block."""
+    plan = read_plan(workdir)
+    if plan is None:
+        return set()
+    if not plan["proxies"]:
+        change, _ = change_to(workdir, plan)
+        before = tied(pathlib.Path(plan["parent"]))
+        return {new for new, old in {**change.origin, **change.parts}.items() if old in before}
+    over = files.read_json(workdir / "fit/fit.json").get("over")
+    return {name for ratios in plan["kept"].values() for name in ratios} if over == "blocks" else set()
 
 
 def blocks_of(plan: dict) -> reuse.Blocks:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 
 from olmix_jax.errors import UserError
 
@@ -50,7 +51,8 @@ def divided(workdir: pathlib.Path) -> int | None:
       UserError: into several numbers of them.
     """
     folders = [*(workdir / FOLDER).glob("*-of-*.npz"), *(workdir / "train").glob("*-of-*")]
-    numbers = sorted({int(path.stem.split("-of-")[1]) for path in folders})
+    known = (re.fullmatch(r"\d+-of-(\d+)", path.stem) for path in folders)
+    numbers = sorted({int(match[1]) for match in known if match})
     if len(numbers) > 1:
         raise UserError(
             f"{workdir / FOLDER}: parts of several divisions, of {' and of '.join(map(str, numbers))}; delete one of "

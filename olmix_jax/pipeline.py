@@ -47,8 +47,8 @@ SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_dis
 BUDGET = ("train.steps", "train.batch", "proxy.length")
 # Settings that name a file or folder stand for what is in it.
 PATHS = tuple(
-    "corpus.path tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics fit.families propose.task_weights "
-    "update.file".split()
+    "corpus.path tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics swarm.meta fit.families update.file "
+    "propose.task_weights propose.bounds propose.anchor propose.keep_ratios".split()
 )
 TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
@@ -108,6 +108,8 @@ EXTERNAL = ("fit", "propose", "report")
 PLANNED, TRAINING = ("sample", "fit", "propose"), ("sample", "train", "fit")
 # What an update's parent tells of.
 TOLD = ("update", "fit", "propose")
+# What is done again whenever it is asked for.
+ALWAYS = ("plan", "report")
 
 
 def default_stages(config: Config) -> tuple[str, ...]:
@@ -118,7 +120,7 @@ def default_stages(config: Config) -> tuple[str, ...]:
     if config.swarm.ratios:
         return EXTERNAL
     if config.swarm.part:
-        return ("prepare", "sample", "train")
+        return ("train",)
     return tuple(name for name in STAGES if name != "plan" and (name != "update" or config.update.parent))
 
 
@@ -180,11 +182,13 @@ def run_stage(config: Config, workdir: pathlib.Path, name: str) -> None:
     # What an unfinished stage left is done again, but for checkpoints: they are worth keeping.
     if begun is not None and left and (begun["finished"] or name in ("train", "validate")):
         _refuse_changes(begun, stamp, left)
-    files.write_json(workdir / "config.json", config)
     done = begun is not None and begun["finished"] and all(r.exists() for r in results)
-    if done and _same(begun, stamp) and name != "report":
+    if done and _same(begun, stamp) and name not in ALWAYS:
         log.info("%s: found, finished (%s)", name, results[-1])
         return
+    # A dry run has no say in what a workdir is, and a part's job is one of many.
+    if name != "plan" and not config.swarm.part:
+        files.write_json(workdir / "config.json", config)
     files.write_json(stamps_path, {**stamps, name: {**stamp, "finished": False}})
     log.info("%s", name)
     stage.run(config, workdir)
@@ -273,6 +277,8 @@ def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> di
     inputs |= {"code": stage.code()} if stage.code() else {}
     if config.update.parent and name in TOLD:
         inputs["update.parent"] = lineage.evidence(pathlib.Path(config.update.parent))
+    if config.update.parent and name == "prepare":
+        inputs["update.parent"] = lineage.text(pathlib.Path(config.update.parent))
     named = {field: settings.get(field) for field in PATHS}
     inputs |= {f: _content(pathlib.Path(v)) for f, v in named.items() if v and not v.lstrip().startswith("{")}
     return {"settings": settings, "inputs": inputs}

@@ -150,16 +150,19 @@ def _reuse(plan: dict, fitted: dict | None, found: lineage.Law, whole, settings,
     """What keeping ratios was predicted to cost, and what it costs by the new law, or by ``whole`` where that is over
     blocks: the least objective with the kept ratios over the least without."""
     told = {"predicted_loss": plan["predicted_loss"], "loss": None}
+    if settings.worst:
+        return told
     if not settings.keep_ratios.strip():
         return told | {"loss": 0.0, "by": "law"}
-    kept, by, law = content["objective"], "law", (found.law, found.params)
+    kept, by, law, samples = content["objective"], "law", (found.law, found.params), found.samples
     if fitted is not None and fitted["over"] == "blocks":
         if whole is None:
             return told
-        law, by = whole, "old runs"
+        # Of this law there are no samples to be cautious with.
+        law, by, samples, settings = whole, "old runs", None, dataclasses.replace(settings, tail=None, guard=None)
         kept = propose.propose(*law, settings=dataclasses.replace(settings, explore=False), **known)["objective"]
     free = dataclasses.replace(settings, keep_ratios="", explore=False)
-    best = propose.propose(*law, settings=free, **known)
+    best = propose.propose(*law, settings=free, samples=samples, **known)
     return told | {"loss": kept - best["objective"], "free": best["weights"], "by": by}
 
 

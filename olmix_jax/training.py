@@ -82,14 +82,14 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
     if share < 1:
         log.info("train: proxies have %.3f of every domain, to repeat it as the target run would", share)
     proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), share)
-    at_once = config.swarm.members_per_device
     tasks, share_of = _tasks(config, workdir), part.parse(config.swarm.part)
+    about, at_once = files.digest([domains, tasks]), config.swarm.members_per_device
     if share_of is not None:
         some = parts.members(proxies, share_of)
         done = waves.in_waves(some, tasks, workdir / "train" / share_of.name, f"swarm, part {share_of}", at_once)
-        parts.write(workdir, share_of, some, tasks.names, done)
+        parts.write(workdir, share_of, some, tasks.names, done, about)
         return
-    done = parts.merged(workdir, proxies, tasks.names)
+    done = parts.merged(workdir, proxies, tasks.names, about)
     if done is None:
         done = waves.in_waves(proxies, tasks, workdir / "train", "swarm", at_once)
     _write_curves(workdir / "swarm/curves.npz", runs, done, config)
@@ -151,8 +151,8 @@ def compare(config: Config, workdir: pathlib.Path, mixtures: dict, caps: dict | 
         for j in np.flatnonzero(counts[mixture] == 0) if mixture in counts else ():
             log.warning("validate: %s has less than half a sequence of %s and goes without", mixture, domains.names[j])
     runs = data.Runs(names, np.repeat(np.stack(list(counts.values())), seeds, axis=0), seed_K, seed_K)
-    tasks = _tasks(config, workdir)
-    done = waves.in_waves(_swarm(target, workdir, domains, runs), tasks, workdir / "validate", "validate")
+    tasks, at_once = _tasks(config, workdir), config.swarm.members_per_device
+    done = waves.in_waves(_swarm(target, workdir, domains, runs), tasks, workdir / "validate", "validate", at_once)
     _write_curves(workdir / "validate/curves.npz", names, done, target)
     if (done.died_K >= 0).any():
         raise UserError("a validation model diverged; lower `validate.lr`, delete the validate folder, and run again")

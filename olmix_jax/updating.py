@@ -87,8 +87,11 @@ def plan(config: Config, workdir: pathlib.Path, read_table: ReadTable, resembles
 def _decided(config: Config, change: updates.Change, known, runs) -> tuple[tuple[str, ...] | None, int | None]:
     """(domains to recompute, runs), where they are settled already; else None."""
     u = config.update
-    # Where no domain is affected the old law holds, so that to find weights anew takes no run.
-    free = {"auto": change.new, "full_reuse": (), "partial_reuse": u.recompute}
+    # Where no domain is affected the old law holds, so that to find weights anew takes no run; but of domains that it
+    # was fitted to as one it knows no ratios.
+    known_apart = set() if change.affected else set(change.old) - lineage.tied(pathlib.Path(u.parent))
+    free = {"auto": tuple(n for n in change.new if change.origin.get(n) in known_apart), "full_reuse": ()}
+    free["partial_reuse"] = u.recompute
     if not change.affected and u.strategy in free:
         return free[u.strategy], 0
     if u.strategy == "auto":

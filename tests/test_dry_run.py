@@ -71,6 +71,9 @@ def test_hours_and_cost():
     assert found["roofline_seconds_per_step"]["compute"] == pytest.approx(2e-3)
     assert found["hours"] == pytest.approx(3 * 4e-3) and found["cost"] == pytest.approx(2 * 4 * 3 * 4e-3)
     assert found["bound_by"] == "compute"
+    # Where memory is what a step waits for, no utilisation helps.
+    slow = dry_run._time(made, dataclasses.replace(chip, bandwidth=1e9), content, 1_000_000)
+    assert slow["bound_by"] == "memory" and slow["hours"] == pytest.approx(3 * (28 + 12 * 2) * 2e-3)
     assert found["roofline_seconds_per_step"]["memory"] == pytest.approx((28 + 12 * 2) * 1e6 * 2 / 1e12)
 
 
@@ -79,6 +82,12 @@ def test_the_papers_trainer():
     made = config.from_dict(paper.get_config("30M"))
     assert made.train.batch * made.proxy.length * made.train.steps == 2_910_191_616 <= 2_910_233_600
     assert round(made.train.warmup * made.train.steps) == 54_792_448 // (64 * 4096) == 209
+    for preset, number in paper.PARAMETERS.items():
+        decoder = model.Decoder(model.PRESETS[preset], 100_352)
+        params = jax.eval_shape(decoder.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2), "int32"))
+        assert sum(x.size for x in jax.tree.leaves(params)) == number
+        made_of = config.from_dict(paper.get_config(preset)).train
+        assert round(made_of.warmup * made_of.steps) == round(number / 262_144)
     from olmix_jax.proxy import optimizer
 
     assert optimizer.learning_rate(made.train, 29_102_336) == pytest.approx(0.00728, abs=5e-6)
@@ -98,6 +107,24 @@ def test_tpu_topologies_compile_without_one(tmp_path, topology):
     found = dry_run.plan(settings(swarm_size=8, plan_topology=topology, plan_price=1.0), tmp_path)
     assert found["devices"] in (4, 8) and found["collectives_across_members"] == 0 and found["fits"]
     assert found["hours"] > 0 and found["cost"] == pytest.approx(found["device_hours"])
+
+
+@needs_libtpu
+def test_what_the_compiler_gives_up_is_no_traceback(tmp_path):
+    """Attention's scores of a whole batch at 2048 are more than a chip has: the plan says so, and what to lower."""
+    more = {"proxy_length": 2048, "proxy_preset": "30M", "train_batch": 64, "train_micro_batch": None}
+    found = dry_run.plan(settings(swarm_size=8, plan_topology="v5e:2x2", **more), tmp_path)
+    assert not found["fits"] and found["members_per_device"] == 1 and found["collectives_across_members"] is None
+    assert found["memory_per_device_bytes"] > 16 * 2**30 and "lower train.micro_batch" in dry_run.summary(found)
+
+
+def test_members_that_do_not_compile_are_halved(monkeypatch):
+    def compiled(member, shape, members, devices):
+        fits = members // len(devices) <= 3
+        return {"arguments": 1, "temporary": 1 if fits else math.inf, "outputs": 0, "collectives": 0 if fits else None}
+
+    monkeypatch.setattr(ahead, "compile_steps", compiled)
+    assert ahead.fitting(None, (1,), 32, [None, None], 100)[1] == 2
 
 
 @needs_libtpu

@@ -49,11 +49,18 @@ def test_parts_put_together_are_the_swarm(make_swarm, toy_tasks, tmp_path):
     other = dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, lr=0.5))
     with pytest.raises(UserError, match="of another swarm, or scored on other tasks; delete it"):
         parts.merged(tmp_path, other, toy_tasks.names)
+    # The same names, other examples.
+    with pytest.raises(UserError, match="of another swarm, or scored on other tasks; delete it"):
+        parts.merged(tmp_path, swarm, toy_tasks.names, "another digest")
     part.path_of(tmp_path, pieces[1]).write_bytes(b"torn")
     with pytest.raises(UserError, match="0002-of-0003.npz: cannot be read .*train that part again"):
         parts.merged(tmp_path, swarm, toy_tasks.names)
     part.path_of(tmp_path, pieces[1]).unlink()
     with pytest.raises(UserError, match="1 of 3 parts are not there yet: 2/3; run them, as .*swarm.part=2/3"):
+        parts.merged(tmp_path, swarm, toy_tasks.names)
+    # A copy of a file beside it is no part.
+    (tmp_path / part.FOLDER / "0001-of-0002 (1).npz").write_bytes(b"")
+    with pytest.raises(UserError, match="1 of 3 parts"):
         parts.merged(tmp_path, swarm, toy_tasks.names)
     (tmp_path / "train/0001-of-0002").mkdir()
     with pytest.raises(UserError, match="several divisions, of 2 and of 3"):

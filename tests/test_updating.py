@@ -240,6 +240,55 @@ def test_what_is_told_by_a_parent_is_told_again_when_it_changes(parent, tmp_path
     assert lineage.evidence(tmp_path / "run") != before
 
 
+def test_a_law_over_blocks_does_not_undo_their_ratios(parent, tmp_path):
+    """A remove after an update by blocks: what the law cannot tell apart keeps the ratios that an older law found."""
+    domains, first = (*OLD, "new"), tmp_path / "1"
+    changes = {"update_strategy": "full_reuse", "update_old_runs": False}
+    given, _ = begin(parent, first, [{"add": ["new"]}], domains, **changes)
+    proposal, fitted = finish(first, given, domains)
+    assert fitted["over"] == "blocks" and lineage.tied(first / "run") == set(OLD) and lineage.tied(parent) == set()
+    left = ("web", "books", "wiki", "new")
+    _, plan = begin(first / "run", tmp_path / "2", [{"remove": ["code"]}], left, propose_max_repeats=50.0)
+    assert plan["strategy"] == "auto" and plan["proxies"] == 0 and lineage.tied(tmp_path / "2/run") == set(left[:3])
+    after = files.read_json(tmp_path / "2/run/propose/proposal.json")["weights"]
+    before = proposal["weights"]
+    kept = list(plan["kept"]["kept"])
+    assert set(kept) == set(left[:3]) and plan["recomputed"] == ["new"]
+    ratios = [np.array([weights[d] for d in kept]) / sum(weights[d] for d in kept) for weights in (before, after)]
+    np.testing.assert_allclose(*ratios, rtol=1e-6)
+
+
+def test_caution_and_kept_ratios(parent, tmp_path):
+    """What the ratios cost is reckoned as the proposal is; what cannot be is refused before anything is trained."""
+    domains = (*OLD, "new")
+    begun = {"update_strategy": "full_reuse", "propose_tail": 0.3}
+    given, _ = begin(parent, tmp_path, [{"add": ["new"]}], domains, **begun)
+    proposal, _ = finish(tmp_path, given, domains)
+    assert proposal["reuse"]["loss"] is None or proposal["reuse"]["loss"] >= -1e-6
+    with pytest.raises(UserError, match="choose_kl_weight` cannot be with an update that keeps ratios"):
+        settings(update_parent=str(parent), propose_choose_kl_weight=True)
+
+
+def test_files_that_settings_name_are_read_again(parent, tmp_path):
+    """Bounds in a file, and new token counts: a stage that was made from others is not found finished."""
+    domains, meta = (*OLD, "new"), tmp_path / "meta.json"
+    counts = {d: TOKENS[d] for d in domains}
+    files.write_json(meta, {"token_counts": counts})
+    given, _ = begin(parent, tmp_path, [{"add": ["new"]}], domains, swarm_meta=str(meta))
+    files.write_json(meta, {"token_counts": counts | {"new": 60e9}})
+    # Planned again; and the mixtures that were drawn by the old plan are not passed off as the new one's.
+    with pytest.raises(UserError, match="ratios.csv: made with domains.json"):
+        pipeline.run(settings(**given), tmp_path / "run", ("update",))
+    assert files.read_json(tmp_path / "run/domains.json")["domains"][-1]["tokens"] == 60_000_000_000
+    bounds = tmp_path / "bounds.json"
+    data = {f"swarm_{name}": str(parent.parent / "data" / f"{name}.{end}") for name, end in FILES.items()}
+    for least in (0.1, 0.6):
+        files.write_json(bounds, {"web": [least, None]})
+        pipeline.run(settings(**data, propose_bounds=str(bounds)), tmp_path / "whole", ("fit", "propose"))
+        proposal = files.read_json(tmp_path / "whole/propose/proposal.json")
+        assert proposal["weights"]["web"] >= least - 1e-12
+
+
 def test_what_cannot_be_updated_is_said(parent, tmp_path):
     with pytest.raises(UserError, match="update.parent.*holds no propose/proposal.json; finish that run first"):
         pipeline.run(settings(update_parent=str(tmp_path)), tmp_path / "x", ("update",))

@@ -1,11 +1,13 @@
 """Compiles a swarm's training step for a machine that is not at hand, and reads off what the compiler says of it."""
 
 import importlib.util
+import math
 import os
 import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
@@ -58,10 +60,12 @@ def fitting(member: state.Member, tokens_shape, members: int, devices, memory: f
         found = compile_steps(member, tokens_shape, per_device * len(devices), devices)
         if per_device == 1 or memory is None or needed(found) <= memory:
             return found, per_device
-        per_device = min(per_device - 1, max(1, int(per_device * memory / needed(found))))
+        # Of what the compiler gave up there is no figure to go by.
+        share = memory / needed(found) if np.isfinite(needed(found)) else 0.5
+        per_device = min(per_device - 1, max(1, int(per_device * share)))
 
 
-def needed(found: dict) -> int:
+def needed(found: dict) -> float:
     """Memory of a device that a compiled program takes [bytes]."""
     return sum(found[part] for part in ("arguments", "temporary", "outputs"))
 
@@ -77,13 +81,23 @@ def compile_steps(member: state.Member, tokens_shape: tuple[int, ...], members: 
 
     Returns:
       ``arguments``, ``temporary`` and ``outputs`` [bytes on a device; what outputs share with arguments is counted
-      once], and ``collectives``, the number of operations by which devices communicate.
+      once], and ``collectives``, the number of operations by which devices communicate. Where the compiler gives up for
+      want of memory, ``temporary`` is what it asked for, or infinite, and ``collectives`` None.
     """
     states = jax.eval_shape(jax.vmap(lambda seed: member.init(jax.random.key(seed))), jnp.zeros(members, jnp.int32))
     tokens = jax.ShapeDtypeStruct((members, *tokens_shape), jnp.int32)
     states, tokens = sharding.abstract((states, tokens), devices)
     mapped = sharding.map_members(member.steps, "shard", 1, donate=True, devices=devices)
-    compiled = mapped.lower(states, tokens, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    lowered = mapped.lower(states, tokens, jax.ShapeDtypeStruct((), jnp.int32))
+    given = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((states, tokens))) // len(devices)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        asked = re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", str(e))
+        temporary = float(asked[1]) * 1024 ** " KMGT".index(asked[2] or " ") if asked else math.inf
+        return {"arguments": given, "temporary": temporary, "outputs": 0, "collectives": None}
     memory = compiled.memory_analysis()
     return {
         "arguments": int(memory.argument_size_in_bytes),

@@ -27,15 +27,15 @@ def members(swarm: Swarm, part: Part) -> Swarm:
     return dataclasses.replace(swarm, runs=swarm.runs.taken(chosen))
 
 
-def write(workdir: pathlib.Path, part: Part, swarm: Swarm, tasks, done: Trained) -> None:
-    """Writes what came of a part, with what it was trained from."""
+def write(workdir: pathlib.Path, part: Part, swarm: Swarm, tasks, done: Trained, data: str = "") -> None:
+    """Writes what came of a part, with what it was trained from; ``data`` is a digest of text and tasks."""
     arrays = {"bpb_KN": done.bpb_KN, "loss_KT": done.loss_KT, "died_K": done.died_K}
-    about = {"identity": swarm.identity, "tasks": np.array(tasks, str), "info": files.text(done.info)}
+    about = {"identity": swarm.identity, "tasks": np.array(tasks, str), "data": data, "info": files.text(done.info)}
     with files.write_whole(path_of(workdir, part), "wb") as f:
         np.savez_compressed(f, **arrays, **{name: np.asarray(value) for name, value in about.items()})
 
 
-def merged(workdir: pathlib.Path, swarm: Swarm, tasks: tuple[str, ...]) -> Trained | None:
+def merged(workdir: pathlib.Path, swarm: Swarm, tasks: tuple[str, ...], data: str = "") -> Trained | None:
     """What came of the whole swarm, from its parts; None where there are none.
 
     Raises:
@@ -53,7 +53,10 @@ def merged(workdir: pathlib.Path, swarm: Swarm, tasks: tuple[str, ...]) -> Train
         )
     k, bpb_KN, loss_KT, died_K, told = len(swarm.runs), None, None, None, []
     for part in all_parts:
-        mine, arrays = slice(part.number - 1, None, of), _read(path_of(workdir, part), members(swarm, part), tasks)
+        mine, arrays = (
+            slice(part.number - 1, None, of),
+            _read(path_of(workdir, part), members(swarm, part), tasks, data),
+        )
         if bpb_KN is None:
             bpb_KN, loss_KT = np.empty((k, len(tasks))), np.empty((k, arrays["loss_KT"].shape[1]), np.float32)
             died_K = np.empty(k, int)
@@ -64,13 +67,14 @@ def merged(workdir: pathlib.Path, swarm: Swarm, tasks: tuple[str, ...]) -> Train
     return Trained(bpb_KN, loss_KT, died_K, info)
 
 
-def _read(path: pathlib.Path, swarm: Swarm, tasks: tuple[str, ...]) -> dict:
+def _read(path: pathlib.Path, swarm: Swarm, tasks: tuple[str, ...], data: str) -> dict:
     """The arrays of a part's file."""
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = dict(found)
     except (OSError, ValueError, EOFError) as e:
         raise UserError(f"{path}: cannot be read ({e}); delete it and train that part again") from e
-    if str(arrays["identity"]) != swarm.identity or tuple(arrays["tasks"].tolist()) != tasks:
+    of = str(arrays["identity"]), str(arrays["data"]), tuple(arrays["tasks"].tolist())
+    if of != (swarm.identity, data, tasks):
         raise UserError(f"{path}: of another swarm, or scored on other tasks; delete it and train that part again")
     return arrays

@@ -176,6 +176,7 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
                 checkpoints.save(done, {"states": swarm.on_host(states), "loss_KT": loss_KT}, batches)
                 saved = done
             if stop.is_set():
+                tracker.close()
                 log.info("%s: stopped at step %d of %d; the same command goes on from here", what, done, total)
                 raise KeyboardInterrupt
     speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
