@@ -34,15 +34,14 @@ CHIPS = {
     "v5e": Chip(16 * 2**30, 197e12, 0.819e12),
     "v5p": Chip(95 * 2**30, 459e12, 2.765e12),
     "v6e": Chip(32 * 2**30, 918e12, 1.64e12),
-    # As JAX names the devices of a machine that has them.
-    "TPU v4": Chip(32 * 2**30, 275e12, 1.2e12),
-    "TPU v5 lite": Chip(16 * 2**30, 197e12, 0.819e12),
-    "TPU v5": Chip(95 * 2**30, 459e12, 2.765e12),
-    "TPU v6 lite": Chip(32 * 2**30, 918e12, 1.64e12),
     "NVIDIA A100": Chip(80 * 2**30, 312e12, 2.0e12),
     "NVIDIA H100": Chip(80 * 2**30, 989e12, 3.35e12),
     "NVIDIA H200": Chip(141 * 2**30, 989e12, 4.8e12),
 }
+
+
+# As JAX names the devices of a machine that has them; the longer of two names first.
+KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
 
 
 def plan(config: Config, workdir: pathlib.Path) -> dict:
@@ -115,7 +114,7 @@ def parts(total: int, members: int) -> dict:
 
 
 def _members(config: Config, workdir: pathlib.Path) -> int:
-    if config.update.parent and (made := lineage.read_plan(workdir)) is not None:
+    if (made := lineage.own_plan(config, workdir)) is not None:
         return made["proxies"]
     if config.swarm.size is not None:
         return config.swarm.size
@@ -131,7 +130,8 @@ def _vocabulary(config: Config, workdir: pathlib.Path) -> int:
 
 def _chip(name: str) -> Chip | None:
     """By a topology's name before the colon, or how a device's own begins; None for what is not known."""
-    return next((chip for known, chip in CHIPS.items() if name.split(":")[0] == known or name.startswith(known)), None)
+    name = next((key for kind, key in KINDS.items() if name.startswith(kind)), name.split(":")[0])
+    return next((chip for known, chip in CHIPS.items() if name.startswith(known)), None)
 
 
 def _time(config: Config, chip: Chip, content: dict, total: int) -> dict:

@@ -61,11 +61,6 @@ def text(value) -> str:
     return json.dumps(plain(value), indent=1, allow_nan=False) + "\n"
 
 
-def from_text(content: str):
-    """The inverse of :func:`text`, of what :func:`text` wrote."""
-    return json.loads(content)
-
-
 def write_json(path: str | os.PathLike, value) -> None:
     """Writes ``value`` as JSON; a NaN or an infinity in it is a ValueError, never a file."""
     write_text(path, text(value))

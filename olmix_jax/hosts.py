@@ -28,7 +28,8 @@ def expected(environment=os.environ) -> dict | None:
     """What ``jax.distributed.initialize`` is to be given, from the environment; None for a run on its own.
 
     Several processes are those of JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; of a Slurm step with
-    several tasks; of a Cloud TPU slice with several hosts. JAX finds the addresses of the last two itself.
+    several tasks; of a Cloud TPU slice with several hosts; or whatever there is, where OLMIX_DISTRIBUTED is "auto". JAX
+    finds the addresses of all but the first itself.
 
     Raises:
       UserError: of the first three some are given, and not all, or they are no numbers.

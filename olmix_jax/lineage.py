@@ -89,6 +89,11 @@ def read_plan(workdir: pathlib.Path) -> dict | None:
     return plan
 
 
+def own_plan(config: Config, workdir: pathlib.Path) -> dict | None:
+    """The plan that a run of ``config`` in ``workdir`` follows; None for one that is no update, or not planned yet."""
+    return read_plan(workdir) if config.update.parent else None
+
+
 def ancestors(workdir: pathlib.Path) -> list[pathlib.Path]:
     """``workdir`` and the workdirs that it comes from, the youngest first.
 

@@ -55,7 +55,7 @@ def update(config: Config, workdir: pathlib.Path) -> None:
 
 def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> tuple[table.SwarmTable, dict]:
     """The table with what old runs tell, where the domain set is a changed one, and what ``fit.json`` says of that."""
-    plan = lineage.read_plan(workdir) if config.update.parent else None
+    plan = lineage.own_plan(config, workdir)
     if plan is None:
         return swarm_table, {}
     runs = _old_runs(config, workdir, plan, swarm_table.tasks)
@@ -92,7 +92,7 @@ def _whole_law(config: Config, workdir: pathlib.Path, plan: dict, fitted: dict):
 
 def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     """The mixture that minimises the law under KL, repetition caps and what else the config asks for."""
-    plan = lineage.read_plan(workdir) if config.update.parent else None
+    plan = lineage.own_plan(config, workdir)
     swarm_table, fitted = _judged(config, workdir, plan)
     if swarm_table.natural_M is None:
         raise UserError("the natural distribution is not known: give --config.swarm.meta=… with `relative_sizes`")

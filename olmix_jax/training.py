@@ -26,7 +26,7 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
     domains = DomainSet.read(workdir / "domains.json")
     total = config.train.steps * config.train.batch
     size = config.swarm.size if config.swarm.size is not None else 3 * (len(domains) + 1)
-    blocks, known, plan = reuse.blocks({}, domains.names), 0, _plan(config, workdir)
+    blocks, known, plan = reuse.blocks({}, domains.names), 0, lineage.own_plan(config, workdir)
     if plan is not None:
         blocks, size = lineage.blocks_of(plan), plan["proxies"]
         known = sum(older["runs"] for older in plan["old_runs"])
@@ -59,10 +59,6 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
         )
 
 
-def _plan(config: Config, workdir: pathlib.Path) -> dict | None:
-    return lineage.read_plan(workdir) if config.update.parent else None
-
-
 def _own_seed(seed: int, plan: dict | None) -> int:
     """The seed; of an update another than its parent's, or the same runs would be trained again and count twice."""
     return seed if plan is None else rng.derive(seed, f"update {len(plan['history'])}")
@@ -76,7 +72,7 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
         raise UserError(f"{workdir / 'swarm/ratios.csv'}: its domains are not those of domains.json; sample again")
     counts_KM = swarm.realise(ratios_KM, config.train.steps * config.train.batch, domains.names)
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
-    seed = _own_seed(seed, _plan(config, workdir))
+    seed = _own_seed(seed, lineage.own_plan(config, workdir))
     seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in runs])
     share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
     if share < 1:

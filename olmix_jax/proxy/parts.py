@@ -5,6 +5,7 @@ of all parts are the swarm.
 """
 
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
@@ -61,7 +62,7 @@ def merged(workdir: pathlib.Path, swarm: Swarm, tasks: tuple[str, ...], data: st
             bpb_KN, loss_KT = np.empty((k, len(tasks))), np.empty((k, arrays["loss_KT"].shape[1]), np.float32)
             died_K = np.empty(k, int)
         bpb_KN[mine], loss_KT[mine], died_K[mine] = (arrays[name] for name in ("bpb_KN", "loss_KT", "died_K"))
-        told.append(files.from_text(str(arrays["info"])))
+        told.append(json.loads(str(arrays["info"])))
     info = told[0] | {"members": k, "parts": told, "wall_s": max(info["wall_s"] for info in told)}
     info["tokens_per_second"] = sum(info["tokens_per_second"] for info in told)
     return Trained(bpb_KN, loss_KT, died_K, info)
