@@ -111,8 +111,8 @@ def test_tpu_topologies_compile_without_one(tmp_path, topology):
 
 @needs_libtpu
 def test_what_the_compiler_gives_up_is_no_traceback(tmp_path):
-    """Attention's scores of a whole batch at 2048 are more than a chip has: the plan says so, and what to lower."""
-    more = {"proxy_length": 2048, "proxy_preset": "30M", "train_batch": 64, "train_micro_batch": None}
+    """Attention's scores of 256 sequences of 2048 are twice what a chip has: the plan says so, and what to lower."""
+    more = {"proxy_length": 2048, "proxy_preset": "30M", "train_batch": 256, "train_micro_batch": None}
     found = dry_run.plan(settings(swarm_size=8, plan_topology="v5e:2x2", **more), tmp_path)
     assert not found["fits"] and found["members_per_device"] == 1 and found["collectives_across_members"] is None
     assert found["memory_per_device_bytes"] > 16 * 2**30 and "lower train.micro_batch" in dry_run.summary(found)
