@@ -60,6 +60,7 @@ def plan(config: Config, workdir: pathlib.Path, read_table: ReadTable, resembles
     # Runs that are given are no more or less for any choice.
     play |= {"budget": u.budget * everything.proxies} if u.proxies is None else {}
     taken, found, gain = recompute.choose(truth, setting, size, **play)
+    _check_runs(config, taken)
     content = {
         "strategy": u.strategy,
         "parent": str(parent),
@@ -82,6 +83,18 @@ def plan(config: Config, workdir: pathlib.Path, read_table: ReadTable, resembles
     }
     log.info("update: %s", content["why"])
     return content
+
+
+def _check_runs(config: Config, taken: recompute.Choice) -> None:
+    """Says, before anything is trained, what the number of runs cannot be or is not heeded for."""
+    least, wanted = config.swarm.min_runs, config.update.proxies
+    if 0 < taken.proxies < least:
+        raise UserError(
+            f"the update takes {taken.proxies} runs over {len(taken.blocks.names)} weights, fewer than the {least} by "
+            "which swarm.min_runs asks every weight to be seen; set update.proxies higher, or swarm.min_runs lower"
+        )
+    if wanted and not taken.proxies:
+        log.warning("update: update.proxies=%d is not heeded: the update takes no runs", wanted)
 
 
 def _decided(config: Config, change: updates.Change, known, runs) -> tuple[tuple[str, ...] | None, int | None]:

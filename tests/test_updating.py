@@ -227,6 +227,15 @@ def test_bounds_are_met_or_refused_before_anything_is_trained(parent, tmp_path):
         begin(parent, tmp_path / "3", [{"add": ["new"]}], domains, propose_max_repeats=0.5)
 
 
+def test_runs_that_cannot_be_are_refused_before_any_is_trained(parent, tmp_path, caplog):
+    caplog.set_level("WARNING", logger="olmix_jax")
+    few = {"update_proxies": 3, "swarm_min_runs": 4}
+    with pytest.raises(UserError, match="takes 3 runs .* fewer than the 4 by .* set update.proxies"):
+        begin(parent, tmp_path / "1", [{"add": ["new"]}], (*OLD, "new"), update_strategy="full_reuse", **few)
+    _, plan = begin(parent, tmp_path / "2", [{"remove": ["wiki"]}], OLD[:3], **few)
+    assert plan["proxies"] == 0 and "update.proxies=3 is not heeded" in caplog.text
+
+
 def test_what_is_told_by_a_parent_is_told_again_when_it_changes(parent, tmp_path):
     domains, data = (*OLD, "new"), tmp_path / "data"
     given, _ = begin(parent, tmp_path, [{"add": ["new"]}], domains, update_strategy="full_reuse")
