@@ -46,6 +46,20 @@ def test_the_papers_accounting():
     assert partial == [64, 64, 16, 0, 64] and first + sum(partial) == 272
 
 
+@pytest.mark.parametrize("lost, total", [(0, 256), (12, 268)])
+def test_swarm_reuse_fills_the_swarm_up(lost, total):
+    """All runs together are a swarm over the last domains, 256; the paper's 268 are that and twelve which the last set
+    cannot express. It does not say which; old runs that lie mostly on what is revised or removed are such."""
+    domains, known, trained = DCLM, 64, [64]
+    for step in STEPS:
+        change = updates.change(domains, [step])
+        uniform_M = np.full(len(change.new), 1 / len(change.new))
+        known -= lost if step is STEPS[-1] else 0
+        found = strategies.strategy("swarm_reuse", change.new, change.affected, uniform_M, uniform_M, old_runs=known)
+        trained, known, domains = [*trained, found.proxies], known + found.proxies, change.new
+    assert trained == [64, 64, 16, 8, 0, 104 + lost] and sum(trained) == total
+
+
 @pytest.mark.parametrize(
     "dimensions, expected", [(0, 0), (1, 0), (2, 8), (3, 8), (4, 16), (7, 16), (8, 32), (15, 32), (16, 64), (24, 64)]
 )
