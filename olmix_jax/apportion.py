@@ -118,8 +118,12 @@ def _advice(weights_M: np.ndarray, total: int) -> str:
     return f"ask for a mixture of whole sequences of {total}, or drop the domains of least weight"
 
 
-def interleave(counts_M: np.ndarray) -> np.ndarray:
-    """The order in which the domains of a run's sequences come: deterministic and evenly spread.
+# A node of the tree by which domains are interleaved: its sequences, and its domain or its two children.
+Node = tuple[int, "int | tuple[Node, Node]"]
+
+
+def interleaving(counts_M: np.ndarray) -> Node:
+    """The order in which the domains of a run's sequences come, as a tree of the domains: deterministic, evenly spread.
 
     Domains are merged in pairs, least counts first (a Huffman tree); going down the tree, each node's places are
     split between its two children by rounding, so every split is within ½ of its share at every prefix. Errors of the
@@ -128,32 +132,41 @@ def interleave(counts_M: np.ndarray) -> np.ndarray:
       |#{i < t: domain_i = j} − t·counts_j/total| ≤ ½ Σ_n 1/Fib_n = 1.68    for every prefix t and domain j.
 
     (Sorting sequence i of domain j by (i + ½)/counts_j has no such bound: rare domains all come in the middle.)
-    Costs O(total · entropy of the mixture).
 
     Args:
-      counts_M: sequences per domain, summing to ``total``.
-
-    Returns:
-      domain_n, int32 [total], with ``counts_M[j]`` entries equal to j.
+      counts_M: sequences per domain, one at least in all.
     """
-    counts_M = np.asarray(counts_M, np.int64)
-    domain_n = np.zeros(int(counts_M.sum()), np.int32)
-    # Nodes are (count, tie-break, domain or pair); the tie-break is unique, so pairs are never compared.
-    heap = [(int(c), j, j) for j, c in enumerate(counts_M) if c > 0]
+    # The tie-break is unique, so that nodes are never compared.
+    heap = [(int(c), j, (int(c), j)) for j, c in enumerate(counts_M) if c > 0]
     heapq.heapify(heap)
     made = len(counts_M)
     while len(heap) > 1:
-        a, b = heapq.heappop(heap), heapq.heappop(heap)
-        heapq.heappush(heap, (a[0] + b[0], made, (a, b)))
+        (count_a, _, a), (count_b, _, b) = heapq.heappop(heap), heapq.heappop(heap)
+        heapq.heappush(heap, (count_a + count_b, made, (count_a + count_b, (a, b))))
         made += 1
-    todo = [(node, np.arange(len(domain_n))) for node in heap]
+    return heap[0][2]
+
+
+def read_at(tree: Node, places_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a run reads at some places: looked up one by one, so that nothing is held of a run but its tree.
+
+    Args:
+      tree: of :func:`interleaving`.
+      places_n: int in [0, total).
+
+    Returns:
+      domain_n, int32; and nth_n, int64, how often that domain has come before. O(entropy of the mixture) each.
+    """
+    domain_n, nth_n = np.empty(len(places_n), np.int32), np.empty(len(places_n), np.int64)
+    todo = [(tree, np.arange(len(places_n)), np.asarray(places_n, np.int64))]
     while todo:
-        (count, _, what), places = todo.pop()
+        (count, what), where, at = todo.pop()
         if isinstance(what, int):
-            domain_n[places] = what
+            domain_n[where], nth_n[where] = what, at
             continue
         a, b = what
-        cut = (2 * np.arange(count + 1) * a[0] + count) // (2 * count)
-        to_a = np.diff(cut) > 0
-        todo += [(a, places[to_a]), (b, places[~to_a])]
-    return domain_n
+        # Places of a among the first t of the node: t·a/count, rounded.
+        before, after = ((2 * t * a[0] + count) // (2 * count) for t in (at, at + 1))
+        to_a = after > before
+        todo += [(a, where[to_a], before[to_a]), (b, where[~to_a], (at - before)[~to_a])]
+    return domain_n, nth_n

@@ -8,10 +8,10 @@ on. Nothing is left to a loader's rounding.
 import numpy as np
 
 from olmix_jax import rng
-from olmix_jax.apportion import SLACK, interleave, realise, snap
+from olmix_jax.apportion import SLACK, realise, snap
 from olmix_jax.errors import UserError
 
-__all__ = ["interleave", "realise", "sample", "sampled_report", "snap"]
+__all__ = ["realise", "sample", "sampled_report", "snap"]
 
 # Candidates drawn for one member before the request is declared impossible.
 _TRIES = 2000

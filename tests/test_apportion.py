@@ -114,29 +114,44 @@ def test_realise_does_not_ask_for_a_sum_of_exactly_one():
     np.testing.assert_array_equal(apportion.realise(row, 50, ("a", "b", "c")), [[35, 10, 5]])
 
 
+def order_of(counts_M):
+    """The whole order, and how often each domain came before."""
+    return apportion.read_at(apportion.interleaving(np.array(counts_M)), np.arange(sum(counts_M)))
+
+
 def worst_prefix(counts_M):
-    order = apportion.interleave(np.array(counts_M))
+    order, nth = order_of(counts_M)
     total = len(order)
     np.testing.assert_array_equal(np.bincount(order, minlength=len(counts_M)), counts_M)
+    before = np.cumsum(order[:, None] == np.arange(len(counts_M)), axis=0)
+    np.testing.assert_array_equal(nth, before[np.arange(total), order] - 1)
     share = np.arange(1, total + 1)[:, None] * np.array(counts_M) / total
-    return np.abs(np.cumsum(order[:, None] == np.arange(len(counts_M)), axis=0) - share).max()
+    return np.abs(before - share).max()
 
 
 @modest
 @given(counts)
-def test_interleave_is_even_at_every_prefix(c):
+def test_the_order_is_even_at_every_prefix(c):
     assert worst_prefix(c) <= 1.68
 
 
 @pytest.mark.parametrize("c", [[977] + [1] * 23, [40] * 24, list(range(1, 25)), [1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89]])
-def test_interleave_is_even_in_hard_cases(c):
+def test_the_order_is_even_in_hard_cases(c):
     assert worst_prefix(c) <= 1.68
 
 
-def test_interleave_of_few():
-    np.testing.assert_array_equal(apportion.interleave(np.array([0, 3])), [1, 1, 1])
-    np.testing.assert_array_equal(np.sort(apportion.interleave(np.array([2, 2]))[:2]), [0, 1])
-    assert apportion.interleave(np.array([1, 2])).dtype == np.int32
+def test_the_order_of_few():
+    np.testing.assert_array_equal(order_of([0, 3])[0], [1, 1, 1])
+    np.testing.assert_array_equal(np.sort(order_of([2, 2])[0][:2]), [0, 1])
+    assert order_of([1, 2])[0].dtype == np.int32
+
+
+def test_any_place_of_a_long_run_is_found_at_once():
+    """A run of a billion sequences, of which nothing is held."""
+    counts_M = np.array([6, 3, 1]) * 10**8
+    places_n = np.array([0, 10**5, 10**9 - 1, 7 * 10**8])
+    domain_n, nth_n = apportion.read_at(apportion.interleaving(counts_M), places_n)
+    np.testing.assert_allclose(nth_n, places_n * counts_M[domain_n] / 1e9, atol=2)
 
 
 @modest

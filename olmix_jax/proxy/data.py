@@ -5,7 +5,7 @@ import dataclasses
 import grain
 import numpy as np
 
-from olmix_jax import rng, swarm
+from olmix_jax import apportion, rng
 from olmix_jax.errors import UserError
 
 
@@ -35,26 +35,30 @@ class Runs:
 
 
 class _Sequences:
-    """A domain's pool as `grain` sees it: sequence i of a token store holds tokens i·L … i·L + L."""
+    """A domain's pool as `grain` sees it: sequence n of a token store holds tokens n·L … n·L + L, and the pool is the
+    first `size` of them in the order of `seed`, or all."""
 
-    def __init__(self, store, length: int, pool: np.ndarray):
-        self.store, self.length, self.pool = store, length, pool
+    def __init__(self, store, length: int, size: int, seed: int):
+        self.store, self.length, self.size = store, length, size
+        self.order = grain.MapDataset.range(store.sequences(length)).shuffle(seed=seed)
 
     def __len__(self) -> int:
-        return len(self.pool)
+        return self.size
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return self.store.sequence(int(self.pool[i]), self.length)
+        n = self.order[int(i)] if self.size < len(self.order) else i
+        return self.store.sequence(int(n), self.length)
 
 
 def stream(store, length: int, seed: int, share: float = 1.0) -> grain.MapDataset:
     """One domain's endless stream: every sequence once per epoch, each epoch in another order.
 
-    With a `share` under 1 the domain's pool is that part of its sequences, drawn at random, one at least.
+    With a `share` under 1 the domain's pool is that part of its sequences, drawn at random, one at least. Pool and
+    order are looked up, not held: a stream takes no memory, however large the store.
     """
-    order = np.random.default_rng(seed).permutation(store.sequences(length))
-    pool = np.sort(order[: max(1, round(share * len(order)))])
-    return grain.MapDataset.source(_Sequences(store, length, pool)).shuffle(seed=seed).repeat()
+    size = max(1, round(share * store.sequences(length)))
+    pool = _Sequences(store, length, size, rng.derive(seed, "pool"))
+    return grain.MapDataset.source(pool).shuffle(seed=seed).repeat()
 
 
 class _Chunks:
@@ -63,34 +67,24 @@ class _Chunks:
     def __init__(self, runs: Runs, streams: dict, length: int, batch: int, steps: int, total_steps: int):
         self.runs, self.streams, self.length, self.batch, self.steps = runs, streams, length, batch, steps
         self.total = total_steps * batch
-        self.domain_KS = np.stack([swarm.interleave(counts_M) for counts_M in runs.counts_KM]).astype(np.int16)
-        self.nth_KS = np.stack([_running_count(domain_S) for domain_S in self.domain_KS])
+        self.orders = [apportion.interleaving(counts_M) for counts_M in runs.counts_KM]
 
     def __len__(self) -> int:
         return -(-self.total // (self.steps * self.batch))
 
     def __getitem__(self, c: int) -> np.ndarray:
         size = self.steps * self.batch
-        span = slice(c * size, min((c + 1) * size, self.total))
+        places_S = np.arange(c * size, min((c + 1) * size, self.total))
         tokens_KSL1 = np.zeros((len(self.runs), size, self.length + 1), np.int32)
         # Members share streams: a sequence that many of them read in this chunk is fetched once.
         fetched = {}
-        for k, seed in enumerate(self.runs.data_seed_K):
-            for s, where in enumerate(zip(self.domain_KS[k, span], self.nth_KS[k, span])):
+        for k, (seed, order) in enumerate(zip(self.runs.data_seed_K, self.orders)):
+            for s, where in enumerate(zip(*apportion.read_at(order, places_S))):
                 key = (int(seed), *map(int, where))
                 if key not in fetched:
                     fetched[key] = self.streams[key[:2]][key[2]]
                 tokens_KSL1[k, s] = fetched[key]
         return tokens_KSL1.reshape(len(self.runs), self.steps, self.batch, self.length + 1)
-
-
-def _running_count(domain_S: np.ndarray) -> np.ndarray:
-    """How often each entry's domain has occurred before it."""
-    nth_S = np.empty(len(domain_S), np.int32)
-    for domain in np.unique(domain_S):
-        where = np.flatnonzero(domain_S == domain)
-        nth_S[where] = np.arange(len(where))
-    return nth_S
 
 
 def chunks(
