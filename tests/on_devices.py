@@ -1,5 +1,8 @@
-"""python -m tests.on_devices DEVICES FOLDER OUT [STEP]: trains the toy swarm of 64 on so many devices; a script of its
-own, as a process has its devices for good. With STEP it is preempted there, by a real termination signal."""
+"""python -m tests.on_devices DEVICES FOLDER OUT [STEP [HELD]]: trains the toy swarm of 64 on so many devices.
+
+A script of its own, as a process has its devices for good. With a STEP but 0 it is preempted there, by a real termination
+signal; with HELD, so many members are on a device at once.
+"""
 
 import os
 import pathlib
@@ -9,7 +12,7 @@ import sys
 import jax
 import numpy as np
 
-from olmix_jax.proxy import train
+from olmix_jax.proxy import train, waves
 from tests import toy
 
 
@@ -22,12 +25,13 @@ class Preempted(train.Tracker):
 
 def main() -> None:
     devices, folder, out = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+    held = int(sys.argv[5]) if len(sys.argv) > 5 else None
     jax.config.update("jax_num_cpu_devices", devices)
-    if len(sys.argv) > 4:
+    if len(sys.argv) > 4 and int(sys.argv[4]):
         train.Tracker = Preempted
     swarm = toy.make_swarm(members=64, steps=6, seeds=range(64), mapping="shard")
     assert jax.device_count() == devices
-    done = train.train(swarm, toy.make_tasks(), folder, "toy")
+    done = waves.in_waves(swarm, toy.make_tasks(), folder, "toy", held)
     np.savez(out, bpb_KN=done.bpb_KN, loss_KT=done.loss_KT)
 
 

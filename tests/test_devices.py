@@ -45,3 +45,16 @@ def test_preempted_on_eight_devices_and_gone_on_with_on_four(eight, tmp_path):
         np.testing.assert_allclose(found[name], expected, rtol=1e-5)
     steps = (tmp_path / "train/metrics.jsonl").read_text().count("\n")
     assert steps == 3
+
+
+@pytest.mark.slow
+def test_waves_that_eight_devices_began_go_on_on_two(eight, tmp_path):
+    """The division stays, whatever the devices: members' checkpoints are of their wave."""
+    stopped = on(8, tmp_path / "train", tmp_path / "out.npz", 4, 3)
+    assert "KeyboardInterrupt" in stopped.stderr
+    done = on(2, tmp_path / "train", tmp_path / "out.npz", 0, 3)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(p.name for p in (tmp_path / "train").glob("wave-*")) == ["wave-0001", "wave-0002", "wave-0003"]
+    found = np.load(tmp_path / "out.npz")
+    for name, expected in eight.items():
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)

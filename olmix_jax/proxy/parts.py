@@ -4,7 +4,6 @@ Members are independent, so a part is a swarm of its own: every n-th member. Wha
 of all parts are the swarm.
 """
 
-import dataclasses
 import json
 import pathlib
 
@@ -25,7 +24,7 @@ def members(swarm: Swarm, part: Part) -> Swarm:
     chosen = np.arange(part.number - 1, len(swarm.runs), part.of)
     if not len(chosen):
         raise UserError(f"config field `swarm.part`: {len(swarm.runs)} members make no {part.of} parts; ask for fewer")
-    return dataclasses.replace(swarm, runs=swarm.runs.taken(chosen))
+    return swarm.taken(chosen)
 
 
 def write(workdir: pathlib.Path, part: Part, swarm: Swarm, tasks, done: Trained, data: str = "") -> None:

@@ -87,6 +87,10 @@ class Swarm:
             [self.shape, self.vocabulary, self.length, self.dtype, trainer, self.runs, sizes, self.share]
         )
 
+    def taken(self, k: np.ndarray, width: int = 0) -> "Swarm":
+        """The members with indices ``k``, as a swarm of their own."""
+        return dataclasses.replace(self, runs=self.runs.taken(k), width=width)
+
     def chunks(self):
         t = self.train
         return data.chunks(self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps, self.share)
@@ -143,7 +147,7 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
       KeyboardInterrupt: after a checkpoint, on ctrl-C or a termination signal.
       UserError: the folder cannot be written, or a domain is smaller than a sequence.
     """
-    mapping = _choose(swarm, folder)
+    mapping = choose(swarm, folder)
     begun = time.monotonic()
     batches, states, run = swarm.chunks(), swarm.start(mapping), swarm.steps(mapping)
     width, total = swarm.chunk_steps, swarm.train.steps
@@ -223,14 +227,18 @@ def score(swarm: Swarm, params, tasks: corpus_tasks.TaskSet, mapping: str, alive
     return bpb_KN
 
 
-def _choose(swarm: Swarm, folder: pathlib.Path) -> str:
-    """The mapping asked for; under `auto` the fastest on a few real steps, remembered for a run that goes on."""
+def choose(swarm: Swarm, folder: pathlib.Path, held: int | None = None) -> str:
+    """The mapping asked for; under `auto` the fastest on a few real steps, remembered for a run that goes on.
+
+    Args:
+      held: members on a device at once; None for all.
+    """
     asked = swarm.train.mapping or sharding.default_mapping()
     if asked != "auto":
         return asked
     memory = folder / "mapping.json"
     if not memory.exists():
-        seconds = timings(swarm)
+        seconds = timings(swarm, held)
         files.write_json(memory, {"mapping": min(seconds, key=seconds.get), "seconds_per_step": seconds})
     choice = files.read_json(memory)
     for name, s in choice["seconds_per_step"].items():
@@ -239,22 +247,28 @@ def _choose(swarm: Swarm, folder: pathlib.Path) -> str:
     return choice["mapping"]
 
 
-def timings(swarm: Swarm, mappings=sharding.MAPPINGS, steps: int = 2) -> dict[str, float]:
-    """Seconds per step of the whole swarm for each mapping: the better of two runs of a few steps on real data."""
-    tokens = next(swarm.chunks())
-    steps = min(steps, swarm.chunk_steps)
+def timings(swarm: Swarm, held: int | None = None, steps: int = 2) -> dict[str, float]:
+    """Seconds per step of the whole swarm for each mapping: the better of two runs of a few steps on real data. Of
+    members that go in waves, `held` on a device, one wave is run, and stands for all."""
     result = {}
-    for mapping in mappings:
-        states, run = swarm.start(mapping), swarm.steps(mapping)
-        states, _ = run(states, tokens, 0)
-        seconds = []
-        for _ in range(2):
-            begun = time.monotonic()
-            states, loss_KT = run(states, tokens, steps)
-            jax.block_until_ready(loss_KT)
-            seconds.append((time.monotonic() - begun) / steps)
-        result[mapping] = min(seconds)
+    for mapping in sharding.MAPPINGS:
+        waves = 1 if held is None else -(-len(swarm.runs) // (held * sharding.devices_used(mapping)))
+        some = swarm if waves == 1 else swarm.taken(np.arange(0, len(swarm.runs), waves))
+        result[mapping] = waves * _seconds(some, mapping, min(steps, some.chunk_steps))
     return result
+
+
+def _seconds(swarm: Swarm, mapping: str, steps: int) -> float:
+    """Seconds per step, the better of two runs."""
+    tokens, states, run = next(swarm.chunks()), swarm.start(mapping), swarm.steps(mapping)
+    states, _ = run(states, tokens, 0)
+    seconds = []
+    for _ in range(2):
+        begun = time.monotonic()
+        states, loss_KT = run(states, tokens, steps)
+        jax.block_until_ready(loss_KT)
+        seconds.append((time.monotonic() - begun) / steps)
+    return min(seconds)
 
 
 @contextlib.contextmanager

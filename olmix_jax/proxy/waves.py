@@ -1,4 +1,8 @@
-"""More members than a device holds: some at a time, by one program."""
+"""More members than a device holds: some at a time, by one program.
+
+Who goes with whom is settled once and kept beside the checkpoints: a wave is a swarm of its own, so a run goes on with
+any number of devices, as long as they hold a wave.
+"""
 
 import dataclasses
 import pathlib
@@ -6,11 +10,14 @@ import pathlib
 import jax
 import numpy as np
 
+from olmix_jax import files
+from olmix_jax.errors import UserError
 from olmix_jax.progress import log
 from olmix_jax.proxy import ahead, sharding, train
 
 # Share of a device's memory that a program may plan with; the rest is the runtime's.
 USABLE = 0.92
+RECORD = "waves.json"
 
 
 def in_waves(
@@ -20,30 +27,101 @@ def in_waves(
 
     Args:
       per_device: members on a device; None for as many as fit its memory, where that is known (on a CPU all are taken).
+        What an earlier run in `folder` settled on stays, as its checkpoints are of its waves.
 
     Raises:
-      KeyboardInterrupt, UserError: as that.
+      KeyboardInterrupt, UserError: as that; UserError too where the waves of an earlier run do not fit.
     """
-    mapping = swarm.train.mapping or sharding.default_mapping()
-    devices = sharding.devices_used("shard" if mapping == "auto" else mapping)
-    if per_device is None:
-        stats = jax.local_devices()[0].memory_stats() or {}
-        if "bytes_limit" not in stats:
-            return train.train(swarm, tasks, folder, what)
-        shape = swarm.chunk_steps, swarm.train.batch, swarm.length + 1
-        memory = USABLE * stats["bytes_limit"]
-        _, per_device = ahead.fitting(swarm.member, shape, len(swarm.runs), jax.local_devices()[:devices], memory)
-    waves = -(-len(swarm.runs) // (per_device * devices))
-    if waves == 1:
+    chosen = _recorded(folder / RECORD, swarm)
+    if chosen is None:
+        held = per_device or _held(swarm)
+        swarm = _mapped(swarm, folder, held)
+        chosen = _divided(swarm, held)
+        waves = [[swarm.runs.names[k] for k in wave] for wave in chosen]
+        files.write_json(folder / RECORD, {"waves": len(waves), "members": waves})
+    else:
+        swarm = _mapped(swarm, folder, per_device or len(chosen[0]))
+        _check_fits(swarm, len(chosen), len(chosen[0]), folder, per_device)
+    if len(chosen) == 1:
         return train.train(swarm, tasks, folder, what)
-    log.info("%s: %d waves of %d members on each of %d devices", what, waves, per_device, devices)
-    chosen = [np.arange(w, len(swarm.runs), waves) for w in range(waves)]
+    log.info("%s: %d waves of %d members on %d devices", what, len(chosen), len(chosen[0]), _devices(swarm))
     found = []
     for w, k in enumerate(chosen):
-        some = dataclasses.replace(swarm, runs=swarm.runs.taken(k), width=len(chosen[0]))
-        found.append(train.train(some, tasks, folder / f"wave-{w + 1:04d}", f"{what}, wave {w + 1} of {waves}"))
-    arrays = {name: np.concatenate([getattr(d, name) for d in found]) for name in ("bpb_KN", "loss_KT", "died_K")}
+        some = swarm.taken(k, width=len(chosen[0]))
+        name = f"{what}, wave {w + 1} of {len(chosen)}"
+        found.append(train.train(some, tasks, folder / f"wave-{w + 1:04d}", name))
+    return _together(found, chosen)
+
+
+def _together(found: list[train.Trained], chosen: list[np.ndarray]) -> train.Trained:
+    """What came of all waves, in the members' own order."""
     back = np.argsort(np.concatenate(chosen))
-    info = found[0].info | {"members": len(swarm.runs), "waves": waves}
+    arrays = {name: np.concatenate([getattr(d, name) for d in found]) for name in ("bpb_KN", "loss_KT", "died_K")}
+    info = found[0].info | {"members": len(back), "waves": len(chosen)}
     info["wall_s"] = sum(d.info["wall_s"] for d in found)
     return train.Trained(**{name: x[back] for name, x in arrays.items()}, info=info)
+
+
+def _mapped(swarm: train.Swarm, folder: pathlib.Path, held: int | None) -> train.Swarm:
+    """The swarm with the mapping that all of its waves share."""
+    mapping = train.choose(swarm, folder, held)
+    return dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, mapping=mapping))
+
+
+def _devices(swarm: train.Swarm) -> int:
+    return sharding.devices_used(swarm.train.mapping)
+
+
+def _divided(swarm: train.Swarm, held: int | None) -> list[np.ndarray]:
+    """Members of each wave: every n-th, so that waves differ by one member at most."""
+    members = len(swarm.runs)
+    waves = 1 if held is None else -(-members // (held * _devices(swarm)))
+    return [np.arange(w, members, waves) for w in range(waves)]
+
+
+def _recorded(path: pathlib.Path, swarm: train.Swarm) -> list[np.ndarray] | None:
+    """Members of each wave of an earlier run; None where there was none."""
+    if not path.exists():
+        return None
+    waves, at = files.read_json(path).get("members", []), {name: k for k, name in enumerate(swarm.runs.names)}
+    if sorted(name for wave in waves for name in wave) != sorted(at):
+        raise UserError(f"{path}: of another swarm; delete {path.parent}, or use another --workdir")
+    return [np.array([at[name] for name in wave]) for wave in waves]
+
+
+def _memory() -> float | None:
+    """What a program may plan with on a device [bytes]; None where it does not say."""
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return None if limit is None else USABLE * limit
+
+
+def _step(swarm: train.Swarm) -> tuple:
+    """One member's code, and the shape of its tokens of a dispatch."""
+    return swarm.member, (swarm.chunk_steps, swarm.train.batch, swarm.length + 1)
+
+
+def _held(swarm: train.Swarm) -> int | None:
+    """Members that a device's memory holds at once; None for all."""
+    memory = _memory()
+    if memory is None:
+        return None
+    asked = swarm.train.mapping or sharding.default_mapping()
+    # Under `auto` it may be one device that takes all.
+    devices = 1 if asked == "auto" else sharding.devices_used(asked)
+    return ahead.fitting(*_step(swarm), len(swarm.runs), jax.local_devices()[:devices], memory)[1]
+
+
+def _check_fits(swarm: train.Swarm, waves: int, width: int, folder: pathlib.Path, per_device: int | None) -> None:
+    """Refuses waves of an earlier run that this one's devices do not hold; what was asked for is taken on trust."""
+    memory, devices = _memory(), _devices(swarm)
+    on_one = -(-width // devices)
+    if memory is None or on_one <= (per_device or 0):
+        return
+    wave = swarm.taken(np.arange(width), width) if waves > 1 else swarm
+    need = ahead.needed(ahead.compile_steps(*_step(wave), on_one * devices, jax.local_devices()[:devices]))
+    if need > memory:
+        raise UserError(
+            f"{folder / RECORD}: {folder} was begun in {waves} waves of {width} members; on {devices} devices that is "
+            f"{on_one} on each, {need / 2**30:.2f} GiB of {memory / 2**30:.2f}; go on with more devices, or larger "
+            f"ones, or delete {folder} to begin again in waves that fit"
+        )
