@@ -1,7 +1,7 @@
 """python -m tests.on_devices DEVICES FOLDER OUT [STEP [HELD]]: trains the toy swarm of 64 on so many devices.
 
-A script of its own, as a process has its devices for good. With a STEP but 0 it is preempted there, by a real termination
-signal; with HELD, so many members are on a device at once.
+A script of its own, as a process has its devices for good. With a STEP but 0 it is preempted there, by a real
+termination signal; with HELD, so many members are on a device at once.
 """
 
 import os
