@@ -5,15 +5,15 @@ goes between them meanwhile. The first process does all else, and is the only on
 After each stage all agree that it went well. The workdir is one that all of them see.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import uuid
 
 import jax
-import numpy as np
 
-from olmix_jax import files, part, pipeline, table
+from olmix_jax import files, part, pipeline, rendezvous, table
 from olmix_jax.config import Config
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
@@ -53,19 +53,28 @@ def start() -> None:
     """Joins the other processes, if there are any; before JAX looks for devices.
 
     Raises:
-      UserError: they do not answer.
+      UserError: they do not answer, or OLMIX_HEARTBEAT is no number of seconds.
     """
     given = expected()
     if given is None:
         return
+    patience = _patience()
     try:
-        patience = int(os.environ.get("OLMIX_HEARTBEAT", HEARTBEAT))
         jax.distributed.initialize(**given, heartbeat_timeout_seconds=patience)
     except (RuntimeError, ValueError) as e:
         raise UserError(
             f"cannot join the other processes ({(str(e).splitlines() or ['no answer'])[0]}); see that all of them run, "
             "and that the first one's address can be reached"
         ) from e
+    rendezvous.Signs(patience).start()
+
+
+def _patience(environment=os.environ) -> int:
+    """Seconds without a sign of life after which a process is given up."""
+    text = environment.get("OLMIX_HEARTBEAT") or str(HEARTBEAT)
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"environment: OLMIX_HEARTBEAT must be a number of seconds, as {HEARTBEAT}, not {text!r}")
+    return int(text)
 
 
 def number() -> int:
@@ -104,42 +113,33 @@ def _own_parts(config: Config, workdir: pathlib.Path) -> None:
 
 def _together(name: str, work) -> None:
     """Does ``work``, and waits until all have; one that failed is one too many for all."""
-    error = None
     try:
         work()
     # Whatever it is, the others must hear of it, or they would wait.
-    except (Exception, KeyboardInterrupt) as e:
-        error = e
-    failed = np.flatnonzero(_everyones(error is not None))
-    if error is not None:
-        raise error
-    if len(failed):
-        where = ", ".join(map(str, failed))
-        raise UserError(f"{name}: stopped, as process {where} did; its output says why, and the same command goes on")
+    except (Exception, KeyboardInterrupt):
+        with contextlib.suppress(UserError):
+            _where(True)
+        raise
+    failed = _where(False)
+    if failed:
+        raise UserError(f"{name}: stopped, as process {failed} did; its output says why, and the same command goes on")
 
 
-def _everyones(value: bool) -> np.ndarray:
-    """Each process's value."""
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.process_allgather(np.array([value])).reshape(-1)
+def _where(value: bool) -> str:
+    """Processes whose value is true, with commas."""
+    words = rendezvous.everyones("true" if value else "")
+    return ", ".join(str(process) for process, word in enumerate(words) if word)
 
 
 def _check_shared(workdir: pathlib.Path) -> None:
     """Refuses processes that have a workdir each."""
-    from jax.experimental import multihost_utils
-
-    sign = np.frombuffer(uuid.uuid4().bytes, np.uint8).astype(np.int32)
-    sign = np.asarray(multihost_utils.broadcast_one_to_all(sign)).tolist()
+    sign, path = uuid.uuid4().hex, workdir / SIGN
     if number() == 0:
-        files.write_json(workdir / SIGN, {"sign": sign, "processes": jax.process_count()})
-    _everyones(True)
-    path = workdir / SIGN
-    alone = not path.is_file() or files.read_json(path).get("sign") != sign
-    blind = np.flatnonzero(_everyones(alone))
-    if len(blind):
-        where = ", ".join(map(str, blind))
+        files.write_json(path, {"sign": sign, "processes": jax.process_count()})
+    sign = rendezvous.everyones(sign)[0]
+    blind = _where(not path.is_file() or files.read_json(path).get("sign") != sign)
+    if blind:
         raise UserError(
-            f"--workdir={workdir}: process {where} does not see what process 0 writes; give a shared folder"
+            f"--workdir={workdir}: process {blind} does not see what process 0 writes; give a shared folder"
         )
     log.info("hosts: %d processes, %d devices", jax.process_count(), jax.device_count())

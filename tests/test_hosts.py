@@ -157,6 +157,7 @@ def test_a_process_that_is_killed_and_the_job_again(whole, prepared):
     running[1].send_signal(signal.SIGKILL)
     ends = finish(running)
     assert ends[0][1] != 0 and ends[1][1] == -signal.SIGKILL
+    assert "process 1 has given no sign of life" in ends[0][0][1]
     assert not (tmp_path / "swarm/metrics.csv").exists()
     ends = finish(started(tmp_path, 1, "train", train_checkpoint_every=1))
     assert ends[0][1] == 0, ends[0][0][1][-2000:]

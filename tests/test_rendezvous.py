@@ -1,0 +1,98 @@
+"""rendezvous.py: how processes wait for each other; the processes themselves are in tests/test_hosts.py."""
+
+import jax
+import pytest
+
+from olmix_jax import hosts, rendezvous
+from olmix_jax.errors import UserError
+
+
+class Store:
+    """Words as the first process keeps them; ``arrivals`` are what others say: (second, process, word)."""
+
+    def __init__(self, arrivals, clock, lost_at):
+        self.words, self.arrivals, self.clock, self.lost_at = {}, list(arrivals), clock, lost_at
+
+    def key_value_set(self, key, word, allow_overwrite=False):
+        assert allow_overwrite or key not in self.words
+        self.words[key] = word
+
+    def key_value_dir_get(self, place):
+        return [(key, word) for key, word in self.words.items() if key.startswith(place + "/")]
+
+    def blocking_key_value_get(self, key, milliseconds):
+        self.clock[0] += milliseconds / 1000
+        if self.lost_at is not None and self.clock[0] >= self.lost_at:
+            raise jax.errors.JaxRuntimeError("UNAVAILABLE: failed to connect\nmore")
+        if self.arrivals and self.arrivals[0][0] <= self.clock[0]:
+            _, process, word = self.arrivals.pop(0)
+            self.words[f"{key.rpartition('/')[0]}/{process}"] = word
+        if key not in self.words:
+            raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: timed out")
+        return self.words[key]
+
+
+@pytest.fixture
+def several(monkeypatch):
+    """Process 0 of four, with a clock that only looking moves."""
+    clock = [0.0]
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
+    monkeypatch.setattr(rendezvous.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(rendezvous.log, "propagate", True)
+
+    def with_store(arrivals=(), lost_at=None):
+        store = Store(arrivals, clock, lost_at)
+        monkeypatch.setattr(rendezvous, "_service", lambda: store)
+        return store
+
+    return with_store
+
+
+def test_a_slow_process_is_waited_for_and_named(several, caplog):
+    """Two hours, which is longer than a collective's patience; who it is, and since when."""
+    several([(1, 1, "b"), (1, 2, "c"), (7200, 3, "d")])
+    with caplog.at_level("INFO", logger="olmix_jax"):
+        assert rendezvous.everyones("a") == ["a", "b", "c", "d"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "waiting for process 3, 1 minute" and "waiting for process 3, 5 minutes" in lines
+    assert len(lines) == pytest.approx(120, abs=2)
+
+
+def test_words_of_one_wait_are_not_those_of_the_next(several):
+    several([(1, p, "x") for p in (1, 2, 3)] + [(100, p, "y") for p in (1, 2, 3)])
+    assert rendezvous.everyones("x") == ["x"] * 4 and rendezvous.everyones("y") == ["y"] * 4
+
+
+def test_a_first_process_that_is_gone_is_no_endless_wait(several):
+    several(lost_at=20)
+    with pytest.raises(UserError, match=r"first process cannot be reached any more \(UNAVAILABLE: failed"):
+        rendezvous.everyones("a")
+
+
+def test_one_that_failed_is_one_too_many_for_all(several):
+    several([(1, 1, ""), (1, 2, "true"), (1, 3, "true")])
+    with pytest.raises(UserError, match="train: stopped, as process 2, 3 did; its output says why"):
+        hosts._together("train", lambda: None)
+    # Its own reason is not lost, not even where the others cannot be told.
+    several(lost_at=0)
+    with pytest.raises(ZeroDivisionError):
+        hosts._together("train", lambda: 1 / 0)
+
+
+def test_a_process_without_signs_is_named_once(several, caplog):
+    store, signs = several(), rendezvous.Signs(60)
+    with caplog.at_level("INFO", logger="olmix_jax"):
+        for now in range(0, 60, 10):
+            store.words["olmix_jax/alive/1"] = str(now)
+            store.words["olmix_jax/alive/2"] = str(min(now, 20))
+            signs.give(store, float(now))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("process 2 has given no sign of life for 30 s; if it is lost, all end after 60 s")
+
+
+def test_a_heartbeat_that_is_no_number_is_named():
+    assert hosts._patience({}) == hosts.HEARTBEAT and hosts._patience({"OLMIX_HEARTBEAT": "10"}) == 10
+    for text in ("abc", "0", "-5", "1.5"):
+        with pytest.raises(UserError, match=f"OLMIX_HEARTBEAT must be a number of seconds, as 60, not '{text}'"):
+            hosts._patience({"OLMIX_HEARTBEAT": text})
