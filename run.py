@@ -58,12 +58,22 @@ def use_all_cpus() -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
+def keep_compiled(workdir: pathlib.Path) -> None:
+    """Programs that took a second or more to compile are kept in the workdir, so that a second start need not; unless
+    JAX_COMPILATION_CACHE_DIR names another place."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
+
+
 def main(argv: list[str]) -> int:
     del argv
     logging.set_verbosity(logging.WARNING)  # JAX tells which backends it did not find
     config = configs.from_dict(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
     workdir = pathlib.Path(WORKDIR.value)
     use_all_cpus()
+    keep_compiled(workdir)
     from olmix_jax import hosts, pipeline, report  # after the devices are set
 
     hosts.start()

@@ -17,9 +17,13 @@ from olmix_jax import config_check, config_types, olmix_yaml
 class Corpus:
     """Where text comes from and how it becomes tokens."""
 
-    # A folder with one sub-folder, or one .txt/.jsonl[.gz|.zst] file, per domain. Empty: the built-in corpus, made of
-    # the Python installation's own text.
+    # A folder with one sub-folder, or one file, per domain: of text (.txt, .md, .jsonl, [.gz|.zst]), or of tokens as
+    # other engines write them (.npy, .ds, .bin), also as a URL or as JSON {domain: pattern} (docs/scale.md). Empty: the
+    # built-in corpus, made of the Python installation's own text.
     path: str = ""
+    # The tokenizer.json (byte-level BPE) that token files were made with, or that text is encoded with; empty: one is
+    # trained.
+    tokenizer: str = ""
     # Bytes of text kept, all domains together, each thinned by the same factor; 0 keeps everything.
     max_bytes: int = 0
     # Share of text held out of training, whole files by hash of their name.

@@ -124,8 +124,9 @@ def _members(config: Config, workdir: pathlib.Path) -> int:
 
 
 def _vocabulary(config: Config, workdir: pathlib.Path) -> int:
-    path = store.tokenizer_path(workdir)
-    return tokenizer.Tokenizer.read(path).size if path.is_file() else config.corpus.vocabulary
+    made = store.tokenizer_path(workdir)
+    path = made if made.is_file() else config.corpus.tokenizer
+    return tokenizer.Tokenizer.read(path).size if path else config.corpus.vocabulary
 
 
 def _chip(name: str) -> Chip | None:

@@ -47,8 +47,8 @@ SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_dis
 BUDGET = ("train.steps", "train.batch", "proxy.length")
 # Settings that name a file or folder stand for what is in it.
 PATHS = tuple(
-    "corpus.path tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics swarm.meta fit.families update.file "
-    "propose.task_weights propose.bounds propose.anchor propose.keep_ratios".split()
+    "corpus.path corpus.tokenizer tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics swarm.meta fit.families "
+    "update.file propose.task_weights propose.bounds propose.anchor propose.keep_ratios".split()
 )
 TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
@@ -56,7 +56,7 @@ STAGES = {
         lambda config, workdir: importlib.import_module("olmix_jax.dry_run").run(config, workdir),
         (),
         ("plan/plan.json",),
-        ("plan", "proxy", "train", "swarm.size", "corpus.vocabulary"),
+        ("plan", "proxy", "train", "swarm.size", "corpus.vocabulary", "corpus.tokenizer"),
     ),
     "prepare": Stage(
         _training("prepare"), (), ("domains.json",), ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")

@@ -1,11 +1,19 @@
 """Strict mode for every test: warnings are errors (pyproject), ranks never promote by accident."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 # Two devices, as the program itself makes on two CPU cores; before JAX starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one process of the tests has compiled no other compiles again. Workers inherit the first one's.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="olmix_jax-compiled-")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest

@@ -417,7 +417,7 @@ def test_prepare_writes_what_it_counts(two_domains, tmp_path, caplog):
     table = np.load(workdir / "corpus" / "token_bytes.npy", allow_pickle=False)
     assert table.dtype == np.int32 and (table == tokenizer.token_bytes_V).all()
     for name, tokens, size in zip(domains.names, domains.tokens, domains.bytes):
-        ids = np.asarray(store.open_store(store.store_path(workdir, name)).tokens)
+        ids = store.open_store(store.store_path(workdir, name)).read(0, 10**9)
         assert len(ids) == tokens and table[ids].sum() == size
         heldout = [
             json.loads(row) for row in store.heldout_path(workdir, name).read_text(encoding="utf-8").splitlines()

@@ -91,11 +91,95 @@ def test_a_torn_tokenizer_is_an_error_that_names_it(tmp_path, content):
         tokenizer.Tokenizer.read(tmp_path / "tokenizer.json")
 
 
-def test_a_tokenizer_with_other_ids_is_refused(tmp_path):
+def test_the_end_of_a_document_may_be_any_id(tmp_path):
     content = json.loads(BPE._text)
     content["model"]["vocab"]["<|endoftext|>"] = 400
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="endoftext"):
+    found = tokenizer.Tokenizer.read(tmp_path / "tokenizer.json")
+    assert (found.end, found.size) == (400, 401) and found.token_bytes_V[0] == found.token_bytes_V[400] == 0
+
+
+def _foreign(**changes) -> dict:
+    """A tokenizer as other programs write them: special tokens added after the vocabulary, and all that loses bytes."""
+    content = json.loads(BPE._text)
+    del content["model"]["vocab"]["<|endoftext|>"]
+    content["model"]["vocab"] = {token: i - 1 for token, i in content["model"]["vocab"].items()}
+    flags = {"single_word": False, "lstrip": True, "rstrip": True, "normalized": True}
+    special = [("<|endoftext|>", 310, True), ("<|pad|>", 311, True), ("|||IP|||", 312, False)]
+    content["added_tokens"] = [{"id": i, "content": c, "special": s, **flags} for c, i, s in special]
+    content["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Digits", "individual_digits": True},
+            {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        ],
+    }
+    content["normalizer"] = {"type": "NFC"}
+    content["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [310], "tokens": ["<|endoftext|>"]}},
+    }
+    return content | changes
+
+
+@settings(deadline=None, max_examples=100)
+@given(ANY)
+def test_a_tokenizer_of_others_is_lossless_and_exact(text):
+    text += " |||IP||| <|pad|>"
+    ids = FOREIGN.encode(text)
+    assert FOREIGN.decode(ids) == text and FOREIGN.token_bytes_V[ids].sum() == len(text.encode())
+    assert 312 in ids and not {310, 311} & set(ids.tolist())
+
+
+FOREIGN = tokenizer.Tokenizer(json.dumps(_foreign()))
+
+
+def test_a_tokenizer_of_others_has_its_own_end_and_special_tokens_without_bytes():
+    assert (FOREIGN.end, FOREIGN.size) == (310, 313)
+    assert not FOREIGN.token_bytes_V[299:312].any() and FOREIGN.token_bytes_V[312] == len("|||IP|||")
+    assert tokenizer.Tokenizer(FOREIGN._text).digest == FOREIGN.digest != BPE.digest
+
+
+@pytest.mark.parametrize(
+    "names, end",
+    [
+        (["<s>", "</s>", "<|endoftext|>"], "<|endoftext|>"),
+        (["<|eot_id|>", "<|end_of_text|>"], "<|end_of_text|>"),
+        (["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"], "<｜end▁of▁sentence｜>"),
+        (["<META>", "<EOT>"], "<EOT>"),
+        (["<s>", "</s>"], "</s>"),
+    ],
+)
+def test_the_end_of_a_document_is_known_by_its_name(names, end):
+    added = [{**_foreign()["added_tokens"][0], "id": 310 + i, "content": name} for i, name in enumerate(names)]
+    assert tokenizer.Tokenizer(json.dumps(_foreign(added_tokens=added))).end == 310 + names.index(end)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "BPE over bytes"),
+        ({"pre_tokenizer": None}, "BPE over bytes"),
+        ({"model": {**_foreign()["model"], "byte_fallback": True}}, "BPE over bytes"),
+        ({"model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}}, "BPE over bytes"),
+        ({"added_tokens": []}, "end of a text"),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [{"type": "WhitespaceSplit"}, _foreign()["pre_tokenizer"]["pretokenizers"][1]],
+                }
+            },
+            "as it was",
+        ),
+    ],
+)
+def test_a_tokenizer_that_loses_text_is_refused(tmp_path, changes, message):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(_foreign(**changes)))
+    with pytest.raises(UserError, match=f"tokenizer.json: not a byte-level BPE.*{message}"):
         tokenizer.Tokenizer.read(tmp_path / "tokenizer.json")
 
 
@@ -134,7 +218,7 @@ def test_sequences_cover_every_target_once(tmp_path_factory, n, length):
     store.write_store(path, [np.arange(n)] if n else [], 100)
     tokens = store.open_store(path)
     targets = [t for i in range(tokens.sequences(length)) for t in tokens.sequence(i, length)[1:].tolist()]
-    assert targets == np.asarray(tokens.tokens)[1 : 1 + len(targets)].tolist()
+    assert targets == tokens.read(1, 1 + len(targets)).tolist()
     assert len(tokens) - 1 - len(targets) < length or not len(tokens)
     for beyond in (-1, tokens.sequences(length)):
         with pytest.raises(IndexError):

@@ -23,7 +23,7 @@ def resembles(workdir: pathlib.Path, parent: pathlib.Path, old: DomainSet, new: 
         [store.store_path(folder, name) for name in names]
         for folder, names in ((parent, old.names), (workdir, new.names))
     )
-    if not all(path.is_file() for path in (*old_paths, *new_paths)):
+    if not all(store.is_there(path) for path in (*old_paths, *new_paths)):
         return None
     old_OV, new_MV = ([_frequencies(path) for path in paths] for paths in (old_paths, new_paths))
     width = max(map(len, (*old_OV, *new_MV)))
@@ -34,5 +34,5 @@ def resembles(workdir: pathlib.Path, parent: pathlib.Path, old: DomainSet, new: 
 
 
 def _frequencies(path: pathlib.Path) -> np.ndarray:
-    counts_V = np.bincount(store.open_store(path).tokens[:COUNTED])
+    counts_V = np.bincount(store.open_store(path).read(0, COUNTED))
     return counts_V / max(1, counts_V.sum())

@@ -1,4 +1,5 @@
-"""The stage that turns text into tokens: read, clean, hold out, train the tokenizer, write the stores."""
+"""The stage that turns text into tokens: read, clean, hold out, train the tokenizer, write the stores; or that takes
+the tokens that others made."""
 
 import json
 import pathlib
@@ -8,15 +9,16 @@ import numpy as np
 
 from olmix_jax import config as configs
 from olmix_jax import files, lineage, rng
+from olmix_jax.corpus import store, token_files
 from olmix_jax.corpus import tokenizer as tokenizers
 from olmix_jax.corpus.builtin import builtin_domains
 from olmix_jax.corpus.clean import deduplicate, split
 from olmix_jax.corpus.readers import Document, content_of, hashed, read_domains
-from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path, write_store
+from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
-from olmix_jax.progress import Progress, log
+from olmix_jax.progress import Progress, log, tracked
 
 # Bytes of training text, all domains in their natural proportions, that the tokenizer learns its merges from.
 SAMPLE = 16_000_000
@@ -36,10 +38,53 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
       UserError: text that cannot be read, or a domain with fewer than ``corpus.min_tokens`` training tokens or less
         than one sequence.
     """
-    workdir, corpus = pathlib.Path(workdir), config.corpus
+    workdir = pathlib.Path(workdir)
     record = workdir / "domains.json"
     _forget(record)
-    seed = rng.derive(config.seed, "corpus")
+    found = token_files.domain_files(config.corpus.path) if config.corpus.path else {}
+    rows = _of_tokens(config, workdir, found) if found else _of_text(config, workdir)
+    _check_sizes({name: tokens for name, tokens, *_ in rows}, config)
+    domains = DomainSet(*zip(*rows))
+    domains.write(record)
+    return domains
+
+
+def _of_tokens(config: configs.Config, workdir: pathlib.Path, found: dict[str, list[str]]) -> list[tuple]:
+    """Links token files, of which nothing is copied and nothing held out: name, tokens, bytes, content of each."""
+    corpus, parent = config.corpus, config.update.parent
+    if not corpus.tokenizer:
+        path = next(iter(found.values()))[0]
+        raise UserError(
+            f"{path} and others are token files: give corpus.tokenizer, the tokenizer.json that they were made with"
+        )
+    if corpus.max_bytes:
+        raise UserError(
+            "config field `corpus.max_bytes` has no effect on token files; give fewer of them in corpus.path"
+        )
+    if not (config.tasks.path or config.tasks.olmes or parent):
+        raise UserError("token files have no text to make tasks of: give tasks.path or tasks.olmes (make olmes)")
+    words = Tokenizer.read(corpus.tokenizer)
+    if parent and words.digest != Tokenizer.read(tokenizer_path(parent)).digest:
+        raise UserError(f"corpus.tokenizer={corpus.tokenizer}: not the tokenizer of update.parent, {parent}")
+    if parent and _held_out_before(pathlib.Path(parent)):
+        raise UserError(
+            f"update.parent={parent} held out text that its tasks are of, which cannot be found in token files to keep "
+            "it from being trained on; give corpus.path the text"
+        )
+    _write_tokenizer(workdir, words)
+    rows = []
+    for name, paths in tracked(found.items(), "read", "domains", len(found)):
+        shards, size, content = token_files.read(paths, words, name)
+        tokens = store.link_store(store_path(workdir, name), shards, words.size)
+        log.info("%-24s %7d token files, %15d tokens, %15d bytes", name, len(shards), tokens, size)
+        rows.append((name, tokens, size, content))
+    return rows
+
+
+def _of_text(config: configs.Config, workdir: pathlib.Path) -> list[tuple]:
+    """Reads, cleans and holds out text, and writes the tokens of the rest; stores that are there are kept. The same of
+    each domain."""
+    corpus, seed = config.corpus, rng.derive(config.seed, "corpus")
     if corpus.path:
         read, content = read_domains(corpus.path, corpus.max_bytes)
     else:
@@ -55,27 +100,36 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
     train = {name: side[0] for name, side in sides.items()}
     heldout = {name: side[1] for name, side in sides.items()}
     sizes = {name: sum(len(d.text.encode()) for d in documents) for name, documents in train.items()}
-    # An update's old runs, tasks and texts are told in its parent's tokens.
-    words = None if parent is None else Tokenizer.read(tokenizer_path(parent))
-    tokenizer = _tokenizer(train, corpus.vocabulary, seed) if words is None else words
-    tokenizer.write(tokenizer_path(workdir))
-    with files.write_whole(token_bytes_path(workdir), "wb") as f:
-        np.save(f, tokenizer.token_bytes_V, allow_pickle=False)
+    words = _tokenizer(train, config, seed)
+    _write_tokenizer(workdir, words)
     tokens = {}
     with Progress("tokenize", sum(sizes.values()), "bytes") as progress:
         for name, documents in train.items():
-            ids = tokenizer.encode_stream(_texts(documents, progress))
-            tokens[name] = write_store(store_path(workdir, name), ids, tokenizer.size)
+            tokens[name] = _store(store_path(workdir, name), documents, words, progress)
             _write_heldout(heldout_path(workdir, name), heldout[name])
     for name in read:
         counts = (len(read[name]), dropped[name], len(heldout[name]), sizes[name], tokens[name])
         log.info(
             "%-24s %7d documents, %5d near-identical, %5d held out; training %11d bytes, %10d tokens", name, *counts
         )
-    _check_sizes(tokens, config)
-    domains = DomainSet(tuple(tokens), tuple(tokens.values()), tuple(sizes.values()), tuple(content[n] for n in tokens))
-    domains.write(record)
-    return domains
+    return [(name, tokens[name], sizes[name], content[name]) for name in read]
+
+
+def _store(path: pathlib.Path, documents: list[Document], words: Tokenizer, progress: Progress) -> int:
+    """Writes a domain's tokens, unless a run that was stopped did; returns how many there are."""
+    made_of = files.digest([words.digest, *(d.source for d in documents), content_of(documents)])
+    tokens = store.written(path, made_of)
+    if tokens is None:
+        ids = words.encode_stream(_texts(documents, progress))
+        return store.write_store(path, ids, words.size, words.end, made_of)
+    progress.advance(sum(len(d.text.encode()) for d in documents), note=f"{path.name} is there")
+    return tokens
+
+
+def _write_tokenizer(workdir: pathlib.Path, words: Tokenizer) -> None:
+    words.write(tokenizer_path(workdir))
+    with files.write_whole(token_bytes_path(workdir), "wb") as f:
+        np.save(f, words.token_bytes_V, allow_pickle=False)
 
 
 def _held_out_before(parent: pathlib.Path | None) -> list[Document]:
@@ -101,7 +155,16 @@ def _shuffled(documents: list[Document], seed: int) -> list[Document]:
     return sorted(documents, key=lambda d: (hashed(f"{seed}:order:{d.source}"), d.source))
 
 
-def _tokenizer(train: dict[str, list[Document]], vocabulary: int, seed: int) -> Tokenizer:
+def _tokenizer(train: dict[str, list[Document]], config: configs.Config, seed: int) -> Tokenizer:
+    """The parent's after an update, whose old runs, tasks and texts are told in it; the one given; or a new one."""
+    path, parent, vocabulary = config.corpus.tokenizer, config.update.parent, config.corpus.vocabulary
+    if parent:
+        words = Tokenizer.read(tokenizer_path(parent))
+        if path and Tokenizer.read(path).digest != words.digest:
+            raise UserError(f"corpus.tokenizer={path}: not the tokenizer of update.parent, {parent}; leave it out")
+        return words
+    if path:
+        return Tokenizer.read(path)
     documents = [d for rows in train.values() for d in rows]
     share = SAMPLE / max(1, sum(len(d.text) for d in documents))
     sample = (d.text for d in documents if hashed(f"{seed}:tokenizer:{d.source}") < share * 2**64)
