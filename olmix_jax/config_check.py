@@ -6,7 +6,7 @@ from olmix_jax.errors import UserError
 CHOICES = {
     "swarm.sparsity": ("sparse", "dense"),
     "proxy.dtype": ("float32", "bfloat16"),
-    "train.mapping": (None, "vmap", "map", "pmap", "shard", "auto"),
+    "train.mapping": (None, "vmap", "map", "pmap", "shard", "fsdp", "auto"),
     "fit.missing": ("error", "drop_run", "drop_task"),
     "fit.granularity": ("task", "family", "aggregated"),
     "propose.guard_by": ("task", "family"),

@@ -16,7 +16,7 @@ from olmix_jax.corpus import store, tokenizer
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
-from olmix_jax.proxy import ahead, model, state, waves
+from olmix_jax.proxy import ahead, model, sharding, state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +60,14 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     shape = model.PRESETS[config.proxy.preset]
     size = dataclasses.asdict(shape) | {"vocabulary": vocabulary, "parameters": member.parameters}
     total = member.parameters + vocabulary * shape.width
-    memory = None if chip is None else waves.USABLE * chip.memory
-    tokens_shape = 1, t.batch, config.proxy.length + 1
-    if config.swarm.members_per_device is None:
-        found, per_device = ahead.fitting(member, tokens_shape, members, devices, memory)
-    else:
-        per_device = min(config.swarm.members_per_device, math.ceil(members / len(devices)))
-        found = ahead.compile_steps(member, tokens_shape, per_device * len(devices), devices)
+    memory = None if chip is None else sharding.USABLE * chip.memory
+    large = memory is not None and member.memory > memory
+    one = t.mapping == sharding.ONE or (t.mapping is None and large and len(_of_a_host(devices)) > 1)
+    found, per_device = _compiled(config, member, members, devices, memory, one)
     need = ahead.needed(found)
     if not math.isfinite(need):
         need, found = None, found | {"temporary": None}
+    collectives = found.pop("collectives")
     flops = flops_per_token(shape, member.parameters, config.proxy.length)
     tokens = t.batch * config.proxy.length
     content = {
@@ -78,7 +76,7 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
         "devices": len(devices),
         "members": members,
         "members_per_device": per_device,
-        "waves": math.ceil(members / (per_device * len(devices))),
+        "waves": math.ceil(members / round(per_device * len(devices))),
         "steps": t.steps,
         "tokens_per_step": tokens,
         "tokens_per_member": tokens * t.steps,
@@ -86,14 +84,34 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
         "flops": flops * tokens * t.steps * members,
         "memory_per_device_bytes": need,
         "memory_parts_bytes": found | parts(total, per_device),
-        "collectives_across_members": found.pop("collectives"),
+        # Of members in turn none speaks to another; what devices say is of the one.
+        "collectives_across_members": 0 if one else collectives,
+        "collectives_within_a_member": collectives if one else 0,
         "fits": _fits(need, memory),
     }
-    del content["memory_parts_bytes"]["collectives"]
     if chip is not None:
         content |= _time(config, chip, content, total)
     log.info("plan: %s", summary(content))
     return content
+
+
+def _compiled(config: Config, member, members: int, devices, memory: float | None, one: bool) -> tuple[dict, float]:
+    """What the compiler says of a step, and members on a device: of ``one`` over all devices of a host, its share."""
+    tokens_shape = 1, config.train.batch, config.proxy.length + 1
+    if one:
+        own = _of_a_host(devices)
+        sharding.check_split(config.train.micro_batch or config.train.batch, len(own))
+        log.info("compiling one member over %d devices", len(own))
+        return ahead.compile_steps(member, tokens_shape, 1, own, sharding.ONE), 1 / len(own)
+    if config.swarm.members_per_device is None:
+        return ahead.fitting(member, tokens_shape, members, devices, memory)
+    per_device = min(config.swarm.members_per_device, math.ceil(members / len(devices)))
+    return ahead.compile_steps(member, tokens_shape, per_device * len(devices), devices), per_device
+
+
+def _of_a_host(devices) -> list:
+    """Those of the first host, which is all that a process lays a member over."""
+    return [device for device in devices if device.process_index == devices[0].process_index]
 
 
 def _fits(need: float | None, memory: float | None) -> bool:
@@ -108,9 +126,10 @@ def flops_per_token(shape: model.Shape, parameters: int, length: int) -> float:
     return 6.0 * parameters + 12.0 * shape.layers * shape.heads * head * length
 
 
-def parts(total: int, members: int) -> dict:
+def parts(total: int, members: float) -> dict:
     """What of the memory is a member's weights, optimiser and gradient, all in float32 [bytes on a device]."""
-    return {"weights": 4 * total * members, "optimizer": 8 * total * members, "gradients": 4 * total * members}
+    weights = int(4 * total * members)
+    return {"weights": weights, "optimizer": 2 * weights, "gradients": weights}
 
 
 def _members(config: Config, workdir: pathlib.Path) -> int:
@@ -158,10 +177,12 @@ def summary(content: dict) -> str:
     """A plan in a sentence."""
     need, talk = content["memory_per_device_bytes"], content["collectives_across_members"]
     gib = "more than there is" if need is None else f"{need / 2**30:.2f} GiB"
+    each = content["members_per_device"]
+    held = f"{each} on a device" if each >= 1 else f"one over {round(1 / each)} devices"
     tight = "does not fit: lower train.micro_batch, or set train.remat"
     said = (
         f"{content['members']} members of {content['model']['parameters']:,} parameters on {content['topology']}: "
-        f"{content['members_per_device']} on a device, {content['waves']} waves of {content['steps']:,} steps, "
+        f"{held}, {content['waves']} waves of {content['steps']:,} steps, "
         f"{gib} a device, which {'fits' if content['fits'] else tight}"
     )
     said += "" if talk is None else f"; {talk} collectives across members"

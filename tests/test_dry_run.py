@@ -154,6 +154,7 @@ def test_collectives_are_counted():
     assert len(ahead._COLLECTIVE.findall(text)) > 0
 
 
+@pytest.mark.slow
 def test_the_step_is_the_one_that_is_trained():
     """What is compiled ahead is a member's own code, mapped as training maps it."""
     train = dataclasses.replace(settings().train, micro_batch=None)

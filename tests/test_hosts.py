@@ -72,6 +72,7 @@ def test_parts_put_together_are_the_swarm(make_swarm, toy_tasks, tmp_path):
 def settings(**changes):
     c = paper.get_config("smoke")
     c.train.steps, c.swarm.size, c.train.checkpoint_every, c.train.remat = 8, 12, 2, False
+    c.proxy.preset = "tiny"
     for name, value in changes.items():
         section, field = name.split("_", 1)
         c[section][field] = value
@@ -113,7 +114,7 @@ def started(workdir, processes: int, stages: str, **more):
         f"--stages={stages}",
     ]
     command += ["--config.train.steps=8", "--config.swarm.size=12", "--config.train.checkpoint_every=2"]
-    command += ["--config.train.remat=False"]
+    command += ["--config.train.remat=False", "--config.proxy.preset=tiny"]
     found = []
     for own in range(processes):
         environment = os.environ | dict(zip(hosts.PLAIN, (address, str(processes), str(own))))
@@ -182,6 +183,7 @@ def test_what_the_environment_asks_for():
         hosts.expected(plain | {"JAX_PROCESS_ID": "4"})
 
 
+@pytest.mark.slow
 def test_jobs_of_an_array_share_a_workdir(whole, prepared):
     tmp_path = prepared
     for number in (3, 1):

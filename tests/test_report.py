@@ -593,6 +593,7 @@ def test_nearest_natural(workdir):
     assert trained.nearest_natural(results) == min(distances, key=distances.get)
 
 
+@pytest.mark.slow
 def test_paper_size(tmp_path, monkeypatch):
     # The layout is what is tried here, not the resolution.
     monkeypatch.setattr("olmix_jax.report.style.DPI", 48)

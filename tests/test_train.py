@@ -54,10 +54,10 @@ class Poisoned(train.Swarm):
 
 
 def test_a_frozen_member_keeps_its_last_good_state(make_swarm):
-    swarm = make_swarm(members=1)
+    swarm = make_swarm(members=3)
     member = swarm.member
     tokens_TBL1 = next(swarm.chunks())[0]
-    good, _ = jax.jit(member.steps)(member.init(jax.random.key(0)), tokens_TBL1, 1)
+    good, _ = jax.jit(member.steps)(jax.jit(member.init)(jax.random.key(0)), tokens_TBL1, 1)
     bad = good._replace(params=jax.tree.map(lambda x: x, good.params))
     bad.params["head"]["kernel"] = good.params["head"]["kernel"].at[0, 0].set(np.nan)
     after, loss_T = jax.jit(member.steps)(bad, tokens_TBL1, 2)
@@ -101,26 +101,27 @@ def test_a_full_disk_is_a_clear_error(make_swarm, toy_tasks, tmp_path, monkeypat
 
     monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", full)
     with pytest.raises(UserError, match="No space left on device.*free space, then run the same command again"):
-        train.train(make_swarm(members=2), toy_tasks, tmp_path, "toy")
+        train.train(make_swarm(members=3), toy_tasks, tmp_path, "toy")
 
 
 def test_auto_takes_the_fastest_and_remembers_it(make_swarm, toy_tasks, tmp_path, monkeypatch):
-    swarm = make_swarm(members=2, steps=2, mapping="auto")
+    swarm = make_swarm(members=3, mapping="auto")
     monkeypatch.setattr(train, "timings", lambda s, held: {"vmap": 0.2, "map": 0.1, "shard": 0.3})
     assert train.train(swarm, toy_tasks, tmp_path, "toy").info["mapping"] == "map"
     monkeypatch.setattr(train, "timings", lambda s, held: {"vmap": 0.1, "map": 0.2})
     assert train.train(swarm, toy_tasks, tmp_path, "toy").info["mapping"] == "map"
 
 
+@pytest.mark.slow
 def test_timings_run_every_mapping(make_swarm):
-    seconds = train.timings(make_swarm(members=2))
+    seconds = train.timings(make_swarm(members=3))
     assert set(seconds) == {"vmap", "map", "pmap", "shard"} and all(s > 0 for s in seconds.values())
 
 
 def test_training_works_outside_the_main_thread(make_swarm, toy_tasks, tmp_path):
     results = []
     worker = threading.Thread(
-        target=lambda: results.append(train.train(make_swarm(members=1, steps=2), toy_tasks, tmp_path, "toy"))
+        target=lambda: results.append(train.train(make_swarm(members=3), toy_tasks, tmp_path, "toy"))
     )
     worker.start()
     worker.join()

@@ -249,6 +249,7 @@ def test_what_is_told_by_a_parent_is_told_again_when_it_changes(parent, tmp_path
     assert lineage.evidence(tmp_path / "run") != before
 
 
+@pytest.mark.slow
 def test_a_law_over_blocks_does_not_undo_their_ratios(parent, tmp_path):
     """A remove after an update by blocks: what the law cannot tell apart keeps the ratios that an older law found."""
     domains, first = (*OLD, "new"), tmp_path / "1"
@@ -267,6 +268,7 @@ def test_a_law_over_blocks_does_not_undo_their_ratios(parent, tmp_path):
     np.testing.assert_allclose(*ratios, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_caution_and_kept_ratios(parent, tmp_path):
     """What the ratios cost is reckoned as the proposal is; what cannot be is refused before anything is trained."""
     domains = (*OLD, "new")

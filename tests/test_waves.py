@@ -59,11 +59,11 @@ def test_waves_go_on_with_other_devices(make_swarm, toy_tasks, tmp_path, monkeyp
 
 
 def test_what_began_at_once_goes_on_at_once_or_says_why_not(make_swarm, toy_tasks, tmp_path, monkeypatch):
-    swarm = mapped_by(make_swarm(members=4, steps=2, seeds=range(4)), "shard")
+    swarm = mapped_by(make_swarm(members=4, seeds=range(4)), "shard")
     waves.in_waves(swarm, toy_tasks, tmp_path, "toy")
     assert json.loads((tmp_path / "waves.json").read_text())["waves"] == 1
     # On devices whose memory is known, and holds one member of the two on each.
-    monkeypatch.setattr(waves, "_memory", lambda: 1.5 * 2**30)
+    monkeypatch.setattr(sharding, "usable_memory", lambda: 1.5 * 2**30)
     needs = {"temporary": 0, "outputs": 0, "collectives": 0}
     compiled = lambda m, shape, members, devices: needs | {"arguments": members // len(devices) * 2**30}  # noqa: E731
     monkeypatch.setattr(ahead, "compile_steps", compiled)
@@ -77,12 +77,29 @@ def test_what_began_at_once_goes_on_at_once_or_says_why_not(make_swarm, toy_task
 
 
 def test_a_division_of_other_members_is_refused(make_swarm, toy_tasks, tmp_path):
-    waves.in_waves(make_swarm(members=3, steps=2), toy_tasks, tmp_path, "toy", 1)
+    waves.in_waves(make_swarm(members=3), toy_tasks, tmp_path, "toy", 1)
     with pytest.raises(UserError, match="waves.json: of another swarm; delete"):
-        waves.in_waves(make_swarm(members=4, steps=2), toy_tasks, tmp_path, "toy", 1)
+        waves.in_waves(make_swarm(members=4), toy_tasks, tmp_path, "toy", 1)
 
 
-@pytest.mark.parametrize(("fastest", "wanted"), [("map", 5), ("shard", 3)])
+def test_members_too_large_for_a_device_lie_over_all(make_swarm, toy_tasks, tmp_path, monkeypatch):
+    """One after another, and stopped and gone on with as any."""
+    swarm = make_swarm(members=3, seeds=range(3))
+    whole = train.train(swarm, toy_tasks, tmp_path / "whole", "toy")
+    monkeypatch.setattr(sharding, "usable_memory", lambda: swarm.member.memory - 1)
+    written = stop_after(monkeypatch, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        waves.in_waves(swarm, toy_tasks, tmp_path / "waves", "toy")
+    found = waves.in_waves(swarm, toy_tasks, tmp_path / "waves", "toy")
+    assert (found.info["mapping"], found.info["waves"]) == (sharding.ONE, 3) and len(written) == 9
+    for name in ARRAYS:
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-5)
+    small = dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, micro_batch=1))
+    with pytest.raises(UserError, match="train.micro_batch.*multiple of the 2 devices"):
+        waves.in_waves(small, toy_tasks, tmp_path / "small", "toy")
+
+
+@pytest.mark.parametrize(("fastest", "wanted"), [pytest.param("map", 5, marks=pytest.mark.slow), ("shard", 3)])
 def test_auto_is_settled_once_for_all_waves(make_swarm, toy_tasks, tmp_path, monkeypatch, fastest, wanted):
     """And waves are as many as the devices of that mapping make them: one device with `map`, two with `shard`."""
     timed = []
@@ -92,7 +109,7 @@ def test_auto_is_settled_once_for_all_waves(make_swarm, toy_tasks, tmp_path, mon
         return 0.001 if mapping == fastest else 1.0
 
     monkeypatch.setattr(train, "_seconds", seconds)
-    swarm = make_swarm(members=5, steps=2, mapping="auto")
+    swarm = make_swarm(members=5, mapping="auto")
     done = waves.in_waves(swarm, toy_tasks, tmp_path, "toy", 1)
     assert done.info["waves"] == wanted == math.ceil(5 / sharding.devices_used(fastest))
     assert done.info["mapping"] == fastest

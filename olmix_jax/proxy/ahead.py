@@ -70,14 +70,17 @@ def needed(found: dict) -> float:
     return sum(found[part] for part in ("arguments", "temporary", "outputs"))
 
 
-def compile_steps(member: state.Member, tokens_shape: tuple[int, ...], members: int, devices) -> dict:
+def compile_steps(
+    member: state.Member, tokens_shape: tuple[int, ...], members: int, devices, mapping: str = "shard"
+) -> dict:
     """Compiles ``members`` members' steps over the devices: what a device needs, and what devices say to each other.
 
     Args:
       member: one member's code.
       tokens_shape: (T, B, L + 1) of a dispatch.
-      members: a multiple of the devices.
+      members: a multiple of the devices, under ``shard``.
       devices: of this machine, or of :func:`devices_of`.
+      mapping: ``shard``, or ``fsdp`` for one member over all devices.
 
     Returns:
       ``arguments``, ``temporary`` and ``outputs`` [bytes on a device; what outputs share with arguments is counted
@@ -86,8 +89,8 @@ def compile_steps(member: state.Member, tokens_shape: tuple[int, ...], members: 
     """
     states = jax.eval_shape(jax.vmap(lambda seed: member.init(jax.random.key(seed))), jnp.zeros(members, jnp.int32))
     tokens = jax.ShapeDtypeStruct((members, *tokens_shape), jnp.int32)
-    states, tokens = sharding.abstract((states, tokens), devices)
-    mapped = sharding.map_members(member.steps, "shard", 1, donate=True, devices=devices)
+    states, tokens = sharding.abstract((states, tokens), mapping, devices)
+    mapped = sharding.map_members(member.steps, mapping, 1, donate=True, devices=devices)
     lowered = mapped.lower(states, tokens, jax.ShapeDtypeStruct((), jnp.int32))
     given = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((states, tokens))) // len(devices)
     try:

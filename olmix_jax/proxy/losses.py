@@ -23,7 +23,7 @@ def token_nats(x_SD, head_DV, target_S):
         return nats_C
 
     (x_BCD, target_BC), _ = _blocks(x_SD, head_DV.shape[1], target_S)
-    return jax.lax.map(nats, (x_BCD, target_BC)).reshape(-1)[: len(target_S)]
+    return _together(jax.lax.map(nats, (x_BCD, target_BC)), len(target_S))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -61,8 +61,7 @@ def _forward(x_SD, head_DV, target_S, z_loss):
     nothing = jnp.zeros((), jnp.float32)
     begin = nothing, nothing, jnp.zeros(head_DV.shape, jnp.float32)
     (total, mean, slope_DV), slope_BCD = jax.lax.scan(block, begin, (x_BCD, target_BC, weight_BC))
-    slope_SD = slope_BCD.reshape(-1, x_SD.shape[1])[: len(x_SD)]
-    return (total, mean), (slope_SD, slope_DV.astype(head_DV.dtype))
+    return (total, mean), (_together(slope_BCD, len(x_SD)), slope_DV.astype(head_DV.dtype))
 
 
 def _backward(z_loss, slopes, cotangent):
@@ -89,12 +88,22 @@ def _terms(logits_CV, target_C):
 
 
 def _blocks(x_SD, vocabulary: int, target_S):
-    """((x_BCD, target_BC), weight_BC): equal blocks, filled up with tokens of weight 0; weights sum to 1."""
+    """((x_BCD, target_BC), weight_BC): equal blocks, filled up with tokens of weight 0; weights sum to 1.
+
+    A block is every B-th token, so that where tokens lie over several devices each has its share of every block.
+    """
     tokens = len(target_S)
     most = max(1, BLOCK_BYTES // (4 * vocabulary))
     blocks = -(-tokens // most)
-    size = -(-tokens // blocks)
-    extra = blocks * size - tokens
+    extra = -tokens % blocks
     weight_S = jnp.pad(jnp.full(tokens, 1 / tokens, jnp.float32), (0, extra))
     x_SD, target_S = jnp.pad(x_SD, ((0, extra), (0, 0))), jnp.pad(target_S, (0, extra))
-    return (x_SD.reshape(blocks, size, -1), target_S.reshape(blocks, size)), weight_S.reshape(blocks, size)
+    x_BCD, target_BC, weight_BC = (
+        y.reshape(-1, blocks, *y.shape[1:]).swapaxes(0, 1) for y in (x_SD, target_S, weight_S)
+    )
+    return (x_BCD, target_BC), weight_BC
+
+
+def _together(y_BC, tokens: int):
+    """The inverse of :func:`_blocks`, without what was filled up."""
+    return y_BC.swapaxes(0, 1).reshape(-1, *y_BC.shape[2:])[:tokens]

@@ -4,13 +4,22 @@ Devices are those of this process: several processes train parts of the swarm (o
 each other while they do.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from olmix_jax.errors import UserError
+
 MAPPINGS = ("vmap", "map", "pmap", "shard")
+# The mapping of members too large for a device: one lies over all of them, its weights split and its batch too.
+ONE = "fsdp"
+# Share of a device's memory that a program may plan with; the rest is the runtime's.
+USABLE = 0.92
+# Devices that weights are split over at most; more have copies, and other parts of the batch.
+_SPLIT = 16
 
 
 def default_mapping() -> str:
@@ -18,6 +27,12 @@ def default_mapping() -> str:
     if jax.local_device_count() > 1:
         return "shard"
     return "map" if jax.default_backend() == "cpu" else "vmap"
+
+
+def usable_memory() -> float | None:
+    """What a program may plan with on a device [bytes]; None where it does not say."""
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return None if limit is None else USABLE * limit
 
 
 def devices_used(mapping: str) -> int:
@@ -44,17 +59,45 @@ def _mesh(devices=None):
     return jax.make_mesh((len(devices),), ("member",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def abstract(tree, devices):
-    """Shapes with a leading member axis, placed over ``devices`` as ``shard`` would have their arrays."""
-    where = NamedSharding(_mesh(devices), PartitionSpec("member"))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
+def _mesh_of_one(devices=None):
+    """Two axes for one large member: ``data`` × ``fsdp``, the second as large as can be up to `_SPLIT`."""
+    devices = jax.local_devices() if devices is None else devices
+    split = math.gcd(len(devices), _SPLIT)
+    types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((len(devices) // split, split), ("data", "fsdp"), axis_types=types, devices=devices)
+
+
+def _weights(x, mesh) -> NamedSharding:
+    """Weights and moments [K, …] are split along their longest axis that can be; integers are of no size."""
+    spec = [None] * x.ndim
+    axes = [a for a in range(1, x.ndim) if x.shape[a] % mesh.shape["fsdp"] == 0]
+    if axes and jax.dtypes.issubdtype(x.dtype, np.floating):
+        spec[max(axes, key=lambda a: x.shape[a])] = "fsdp"
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def _wanted(x, mapping: str, devices=None) -> NamedSharding:
+    """Where an array with a leading member axis is, under ``shard`` or ``fsdp``."""
+    if mapping == ONE:
+        return _weights(x, _mesh_of_one(devices))
+    return NamedSharding(_mesh(devices), PartitionSpec("member"))
+
+
+def abstract(tree, mapping: str, devices):
+    """Shapes with a leading member axis, placed over ``devices`` as ``shard`` or ``fsdp`` would have their arrays."""
+
+    def placed(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_wanted(x, mapping, devices))
+
+    return jax.tree.map(placed, tree)
 
 
 def place(tree, mapping: str):
     """Puts arrays with a leading member axis where `mapping` wants them."""
-    if mapping not in ("pmap", "shard"):
+    if mapping in ("vmap", "map"):
         return jax.device_put(tree, jax.local_devices()[0])
-    return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec("member")))
+    where = "shard" if mapping == "pmap" else mapping
+    return jax.tree.map(lambda x: jax.device_put(x, _wanted(x, where)), tree)
 
 
 def _in_turn(function: Callable, batch: int) -> Callable:
@@ -69,19 +112,53 @@ def _in_turn(function: Callable, batch: int) -> Callable:
     return mapped
 
 
+def _laid_over_all(function: Callable, devices) -> Callable:
+    """One member over all devices, member by member where there are several; the compiler has them communicate."""
+    mesh = _mesh_of_one(devices)
+
+    def split(tree, axis: int):
+        """Examples go to devices along an axis of the arrays that have it."""
+        where = NamedSharding(mesh, PartitionSpec(*[None] * axis, ("data", "fsdp")))
+
+        def placed(x):
+            even = x.ndim > axis and x.shape[axis] % mesh.size == 0
+            return jax.lax.with_sharding_constraint(x, where) if even else x
+
+        return jax.tree.map(placed, tree)
+
+    def weights(tree):
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _weights(x, mesh)), tree)
+
+    def mapped(states, inputs, shared):
+        states, inputs, shared = weights(states), split(inputs, 2), split(shared, 1)
+        return weights(jax.vmap(function, in_axes=(0, 0, None))(states, inputs, shared))
+
+    return mapped
+
+
+def check_split(batch: int, devices: int) -> None:
+    """Refuses sequences that a large member's devices cannot share out evenly."""
+    if batch % devices:
+        raise UserError(
+            f"config field `train.micro_batch` (train.batch without it) is {batch}; of a model that lies over several "
+            f"devices it must be a multiple of the {devices} devices"
+        )
+
+
 def map_members(function: Callable, mapping: str, batch: int, donate: bool = False, devices=None) -> Callable:
     """Compiles one member's `function(state, inputs, shared)` into the whole swarm's.
 
     Args:
       function: pure; `state` and `inputs` are pytrees of one member's arrays (or None), `shared` one that all see.
-      mapping: one of MAPPINGS.
+        Examples are along the second axis of the arrays in `inputs` and `shared` that have two or more.
+      mapping: one of MAPPINGS, or ONE.
       batch: members computed together in `map`, and inside a device in `shard` on a CPU; 0: all.
       donate: whether the states' memory may be reused for the result.
-      devices: for ``shard`` on other devices than this machine's.
+      devices: for ``shard`` and ``fsdp`` on other devices than this machine's.
 
     Returns:
       `mapped(states, inputs, shared)` with a leading axis of :func:`padded` length on every array of the first two and
-      of the result. No mapping communicates between members.
+      of the result. No mapping communicates between members; ``fsdp`` does within one.
     """
     donated = (0,) if donate else ()
     together = jax.vmap(function, in_axes=(0, 0, None))
@@ -96,6 +173,8 @@ def map_members(function: Callable, mapping: str, batch: int, donate: bool = Fal
             jax.shard_map(inner, mesh=mesh, in_specs=(rows, rows, everywhere), out_specs=rows, check_vma=False),
             donate_argnums=donated,
         )
+    if mapping == ONE:
+        return jax.jit(_laid_over_all(function, devices), donate_argnums=donated)
     if mapping == "pmap":
         devices = jax.local_device_count()
         on_devices = jax.pmap(together, in_axes=(0, 0, None), donate_argnums=donated)
@@ -105,7 +184,7 @@ def map_members(function: Callable, mapping: str, batch: int, donate: bool = Fal
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), on_devices(*split, shared))
 
         return mapped
-    raise ValueError(f"unknown mapping {mapping!r}; one of {', '.join(MAPPINGS)}")
+    raise ValueError(f"unknown mapping {mapping!r}; one of {', '.join((*MAPPINGS, ONE))}")
 
 
 def pad(array_K: np.ndarray, members: int) -> np.ndarray:

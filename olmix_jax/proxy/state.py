@@ -22,17 +22,20 @@ class State(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One member's code, as pure functions; nothing here knows of other members.
+    """One member's code, as pure functions that know of no other member, and its size.
 
     init:   key → State
     steps:  (State, tokens_TBL1, n) → (State, loss_T): n ≤ T steps; losses past the n-th are 0
     score:  (params, tokens_EL1, answer_EL) → nats_E of the answers' tokens
+    parameters: all but the input embedding
+    memory: weights, two moments and gradient of all parameters in float32 [bytes]
     """
 
     init: callable
     steps: callable
     score: callable
     parameters: int
+    memory: int
 
 
 @functools.lru_cache(maxsize=8)
@@ -63,7 +66,7 @@ def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "floa
         nats_S = losses.token_nats(flat_SD, model.head_of(params), tokens_EL1[:, 1:].reshape(-1))
         return jnp.sum(jnp.where(answer_EL, nats_S.reshape(answer_EL.shape), 0.0), axis=-1)
 
-    return Member(init, steps, score, size)
+    return Member(init, steps, score, size, 16 * (size + vocabulary * shape.width))
 
 
 def _loss(decoder, z_loss: float, params, tokens_BL1):
@@ -84,7 +87,8 @@ def _gradient(decoder, train: Train, params, tokens_BL1):
         return jax.tree.map(lambda sum_, x: sum_ + x / parts, carry, both(params, tokens_bL1)), None
 
     begin = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(both, params, tokens_BL1))
-    return jax.lax.scan(add, begin, tokens_BL1.reshape(parts, -1, tokens_BL1.shape[1]))[0]
+    # Every parts-th sequence, so that where the batch lies over several devices each has its share of every part.
+    return jax.lax.scan(add, begin, tokens_BL1.reshape(-1, parts, tokens_BL1.shape[1]).swapaxes(0, 1))[0]
 
 
 def _step(decoder, update, train: Train, state: State, tokens_BL1):

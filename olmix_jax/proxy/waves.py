@@ -15,8 +15,6 @@ from olmix_jax.errors import UserError
 from olmix_jax.progress import log
 from olmix_jax.proxy import ahead, sharding, train
 
-# Share of a device's memory that a program may plan with; the rest is the runtime's.
-USABLE = 0.92
 RECORD = "waves.json"
 
 
@@ -65,6 +63,8 @@ def _together(found: list[train.Trained], chosen: list[np.ndarray]) -> train.Tra
 def _mapped(swarm: train.Swarm, folder: pathlib.Path, held: int | None) -> train.Swarm:
     """The swarm with the mapping that all of its waves share."""
     mapping = train.choose(swarm, folder, held)
+    if mapping == sharding.ONE:
+        sharding.check_split(swarm.train.micro_batch or swarm.train.batch, jax.local_device_count())
     return dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, mapping=mapping))
 
 
@@ -89,12 +89,6 @@ def _recorded(path: pathlib.Path, swarm: train.Swarm) -> list[np.ndarray] | None
     return [np.array([at[name] for name in wave]) for wave in waves]
 
 
-def _memory() -> float | None:
-    """What a program may plan with on a device [bytes]; None where it does not say."""
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    return None if limit is None else USABLE * limit
-
-
 def _step(swarm: train.Swarm) -> tuple:
     """One member's code, and the shape of its tokens of a dispatch."""
     return swarm.member, (swarm.chunk_steps, swarm.train.batch, swarm.length + 1)
@@ -102,10 +96,11 @@ def _step(swarm: train.Swarm) -> tuple:
 
 def _held(swarm: train.Swarm) -> int | None:
     """Members that a device's memory holds at once; None for all."""
-    memory = _memory()
+    memory, asked = sharding.usable_memory(), train.asked(swarm)
+    if asked == sharding.ONE:
+        return 1
     if memory is None:
         return None
-    asked = swarm.train.mapping or sharding.default_mapping()
     # Under `auto` it may be one device that takes all.
     devices = 1 if asked == "auto" else sharding.devices_used(asked)
     return ahead.fitting(*_step(swarm), len(swarm.runs), jax.local_devices()[:devices], memory)[1]
@@ -113,9 +108,9 @@ def _held(swarm: train.Swarm) -> int | None:
 
 def _check_fits(swarm: train.Swarm, waves: int, width: int, folder: pathlib.Path, per_device: int | None) -> None:
     """Refuses waves of an earlier run that this one's devices do not hold; what was asked for is taken on trust."""
-    memory, devices = _memory(), _devices(swarm)
+    memory, devices = sharding.usable_memory(), _devices(swarm)
     on_one = -(-width // devices)
-    if memory is None or on_one <= (per_device or 0):
+    if memory is None or on_one <= (per_device or 0) or swarm.train.mapping == sharding.ONE:
         return
     wave = swarm.taken(np.arange(width), width) if waves > 1 else swarm
     need = ahead.needed(ahead.compile_steps(*_step(wave), on_one * devices, jax.local_devices()[:devices]))
