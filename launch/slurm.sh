@@ -3,11 +3,12 @@
 #
 #   sbatch --nodes=4 launch/slurm.sh --config=configs/paper.py --workdir=/shared/runs/paper
 #
-# A job that is preempted is queued again, and one that is near its time limit checkpoints first (--signal).
+# A job that is preempted, or two minutes from its time limit, checkpoints and is queued again, until it is done.
 #SBATCH --job-name=olmix_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue
-#SBATCH --signal=TERM@120
+#SBATCH --signal=B:USR1@120
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
-exec srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" run.py "$@"
+source launch/requeue.sh
+until_done srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" run.py "$@"

@@ -5,11 +5,13 @@
 #   sbatch --array=1-16 launch/slurm_array.sh --config=configs/paper.py --workdir=DIR
 #   python run.py --config=configs/paper.py --workdir=DIR        # puts the parts together and goes on
 #
-# A lost part is run again alone: sbatch --array=3 with PARTS=16. DIR is shared by all.
+# A lost part is run again alone: sbatch --array=3 with PARTS=16. DIR is shared by all. A job that is preempted, or two
+# minutes from its time limit, checkpoints and is queued again, until it is done.
 #SBATCH --job-name=olmix_jax
 #SBATCH --requeue
-#SBATCH --signal=B:TERM@120
+#SBATCH --signal=B:USR1@120
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 part="${SLURM_ARRAY_TASK_ID:?run this with sbatch --array=1-16}/${PARTS:-$SLURM_ARRAY_TASK_COUNT}"
-exec "${PYTHON:-.venv/bin/python}" run.py "$@" --stages=train --config.swarm.part="$part"
+source launch/requeue.sh
+until_done "${PYTHON:-.venv/bin/python}" run.py "$@" --stages=train --config.swarm.part="$part"

@@ -187,7 +187,10 @@ def summary(content: dict) -> str:
     )
     said += "" if talk is None else f"; {talk} collectives across members"
     if "hours" in content:
-        said += f"; {content['hours']:.1f} hours at {100 * content['utilisation_assumed']:.0f} % of peak"
+        floor, share = content["roofline_seconds_per_step"], content["utilisation_assumed"]
+        slower = floor["memory"] > floor["compute"] / share
+        said += f"; {content['hours']:.1f} hours "
+        said += "at the memory's full speed, which bounds it" if slower else f"at {100 * share:.0f} % of peak"
     return said + (
         f", {content['cost']:,.0f} for {content['device_hours']:,.0f} device hours" if "cost" in content else ""
     )

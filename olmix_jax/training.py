@@ -147,7 +147,9 @@ def compare(config: Config, workdir: pathlib.Path, mixtures: dict, caps: dict | 
         for j in np.flatnonzero(counts[mixture] == 0) if mixture in counts else ():
             log.warning("validate: %s has less than half a sequence of %s and goes without", mixture, domains.names[j])
     runs = data.Runs(names, np.repeat(np.stack(list(counts.values())), seeds, axis=0), seed_K, seed_K)
-    tasks, at_once = _tasks(config, workdir), config.swarm.members_per_device
+    # A number for proxies says nothing of other models.
+    same = target.proxy.preset == config.proxy.preset
+    tasks, at_once = _tasks(config, workdir), config.swarm.members_per_device if same else None
     done = waves.in_waves(_swarm(target, workdir, domains, runs), tasks, workdir / "validate", "validate", at_once)
     _write_curves(workdir / "validate/curves.npz", names, done, target)
     if (done.died_K >= 0).any():

@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import signal
 import subprocess
+import time
 
 import pytest
 import yaml
@@ -43,7 +45,7 @@ def test_every_host_of_a_slice(called):
     assert called("cloud_tpu.sh", "delete", **known)[1] == [
         "gcloud compute tpus queued-resources delete swarm --zone=z --force"
     ]
-    code, lines, said = called("cloud_tpu.sh", **known)
+    code, lines, said = called("cloud_tpu.sh")
     assert (code, lines) == (2, []) and "launch/cloud_tpu.sh create" in said
     assert "the name of the slice" in called("cloud_tpu.sh", "run")[2]
     assert hosts.expected({"OLMIX_DISTRIBUTED": "auto"}) == {}
@@ -59,6 +61,35 @@ def test_slurm(called):
     line = called("slurm_array.sh", "--config=c", **array | {"SLURM_ARRAY_TASK_COUNT": "1", "PARTS": "16"})[1][0]
     assert line.endswith("--config.swarm.part=3/16")
     assert "run this with sbatch --array" in called("slurm_array.sh")[2]
+
+
+def test_near_the_time_limit_a_job_checkpoints_and_is_queued_again(tmp_path, called):
+    """USR1 becomes the termination signal that training answers; an end of its own is the job's end."""
+    calls = tmp_path / "calls"
+
+    def ended(script, signals, own):
+        calls.unlink(missing_ok=True)
+        for name, body in {
+            "srun": f"trap 'echo termed >> {calls}; exit 130' TERM\necho begun >> {calls}\n{own}\n",
+            "scontrol": f'echo "scontrol $*" >> {calls}\n',
+        }.items():
+            (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}")
+            (tmp_path / "bin" / name).chmod(0o755)
+        environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "PYTHON": "srun"}
+        environment |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16"}
+        job = subprocess.Popen([ROOT / "launch" / script], cwd=ROOT, env=os.environ | environment)
+        while not calls.exists():
+            time.sleep(0.01)
+        for number in signals:
+            job.send_signal(number)
+        return job.wait(60), calls.read_text().split("\n")[:-1]
+
+    forever = "while true; do sleep 0.05; done"
+    for script in ("slurm.sh", "slurm_array.sh"):
+        code, lines = ended(script, [signal.SIGUSR1], forever)
+        assert (code, lines) == (0, ["begun", "termed", "scontrol requeue 77"])
+        assert ended(script, [], "exit 3") == (3, ["begun"])
+        assert ended(script, [], "exit 0") == (0, ["begun"])
 
 
 def test_jobset():

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -49,6 +51,20 @@ def test_a_run_that_goes_on_keeps_what_it_was_and_no_torn_line(tmp_path):
 def test_a_library_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="track.tensorboard` takes tensorboardX: pip install -r requirements-track"):
         Tracker(tmp_path, Track(tensorboard=True), "toy", 0)
+
+
+def test_a_run_that_goes_on_is_the_same_one_at_wandb(tmp_path, monkeypatch):
+    begun, logged = [], []
+    run = types.SimpleNamespace(log=lambda row, step: logged.append(step), finish=lambda: None)
+    stand_in = types.SimpleNamespace(init=lambda **options: begun.append(options) or run)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b"):
+        tracker = Tracker(folder, Track(wandb="mixtures"), "toy", 0)
+        tracker.write(2, 2, np.array([1.0]), 5.0)
+        tracker.close()
+    ids = [options["id"] for options in begun]
+    assert ids[0] == ids[1] != ids[2] and logged == [2, 2, 2]
+    assert {(options["project"], options["resume"]) for options in begun} == {("mixtures", "allow")}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboardX") is None, reason="requirements-track.txt")

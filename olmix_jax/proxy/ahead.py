@@ -29,6 +29,10 @@ def devices_of(topology: str):
         raise UserError(
             f"config field `plan.topology`: to compile for {topology} takes libtpu: pip install -r requirements-tpu.txt"
         )
+    if jax.default_backend() == "gpu":
+        raise UserError(
+            "config field `plan.topology`: on a machine with a GPU, set JAX_PLATFORMS=cpu to compile for TPUs"
+        )
     # There is no machine to ask for its metadata.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     from jax.experimental import topologies

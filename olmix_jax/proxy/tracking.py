@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import uuid
 
 import numpy as np
 
@@ -27,8 +28,15 @@ class Tracker:
             self.also.append(_Board(board))
         if track.wandb:
             wandb = _library("wandb", "track.wandb")
-            run = wandb.init(project=track.wandb, name=what, dir=str(folder), resume="allow")
+            run = wandb.init(project=track.wandb, name=what, dir=str(folder), id=self._id(), resume="allow")
             self.also.append(_Run(run))
+
+    def _id(self) -> str:
+        """By which a run that goes on is the same one there; a folder begun again is another."""
+        path = self.path.with_name("wandb.json")
+        if not path.is_file():
+            files.write_json(path, {"id": uuid.uuid4().hex})
+        return files.read_json(path)["id"]
 
     def _lines(self):
         """Whole lines of an earlier run; one that a kill tore is none."""
