@@ -52,7 +52,7 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     """
     p, t = config.plan, config.train
     members, vocabulary = _members(config, workdir), _vocabulary(config, workdir)
-    member = state.member(model.PRESETS[config.proxy.preset], vocabulary, t, config.proxy.dtype)
+    member = _member(config, vocabulary, t.mapping)
     devices = ahead.devices_of(p.topology) if p.topology else jax.devices()
     chip = _chip(p.topology or devices[0].device_kind)
     if not p.topology and chip is not None and (stats := devices[0].memory_stats()):
@@ -63,6 +63,7 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     memory = None if chip is None else sharding.USABLE * chip.memory
     large = memory is not None and member.memory > memory
     one = t.mapping == sharding.ONE or (t.mapping is None and large and len(_of_a_host(devices)) > 1)
+    member = _member(config, vocabulary, sharding.ONE) if one else member
     found, per_device = _compiled(config, member, members, devices, memory, one)
     need = ahead.needed(found)
     if not math.isfinite(need):
@@ -95,7 +96,14 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     return content
 
 
-def _compiled(config: Config, member, members: int, devices, memory: float | None, one: bool) -> tuple[dict, float]:
+def _member(config: Config, vocabulary: int, mapping: str | None) -> state.Member:
+    trainer = dataclasses.replace(config.train, mapping=mapping)
+    return state.member(model.PRESETS[config.proxy.preset], vocabulary, trainer, config.proxy.dtype)
+
+
+def _compiled(
+    config: Config, member: state.Member, members: int, devices, memory: float | None, one: bool
+) -> tuple[dict, float]:
     """What the compiler says of a step, and members on a device: of ``one`` over all devices of a host, its share."""
     tokens_shape = 1, config.train.batch, config.proxy.length + 1
     if one:

@@ -1,5 +1,7 @@
 """proxy/model.py: the decoder's layout, against hand computations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,32 @@ def test_norm_comes_after_the_sublayer(decoder):
     x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
     expected = x @ np.asarray(params["head"]["kernel"])
     np.testing.assert_allclose(decoder.apply({"params": silent}, tokens_BL), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("length", "head"), [(128, 32), pytest.param(384, 8, marks=pytest.mark.slow)])
+def test_the_kernel_for_tpus_is_attention(length, head):
+    """Interpreted here: the values and gradients of XLA's attention, for members side by side."""
+    shape = 2, 1, length, 2, head
+    qkv = [jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0), 4)]
+
+    def both(attention):
+        loss = jax.vmap(lambda q, k, v, w: jnp.sum(attention(q, k, v) * w))
+        return jax.jit(jax.value_and_grad(lambda *arrays: loss(*arrays).sum(), argnums=(0, 1, 2)))(*qkv)
+
+    value, slopes = both(functools.partial(model.splash, interpret=True))
+    expected, wanted = both(functools.partial(model.attention, kernels=False))
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    for ours, theirs in zip(slopes, wanted):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_a_kernel_is_chosen_by_what_is_compiled_for():
+    """Here it is not a TPU's, whatever the length."""
+    q = jax.ShapeDtypeStruct((1, 256, 2, 8), jnp.float32)
+    text = jax.jit(lambda q: jax.grad(lambda q: model.attention(q, q, q).sum())(q)).lower(q).as_text()
+    assert "tpu_custom_call" not in text
+    ours = jax.jit(lambda q: model.attention(q, q, q)).trace(q).lower(lowering_platforms=("tpu",)).as_text()
+    assert "tpu_custom_call" in ours
 
 
 @pytest.mark.parametrize(("preset", "count"), [("30M", 29_102_336), ("60M", 57_422_208)])

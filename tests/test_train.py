@@ -32,7 +32,7 @@ def test_losses_fall_and_scores_are_the_members_own(make_swarm, toy_tasks, tmp_p
 def test_a_member_that_diverges_is_frozen_and_the_others_are_not_touched(make_swarm, toy_tasks, tmp_path):
     swarm = make_swarm(members=3, steps=6, seeds=[0, 1, 2])
     whole = train.train(swarm, toy_tasks, tmp_path / "whole", "toy")
-    poisoned = Poisoned(swarm)
+    poisoned = Poisoned(**{f: getattr(swarm, f) for f in swarm.__dataclass_fields__})
     done = train.train(poisoned, toy_tasks, tmp_path / "poisoned", "toy")
     assert done.died_K.tolist() == [-1, 0, -1]
     assert np.isnan(done.bpb_KN[1]).all() and np.isnan(done.loss_KT[1]).all()
@@ -42,9 +42,6 @@ def test_a_member_that_diverges_is_frozen_and_the_others_are_not_touched(make_sw
 
 class Poisoned(train.Swarm):
     """A toy swarm whose member 1 starts with an infinite weight."""
-
-    def __init__(self, swarm):
-        super().__init__(**{f: getattr(swarm, f) for f in swarm.__dataclass_fields__})
 
     def start(self, mapping):
         states = super().start(mapping)

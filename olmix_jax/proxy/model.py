@@ -1,10 +1,12 @@
 """The decoder: OLMo 2's layout at proxy sizes. The only file that knows Flax."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 
 EPSILON = 1e-6
 ROPE_THETA = 5e5
@@ -57,11 +59,40 @@ def rotate(x_BLHd: jax.Array) -> jax.Array:
     return turned.astype(x_BLHd.dtype)
 
 
-def attention(q_BLHd, k_BLHd, v_BLHd):
-    """Causal attention by the platform's fastest kernel: cuDNN's on a GPU, for half precision only; else XLA's."""
+def attention(q_BLHd, k_BLHd, v_BLHd, kernels: bool = True):
+    """Causal attention by the platform's fastest kernel: cuDNN's on a GPU, for half precision only; splash attention on
+    a TPU, for whole blocks of 128 tokens; else XLA's, which holds every score."""
     half = q_BLHd.dtype in (jnp.bfloat16, jnp.float16)
-    kernel = "cudnn" if half and jax.default_backend() == "gpu" and q_BLHd.shape[-1] % 8 == 0 else None
-    return jax.nn.dot_product_attention(q_BLHd, k_BLHd, v_BLHd, is_causal=True, implementation=kernel)
+    gpu = kernels and half and jax.default_backend() == "gpu" and q_BLHd.shape[-1] % 8 == 0
+    plain = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn" if gpu else None)
+    if not kernels or q_BLHd.shape[1] % 128:
+        return plain(q_BLHd, k_BLHd, v_BLHd)
+    # Decided by what is compiled for, which is not always what is at hand.
+    return jax.lax.platform_dependent(q_BLHd, k_BLHd, v_BLHd, tpu=splash, default=plain)
+
+
+def splash(q_BLHd, k_BLHd, v_BLHd, interpret: bool = False):
+    """Causal attention by JAX's Pallas kernel for TPUs, which holds a block of scores at a time."""
+    length, heads, width = q_BLHd.shape[1:]
+    block = next(size for size in (512, 256, 128) if length % size == 0)
+    kernel = splash_attention_kernel.make_splash_mha(
+        mask=splash_attention_mask.MultiHeadMask([splash_attention_mask.CausalMask((length, length))] * heads),
+        block_sizes=splash_attention_kernel.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_kv_compute=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_kv_dkv_compute=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        ),
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+    q, k, v = (x.swapaxes(1, 2) for x in (q_BLHd * width**-0.5, k_BLHd, v_BLHd))
+    return jax.vmap(kernel)(q, k, v).swapaxes(1, 2).astype(q_BLHd.dtype)
 
 
 class Block(nn.Module):
@@ -69,6 +100,7 @@ class Block(nn.Module):
 
     shape: Shape
     dtype: jnp.dtype
+    kernels: bool = True
 
     @nn.compact
     def __call__(self, x_BLD):
@@ -88,7 +120,7 @@ class Block(nn.Module):
         q = rotate(heads(RMSNorm(name="q_norm")(linear(s.heads * head, "q")(x_BLD))))
         k = rotate(heads(RMSNorm(name="k_norm")(linear(s.heads * head, "k")(x_BLD))))
         v = heads(linear(s.heads * head, "v")(x_BLD))
-        mixed = attention(q, k, v).reshape(B, L, s.heads * head)
+        mixed = attention(q, k, v, self.kernels).reshape(B, L, s.heads * head)
         x_BLD = x_BLD + RMSNorm(name="attention_norm")(linear(D, "o")(mixed))
         gate = nn.silu(linear(s.hidden, "gate")(x_BLD)) * linear(s.hidden, "up")(x_BLD)
         return x_BLD + RMSNorm(name="feedforward_norm")(linear(D, "down")(gate))
@@ -99,12 +131,14 @@ class Decoder(nn.Module):
 
     Attributes:
       remat: whether a block's inside is computed again for its gradient, so that its input is all that is kept of it.
+      kernels: whether attention may be by a kernel of the platform's, which the compiler cannot part over devices.
     """
 
     shape: Shape
     vocabulary: int
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    kernels: bool = True
 
     @nn.compact
     def __call__(self, tokens_BL, logits: bool = True):
@@ -119,7 +153,7 @@ class Decoder(nn.Module):
         x_BLD = embed(tokens_BL)
         block = nn.remat(Block) if self.remat else Block
         for layer in range(self.shape.layers):
-            x_BLD = block(self.shape, self.dtype, name=f"block_{layer}")(x_BLD)
+            x_BLD = block(self.shape, self.dtype, self.kernels, name=f"block_{layer}")(x_BLD)
         x_BLD = RMSNorm(name="final_norm")(x_BLD)
         if not logits:
             return x_BLD

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from olmix_jax.config import Train
-from olmix_jax.proxy import losses, model, optimizer
+from olmix_jax.proxy import losses, model, optimizer, sharding
 
 
 class State(NamedTuple):
@@ -41,7 +41,7 @@ class Member(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "float32") -> Member:
     """The member of a swarm with this decoder and trainer."""
-    decoder = model.Decoder(shape, vocabulary, jnp.dtype(dtype), train.remat)
+    decoder = model.Decoder(shape, vocabulary, jnp.dtype(dtype), train.remat, train.mapping != sharding.ONE)
     blank = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     abstract = jax.eval_shape(lambda t: decoder.init(jax.random.key(0), t), blank)
     size = model.parameters(abstract["params"])

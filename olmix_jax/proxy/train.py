@@ -227,21 +227,15 @@ def score(swarm: Swarm, params, tasks: corpus_tasks.TaskSet, mapping: str, alive
     return bpb_KN
 
 
-def asked(swarm: Swarm) -> str:
-    """The mapping of the config; where it leaves that open, what these devices call for."""
-    memory = sharding.usable_memory()
-    large = memory is not None and swarm.member.memory > memory and jax.local_device_count() > 1
-    return swarm.train.mapping or (sharding.ONE if large else sharding.default_mapping())
-
-
 def choose(swarm: Swarm, folder: pathlib.Path, held: int | None = None) -> str:
-    """The mapping :func:`asked` for; under `auto` the fastest on a few real steps, remembered for a run that goes on.
+    """The mapping asked for; under `auto` the fastest on a few real steps, remembered for a run that goes on.
 
     Args:
       held: members on a device at once; None for all.
     """
-    if asked(swarm) != "auto":
-        return asked(swarm)
+    asked = swarm.train.mapping or sharding.default_mapping()
+    if asked != "auto":
+        return asked
     memory = folder / "mapping.json"
     if not memory.exists():
         seconds = timings(swarm, held)

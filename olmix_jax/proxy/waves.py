@@ -62,10 +62,17 @@ def _together(found: list[train.Trained], chosen: list[np.ndarray]) -> train.Tra
 
 def _mapped(swarm: train.Swarm, folder: pathlib.Path, held: int | None) -> train.Swarm:
     """The swarm with the mapping that all of its waves share."""
-    mapping = train.choose(swarm, folder, held)
+    mapping = sharding.ONE if _large(swarm) else train.choose(swarm, folder, held)
     if mapping == sharding.ONE:
         sharding.check_split(swarm.train.micro_batch or swarm.train.batch, jax.local_device_count())
     return dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, mapping=mapping))
+
+
+def _large(swarm: train.Swarm) -> bool:
+    """Whether a member lies over all devices: asked for, or where none holds one and nothing else is asked for."""
+    memory, asked = sharding.usable_memory(), swarm.train.mapping
+    none_holds_one = memory is not None and swarm.member.memory > memory and jax.local_device_count() > 1
+    return asked == sharding.ONE or (asked is None and none_holds_one)
 
 
 def _devices(swarm: train.Swarm) -> int:
@@ -96,9 +103,9 @@ def _step(swarm: train.Swarm) -> tuple:
 
 def _held(swarm: train.Swarm) -> int | None:
     """Members that a device's memory holds at once; None for all."""
-    memory, asked = sharding.usable_memory(), train.asked(swarm)
-    if asked == sharding.ONE:
+    if _large(swarm):
         return 1
+    memory, asked = sharding.usable_memory(), swarm.train.mapping or sharding.default_mapping()
     if memory is None:
         return None
     # Under `auto` it may be one device that takes all.
