@@ -77,8 +77,9 @@ class Signs:
     """This process's signs of life, and a warning of another that gives none.
 
     It is JAX that ends all after ``patience`` seconds without one, in the middle of whatever they do and in many words;
-    so at half of that time a line says which process it is. JAX's own signs do not pass through Python, so that a
-    process that is only busy is warned of at worst, and not given up.
+    so at a quarter of that time a line says which process it is: JAX's own signs come every half, so that its end may
+    come half of ``patience`` after a process died. They do not pass through Python, so that a process that is only busy
+    is warned of at worst, and not given up.
     """
 
     def __init__(self, patience: float):
@@ -93,7 +94,7 @@ class Signs:
         atexit.register(lambda: (stop.set(), thread.join(1)))
 
     def _give(self, service, stop: threading.Event) -> None:
-        while not stop.wait(self.patience / 6):
+        while not stop.wait(self.patience / 12):
             try:
                 self.give(service, time.monotonic())
             except jax.errors.JaxRuntimeError:
@@ -108,7 +109,7 @@ class Signs:
                 self.seen[process] = sign, now
                 self.warned.discard(process)
             silent = now - self.seen[process][1]
-            if silent >= self.patience / 2 and process not in self.warned:
+            if silent >= self.patience / 4 and process not in self.warned:
                 self.warned.add(process)
                 log.warning(
                     "process %d has given no sign of life for %.0f s; if it is lost, all end after %.0f s, and the "

@@ -39,7 +39,7 @@ def test_a_config_survives_json():
         ({"train": {"steps": True}}, "`train.steps` must be int, not True"),
         ({"train": {"steps": 0}}, "`train.steps` must be positive, not 0"),
         ({"train": {"lr": float("nan")}}, "`train.lr` must be positive, not nan"),
-        ({"train": {"mapping": "pvmap"}}, "`train.mapping` must be one of None, vmap, map, pmap, shard, auto"),
+        ({"train": {"mapping": "pvmap"}}, "`train.mapping` must be one of None, vmap, map, pmap, shard, fsdp, auto"),
         ({"swarm": {"sparsity": "medium"}}, "`swarm.sparsity` must be one of sparse, dense"),
         ({"propose": {"kl_weight": -1}}, "`propose.kl_weight` must be zero or more"),
         ({"corpus": {"heldout": 1.0}}, r"`corpus.heldout` must be in \[0, 1\)"),

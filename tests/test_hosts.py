@@ -118,7 +118,7 @@ def started(workdir, processes: int, stages: str, **more):
     found = []
     for own in range(processes):
         environment = os.environ | dict(zip(hosts.PLAIN, (address, str(processes), str(own))))
-        environment["OLMIX_HEARTBEAT"] = "10"
+        environment["OLMIX_HEARTBEAT"] = "15"
         environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         found.append(subprocess.Popen([*command, *settings_], cwd=ROOT, env=environment, **pipes))
