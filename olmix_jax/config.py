@@ -101,15 +101,16 @@ class Proxy:
 class Train:
     """How the proxies are trained. Trainer defaults: METHOD §4, the paper's release."""
 
-    # How members are mapped: "vmap", "map", "pmap", "shard" or "auto"; None: "shard" with several devices, else "map"
-    # on a CPU and "vmap" on an accelerator.
+    # How members are mapped: "vmap", "map", "pmap", "shard", "fsdp" (one at a time, over all devices) or "auto".
+    # None: "fsdp" where no device holds a member, "shard" with several, else "map" on a CPU, "vmap" on an accelerator.
     mapping: str | None = None
     # Members that one device computes together in "map", and in "shard" on a CPU; 0: all of them.
     map_batch: int = 1
     # Steps, and sequences in a step.
     steps: int = 1000
     batch: int = 64
-    # Sequences of a step whose activations are held at once, for gradients that are summed up; None: all.
+    # Sequences of a step whose activations are held at once, for gradients that are summed up; None: all. With "fsdp"
+    # the next multiple of the devices.
     micro_batch: int | None = None
     # Whether a block's inside is computed again for its gradient instead of being kept: a third more time in blocks,
     # a fraction of the memory.

@@ -52,7 +52,7 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     """
     p, t = config.plan, config.train
     members, vocabulary = _members(config, workdir), _vocabulary(config, workdir)
-    member = _member(config, vocabulary, t.mapping)
+    member = _member(config, vocabulary)
     devices = ahead.devices_of(p.topology) if p.topology else jax.devices()
     chip = _chip(p.topology or devices[0].device_kind)
     if not p.topology and chip is not None and (stats := devices[0].memory_stats()):
@@ -63,7 +63,10 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     memory = None if chip is None else sharding.USABLE * chip.memory
     large = memory is not None and member.memory > memory
     one = t.mapping == sharding.ONE or (t.mapping is None and large and len(_of_a_host(devices)) > 1)
-    member = _member(config, vocabulary, sharding.ONE) if one else member
+    if one:
+        t = sharding.laid_over_all(t, len(_of_a_host(devices)))
+        config = dataclasses.replace(config, train=t)
+        member = _member(config, vocabulary)
     found, per_device = _compiled(config, member, members, devices, memory, one)
     need = ahead.needed(found)
     if not math.isfinite(need):
@@ -96,9 +99,8 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     return content
 
 
-def _member(config: Config, vocabulary: int, mapping: str | None) -> state.Member:
-    trainer = dataclasses.replace(config.train, mapping=mapping)
-    return state.member(model.PRESETS[config.proxy.preset], vocabulary, trainer, config.proxy.dtype)
+def _member(config: Config, vocabulary: int) -> state.Member:
+    return state.member(model.PRESETS[config.proxy.preset], vocabulary, config.train, config.proxy.dtype)
 
 
 def _compiled(
@@ -108,7 +110,6 @@ def _compiled(
     tokens_shape = 1, config.train.batch, config.proxy.length + 1
     if one:
         own = _of_a_host(devices)
-        sharding.check_split(config.train.micro_batch or config.train.batch, len(own))
         log.info("compiling one member over %d devices", len(own))
         return ahead.compile_steps(member, tokens_shape, 1, own, sharding.ONE), 1 / len(own)
     if config.swarm.members_per_device is None:

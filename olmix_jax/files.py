@@ -85,6 +85,16 @@ def read_json(path: str | os.PathLike) -> dict:
     return content
 
 
+def below(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """All files in a folder and in those below it, sorted; links are followed, but not in a circle."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen]
+        found += [pathlib.Path(place, name) for name in names]
+    return sorted(path for path in found if path.is_file())
+
+
 def plain(value):
     """``value`` with arrays as lists, dataclasses as dicts and NumPy scalars as numbers, as JSON needs it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -281,13 +281,16 @@ def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> di
         inputs["update.parent"] = lineage.text(pathlib.Path(config.update.parent))
     named = {field: settings.get(field) for field in PATHS}
     inputs |= {f: _content(pathlib.Path(v)) for f, v in named.items() if v and not v.lstrip().startswith("{")}
+    corpus = settings.get("corpus.path")
+    if corpus and (listed := importlib.import_module("olmix_jax.corpus.token_files").stamp(corpus)):
+        inputs["corpus.path"] = listed
     return {"settings": settings, "inputs": inputs}
 
 
 def _content(path: pathlib.Path) -> str:
     """A digest of a file's bytes; of a folder's names, sizes and times of change, as its text may be large."""
     if path.is_dir():
-        found = [(f, f.stat()) for f in sorted(path.rglob("*")) if f.is_file()]
+        found = [(f, f.stat()) for f in files.below(path)]
         return files.digest([(str(f.relative_to(path)), s.st_size, s.st_mtime_ns) for f, s in found])
     if not path.exists():
         return "missing"

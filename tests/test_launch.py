@@ -88,6 +88,8 @@ def test_near_the_time_limit_a_job_checkpoints_and_is_queued_again(tmp_path, cal
     for script in ("slurm.sh", "slurm_array.sh"):
         code, lines = ended(script, [signal.SIGUSR1], forever)
         assert (code, lines) == (0, ["begun", "termed", "scontrol requeue 77"])
+        # Preempted: Slurm queues again by itself.
+        assert ended(script, [signal.SIGTERM], forever) == (130, ["begun", "termed"])
         assert ended(script, [], "exit 3") == (3, ["begun"])
         assert ended(script, [], "exit 0") == (0, ["begun"])
 

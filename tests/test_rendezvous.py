@@ -88,7 +88,7 @@ def test_a_process_without_signs_is_named_once(several, caplog):
             store.words["olmix_jax/alive/2"] = str(min(now, 20))
             signs.give(store, float(now))
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("process 2 has given no sign of life for 30 s; if it is lost, all end after 60 s")
+    assert line.startswith("process 2 has given no sign of life for 20 s; if it is lost, all end after 60 s")
 
 
 def test_a_heartbeat_that_is_no_number_is_named():

@@ -1,101 +1,20 @@
-"""Token files of other engines are read as they are, in every layout, from disk or by URL, or refused by name."""
+"""Token files of other engines are used where they lie, in every layout, from disk or by URL."""
 
-import io
 import json
 import logging
 import pathlib
-import pickle
-import struct
 
 import fsspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from olmix_jax import config as configs
-from olmix_jax.corpus import likeness, store, token_files, tokenizer
+from olmix_jax.corpus import likeness, store, token_files, token_formats, tokenizer
 from olmix_jax.corpus.prepare import prepare
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
+from tests.test_token_formats import FORMATS, IDS, put, read
 from tests.test_tokenizer import BPE, TEXTS
-
-IDS = np.concatenate([np.append(BPE.encode(text), BPE.end) for text in TEXTS])
-
-
-def megatron(ids: np.ndarray, code: int) -> bytes:
-    """The index that Megatron writes: documents of 10 tokens."""
-    sizes = np.full(len(ids) // 10, 10, np.int32)
-    head = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, code, len(sizes), len(sizes) + 1)
-    starts = np.arange(len(sizes), dtype=np.int64) * 10 * ids.itemsize
-    return head + sizes.tobytes() + starts.tobytes() + np.arange(len(sizes) + 1, dtype=np.int64).tobytes()
-
-
-def with_header(ids: np.ndarray) -> bytes:
-    f = io.BytesIO()
-    np.save(f, ids)
-    return f.getvalue()
-
-
-FORMATS = {
-    "olmo_core.npy": lambda ids: {"": ids.astype("<u2").tobytes()},
-    "dolma.npy": lambda ids: {"": ids.astype("<u4").tobytes(), ".csv.gz": b"0,9,a,b"},
-    "numpy.npy": lambda ids: {"": with_header(ids.astype("<u2"))},
-    "wide.npy": lambda ids: {"": ids.astype("<u8").tobytes()},
-    "datatrove.ds": lambda ids: {"": ids.astype("<u2").tobytes(), ".index": b"\1" * 8, ".metadata": b"gpt2|2\n9\n"},
-    "megatron.bin": lambda ids: {"": ids.astype("<i4").tobytes(), "idx": megatron(ids.astype("<i4"), 4)},
-    "narrow.bin": lambda ids: {"": ids.astype("<u2").tobytes(), "idx": megatron(ids.astype("<u2"), 8)},
-}
-
-
-def put(folder: pathlib.Path, name: str, ids: np.ndarray = IDS) -> str:
-    """Writes tokens in the format of ``name``; returns the file's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for end, content in FORMATS[name](ids).items():
-        file = folder / name.replace(".bin", ".idx") if end == "idx" else folder / (name + end)
-        file.write_bytes(content)
-    return str(folder / name)
-
-
-def read(paths, words=BPE) -> tuple[store.TokenStore, int, str]:
-    shards, size, content = token_files.read(paths, words, "web")
-    return store.TokenStore("web", shards, words.size), size, content
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_every_format_gives_the_tokens_that_were_written(tmp_path, name):
-    found, size, _ = read([put(tmp_path, name)])
-    assert found.read(0, len(IDS) + 9).tolist() == IDS.tolist() and len(found) == len(IDS)
-    assert size == sum(len(text.encode()) for text in TEXTS)
-    assert found.read(3, 5).dtype == np.int32
-
-
-def test_files_of_several_formats_are_one_stream(tmp_path):
-    paths = [put(tmp_path, name, IDS[n * 100 : (n + 1) * 100]) for n, name in enumerate(FORMATS)]
-    found, _, _ = read(paths)
-    found = pickle.loads(pickle.dumps(found))
-    n, length = len(FORMATS) * 100, 37
-    assert len(found) == n
-    for i in range(found.sequences(length)):
-        assert found.sequence(i, length).tolist() == IDS[i * length : (i + 1) * length + 1].tolist()
-
-
-@settings(deadline=None, max_examples=50)
-@given(cuts=st.lists(st.integers(0, 300), max_size=6), start=st.integers(0, 320), size=st.integers(0, 320))
-def test_a_stream_is_the_same_however_it_is_cut_into_files(tmp_path_factory, cuts, start, size):
-    folder, edges = tmp_path_factory.mktemp("cut"), [0, *sorted(cuts), 300]
-    paths = []
-    for n, (a, b) in enumerate(zip(edges, edges[1:])):
-        paths.append(put(folder / str(n), "numpy.npy", IDS[a:b]))
-    found, _, _ = read(paths)
-    assert found.read(start, start + size).tolist() == IDS[:300][start : start + size].tolist()
-
-
-def test_files_are_mapped_not_read(tmp_path):
-    found, _, _ = read([put(tmp_path, "olmo_core.npy")])
-    assert isinstance(found._map(found.shards[0]), np.memmap)
-    assert len(pickle.dumps(found)) < 1000
-
 
 # Which files are of which domain.
 
@@ -120,7 +39,11 @@ def test_domains_may_be_given_by_patterns(tmp_path):
     assert token_files.domain_files(str(tmp_path / "domains.json")) == wanted
     for content, message in (
         ({"a": f"{tmp_path}/9/*"}, r"domain a: no .npy, .ds, .bin file is .*/9/\*"),
-        ({"a": 3}, "domain a must have a pattern"),
+        ({"a": f"{tmp_path}/1"}, f"it is a folder: {tmp_path}/1/"),
+        ({"a": 3}, "domain 'a' must have a name, and a pattern"),
+        ({"a": []}, "domain 'a' must have a name, and a pattern"),
+        ({"": "b"}, "domain '' must have a name"),
+        ({}, "no domain in it"),
         ({"a": f"{tmp_path}/0/*", "b": f"{tmp_path}/?/*"}, "0/dolma.npy is in two domains"),
         ('{"a": ', "not valid JSON"),
     ):
@@ -133,58 +56,36 @@ def test_a_folder_of_text_has_none_and_a_domain_without_any_is_an_error(tmp_path
     (tmp_path / "code" / "a.txt").write_text("text")
     assert token_files.domain_files(str(tmp_path)) == {}
     put(tmp_path / "web", "dolma.npy")
-    with pytest.raises(UserError, match="no token file .* in code; others have"):
+    with pytest.raises(UserError, match="code/a.txt: no token file .* other domains have"):
         token_files.domain_files(str(tmp_path))
+    (tmp_path / "code/a.txt").rename(tmp_path / "code.jsonl.gz")
+    with pytest.raises(UserError, match="code.jsonl.gz: no token file"):
+        token_files.domain_files(str(tmp_path))
+    (tmp_path / "code.jsonl.gz").rename(tmp_path / "README.md")
+    assert list(token_files.domain_files(str(tmp_path))) == ["web"]
+    put(tmp_path, "dolma.npy")
+    (tmp_path / "dolma.npy").rename(tmp_path / "web.npy")
+    with pytest.raises(UserError, match="domain web is there twice"):
+        token_files.domain_files(str(tmp_path))
+    with pytest.raises(UserError, match="web.npy: no folder with token files"):
+        token_files.domain_files(str(tmp_path / "web.npy"))
 
 
-# What is refused.
+def test_what_lies_behind_links_is_found(tmp_path):
+    put(tmp_path / "elsewhere" / "deep", "dolma.npy")
+    (tmp_path / "all/web").mkdir(parents=True)
+    (tmp_path / "all/web/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "elsewhere")
+    assert token_files.domain_files(str(tmp_path / "all")) == {"web": [f"{tmp_path}/all/web/more/deep/dolma.npy"]}
 
 
-def damaged(tmp_path, name: str, change) -> str:
-    path = put(tmp_path, name)
-    pathlib.Path(path).write_bytes(change(pathlib.Path(path).read_bytes()))
-    return path
-
-
-@pytest.mark.parametrize(
-    "name, change, message",
-    [
-        ("olmo_core.npy", lambda b: b[:-1], "by no type of integer are its .*truncated"),
-        ("olmo_core.npy", lambda b: b[:-2] + b"\xff\xff", "corpus.tokenizer is not the one"),
-        ("numpy.npy", lambda b: b[:-1], "no whole number of tokens of 2 bytes; it is truncated"),
-        ("numpy.npy", lambda b: with_header(np.ones(4)), "an array of float64"),
-        ("numpy.npy", lambda b: with_header(np.ones((4, 4), "<u2")), r"an array of uint16 \(4, 4\)"),
-        ("numpy.npy", lambda b: b[:20], "header that cannot be read"),
-        ("megatron.bin", lambda b: b[:-2], "truncated"),
-        (
-            "dolma.npy",
-            lambda b: (np.frombuffer(b, "<u4") + 300).astype("<u4").tobytes(),
-            "corpus.tokenizer is not the one",
-        ),
-    ],
-)
-def test_a_damaged_file_is_an_error_that_names_it(tmp_path, name, change, message):
-    path = damaged(tmp_path, name, change)
-    with pytest.raises(UserError, match=f"{path}: .*{message}"):
-        read([path])
-
-
-def test_an_index_that_is_not_megatrons_is_an_error(tmp_path):
-    path = put(tmp_path, "megatron.bin")
-    index = tmp_path / "megatron.idx"
-    good = index.read_bytes()
-    index.write_bytes(b"nonsense" + good)
-    with pytest.raises(UserError, match="idx beside it is not Megatron's"):
-        read([path])
-    index.write_bytes(good[:17] + b"\7" + good[18:])
-    with pytest.raises(UserError, match="type 7"):
-        read([path])
+# What is read.
 
 
 def test_an_id_outside_the_vocabulary_is_found_when_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(token_files, "COUNTED", 64)
     monkeypatch.setattr(token_files, "_BLOCK", 32)
-    monkeypatch.setattr(token_files, "_EDGE", 64)
+    monkeypatch.setattr(token_formats, "_EDGE", 64)
     ids = IDS[:4000].copy()
     ids[2000] = 999
     found, _, _ = read([put(tmp_path, "olmo_core.npy", ids)])
@@ -211,10 +112,9 @@ def test_content_is_known_again_under_any_name_and_adds_up(tmp_path):
     whole = [put(tmp_path / str(n), name, IDS[n:]) for n, name in enumerate(FORMATS)]
     first, rest = (int(read(paths)[2], 16) for paths in (whole[:3], whole[3:]))
     assert int(read(whole)[2], 16) == (first + rest) % 2**128
-    changed = pathlib.Path(whole[0])
-    changed.write_bytes(changed.read_bytes()[::-1])
-    shards = token_files._shard(whole[0], 2**16)[1]
-    assert shards != token_files._shard(whole[1], 2**16)[1]
+    before = read(whole[:1])[2]
+    put(tmp_path / "0", next(iter(FORMATS)), IDS[::-1])
+    assert read(whole[:1])[2] != before
 
 
 # By URL.
@@ -245,8 +145,8 @@ def test_remote_files_are_read_by_url(bucket, tmp_path, chain):
 
 def test_a_remote_place_that_is_not_there_is_an_error(bucket, tmp_path):
     for where, message in (
-        ("memory://elsewhere", "no token files"),
-        ("nosuch://bucket", "nosuch://bucket: cannot be opened: Protocol not known"),
+        ("memory://elsewhere", "no folder with token files"),
+        ("nosuch://bucket", "nosuch://bucket: cannot be read: Protocol not known"),
     ):
         with pytest.raises(UserError, match=message):
             token_files.domain_files(where)
@@ -257,6 +157,33 @@ def test_a_remote_place_that_is_not_there_is_an_error(bucket, tmp_path):
     bucket.rm("/bucket/web/a.npy")
     with pytest.raises(UserError, match="web/a.npy: cannot be read"):
         store.TokenStore("web", shards, BPE.size).sequence(0, 10)
+
+
+def test_a_librarys_own_kind_of_error_names_the_file(bucket, monkeypatch):
+    class Refused(Exception):
+        pass
+
+    def refuse(*arguments, **more):
+        raise Refused("403: no permission")
+
+    for name, call in (
+        ("find", lambda: token_files.domain_files("memory://bucket")),
+        ("cat_file", lambda: token_files.read(["memory://bucket/web/a.npy"], BPE, "web")),
+    ):
+        monkeypatch.setattr(type(bucket), name, refuse)
+        with pytest.raises(UserError, match="memory://bucket.*: cannot be read: 403: no permission"):
+            call()
+
+
+def test_files_that_change_are_seen_to(bucket, tmp_path):
+    put(tmp_path / "own", "dolma.npy")
+    given = json.dumps({"web": "memory://bucket/web/*.npy", "own": f"{tmp_path}/own/*.npy"})
+    before = [token_files.stamp(where) for where in ("memory://bucket", given)]
+    assert before == [token_files.stamp(where) for where in ("memory://bucket", given)]
+    put(tmp_path / "own", "dolma.npy", IDS[:50])
+    assert token_files.stamp(given) != before[1]
+    bucket.pipe_file("/bucket/web/c.npy", b"\1\0" * 100)
+    assert token_files.stamp("memory://bucket") != before[0]
 
 
 # The stage.
@@ -293,7 +220,7 @@ def test_prepare_links_token_files(tmp_path, settings_of):
     np.testing.assert_allclose(alike_MO, 0.5)
     with open(tmp_path / "tokens/code/datatrove.ds", "ab") as f:
         f.write(b"\0\0")
-    with pytest.raises(UserError, match="datatrove.ds: .* bytes where .* truncated or replaced"):
+    with pytest.raises(UserError, match="datatrove.ds: .* bytes where .* truncated or replaced; put it back"):
         store.open_store(store.store_path(tmp_path / "work", "code"))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import signal
@@ -58,7 +59,7 @@ def test_waves_go_on_with_other_devices(make_swarm, toy_tasks, tmp_path, monkeyp
         np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-5)
 
 
-def test_what_began_at_once_goes_on_at_once_or_says_why_not(make_swarm, toy_tasks, tmp_path, monkeypatch):
+def test_what_began_at_once_goes_on_at_once_or_says_why_not(make_swarm, toy_tasks, tmp_path, monkeypatch, caplog):
     swarm = mapped_by(make_swarm(members=4, seeds=range(4)), "shard")
     waves.in_waves(swarm, toy_tasks, tmp_path, "toy")
     assert json.loads((tmp_path / "waves.json").read_text())["waves"] == 1
@@ -71,6 +72,11 @@ def test_what_began_at_once_goes_on_at_once_or_says_why_not(make_swarm, toy_task
         UserError, match=r"waves.json: .*1 waves? of 4 members; on 2 devices that is 2 on each, 2.00 GiB"
     ):
         waves.in_waves(swarm, toy_tasks, tmp_path, "toy")
+    monkeypatch.setattr(logging.getLogger("olmix_jax"), "propagate", True)
+    with pytest.raises(UserError, match="waves.json"):
+        waves.in_waves(swarm, toy_tasks, tmp_path, "toy", 1)
+    assert "swarm.members_per_device=1 has no effect" in caplog.text
+    assert "waves of 4 members, here 2 on a device" in caplog.text
     # Asked for, it is tried; in a folder of its own it is divided.
     waves.in_waves(swarm, toy_tasks, tmp_path, "toy", 2)
     assert waves.in_waves(swarm, toy_tasks, tmp_path / "new", "toy").info["waves"] == 2
@@ -94,9 +100,18 @@ def test_members_too_large_for_a_device_lie_over_all(make_swarm, toy_tasks, tmp_
     assert (found.info["mapping"], found.info["waves"]) == (sharding.ONE, 3) and len(written) == 9
     for name in ARRAYS:
         np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-5)
-    small = dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, micro_batch=1))
-    with pytest.raises(UserError, match="train.micro_batch.*multiple of the 2 devices"):
-        waves.in_waves(small, toy_tasks, tmp_path / "small", "toy")
+
+
+def test_large_members_share_out_their_batches_evenly(make_swarm, toy_tasks, tmp_path):
+    trainer = make_swarm(members=2, batch=12).train
+    for micro, devices, wanted in ((1, 2, 2), (3, 2, 4), (3, 4, 4), (None, 3, 12), (6, 6, 6)):
+        made = sharding.laid_over_all(dataclasses.replace(trainer, micro_batch=micro), devices)
+        assert (made.micro_batch, made.mapping) == (wanted, sharding.ONE)
+    with pytest.raises(UserError, match="`train.batch` is 12; .*multiple of the 8 devices"):
+        sharding.laid_over_all(trainer, 8)
+    # However many are asked for, one is there at a time.
+    swarm = mapped_by(make_swarm(members=2), sharding.ONE)
+    assert waves.in_waves(swarm, toy_tasks, tmp_path, "toy", 2).info["waves"] == 2
 
 
 @pytest.mark.parametrize(("fastest", "wanted"), [pytest.param("map", 5, marks=pytest.mark.slow), ("shard", 3)])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from olmix_jax.errors import UserError
+from olmix_jax.files import below
 from olmix_jax.progress import log, tracked
 from olmix_jax.updates import CONTENT
 
@@ -101,7 +102,7 @@ def _domain_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            name, inside = entry.name, sorted(p for p in entry.rglob("*") if p.is_file())
+            name, inside = entry.name, below(entry)
             known = [p for p in inside if _kind(p) and not p.name.startswith(".")]
             others = [p for p in inside if not _kind(p)]
             ignored += others
@@ -128,6 +129,11 @@ def _split_name(path: pathlib.Path) -> tuple[str, str, str]:
     inner = path.name.removesuffix(packed)
     kind = pathlib.PurePath(inner).suffix
     return inner.removesuffix(kind), kind, packed
+
+
+def is_text(path: str) -> bool:
+    """Whether a file is of a kind that is read as text, by its name."""
+    return _kind(pathlib.Path(path))
 
 
 def _kind(path: pathlib.Path) -> bool:

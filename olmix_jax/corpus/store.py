@@ -1,11 +1,12 @@
 """Token stores: a domain's tokens as flat files of integers, read where they lie, with a record that vouches."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import fsspec
 import numpy as np
@@ -17,6 +18,8 @@ END = 0
 # Types of token ids: what we write, and what other engines do.
 DTYPES = ("<u2", "<u4", "<i4", "<u8", "<i8")
 _REMEDY = "delete it and run --stages=prepare again"
+# What the user's own files are not to be told.
+_RESTORE = "put it back as it was, or delete the workdir's domains.json and corpus, and prepare again"
 
 
 def file_name(domain: str) -> str:
@@ -116,7 +119,7 @@ def open_store(path: str | pathlib.Path) -> "TokenStore":
     # Our own file is named as beside its record, so that a workdir can be moved.
     shards = [dataclasses.replace(s, path=str(path)) if s.path == path.name else s for s in shards]
     for shard in shards:
-        _check_size(shard)
+        _check_size(shard, _REMEDY if shard.path == str(path) else _RESTORE)
     return TokenStore(path, shards, vocabulary)
 
 
@@ -130,15 +133,30 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def _check_size(shard: "Shard") -> None:
+@contextlib.contextmanager
+def reached(path: str) -> Iterator[None]:
+    """Tells what goes wrong in a file system, of which every one has its own kinds of errors, by the file's name.
+
+    Raises:
+      UserError: anything was raised.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"{path}: cannot be read: {str(e) or type(e).__name__}") from e
+
+
+def _check_size(shard: "Shard", remedy: str) -> None:
     if is_remote(shard.path):
         return  # a request each; a read that comes back short is an error as well
     try:
         size = pathlib.Path(shard.path).stat().st_size
     except OSError as e:
-        raise UserError(f"{shard.path}: cannot be read: {e.strerror}; run --stages=prepare again") from e
+        raise UserError(f"{shard.path}: cannot be read: {e.strerror}; {remedy}") from e
     if size != shard.end:
-        raise UserError(f"{shard.path}: {size} bytes where {shard.end} were written: truncated or replaced; {_REMEDY}")
+        raise UserError(f"{shard.path}: {size} bytes where {shard.end} were written: truncated or replaced; {remedy}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,13 +239,11 @@ def fetch(shard: Shard, first: int, last: int) -> np.ndarray:
     """Tokens ``first .. last`` of a remote file."""
     width = np.dtype(shard.dtype).itemsize
     start, stop = shard.offset + first * width, shard.offset + last * width
-    try:
+    with reached(shard.path):
         system, path = fsspec.core.url_to_fs(shard.path)
         content = system.cat_file(path, start=start, end=stop)
-    except (OSError, ImportError, ValueError) as e:
-        raise UserError(f"{shard.path}: cannot be read: {e}") from e
     if len(content) != stop - start:
-        raise UserError(f"{shard.path}: ends before byte {stop}: truncated or replaced; run --stages=prepare again")
+        raise UserError(f"{shard.path}: ends before byte {stop}: truncated or replaced; {_RESTORE}")
     return np.frombuffer(content, shard.dtype)
 
 

@@ -1,33 +1,27 @@
-"""Token files that other engines wrote (OLMo-core, the Dolma toolkit, datatrove, Megatron), used where they lie.
+"""Token files that other engines wrote, used where they lie: which are of which domain, and how much text they are.
 
-A file is flat integers: ``.npy`` without a header (OLMo-core, the Dolma toolkit) or with NumPy's, ``.ds`` (datatrove),
-``.bin`` (Megatron, with its ``.idx``). What else lies beside them is left alone.
+What a file holds is of :mod:`olmix_jax.corpus.token_formats`. What else lies beside token files is left alone.
 """
 
-import hashlib
-import io
+import collections
 import json
 import os
-import struct
 from collections.abc import Sequence
 
 import fsspec
 import numpy as np
 
 from olmix_jax import files
-from olmix_jax.corpus.store import DTYPES, Shard, TokenStore, is_remote
+from olmix_jax.corpus.readers import is_text
+from olmix_jax.corpus.store import Shard, TokenStore, is_remote, reached
+from olmix_jax.corpus.token_formats import KINDS, look, shards_of
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
 from olmix_jax.updates import CONTENT
 
-KINDS = (".npy", ".ds", ".bin")
-# Bytes at either end of a file that tell its type, and stand for its content.
-_EDGE = 1 << 16
 # Tokens of a domain that its bytes are counted in, in blocks spread over all of it.
 COUNTED, _BLOCK = 1 << 22, 1 << 16
-# Megatron's codes of the types that token ids come in.
-_MEGATRON = {4: "<i4", 5: "<i8", 8: "<u2"}
 
 
 def domain_files(where: str) -> dict[str, list[str]]:
@@ -38,29 +32,55 @@ def domain_files(where: str) -> dict[str, list[str]]:
         with one, of {domain: pattern or patterns}.
 
     Raises:
-      UserError: a pattern finds nothing, or the place cannot be read.
+      UserError: a pattern finds nothing, two domains have one name, text lies beside tokens, or the place cannot be
+        read.
     """
-    if where.lstrip().startswith("{") or where.endswith(".json"):
+    if _is_listed(where):
         return _by_pattern(where)
     system, root = _system(where)
-    found, folders = {}, set()
-    for path in sorted(_list(system.find, root)):
+    found, text = {}, {}
+    for path in _inside(system, root, where):
         parts = path[len(root) :].strip("/").split("/")
         if any(part.startswith(".") for part in parts):
             continue
         kind = os.path.splitext(path)[1]
-        folders |= set(parts[:-1][:1])
+        name = parts[0] if len(parts) > 1 else parts[0].removesuffix(kind)
         if kind in KINDS:
-            name = parts[0] if len(parts) > 1 else parts[0].removesuffix(kind)
-            found.setdefault(name, []).append(_named(system, path, where))
-    missing = sorted(folders - set(found))
-    if found and missing:
+            found.setdefault(name, {}).setdefault(len(parts) > 1, []).append(_named(system, path, where))
+        elif len(parts) > 1 or (is_text(path) and kind != ".md"):
+            # Markdown beside folders of tokens is their README.
+            text.setdefault(parts[0], path)
+    if not found:
+        if is_remote(where) or os.path.splitext(where)[1] in KINDS:
+            raise UserError(
+                f"{where}: no folder with token files ({', '.join(KINDS)}), a sub-folder or a file per domain; text is "
+                "read from a disk only"
+            )
+        return {}
+    without = [path for name, path in text.items() if name not in found]
+    if without:
         raise UserError(
-            f"{where}: no token file ({', '.join(KINDS)}) in {missing[0]}; others have some: add it or move it"
+            f"{without[0]}: no token file ({', '.join(KINDS)}), and other domains have some; tokenize that one too, or "
+            f"move it out of {where}"
         )
-    if is_remote(where) and not found:
-        raise UserError(f"{where}: no token files ({', '.join(KINDS)}) there; text is read from a disk only")
-    return found
+    twice = [name for name, places in found.items() if len(places) > 1]
+    if twice:
+        raise UserError(f"{where}: domain {twice[0]} is there twice, as a folder and as a file; rename one of them")
+    return {name: sorted(paths) for name, (paths,) in sorted((n, places.values()) for n, places in found.items())}
+
+
+def stamp(where: str) -> str | None:
+    """A digest of which files patterns or a URL find, and of what their file system says by which they are known to
+    have changed; None for a folder on a disk."""
+    if not (_is_listed(where) or is_remote(where)):
+        return None
+    found = []
+    for name, paths in domain_files(where).items():
+        for path in paths:
+            system, inside = _system(path)
+            with reached(path):
+                found.append((name, path, system.ukey(inside)))
+    return files.digest(found)
 
 
 def read(paths: Sequence[str], words: Tokenizer, domain: str) -> tuple[list[Shard], int, str]:
@@ -72,11 +92,9 @@ def read(paths: Sequence[str], words: Tokenizer, domain: str) -> tuple[list[Shar
     Raises:
       UserError: a file cannot be read, or holds other ids than the tokenizer's.
     """
-    shards, content = [], 0
-    for path in paths:
-        shard, digest = _shard(path, words.size)
-        content += int.from_bytes(digest, "big")
-        shards += [shard] if shard.tokens else []
+    looked = [look(*_system(path), path) for path in paths]
+    content = sum(int.from_bytes(file.digest, "big") for file in looked)
+    shards = [shard for shard in shards_of(looked, words.size) if shard.tokens]
     store = TokenStore(domain, shards, words.size)
     starts = range(0, len(store), _BLOCK)
     if len(store) > COUNTED:
@@ -93,6 +111,10 @@ def read(paths: Sequence[str], words: Tokenizer, domain: str) -> tuple[list[Shar
     return shards, round(size * len(store) / max(1, seen)), f"{content % CONTENT:032x}"
 
 
+def _is_listed(where: str) -> bool:
+    return where.lstrip().startswith("{") or (where.endswith(".json") and not is_remote(where))
+
+
 def _by_pattern(where: str) -> dict[str, list[str]]:
     try:
         given = json.loads(where) if where.lstrip().startswith("{") else files.read_json(where)
@@ -101,110 +123,45 @@ def _by_pattern(where: str) -> dict[str, list[str]]:
     found = {}
     for name, patterns in given.items():
         patterns = [patterns] if isinstance(patterns, str) else patterns
-        if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
-            raise UserError(f"corpus.path: domain {name} must have a pattern of files, or a list of them")
+        if not name or not isinstance(patterns, list) or not patterns or not all(isinstance(p, str) for p in patterns):
+            raise UserError(f"corpus.path: domain {name!r} must have a name, and a pattern of files or a list of them")
         found[name] = []
         for pattern in patterns:
             system, path = _system(pattern)
-            inside = [p for p in sorted(_list(system.glob, path)) if os.path.splitext(p)[1] in KINDS]
+            with reached(pattern):
+                inside = [p for p in sorted(system.glob(path)) if os.path.splitext(p)[1] in KINDS]
+                folder = not inside and system.isdir(path)
             if not inside:
-                raise UserError(f"corpus.path: domain {name}: no {', '.join(KINDS)} file is {pattern}")
+                advice = f"; it is a folder: {pattern.rstrip('/')}/*.npy, or **/*.npy for all below" if folder else ""
+                raise UserError(f"corpus.path: domain {name}: no {', '.join(KINDS)} file is {pattern}{advice}")
             found[name] += [_named(system, p, pattern) for p in inside]
-    twice = [path for paths in found.values() for path in paths]
-    twice = sorted({path for path in twice if twice.count(path) > 1}) if len(set(twice)) < len(twice) else []
-    if twice:
-        raise UserError(f"corpus.path: {twice[0]} is in two domains or twice in one; patterns must not overlap")
+    if not found:
+        raise UserError("corpus.path: no domain in it; give {domain: pattern or patterns}")
+    seen = collections.Counter(path for paths in found.values() for path in paths)
+    path, times = seen.most_common(1)[0]
+    if times > 1:
+        raise UserError(f"corpus.path: {path} is in two domains or twice in one; patterns must not overlap")
     return found
 
 
 def _system(where: str):
     """A file system of fsspec's, and the path in it."""
-    try:
+    with reached(where):
         return fsspec.core.url_to_fs(where if is_remote(where) else os.path.abspath(where))
-    except (ImportError, ValueError, OSError) as e:
-        raise UserError(f"{where}: cannot be opened: {e}") from e
 
 
-def _list(how, path: str) -> list[str]:
-    try:
-        return how(path)
-    except (OSError, ValueError) as e:
-        raise UserError(f"{path}: cannot be listed: {e}") from e
+def _inside(system, root: str, where: str) -> list[str]:
+    """All files below a folder, sorted; on a disk those behind links too."""
+    if is_remote(where):
+        with reached(where):
+            return sorted(system.find(root))
+    return [str(path) for path in files.below(root)]
 
 
 def _named(system, path: str, where: str) -> str:
-    """The full name by which a path of ``system`` is opened again, chained protocols (``filecache::…``) kept."""
+    """The full name by which a path of ``system`` is opened again, chained protocols (``simplecache::…``) kept."""
     if not is_remote(where):
         return path
     chain = where.rpartition("::")[0]
     inner = fsspec.core.url_to_fs(where.rpartition("::")[2])[0]
     return (chain + "::" if chain else "") + inner.unstrip_protocol(path)
-
-
-def _shard(path: str, vocabulary: int) -> tuple[Shard, bytes]:
-    """A file as a shard, and a hash of its size and both ends."""
-    system, inside = _system(path)
-    try:
-        size = system.size(inside)
-        head = system.cat_file(inside, start=0, end=min(size, _EDGE))
-        tail = system.cat_file(inside, start=max(0, size - _EDGE), end=size)
-        index = None
-        if path.endswith(".bin") and system.exists(inside.removesuffix(".bin") + ".idx"):
-            index = system.cat_file(inside.removesuffix(".bin") + ".idx", start=0, end=18)
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read: {e}") from e
-    digest = hashlib.blake2b(b"%d:" % size + head + tail, digest_size=16).digest()
-    offset, dtype = 0, None
-    if head.startswith(b"\x93NUMPY"):
-        offset, dtype = _header(path, head)
-    elif index is not None:
-        dtype = _of_index(path, index)
-    # A tail begins within a token where the file's size is no multiple; cut to whole tokens of eight bytes.
-    body = head[offset : offset + (len(head) - offset) // 8 * 8] or head[offset:]
-    dtype = dtype or _type(path, body, size, vocabulary)
-    width = np.dtype(dtype).itemsize
-    if (size - offset) % width:
-        raise UserError(
-            f"{path}: {size - offset} bytes are no whole number of tokens of {width} bytes; it is truncated"
-        )
-    return Shard(path, dtype, offset, (size - offset) // width), digest
-
-
-def _header(path: str, head: bytes) -> tuple[int, str]:
-    """NumPy's header: its bytes, and the type."""
-    f = io.BytesIO(head)
-    try:
-        version = np.lib.format.read_magic(f)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = reader(f)
-    except ValueError as e:
-        raise UserError(f"{path}: a NumPy header that cannot be read: {e}") from e
-    if dtype.str not in DTYPES or len(shape) != 1:
-        raise UserError(f"{path}: an array of {dtype} {shape}; token files are one row of {', '.join(DTYPES)}")
-    return f.tell(), dtype.str
-
-
-def _of_index(path: str, index: bytes) -> str:
-    """The type that Megatron's index says: magic, version and code in its first bytes."""
-    if not index.startswith(b"MMIDIDX\x00\x00"):
-        raise UserError(f"{path}: the .idx beside it is not Megatron's; remove that, or make both again")
-    code = struct.unpack("<QB", index[9:18])[1]
-    if code not in _MEGATRON:
-        raise UserError(f"{path}: its .idx says type {code}; token ids are of types {sorted(_MEGATRON)}")
-    return _MEGATRON[code]
-
-
-def _type(path: str, body: bytes, size: int, vocabulary: int) -> str:
-    """The widest unsigned type by which all ids are in the vocabulary.
-
-    By a narrower one every other id would be 0, which text is not; by a wider one ids are far outside.
-    """
-    for dtype in ("<u8", "<u4", "<u2"):
-        width = np.dtype(dtype).itemsize
-        ids = np.frombuffer(body[: len(body) // width * width], dtype)
-        if size % width == 0 and (not ids.size or ids.max() < vocabulary):
-            return dtype
-    raise UserError(
-        f"{path}: by no type of integer are its {size} bytes ids of a vocabulary of {vocabulary:,}: it is truncated, "
-        "or corpus.tokenizer is not the one that it was made with"
-    )

@@ -4,6 +4,7 @@ Devices are those of this process: several processes train parts of the swarm (o
 each other while they do.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from olmix_jax.config import Train
 from olmix_jax.errors import UserError
 
 MAPPINGS = ("vmap", "map", "pmap", "shard")
@@ -60,7 +62,8 @@ def _mesh(devices=None):
 
 
 def _mesh_of_one(devices=None):
-    """Two axes for one large member: ``data`` × ``fsdp``, the second as large as can be up to `_SPLIT`."""
+    """Two axes for one large member: ``data`` × ``fsdp``, the second a power of two, by which widths and vocabularies
+    can be split, as large as can be up to `_SPLIT`."""
     devices = jax.local_devices() if devices is None else devices
     split = math.gcd(len(devices), _SPLIT)
     types = (AxisType.Auto, AxisType.Auto)
@@ -136,13 +139,20 @@ def _laid_over_all(function: Callable, devices) -> Callable:
     return mapped
 
 
-def check_split(batch: int, devices: int) -> None:
-    """Refuses sequences that a large member's devices cannot share out evenly."""
-    if batch % devices:
+def laid_over_all(train: Train, devices: int) -> Train:
+    """The trainer of a large member, in micro-batches that its devices share out evenly: as asked for, or next above.
+
+    Raises:
+      UserError: the batch cannot be shared so.
+    """
+    if train.batch % devices:
         raise UserError(
-            f"config field `train.micro_batch` (train.batch without it) is {batch}; of a model that lies over several "
-            f"devices it must be a multiple of the {devices} devices"
+            f"config field `train.batch` is {train.batch}; of a model that lies over several devices it must be a "
+            f"multiple of the {devices} devices"
         )
+    asked = train.micro_batch or train.batch
+    micro = next(m for m in range(devices, train.batch + 1, devices) if m >= asked and train.batch % m == 0)
+    return dataclasses.replace(train, mapping=ONE, micro_batch=micro)
 
 
 def map_members(function: Callable, mapping: str, batch: int, donate: bool = False, devices=None) -> Callable:

@@ -25,20 +25,27 @@ def in_waves(
 
     Args:
       per_device: members on a device; None for as many as fit its memory, where that is known (on a CPU all are taken).
-        What an earlier run in `folder` settled on stays, as its checkpoints are of its waves.
+        What an earlier run in `folder` settled on stays, as its checkpoints are of its waves; a warning says so.
 
     Raises:
       KeyboardInterrupt, UserError: as that; UserError too where the waves of an earlier run do not fit.
     """
     chosen = _recorded(folder / RECORD, swarm)
     if chosen is None:
-        held = per_device or _held(swarm)
+        held = _held(swarm, per_device)
         swarm = _mapped(swarm, folder, held)
         chosen = _divided(swarm, held)
         waves = [[swarm.runs.names[k] for k in wave] for wave in chosen]
         files.write_json(folder / RECORD, {"waves": len(waves), "members": waves})
     else:
         swarm = _mapped(swarm, folder, per_device or len(chosen[0]))
+        on_one = -(-len(chosen[0]) // _devices(swarm))
+        if per_device and on_one != per_device and len(chosen) != len(_divided(swarm, per_device)):
+            log.warning(
+                "%s: swarm.members_per_device=%d has no effect: %s was begun in waves of %d members, here %d on a "
+                "device; delete it to begin again",
+                *(what, per_device, folder, len(chosen[0]), on_one),
+            )
         _check_fits(swarm, len(chosen), len(chosen[0]), folder, per_device)
     if len(chosen) == 1:
         return train.train(swarm, tasks, folder, what)
@@ -62,9 +69,9 @@ def _together(found: list[train.Trained], chosen: list[np.ndarray]) -> train.Tra
 
 def _mapped(swarm: train.Swarm, folder: pathlib.Path, held: int | None) -> train.Swarm:
     """The swarm with the mapping that all of its waves share."""
-    mapping = sharding.ONE if _large(swarm) else train.choose(swarm, folder, held)
-    if mapping == sharding.ONE:
-        sharding.check_split(swarm.train.micro_batch or swarm.train.batch, jax.local_device_count())
+    if _large(swarm):
+        return dataclasses.replace(swarm, train=sharding.laid_over_all(swarm.train, jax.local_device_count()))
+    mapping = train.choose(swarm, folder, held)
     return dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, mapping=mapping))
 
 
@@ -101,10 +108,10 @@ def _step(swarm: train.Swarm) -> tuple:
     return swarm.member, (swarm.chunk_steps, swarm.train.batch, swarm.length + 1)
 
 
-def _held(swarm: train.Swarm) -> int | None:
-    """Members that a device's memory holds at once; None for all."""
-    if _large(swarm):
-        return 1
+def _held(swarm: train.Swarm, asked_for: int | None) -> int | None:
+    """Members on a device at once: as asked for, or what its memory holds; None for all. A large one is alone."""
+    if _large(swarm) or asked_for:
+        return 1 if _large(swarm) else asked_for
     memory, asked = sharding.usable_memory(), swarm.train.mapping or sharding.default_mapping()
     if memory is None:
         return None
