@@ -50,6 +50,8 @@ PATHS = tuple(
     "corpus.path corpus.tokenizer tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics swarm.meta fit.families "
     "update.file propose.task_weights propose.bounds propose.anchor propose.keep_ratios".split()
 )
+# How members are computed, and in what pieces: free to change, as for a machine with less memory.
+FREE = ("train.mapping", "train.map_batch", "train.micro_batch", "train.remat")
 TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 STAGES = {
     "plan": Stage(
@@ -263,6 +265,7 @@ def _stamp(stage: Stage, config: Config, workdir: pathlib.Path, name: str) -> di
             settings |= {f"{section}.{k}": v for k, v in value.items()}
         else:
             settings[section] = value
+    settings = {field: value for field, value in settings.items() if field not in FREE}
     inputs = {}
     for file in _needs(name, config, workdir):
         path = stages.table_path(config, workdir, file)
@@ -298,7 +301,7 @@ def _content(path: pathlib.Path) -> str:
 
 
 def _same(old: dict, new: dict) -> bool:
-    return old["settings"] == new["settings"] and old["inputs"] == new["inputs"]
+    return new["settings"].items() <= old["settings"].items() and old["inputs"] == new["inputs"]
 
 
 def _refuse_changes(old: dict, new: dict, left: list[pathlib.Path]) -> None:

@@ -103,10 +103,13 @@ def test_members_too_large_for_a_device_lie_over_all(make_swarm, toy_tasks, tmp_
 
 
 def test_large_members_share_out_their_batches_evenly(make_swarm, toy_tasks, tmp_path):
-    trainer = make_swarm(members=2, batch=12).train
+    swarm = make_swarm(members=2, batch=12)
+    trainer = swarm.train
     for micro, devices, wanted in ((1, 2, 2), (3, 2, 4), (3, 4, 4), (None, 3, 12), (6, 6, 6)):
         made = sharding.laid_over_all(dataclasses.replace(trainer, micro_batch=micro), devices)
         assert (made.micro_batch, made.mapping) == (wanted, sharding.ONE)
+        # Checkpoints are gone on from with another number of devices.
+        assert dataclasses.replace(swarm, train=made).identity == swarm.identity
     with pytest.raises(UserError, match="`train.batch` is 12; .*multiple of the 8 devices"):
         sharding.laid_over_all(trainer, 8)
     # However many are asked for, one is there at a time.

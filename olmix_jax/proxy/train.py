@@ -82,7 +82,8 @@ class Swarm:
     def identity(self) -> str:
         """A name for all that decides the members' weights, so that no other swarm's checkpoint is gone on from."""
         sizes = {name: store.sequences(self.length) for name, store in self.stores.items()}
-        trainer = dataclasses.replace(self.train, mapping=None, map_batch=0)
+        # How members are computed, and in what pieces, is free to change: sums are in another order, no more.
+        trainer = dataclasses.replace(self.train, mapping=None, map_batch=0, micro_batch=None, remat=False)
         return files.digest(
             [self.shape, self.vocabulary, self.length, self.dtype, trainer, self.runs, sizes, self.share]
         )
