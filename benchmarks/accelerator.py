@@ -1,10 +1,14 @@
 """The swarm engine on the accelerator at hand; without one, at reduced size on the CPU: benchmarks/accelerator.md.
 
-    python -m benchmarks.accelerator
+    python -m benchmarks.accelerator [--torch=PYTHON]
 
-Every figure comes from a process of its own, ``python -m benchmarks.accelerator PART …``, which prints it as JSON.
+``--torch`` is a Python that has PyTorch, of an environment of its own or this one, for the comparison with
+``benchmarks/torch_proxy.py``. Every figure comes from a process of its own, ``python -m benchmarks.accelerator
+--part=…``, which prints it as JSON.
 """
 
+import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -19,11 +23,12 @@ import time
 import jax
 import numpy as np
 
+import run as program
 from benchmarks import throughput
 from configs import paper, quickstart
 from olmix_jax import config as configs
 from olmix_jax import dry_run, files
-from olmix_jax.proxy import ahead, train
+from olmix_jax.proxy import ahead, optimizer, sharding, train
 
 PAGE = pathlib.Path(__file__).with_name("accelerator.md")
 MEMBERS, DEVICES = 64, (1, 2, 4, 8)
@@ -78,25 +83,68 @@ def read(members: int) -> dict:
     return {"bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
 
-def speed() -> dict:
-    """Tokens a second of all members in one program, and of the same members one after another."""
-    config = settings()
-    swarm = throughput.swarm_of(config, 8 if on_accelerator() else 24)
-    mapping = "vmap" if on_accelerator() else "map"
-    tokens, steps = next(swarm.chunks()), 4
-    contenders = throughput.together(swarm, mapping, tokens, steps)[0], throughput.one_by_one(swarm, tokens, steps)
-    rates = {name: [] for name in ("together", "one_by_one")}
-    for _ in range(5):
-        for name, advance in zip(rates, contenders):
-            begun = time.perf_counter()
-            advance()
-            rates[name].append(
-                len(swarm.runs) * steps * swarm.train.batch * swarm.length / (time.perf_counter() - begun)
+def speed(torch: str = "") -> dict:
+    """Tokens a second of all members in one program; of the same members one after another, by the same step of ours
+    and by PyTorch's; and how far apart the losses of ours and PyTorch's are [nats]."""
+    program.use_all_cpus()
+    swarm, steps = throughput.swarm_of(settings(), 8 if on_accelerator() else 24), 4
+    mapping, tokens = sharding.default_mapping(), next(swarm.chunks())
+    states = swarm.start(mapping)
+    weights = {_name(path): x[0] for path, x in jax.tree_util.tree_leaves_with_path(swarm.on_host(states).params)}
+    losses = np.asarray(swarm.steps(mapping)(states, tokens, steps)[1])[0, :steps]
+    contenders = {
+        "together": throughput.together(swarm, mapping, tokens, steps)[0],
+        "one_by_one": throughput.one_by_one(swarm, tokens, steps),
+    }
+    size = len(swarm.runs) * steps * swarm.train.batch * swarm.length
+    seconds, apart = {}, None
+    with contextlib.ExitStack() as closing:
+        if torch:
+            apart, contenders["torch"] = closing.enter_context(
+                _torch(torch, swarm, weights, tokens[0, :steps], losses, len(swarm.runs) * steps)
             )
-    middle = {name: float(np.median(values)) for name, values in rates.items()}
+        for _ in range(5):
+            for name, advance in contenders.items():
+                begun = time.perf_counter()
+                advance()
+                seconds.setdefault(name, []).append(time.perf_counter() - begun)
+    found = {name: size / float(np.median(s)) for name, s in seconds.items()}
     chip = dry_run._chip(jax.local_devices()[0].device_kind)
     flops = dry_run.flops_per_token(swarm.shape, swarm.member.parameters, swarm.length)
-    return middle | {"utilisation": chip and middle["together"] * flops / chip.flops}
+    return found | {"utilisation": chip and found["together"] * flops / chip.flops, "apart": apart}
+
+
+@contextlib.contextmanager
+def _torch(python: str, swarm: train.Swarm, weights: dict, tokens_TBL1, losses, steps: int):
+    """(losses apart from PyTorch's, a function by which PyTorch takes so many steps)."""
+    t = swarm.train
+    rate = optimizer.schedule(t, optimizer.learning_rate(t, swarm.member.parameters))
+    given = {
+        **{"heads": swarm.shape.heads, "layers": swarm.shape.layers, "dtype": swarm.dtype, "z_loss": t.z_loss},
+        **{"betas": (t.beta1, t.beta2), "weight_decay": t.weight_decay, "clip": t.clip},
+        **{"parts": t.batch // (t.micro_batch or t.batch), "lr": [float(rate(step)) for step in range(t.steps)]},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        files.write_json(pathlib.Path(folder, "settings.json"), given)
+        np.savez(pathlib.Path(folder, "start.npz"), **weights, tokens=tokens_TBL1)
+        command = [python, str(pathlib.Path(__file__).with_name("torch_proxy.py")), folder]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+            def take(steps: int):
+                process.stdin.write(f"{steps}\n")
+                process.stdin.flush()
+                return float(process.stdout.readline())
+
+            first = json.loads(process.stdout.readline() or "null")
+            if first is None or (first["device"] == "cpu") == on_accelerator():
+                raise RuntimeError(f"{' '.join(command)}: PyTorch did not run on the device that JAX has; {first}")
+            take(1)
+            yield float(np.abs(np.array(first["losses"]) - losses).max()), lambda: take(steps)
+            process.stdin.close()
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 PARTS = {"divided": divided, "held": held, "started": started, "read": read, "speed": speed}
@@ -104,14 +152,14 @@ PARTS = {"divided": divided, "held": held, "started": started, "read": read, "sp
 
 def measure(part: str, *arguments, **environment) -> dict:
     """One figure, from a new process."""
-    command = [sys.executable, "-m", "benchmarks.accelerator", part, *map(str, arguments)]
+    command = [sys.executable, "-m", "benchmarks.accelerator", f"--part={part}", *map(str, arguments)]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def page() -> str:
+def page(torch: str) -> str:
     """All figures, as Markdown."""
     config, kind = settings(), jax.local_devices()[0].device_kind
     losses = {n: measure("divided", n, JAX_PLATFORMS="cpu") for n in DEVICES}
@@ -121,7 +169,7 @@ def page() -> str:
     with tempfile.TemporaryDirectory() as compiled:
         starts = [measure("started", time.time(), compiled)["seconds"] for _ in range(2)]
     peaks = [measure("read", n)["bytes"] for n in READ]
-    rate, state = measure("speed"), needs[0]["state"]
+    rate, state = measure("speed", *[torch] * bool(torch), XLA_PYTHON_CLIENT_PREALLOCATE="false"), needs[0]["state"]
     extra = [b["needed"] - a["needed"] for a, b in zip(needs, needs[1:])]
     used = rate["utilisation"]
     rows = [
@@ -134,6 +182,11 @@ def page() -> str:
             "tokens a second, all members in one program over one after another",
             f"{rate['together'] / rate['one_by_one']:.2f}",
         ),
+        (
+            "the same over one after another by compiled PyTorch (`benchmarks/torch_proxy.py`)",
+            f"{rate['together'] / rate['torch']:.2f}" if torch else "not measured: no `--torch`",
+        ),
+        ("PyTorch's losses and ours over four steps, apart at most", f"{rate['apart']:.1e}" if torch else ""),
         ("model FLOPs utilisation", "the peak is not known" if used is None else f"{100 * used:.0f} %"),
         ("a member's weights, optimiser and gradient, MB", f"{state / 1e6:.1f}"),
         (f"a further member on a device, from {HELD[0]} to {HELD[-1]}, MB", _listed(f"{x / 1e6:.1f}" for x in extra)),
@@ -164,10 +217,15 @@ def _listed(values) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(json.dumps(PARTS[sys.argv[1]](*(_number(a) for a in sys.argv[2:]))))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--torch", default="", metavar="PYTHON", help="a Python that has PyTorch, to compare with it")
+    parser.add_argument("--part", choices=PARTS, help="one figure alone, as JSON")
+    parser.add_argument("arguments", nargs="*", help="the part's")
+    args = parser.parse_args()
+    if args.part:
+        print(json.dumps(PARTS[args.part](*(_number(a) for a in args.arguments))))
         return
-    text = page()
+    text = page(args.torch)
     files.write_text(PAGE, text)
     print(text)
 
