@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow bench-laws bench-propose five-updates equal-runs recompute-rule olmes lint format clean
+.PHONY: quickstart test test-slow bench-laws bench-propose bench-accelerator five-updates equal-runs recompute-rule olmes lint format clean
 
 $(VENV)/ready: requirements.txt requirements-dev.txt requirements-lightgbm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
@@ -32,6 +32,11 @@ bench-laws: $(VENV)/ready
 # The solver beside cvxpy: benchmarks/propose.md, in about a minute
 bench-propose: $(VENV)/ready
 	$(BIN)/python -m benchmarks.propose
+
+# The swarm engine on the accelerator at hand, or at reduced size on the CPU; TORCH: a Python that has PyTorch, to compare
+# with: benchmarks/accelerator.md, in a few minutes
+bench-accelerator: $(VENV)/ready
+	$(BIN)/python -m benchmarks.accelerator $(if $(TORCH),--torch=$(TORCH))
 
 # Five updates of a domain set by every strategy, on models trained for real: runs/five_updates
 five-updates: $(VENV)/ready
