@@ -9,6 +9,8 @@ import tempfile
 # Two devices, as the program itself makes on two CPU cores; before JAX starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the tests' time is compiling, and none is about speed.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # What one process of the tests has compiled no other compiles again. Workers inherit the first one's.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="olmix_jax-compiled-")

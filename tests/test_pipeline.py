@@ -90,7 +90,9 @@ def test_the_files_agree_with_each_other(smoke):
 def test_finished_work_is_found_and_not_repeated(smoke, tmp_path):
     workdir = copied(smoke, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in workdir.glob("*/*.csv")}
-    done = run(workdir, "--stages=prepare,sample,train,fit,propose,validate")
+    # Made with other pieces of a step, on another mapping, it would be the same.
+    pieces = ("--config.train.micro_batch=1", "--config.train.mapping=map", "--config.train.remat=True")
+    done = run(workdir, "--stages=prepare,sample,train,fit,propose,validate", *pieces)
     assert done.stderr.count("found, finished") == 6
     assert {p: p.stat().st_mtime_ns for p in workdir.glob("*/*.csv")} == before
 
@@ -133,8 +135,6 @@ def test_ctrl_c_exits_130_with_a_checkpoint(smoke, tmp_path):
     process.send_signal(signal.SIGINT)
     errors = process.communicate()[1]
     assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors
-    # With less memory, too: the pieces that a step is computed in are free to change.
-    assert "going on from step" in run(workdir, "--stages=train", "--config.train.micro_batch=1").stderr
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def test_a_domain_is_added(parent, tmp_path):
     assert proposal["kl"] == pytest.approx((p_M * np.log(p_M / natural_M)).sum(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_rule_decides_and_the_chain_goes_on(parent, tmp_path):
     """add, then partition and rename, then remove: evidence of every age is still there (PITFALL 24)."""
     domains = (*OLD, "new")

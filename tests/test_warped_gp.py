@@ -128,9 +128,10 @@ def test_slopes_are_finite_at_the_corners_and_at_the_runs():
     ratios_KM, bpb_KN = swarm(runs=20)
     params = warped_gp.fit(ratios_KM, bpb_KN).params
     with inputs.float64():
+        slope_of = jax.jit(jax.jacfwd(lambda p_M: warped_gp.predict(params, p_M[None, :])[0]))
+        curve_of = jax.jit(jax.hessian(lambda p_M: warped_gp.predict(params, p_M[None, :])[0].mean()))
         for at_M in (np.eye(4)[0], ratios_KM[3]):
-            slope = jax.jacfwd(lambda p_M: warped_gp.predict(params, p_M[None, :])[0])(at_M)
-            curve = jax.hessian(lambda p_M: warped_gp.predict(params, p_M[None, :])[0].mean())(at_M)
+            slope, curve = slope_of(at_M), curve_of(at_M)
             assert np.isfinite(np.asarray(slope)).all() and np.isfinite(np.asarray(curve)).all()
 
 
