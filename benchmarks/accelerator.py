@@ -32,7 +32,7 @@ from olmix_jax.proxy import ahead, optimizer, sharding, train
 
 PAGE = pathlib.Path(__file__).with_name("accelerator.md")
 MEMBERS, DEVICES = 64, (1, 2, 4, 8)
-STARTED, HELD, READ = 128, (1, 2, 3), (8, 64, 512)
+STARTED, HELD, READ = 128, (1, 2, 3), (64, 512, 4096, 8192)
 
 
 def on_accelerator() -> bool:
@@ -97,10 +97,10 @@ def speed(torch: str = "") -> dict:
         "one_by_one": throughput.one_by_one(swarm, tokens, steps),
     }
     size = len(swarm.runs) * steps * swarm.train.batch * swarm.length
-    seconds, apart = {}, None
+    seconds, referee = {}, {}
     with contextlib.ExitStack() as closing:
         if torch:
-            apart, contenders["torch"] = closing.enter_context(
+            referee, contenders["torch"] = closing.enter_context(
                 _torch(torch, swarm, weights, tokens[0, :steps], losses, len(swarm.runs) * steps)
             )
         for _ in range(5):
@@ -111,12 +111,12 @@ def speed(torch: str = "") -> dict:
     found = {name: size / float(np.median(s)) for name, s in seconds.items()}
     chip = dry_run._chip(jax.local_devices()[0].device_kind)
     flops = dry_run.flops_per_token(swarm.shape, swarm.member.parameters, swarm.length)
-    return found | {"utilisation": chip and found["together"] * flops / chip.flops, "apart": apart}
+    return found | {"utilisation": chip and found["together"] * flops / chip.flops} | referee
 
 
 @contextlib.contextmanager
 def _torch(python: str, swarm: train.Swarm, weights: dict, tokens_TBL1, losses, steps: int):
-    """(losses apart from PyTorch's, a function by which PyTorch takes so many steps)."""
+    """({its version, losses apart from ours at most}, a function by which PyTorch takes so many steps)."""
     t = swarm.train
     rate = optimizer.schedule(t, optimizer.learning_rate(t, swarm.member.parameters))
     given = {
@@ -139,7 +139,8 @@ def _torch(python: str, swarm: train.Swarm, weights: dict, tokens_TBL1, losses, 
             if first is None or (first["device"] == "cpu") == on_accelerator():
                 raise RuntimeError(f"{' '.join(command)}: PyTorch did not run on the device that JAX has; {first}")
             take(1)
-            yield float(np.abs(np.array(first["losses"]) - losses).max()), lambda: take(steps)
+            apart = float(np.abs(np.array(first["losses"]) - losses).max())
+            yield {"version": first["torch"], "apart": apart}, lambda: take(steps)
             process.stdin.close()
 
 
@@ -183,7 +184,7 @@ def page(torch: str) -> str:
             f"{rate['together'] / rate['one_by_one']:.2f}",
         ),
         (
-            "the same over one after another by compiled PyTorch (`benchmarks/torch_proxy.py`)",
+            f"the same over one after another by compiled PyTorch {rate.get('version', '')}",
             f"{rate['together'] / rate['torch']:.2f}" if torch else "not measured: no `--torch`",
         ),
         ("PyTorch's losses and ours over four steps, apart at most", f"{rate['apart']:.1e}" if torch else ""),
@@ -194,13 +195,18 @@ def page(torch: str) -> str:
             f"{STARTED} members on one device: seconds to the first step, at the first and second start",
             _listed(round(s) for s in starts),
         ),
-        (f"peak memory of reading for {_listed(READ)} members, MB", _listed(round(b / 1e6) for b in peaks)),
+        (
+            f"peak memory of reading for {_listed(READ)} members, of which a dispatch's tokens are "
+            f"{train.CHUNK_BYTES >> 20} MiB at most, MB",
+            _listed(round(b / 1e6) for b in peaks),
+        ),
     ]
     size = "" if on_accelerator() else " **No accelerator was at hand: these are reduced sizes, on a CPU.**"
     head = [
         "# The swarm engine on a device",
         "",
-        f"`python -m benchmarks.accelerator`, {datetime.date.today()}, {kind}, {os.cpu_count()} CPU cores; Python "
+        f"`python -m benchmarks.accelerator{' --torch=PYTHON' * bool(torch)}`, "
+        f"{datetime.date.today()}, {kind}, {os.cpu_count()} CPU cores; Python "
         f"{platform.python_version()}, JAX {jax.__version__}.{size}",
         "",
         f"Proxies: {config.proxy.preset}, vocabulary {config.corpus.vocabulary:,}, {config.train.batch} sequences of "
