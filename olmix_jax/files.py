@@ -86,13 +86,27 @@ def read_json(path: str | os.PathLike) -> dict:
 
 
 def below(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """All files in a folder and in those below it, sorted; links are followed, but not in a circle."""
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        folders[:] = [name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen]
-        found += [pathlib.Path(place, name) for name in names]
-    return sorted(path for path in found if path.is_file())
+    """All files in a folder and in those below it, sorted; links are followed, but not in a circle.
+
+    Raises:
+      UserError: a folder cannot be read.
+    """
+
+    def inside(place: str | os.PathLike, above: frozenset[str]) -> Iterator[pathlib.Path]:
+        real = os.path.realpath(place)
+        # Where a folder itself is above, a link leads back to it; two links to one folder are two folders.
+        if real in above:
+            return
+        for entry in pathlib.Path(place).iterdir():
+            if entry.is_dir():
+                yield from inside(entry, above | {real})
+            elif entry.is_file():
+                yield entry
+
+    try:
+        return sorted(inside(folder, frozenset()))
+    except OSError as e:
+        raise UserError(f"{e.filename or folder}: cannot be read: {e.strerror or e}") from e
 
 
 def plain(value):

@@ -77,6 +77,12 @@ def test_what_lies_behind_links_is_found(tmp_path):
     (tmp_path / "all/web/more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/round").symlink_to(tmp_path / "elsewhere")
     assert token_files.domain_files(str(tmp_path / "all")) == {"web": [f"{tmp_path}/all/web/more/deep/dolma.npy"]}
+    # Two domains may be one folder, and then both are there.
+    (tmp_path / "all/again").symlink_to(tmp_path / "elsewhere")
+    assert list(token_files.domain_files(str(tmp_path / "all"))) == ["again", "web"]
+    (tmp_path / "all/empty").mkdir()
+    with pytest.raises(UserError, match="all/empty: no token file"):
+        token_files.domain_files(str(tmp_path / "all"))
 
 
 # What is read.

@@ -251,5 +251,6 @@ def _mapped(shard: Shard) -> np.ndarray:
     try:
         # An empty file cannot be mapped.
         return np.memmap(shard.path, shard.dtype, "r", shard.offset, (shard.tokens,)) if shard.tokens else np.empty(0)
-    except OSError as e:
-        raise UserError(f"{shard.path}: cannot be read: {e.strerror}; run --stages=prepare again") from e
+    # Of a file that has become shorter since its size was looked at, NumPy says ValueError.
+    except (OSError, ValueError) as e:
+        raise UserError(f"{shard.path}: cannot be read: {getattr(e, 'strerror', None) or e}; {_RESTORE}") from e

@@ -57,7 +57,10 @@ def domain_files(where: str) -> dict[str, list[str]]:
                 "read from a disk only"
             )
         return {}
-    without = [path for name, path in text.items() if name not in found]
+    if not is_remote(where):
+        # Of a folder with nothing in it no file speaks.
+        text = {e.name: e.path for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")} | text
+    without = sorted(path for name, path in text.items() if name not in found)
     if without:
         raise UserError(
             f"{without[0]}: no token file ({', '.join(KINDS)}), and other domains have some; tokenize that one too, or "
@@ -155,7 +158,7 @@ def _inside(system, root: str, where: str) -> list[str]:
     if is_remote(where):
         with reached(where):
             return sorted(system.find(root))
-    return [str(path) for path in files.below(root)]
+    return [str(path) for path in files.below(root)] if os.path.isdir(root) else []
 
 
 def _named(system, path: str, where: str) -> str:
