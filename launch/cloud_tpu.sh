@@ -7,11 +7,12 @@
 #   NAME=swarm ZONE=us-east5-b launch/cloud_tpu.sh delete
 #
 # --workdir is on a disk that all hosts mount (Filestore, Cloud Storage FUSE). SPOT=1 asks for spare capacity.
+# RUNTIME is the hosts' image, of v5e unless it says otherwise: v2-alpha-tpuv5 of v5p, v2-alpha-tpuv6e of v6e.
 set -euo pipefail
 
 case "${1:-}" in
   create|setup|run|delete) ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 : "${NAME:?the name of the slice}" "${ZONE:?its zone}"
 RUNTIME="${RUNTIME:-v2-alpha-tpuv5-lite}"

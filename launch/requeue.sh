@@ -1,18 +1,13 @@
-# For the Slurm scripts: runs a command; near the job's time limit, of which Slurm tells by USR1, has it checkpoint and the
-# job queued again. What ends for another reason is not; a termination signal is passed on, and Slurm itself queues again
-# what it preempts.
+# For the Slurm scripts: runs a step of the job. Near the time limit Slurm tells the step's tasks, and not this script or
+# srun (which, told, would kill them); they checkpoint and end with 130, or 143 where there is nothing to keep, and the job
+# is queued again. What ends otherwise is not, nor a job that is ended as a whole, of which this script is told too: what
+# it preempts Slurm itself queues again.
 
 until_done() {
-  local process="" near="" code
-  local told=""
-  trap 'near=1 told=1; [[ -z $process ]] || kill -TERM "$process"' USR1
-  trap 'told=1; [[ -z $process ]] || kill -TERM "$process"' TERM
-  "$@" &
-  process=$!
-  [[ -z $told ]] || kill -TERM "$process"
-  # A signal ends a wait, and not what is waited for.
-  while wait "$process" && code=0 || code=$?; kill -0 "$process" 2>/dev/null; do :; done
-  if [[ -n $near && $code -ne 0 ]]; then
+  local code=0 ended=""
+  trap 'ended=1' TERM
+  "$@" || code=$?
+  if [[ ($code -eq 130 || $code -eq 143) && -z $ended ]]; then
     exec scontrol requeue "$SLURM_JOB_ID"
   fi
   exit "$code"

@@ -7,7 +7,7 @@
 #SBATCH --job-name=olmix_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=TERM@120
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 source launch/requeue.sh

@@ -9,9 +9,10 @@
 # minutes from its time limit, checkpoints and is queued again, until it is done.
 #SBATCH --job-name=olmix_jax
 #SBATCH --requeue
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=TERM@120
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
-part="${SLURM_ARRAY_TASK_ID:?run this with sbatch --array=1-16}/${PARTS:-$SLURM_ARRAY_TASK_COUNT}"
+array="run this with sbatch --array=1-16"
+part="${SLURM_ARRAY_TASK_ID:?$array}/${PARTS:-${SLURM_ARRAY_TASK_COUNT:?$array}}"
 source launch/requeue.sh
-until_done "${PYTHON:-.venv/bin/python}" run.py "$@" --stages=train --config.swarm.part="$part"
+until_done srun --ntasks=1 "${PYTHON:-.venv/bin/python}" run.py "$@" --stages=train --config.swarm.part="$part"

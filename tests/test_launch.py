@@ -56,21 +56,25 @@ def test_slurm(called):
     assert code == 0 and line == "srun --kill-on-bad-exit=1 python run.py --config=c --workdir=d"
     array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16", "PYTHON": "python"}
     code, (line,), _ = called("slurm_array.sh", "--config=c", "--workdir=d", **array)
-    assert code == 0 and line == "python run.py --config=c --workdir=d --stages=train --config.swarm.part=3/16"
+    assert code == 0 and line == "srun --ntasks=1 python run.py --config=c --workdir=d --stages=train --config.swarm.part=3/16"
     # The lost one again, alone in its array.
     line = called("slurm_array.sh", "--config=c", **array | {"SLURM_ARRAY_TASK_COUNT": "1", "PARTS": "16"})[1][0]
     assert line.endswith("--config.swarm.part=3/16")
-    assert "run this with sbatch --array" in called("slurm_array.sh")[2]
+    for known in ({}, {"SLURM_ARRAY_TASK_ID": "3"}):
+        assert "run this with sbatch --array" in called("slurm_array.sh", **known)[2]
 
 
 def test_near_the_time_limit_a_job_checkpoints_and_is_queued_again(tmp_path, called):
-    """USR1 becomes the termination signal that training answers; an end of its own is the job's end."""
-    calls = tmp_path / "calls"
+    """Slurm tells the step's tasks, never srun, which would kill them; an end of its own is the job's end."""
+    calls, near = tmp_path / "calls", tmp_path / "near"
+    for script in ("slurm.sh", "slurm_array.sh"):
+        assert "#SBATCH --signal=TERM@120\n" in (ROOT / "launch" / script).read_text()
 
-    def ended(script, signals, own):
+    def ended(script, own, signals=()):
         calls.unlink(missing_ok=True)
+        near.unlink(missing_ok=True)
         for name, body in {
-            "srun": f"trap 'echo termed >> {calls}; exit 130' TERM\necho begun >> {calls}\n{own}\n",
+            "srun": f"trap 'echo killed >> {calls}; exit 137' TERM\necho begun >> {calls}\n{own}\n",
             "scontrol": f'echo "scontrol $*" >> {calls}\n',
         }.items():
             (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}")
@@ -82,16 +86,17 @@ def test_near_the_time_limit_a_job_checkpoints_and_is_queued_again(tmp_path, cal
             time.sleep(0.01)
         for number in signals:
             job.send_signal(number)
+        near.touch()
         return job.wait(60), calls.read_text().split("\n")[:-1]
 
-    forever = "while true; do sleep 0.05; done"
+    told = f"until [ -e {near} ]; do sleep 0.05; done; echo saved >> {calls}"
     for script in ("slurm.sh", "slurm_array.sh"):
-        code, lines = ended(script, [signal.SIGUSR1], forever)
-        assert (code, lines) == (0, ["begun", "termed", "scontrol requeue 77"])
-        # Preempted: Slurm queues again by itself.
-        assert ended(script, [signal.SIGTERM], forever) == (130, ["begun", "termed"])
-        assert ended(script, [], "exit 3") == (3, ["begun"])
-        assert ended(script, [], "exit 0") == (0, ["begun"])
+        for code in (130, 143):
+            assert ended(script, f"{told}; exit {code}") == (0, ["begun", "saved", "scontrol requeue 77"])
+        # Ended as a whole, or preempted: Slurm queues again by itself, or somebody wants it to end.
+        assert ended(script, f"{told}; exit 130", [signal.SIGTERM]) == (130, ["begun", "saved"])
+        assert ended(script, "exit 3") == (3, ["begun"])
+        assert ended(script, "exit 0") == (0, ["begun"])
 
 
 def test_jobset():

@@ -59,6 +59,7 @@ def test_a_folder_of_text_has_none_and_a_domain_without_any_is_an_error(tmp_path
     with pytest.raises(UserError, match="code/a.txt: no token file .* other domains have"):
         token_files.domain_files(str(tmp_path))
     (tmp_path / "code/a.txt").rename(tmp_path / "code.jsonl.gz")
+    (tmp_path / "code").rmdir()
     with pytest.raises(UserError, match="code.jsonl.gz: no token file"):
         token_files.domain_files(str(tmp_path))
     (tmp_path / "code.jsonl.gz").rename(tmp_path / "README.md")

@@ -77,6 +77,15 @@ def stop_after(monkeypatch, saves, action):
     return written
 
 
+def test_a_second_ctrl_c_stops_at_once_and_a_second_termination_signal_does_not():
+    with train._heard() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_ctrl_c_checkpoints_and_the_next_run_goes_on_bit_for_bit(make_swarm, toy_tasks, tmp_path, monkeypatch):
     swarm, handler = make_swarm(members=3, steps=12), signal.getsignal(signal.SIGINT)
     whole = train.train(swarm, toy_tasks, tmp_path / "whole", "toy")

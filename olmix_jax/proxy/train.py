@@ -274,7 +274,7 @@ def _seconds(swarm: Swarm, mapping: str, steps: int) -> float:
 
 @contextlib.contextmanager
 def _heard():
-    """An event that ctrl-C or a termination signal sets; a second ctrl-C stops at once."""
+    """An event that ctrl-C or a termination signal sets; a second ctrl-C stops at once. Schedulers send theirs twice."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -282,9 +282,11 @@ def _heard():
 
     def hear(number, frame):
         if stop.is_set():
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         stop.set()
-        log.warning("stopping after the steps in flight, with a checkpoint; once more stops at once")
+        log.warning("stopping after the steps in flight, with a checkpoint; another ctrl-C stops at once")
 
     before = {s: signal.signal(s, hear) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
