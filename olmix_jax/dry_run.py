@@ -55,12 +55,13 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     member = _member(config, vocabulary)
     devices = ahead.devices_of(p.topology) if p.topology else jax.devices()
     chip = _chip(p.topology or devices[0].device_kind)
-    if not p.topology and chip is not None and (stats := devices[0].memory_stats()):
-        chip = dataclasses.replace(chip, memory=stats["bytes_limit"])
+    # What a device at hand says of itself goes before what its maker says.
+    stats = {} if p.topology else devices[0].memory_stats() or {}
+    limit = stats.get("bytes_limit", chip and chip.memory)
     shape = model.PRESETS[config.proxy.preset]
     size = dataclasses.asdict(shape) | {"vocabulary": vocabulary, "parameters": member.parameters}
     total = member.parameters + vocabulary * shape.width
-    memory = None if chip is None else sharding.USABLE * chip.memory
+    memory = None if limit is None else sharding.USABLE * limit
     large = memory is not None and member.memory > memory
     one = t.mapping == sharding.ONE or (t.mapping is None and large and len(_of_a_host(devices)) > 1)
     if one:
@@ -123,9 +124,12 @@ def _of_a_host(devices) -> list:
     return [device for device in devices if device.process_index == devices[0].process_index]
 
 
-def _fits(need: float | None, memory: float | None) -> bool:
-    """Whether a program that needs so much has a place; None for one that the compiler gave up without a figure."""
-    return need is not None and (memory is None or need <= memory)
+def _fits(need: float | None, memory: float | None) -> bool | None:
+    """Whether a program that needs so much has a place, None for one that the compiler gave up without a figure; None
+    where it is not known how much there is."""
+    if need is None:
+        return False
+    return None if memory is None else need <= memory
 
 
 def flops_per_token(shape: model.Shape, parameters: int, length: int) -> float:
@@ -188,11 +192,12 @@ def summary(content: dict) -> str:
     gib = "more than there is" if need is None else f"{need / 2**30:.2f} GiB"
     each = content["members_per_device"]
     held = f"{each} on a device" if each >= 1 else f"one over {round(1 / each)} devices"
-    tight = "does not fit: lower train.micro_batch, or set train.remat"
+    tight = "which does not fit: lower train.micro_batch, or set train.remat"
+    room = {True: "which fits", False: tight, None: "whose memory is not known"}[content["fits"]]
     said = (
         f"{content['members']} members of {content['model']['parameters']:,} parameters on {content['topology']}: "
         f"{held}, {content['waves']} waves of {content['steps']:,} steps, "
-        f"{gib} a device, which {'fits' if content['fits'] else tight}"
+        f"{gib} a device, {room}"
     )
     said += "" if talk is None else f"; {talk} collectives across members"
     if "hours" in content:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import math
+import types
 
 import jax
 import pytest
@@ -28,7 +29,7 @@ def test_a_plan_of_this_machine(tmp_path):
     pipeline.run(made, tmp_path, ("plan",))
     found = files.read_json(tmp_path / "plan/plan.json")
     assert found["members_per_device"] == math.ceil(13 / jax.device_count()) and found["waves"] == 1
-    assert (found["steps"], found["tokens_per_member"], found["fits"]) == (20, 20 * 4 * 32, True)
+    assert (found["steps"], found["tokens_per_member"], found["fits"]) == (20, 20 * 4 * 32, None)
     assert found["collectives_across_members"] == 0 and "hours" not in found
     parts, members = found["memory_parts_bytes"], found["members_per_device"]
     shape = model.PRESETS["1M"]
@@ -39,6 +40,18 @@ def test_a_plan_of_this_machine(tmp_path):
     given = parts["weights"] + parts["optimizer"] + members * 4 * 33 * 4
     assert given <= parts["arguments"] <= given + 64 * (members + 1)
     assert found["memory_per_device_bytes"] == sum(parts[name] for name in ("arguments", "temporary", "outputs"))
+
+
+@pytest.mark.parametrize(("memory", "fits"), [(2**40, True), (1000, False)])
+def test_a_device_that_no_list_has_says_how_much_it_holds(tmp_path, monkeypatch, memory, fits):
+    device = types.SimpleNamespace(device_kind="A card", process_index=0, memory_stats=lambda: {"bytes_limit": memory})
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    monkeypatch.setattr(
+        ahead, "compile_steps", lambda *_: {"arguments": 1, "temporary": 2000, "outputs": 0, "collectives": 0}
+    )
+    found = dry_run.plan(settings(swarm_size=1), tmp_path)
+    assert found["fits"] is fits and "hours" not in found
+    assert ("which fits" if fits else "which does not fit") in dry_run.summary(found)
 
 
 def test_operations_of_a_token_by_hand():

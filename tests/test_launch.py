@@ -56,7 +56,8 @@ def test_slurm(called):
     assert code == 0 and line == "srun --kill-on-bad-exit=1 python run.py --config=c --workdir=d"
     array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16", "PYTHON": "python"}
     code, (line,), _ = called("slurm_array.sh", "--config=c", "--workdir=d", **array)
-    assert code == 0 and line == "srun --ntasks=1 python run.py --config=c --workdir=d --stages=train --config.swarm.part=3/16"
+    own = "--config=c --workdir=d --stages=train --config.swarm.part=3/16"
+    assert code == 0 and line == f"srun --ntasks=1 python run.py {own}"
     # The lost one again, alone in its array.
     line = called("slurm_array.sh", "--config=c", **array | {"SLURM_ARRAY_TASK_COUNT": "1", "PARTS": "16"})[1][0]
     assert line.endswith("--config.swarm.part=3/16")

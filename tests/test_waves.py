@@ -112,6 +112,10 @@ def test_large_members_share_out_their_batches_evenly(make_swarm, toy_tasks, tmp
         assert dataclasses.replace(swarm, train=made).identity == swarm.identity
     with pytest.raises(UserError, match="`train.batch` is 12; .*multiple of the 8 devices"):
         sharding.laid_over_all(trainer, 8)
+    # Begun several at a time, all would lie there at once.
+    waves.in_waves(mapped_by(make_swarm(members=2), "vmap"), toy_tasks, tmp_path / "two", "toy")
+    with pytest.raises(UserError, match="waves.json: .*1 waves of 2 members, which by fsdp go one at a time"):
+        waves.in_waves(mapped_by(make_swarm(members=2), sharding.ONE), toy_tasks, tmp_path / "two", "toy")
     # However many are asked for, one is there at a time.
     swarm = mapped_by(make_swarm(members=2), sharding.ONE)
     assert waves.in_waves(swarm, toy_tasks, tmp_path, "toy", 2).info["waves"] == 2

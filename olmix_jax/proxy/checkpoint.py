@@ -67,7 +67,7 @@ class Checkpoints:
         """The newest whole checkpoint as (step, arrays); None where there is none.
 
         Args:
-          like: a pytree of arrays with the shapes and places that are wanted.
+          like: a pytree of arrays with the shapes and types that are wanted.
           data: set to the position that belongs to the arrays.
         """
         steps = sorted(self.manager.all_steps(), reverse=True)

@@ -100,6 +100,10 @@ class Swarm:
         """The members' states as NumPy arrays [K, …], without padding."""
         return jax.tree.map(lambda x: np.asarray(x)[: len(self.runs)], states)
 
+    def shapes(self, states):
+        """Arrays of :meth:`on_host`'s shapes and types that take no memory."""
+        return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), (len(self.runs), *x.shape[1:])), states)
+
     def on_devices(self, states, mapping: str):
         """The inverse of :meth:`on_host`: padded and placed as `mapping` wants them."""
         size = sharding.padded(self.size, mapping)
@@ -160,7 +164,7 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
     loss_KT = np.zeros((len(swarm.runs), total), np.float32)
     checkpoints = Checkpoints(folder / "checkpoints", swarm.identity)
     # Members alone, without those that pad the devices: a run goes on with any number of devices.
-    found = checkpoints.restore({"states": swarm.on_host(states), "loss_KT": loss_KT}, batches)
+    found = checkpoints.restore({"states": swarm.shapes(states), "loss_KT": loss_KT}, batches)
     done = 0
     if found is not None:
         done, arrays = found
@@ -274,7 +278,7 @@ def _seconds(swarm: Swarm, mapping: str, steps: int) -> float:
 
 @contextlib.contextmanager
 def _heard():
-    """An event that ctrl-C or a termination signal sets; a second ctrl-C stops at once. Schedulers send theirs twice."""
+    """An event set by ctrl-C or a termination signal. A second ctrl-C stops at once; schedulers send theirs twice."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -124,13 +124,19 @@ def _check_fits(swarm: train.Swarm, waves: int, width: int, folder: pathlib.Path
     """Refuses waves of an earlier run that this one's devices do not hold; what was asked for is taken on trust."""
     memory, devices = sharding.usable_memory(), _devices(swarm)
     on_one = -(-width // devices)
+    begun = f"{folder / RECORD}: {folder} was begun in {waves} waves of {width} members"
+    if swarm.train.mapping == sharding.ONE and width > 1:
+        raise UserError(
+            f"{begun}, which by fsdp go one at a time; go on with the mapping and the devices that it was "
+            f"begun with, or delete {folder} to begin again"
+        )
     if memory is None or on_one <= (per_device or 0) or swarm.train.mapping == sharding.ONE:
         return
     wave = swarm.taken(np.arange(width), width) if waves > 1 else swarm
     need = ahead.needed(ahead.compile_steps(*_step(wave), on_one * devices, jax.local_devices()[:devices]))
     if need > memory:
         raise UserError(
-            f"{folder / RECORD}: {folder} was begun in {waves} waves of {width} members; on {devices} devices that is "
-            f"{on_one} on each, {need / 2**30:.2f} GiB of {memory / 2**30:.2f}; go on with more devices, or larger "
-            f"ones, or delete {folder} to begin again in waves that fit"
+            f"{begun}; on {devices} devices that is {on_one} on each, {need / 2**30:.2f} GiB of "
+            f"{memory / 2**30:.2f}; go on with more devices, or larger ones, or delete {folder} to begin again in "
+            "waves that fit"
         )
