@@ -1,0 +1,32 @@
+"""benchmarks/accelerator.py: its figures, each from a process of its own, and what becomes of one that fails."""
+
+import json
+
+from benchmarks import accelerator
+
+
+def test_a_figure_comes_from_a_process_of_its_own():
+    found = [accelerator.measure("held", members, JAX_PLATFORMS="cpu") for members in (1, 2)]
+    assert 0 < found[0]["state"] < found[0]["needed"] < found[1]["needed"]
+    assert accelerator.measure("read", 4, JAX_PLATFORMS="cpu")["bytes"] > 0
+
+
+def test_one_that_fails_is_a_cell_and_the_others_are_there(monkeypatch, capsys):
+    """On a device with too little memory for one part, say."""
+    known = {
+        "divided": {"loss_KT": [[1.0, 2.0]], "collectives": 0},
+        "held": {"needed": 3e6, "state": 1e6},
+        "started": {"seconds": 12.0, "at_once": 7},
+        "read": {"bytes": 2e8},
+    }
+
+    def measure(part, *arguments, **environment):
+        if part == "speed":
+            raise RuntimeError("python -m benchmarks.accelerator:\nTraceback\nRESOURCE_EXHAUSTED: out | of memory")
+        return json.loads(json.dumps(known[part]))
+
+    monkeypatch.setattr(accelerator, "measure", measure)
+    page = accelerator.page("")
+    assert "| tokens a second | failed: RESOURCE_EXHAUSTED: out / of memory |" in page
+    assert "128 members on one device, 7 at once" in page and "| 12, 12 |" in page and "0.0e+00" in page
+    assert "Traceback" in capsys.readouterr().err
