@@ -1,6 +1,7 @@
 """proxy/checkpoint.py: whole checkpoints come back, torn ones do not."""
 
 import shutil
+import types
 
 import grain
 import jax.numpy as jnp
@@ -91,3 +92,14 @@ def test_an_unfinished_checkpoint_is_not_there(saved):
     shutil.copytree(saved / "8", saved / "12.orbax-checkpoint-tmp-1")
     (step, _), _ = restore(saved)
     assert step == 8
+
+
+def test_a_disk_without_room_is_found_before_anything_is_written(saved, monkeypatch, capfd):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: types.SimpleNamespace(free=3999))
+    checkpoints = Checkpoints(saved)
+    with pytest.raises(UserError, match="checkpoint 12 cannot be written in .*No space left.*and 0.0 free; free space"):
+        checkpoints.save(12, {"w": np.zeros(1000, np.float32)}, positions())
+    assert sorted(path.name for path in saved.iterdir()) == ["4", "8"] and capfd.readouterr().err == ""
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: types.SimpleNamespace(free=4000))
+    checkpoints.save(12, {"w": np.zeros(1000, np.float32)}, positions())
+    assert sorted(path.name for path in saved.iterdir()) == ["12", "8"]

@@ -1,5 +1,6 @@
 """Checkpoints: state, data position and metrics, whole or not at all. The only file that knows Orbax."""
 
+import errno
 import logging
 import pathlib
 import shutil
@@ -48,7 +49,14 @@ class Checkpoints:
         """
         if step in self.manager.all_steps():
             return
+        size = sum(x.nbytes for x in jax.tree.leaves(arrays))
         try:
+            # Orbax, half way through a disk that is full, writes a traceback for every array.
+            free = shutil.disk_usage(self.manager.directory).free
+            if free < size:
+                raise OSError(
+                    errno.ENOSPC, f"No space left on device: {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} free"
+                )
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
