@@ -5,14 +5,16 @@ have the same tokens; train.steps changes them.
         --config.plan.topology=v5e:16x16
     python run.py --config=configs/paper.py:60M --workdir=runs/paper --config.corpus.path=TEXT
 
-After the colon stands a preset; `smoke` is this path with almost nothing in it. `plan` says what the swarm will take on
-a TPU topology, on a machine without one (requirements-tpu.txt).
+After the colon stands a preset; `1B` is the target, with a trainer of its own; `smoke` is this path with almost nothing
+in it. `plan` says what the swarm will take on a TPU topology, on a machine without one (requirements-tpu.txt).
 """
 
 from olmix_jax import config
 
 # With both embeddings, at 100,352 entries.
 PARAMETERS = {"1M": 2_448_620, "14M": 26_740_864, "30M": 54_792_448, "60M": 95_957_376, "190M": 267_424_512}
+# OLMo 2 1B's: 16 · (4 · 2048² + 3 · 2048 · 8192 + 4 · 2048) + 2048 + 2 · 100,352 · 2048.
+PARAMETERS["1B"] = 1_484_916_736
 PRESETS = tuple(PARAMETERS)
 
 
@@ -28,8 +30,13 @@ def get_config(variant: str = "30M"):
     # 64 · 2048 = 131,072 tokens a step; 2,910,233,600 / 131,072 = 22,203 steps: 100 tokens per parameter of 30M.
     c.train.batch = 64
     c.train.steps = 22_203
-    # All parameters / (64 · 4096) steps of warm-up; of 30M 54,792,448 / 262,144 = 209 of 22,203.
-    c.train.warmup = PARAMETERS[c.proxy.preset] / 262_144 / 22_203
+    if variant == "1B":
+        # 512 · 4096 = 2,097,152 tokens a step; 100B / 2,097,152 = 47,683 steps.
+        c.proxy.length, c.train.batch, c.train.steps, c.train.lr = 4096, 512, 47_683, 0.0018
+        # A model over several devices takes XLA's attention, whose scores are not kept so.
+        c.train.remat = True
+    # Warm-up: all parameters / (batch · 4096) steps; 54,792,448 / 262,144 = 209 of 22,203 at 30M, 708 of 47,683 at 1B.
+    c.train.warmup = PARAMETERS[c.proxy.preset] / (c.train.batch * 4096) / c.train.steps
     # 4 · 2048 tokens' activations at once, which a v5e holds of 190M too; attention's kernels keep no scores.
     c.train.micro_batch = 4
     c.train.checkpoint_every = 500

@@ -100,7 +100,10 @@ def test_the_papers_trainer():
         params = jax.eval_shape(decoder.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2), "int32"))
         assert sum(x.size for x in jax.tree.leaves(params)) == number
         made_of = config.from_dict(paper.get_config(preset)).train
-        assert round(made_of.warmup * made_of.steps) == round(number / 262_144)
+        assert round(made_of.warmup * made_of.steps) == round(number / (made_of.batch * 4096))
+    target = config.from_dict(paper.get_config("1B"))
+    assert (target.train.batch, target.proxy.length, target.train.lr) == (512, 4096, 0.0018)
+    assert 0 <= 100e9 - target.train.steps * 512 * 4096 < 512 * 4096
     from olmix_jax.proxy import optimizer
 
     assert optimizer.learning_rate(made.train, 29_102_336) == pytest.approx(0.00728, abs=5e-6)

@@ -83,7 +83,7 @@ def test_a_kernel_is_chosen_by_what_is_compiled_for():
     assert "tpu_custom_call" in ours
 
 
-@pytest.mark.parametrize(("preset", "count"), [("30M", 29_102_336), ("60M", 57_422_208)])
+@pytest.mark.parametrize(("preset", "count"), [("30M", 29_102_336), ("60M", 57_422_208), ("1B", 1_279_395_840)])
 def test_parameter_counts_of_the_paper(preset, count):
     decoder = model.Decoder(model.PRESETS[preset], 100_352)
     params = jax.eval_shape(lambda: decoder.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32)))["params"]
