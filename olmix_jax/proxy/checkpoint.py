@@ -1,10 +1,11 @@
 """Checkpoints: state, data position and metrics, whole or not at all. The only file that knows Orbax."""
 
+import dataclasses
 import errno
+import json
 import logging
 import pathlib
 import shutil
-import zlib
 
 import grain
 import jax
@@ -16,12 +17,55 @@ from olmix_jax.progress import log
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every file it writes
 
+# A checkpoint's only item, and the file in it.
+ITEM, FILE = "state", "arrays.npz"
+
+
+class Damaged(UserError):
+    """A checkpoint that cannot be read, or is not what was written."""
+
+
+class _Whole(ocp.CheckpointHandler):
+    """Arrays and what is to be known of them, in one file that has checksums; by any process.
+
+    Orbax's own handlers leave NumPy's arrays to the first of several processes, and refuse the JAX arrays of one.
+    """
+
+    def save(self, directory, args):
+        np.savez(pathlib.Path(directory) / FILE, about=np.array(json.dumps(args.about).encode()), **_named(args.arrays))
+
+    def restore(self, directory, args):
+        with np.load(pathlib.Path(directory) / FILE, allow_pickle=False) as file:
+            if args.arrays is None:
+                return json.loads(file["about"].item())
+            wanted = _named(args.arrays)
+            found = {name: file[name] for name in wanted}
+        for name, x in wanted.items():
+            if (found[name].shape, found[name].dtype) != (x.shape, x.dtype):
+                raise ValueError(f"{name} is {found[name].dtype} {found[name].shape}, not {x.dtype} {x.shape}")
+        return jax.tree.unflatten(jax.tree.structure(args.arrays), found.values())
+
+
+@ocp.args.register_with_handler(_Whole, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _Args(ocp.args.CheckpointArgs):
+    """To save, both; to restore, arrays of the shapes and types that are wanted, or None for what is known of them."""
+
+    arrays: object
+    about: dict | None = None
+
+
+def _named(tree) -> dict:
+    """Leaves by where they are, in order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
 
 class Checkpoints:
     """The last two checkpoints of a run in `folder`.
 
-    Orbax writes each under a temporary name and renames it, so a killed process leaves none half done; a checksum over
-    all arrays, kept beside them, tells one that was torn afterwards, and `of` one that is of another run.
+    Orbax writes each under a temporary name and renames it, so a killed process leaves none half done; checksums tell
+    one that was torn afterwards, and `of` one that is of another run.
     """
 
     def __init__(self, folder: pathlib.Path, of: str = ""):
@@ -37,7 +81,9 @@ class Checkpoints:
         )
         try:
             pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-            self.manager = ocp.CheckpointManager(pathlib.Path(folder).absolute(), options=options)
+            self.manager = ocp.CheckpointManager(
+                pathlib.Path(folder).absolute(), options=options, item_handlers={ITEM: _Whole()}
+            )
         except OSError as e:
             raise UserError(f"{folder} cannot be written: {e.strerror}; free space or give another --workdir") from e
 
@@ -57,14 +103,8 @@ class Checkpoints:
                 raise OSError(
                     errno.ENOSPC, f"No space left on device: {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} free"
                 )
-            self.manager.save(
-                step,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(arrays),
-                    data=grain.checkpoint.CheckpointSave(data),
-                    checksum=ocp.args.JsonSave({"crc32": _checksum(arrays), "of": self.of}),
-                ),
-            )
+            about = {"of": self.of, "position": data.get_state()}
+            self.manager.save(step, args=ocp.args.Composite(**{ITEM: _Args(arrays, about)}))
         except (OSError, ValueError) as e:
             raise UserError(
                 f"checkpoint {step} cannot be written in {self.manager.directory}: {e}; free space, then run the same "
@@ -79,33 +119,38 @@ class Checkpoints:
           data: set to the position that belongs to the arrays.
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
-        start = data.get_state()
         for step in steps:
             try:
-                found = self.manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        arrays=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
-                        data=grain.checkpoint.CheckpointRestore(data),
-                        checksum=ocp.args.JsonRestore(),
-                    ),
-                )
-            # What a torn file raises depends on which file it is and where it is torn; all mean the same here.
-            except Exception as e:
-                self._set_aside(step, _first_line(e))
-                continue
-            if found["checksum"].get("of") != self.of:
-                folder = self.manager.directory
-                raise UserError(
-                    f"{folder} holds checkpoints of another swarm; delete that folder, or use another --workdir"
-                )
-            if _checksum(found["arrays"]) == found["checksum"]["crc32"]:
-                return step, found["arrays"]
-            self._set_aside(step, "its checksum differs")
-        data.set_state(start)
+                return step, self.read(step, like, data)
+            except Damaged as e:
+                self._set_aside(step, str(e))
         if steps:
             log.warning("no whole checkpoint in %s: starting from the beginning", self.manager.directory)
         return None
+
+    def read(self, step: int, like, data: grain.DatasetIterator):
+        """The arrays of a checkpoint, as :meth:`restore`.
+
+        Raises:
+          Damaged: it is not whole.
+          UserError: it is of another run.
+        """
+        about = self._restore(step, None)
+        if about.get("of") != self.of:
+            folder = self.manager.directory
+            raise UserError(
+                f"{folder} holds checkpoints of another swarm; delete that folder, or use another --workdir"
+            )
+        arrays = self._restore(step, like)
+        data.set_state(about["position"])
+        return arrays
+
+    def _restore(self, step: int, like):
+        try:
+            return self.manager.restore(step, args=ocp.args.Composite(**{ITEM: _Args(like)}))[ITEM]
+        # What a torn file raises depends on which file it is and where it is torn; all mean the same here.
+        except Exception as e:
+            raise Damaged(_first_line(e)) from e
 
     def _set_aside(self, step: int, why: str) -> None:
         """Makes room for a checkpoint of the same step; what cannot be read now is kept for a person to look at."""
@@ -119,13 +164,6 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
-
-
-def _checksum(arrays) -> int:
-    crc = 0
-    for leaf in jax.tree.leaves(arrays):
-        crc = zlib.crc32(np.ascontiguousarray(leaf), crc)
-    return crc
 
 
 def _first_line(error: Exception) -> str:
