@@ -63,9 +63,9 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     total = member.parameters + vocabulary * shape.width
     memory = None if limit is None else sharding.USABLE * limit
     large = memory is not None and member.memory > memory
-    one = t.mapping == sharding.ONE or (t.mapping is None and large and len(_of_a_host(devices)) > 1)
+    one = t.mapping == sharding.ONE or (t.mapping is None and large and len(devices) > 1)
     if one:
-        t = sharding.laid_over_all(t, len(_of_a_host(devices)))
+        t = sharding.laid_over_all(t, len(devices))
         config = dataclasses.replace(config, train=t)
         member = _member(config, vocabulary)
     found, per_device = _compiled(config, member, members, devices, memory, one)
@@ -107,21 +107,15 @@ def _member(config: Config, vocabulary: int) -> state.Member:
 def _compiled(
     config: Config, member: state.Member, members: int, devices, memory: float | None, one: bool
 ) -> tuple[dict, float]:
-    """What the compiler says of a step, and members on a device: of ``one`` over all devices of a host, its share."""
+    """What the compiler says of a step, and members on a device: of ``one`` over all devices, its share."""
     tokens_shape = 1, config.train.batch, config.proxy.length + 1
     if one:
-        own = _of_a_host(devices)
-        log.info("compiling one member over %d devices", len(own))
-        return ahead.compile_steps(member, tokens_shape, 1, own, sharding.ONE), 1 / len(own)
+        log.info("compiling one member over %d devices", len(devices))
+        return ahead.compile_steps(member, tokens_shape, 1, devices, sharding.ONE), 1 / len(devices)
     if config.swarm.members_per_device is None:
         return ahead.fitting(member, tokens_shape, members, devices, memory)
     per_device = min(config.swarm.members_per_device, math.ceil(members / len(devices)))
     return ahead.compile_steps(member, tokens_shape, per_device * len(devices), devices), per_device
-
-
-def _of_a_host(devices) -> list:
-    """Those of the first host, which is all that a process lays a member over."""
-    return [device for device in devices if device.process_index == devices[0].process_index]
 
 
 def _fits(need: float | None, memory: float | None) -> bool | None:

@@ -1,12 +1,14 @@
 """One run on several processes: the hosts of a pod, the tasks of a Slurm job, or any with an address in common.
 
 Members are independent, so every process trains parts of the swarm on its own devices (olmix_jax/part.py) and nothing
-goes between them meanwhile. The first process does all else, and is the only one that writes what is not a part's.
-After each stage all agree that it went well. The workdir is one that all of them see.
+goes between them meanwhile. The first process does all else, and is the only one that writes what is not a part's; a
+model that lies over all devices it trains with all others. After each stage all agree that it went well. The workdir is
+one that all of them see.
 """
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import pathlib
 import uuid
@@ -16,7 +18,7 @@ import jax
 from olmix_jax import files, part, pipeline, rendezvous, table
 from olmix_jax.config import Config
 from olmix_jax.errors import UserError
-from olmix_jax.progress import log
+from olmix_jax.progress import log, quiet
 
 PLAIN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Seconds without a sign of life after which a process is given up, and the others with it; OLMIX_HEARTBEAT changes it.
@@ -97,12 +99,20 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     _check_shared(workdir)
     for name in pipeline.in_order(config, names):
         if name == "train":
-            _together(name, lambda: _own_parts(config, workdir))
-        _together(name, lambda name=name: number() == 0 and pipeline.run_stage(config, workdir, name))
+            _together(lambda: _own_parts(config, workdir))
+        _together(lambda name=name: _stage(config, workdir, name))
+
+
+def _training():
+    """:mod:`olmix_jax.training`, imported where it is needed, as what trains nothing needs no library of training's."""
+    return importlib.import_module("olmix_jax.training")
 
 
 def _own_parts(config: Config, workdir: pathlib.Path) -> None:
-    """This process's parts: one, or those of a division that an earlier run with other processes made."""
+    """This process's parts: one, or those of a division that an earlier run with other processes made. Of members that
+    lie over all devices there are none."""
+    if _training().is_large(config, workdir):
+        return
     runs = len(table.read_ratios(workdir / "swarm/ratios.csv")[0])
     of = part.divided(workdir) or min(jax.process_count(), runs)
     for k in range(number(), of, jax.process_count()):
@@ -111,24 +121,27 @@ def _own_parts(config: Config, workdir: pathlib.Path) -> None:
         pipeline.run_stage(mine, workdir, "train")
 
 
-def _together(name: str, work) -> None:
+def _stage(config: Config, workdir: pathlib.Path, name: str) -> None:
+    """A stage, which is the first process's; the others join in where it calls them."""
+    if number() == 0:
+        pipeline.run_stage(config, workdir, name)
+        rendezvous.everyones("")
+        return
+    while rendezvous.everyones("")[0] == rendezvous.JOIN:
+        with quiet():
+            _training().join(config, workdir, name)
+
+
+def _together(work) -> None:
     """Does ``work``, and waits until all have; one that failed is one too many for all."""
     try:
         work()
+        rendezvous.everyones("")
     # Whatever it is, the others must hear of it, or they would wait.
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as e:
         with contextlib.suppress(UserError):
-            _where(True)
+            rendezvous.fail(e)
         raise
-    failed = _where(False)
-    if failed:
-        raise UserError(f"{name}: stopped, as process {failed} did; its output says why, and the same command goes on")
-
-
-def _where(value: bool) -> str:
-    """Processes whose value is true, with commas."""
-    words = rendezvous.everyones("true" if value else "")
-    return ", ".join(str(process) for process, word in enumerate(words) if word)
 
 
 def _check_shared(workdir: pathlib.Path) -> None:
@@ -137,9 +150,10 @@ def _check_shared(workdir: pathlib.Path) -> None:
     if number() == 0:
         files.write_json(path, {"sign": sign, "processes": jax.process_count()})
     sign = rendezvous.everyones(sign)[0]
-    blind = _where(not path.is_file() or files.read_json(path).get("sign") != sign)
+    seen = path.is_file() and files.read_json(path).get("sign") == sign
+    blind = [str(process) for process, word in enumerate(rendezvous.everyones("seen" if seen else "")) if not word]
     if blind:
         raise UserError(
-            f"--workdir={workdir}: process {blind} does not see what process 0 writes; give a shared folder"
+            f"--workdir={workdir}: process {', '.join(blind)} does not see what process 0 writes; give a shared folder"
         )
     log.info("hosts: %d processes, %d devices", jax.process_count(), jax.device_count())

@@ -1,5 +1,6 @@
 """What a run says while it works: bars on a terminal, plain lines elsewhere, all of it in the workdir's log."""
 
+import contextlib
 import logging
 import pathlib
 import sys
@@ -45,6 +46,17 @@ def start_log(workdir: str | pathlib.Path | None, process: int = 0) -> None:
         log.addHandler(file)
 
 
+@contextlib.contextmanager
+def quiet():
+    """Warnings alone are said; of what another process says already."""
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 class Progress:
     """Counts work done, with rate and time left: a bar on a terminal, a line every ten seconds elsewhere.
 
@@ -57,7 +69,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self.start = self.said = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
             self.bar = tqdm.tqdm(
                 total=self.total, initial=self.done, desc=self.what, unit=self.unit, unit_scale=True, dynamic_ncols=True
             )

@@ -5,6 +5,8 @@ takes days.
 """
 
 import atexit
+import contextlib
+import dataclasses
 import itertools
 import threading
 import time
@@ -17,7 +19,15 @@ from olmix_jax.progress import log
 # Seconds of one look for another's word, so that ctrl-C is heard soon; and between lines that say who is waited for.
 LOOK, SAY = 5, 60
 
+# The word by which the first process has the others train a model with it.
+JOIN = "join"
+
 _rounds = itertools.count()
+_FAILED = "olmix_jax/failed"
+
+
+class Stopped(UserError):
+    """Another process failed."""
 
 
 def _service():
@@ -34,24 +44,97 @@ def everyones(word: str) -> list[str]:
     """Each process's word, in the order of processes; returns when all have said theirs, however long that takes.
 
     Raises:
+      Stopped: one of them failed instead.
       UserError: the first process cannot be reached any more.
     """
-    service, of = _service(), jax.process_count()
-    if of == 1:
+    if jax.process_count() == 1:
         return [word]
-    place = f"olmix_jax/word/{next(_rounds)}"
+    number = next(_rounds)
+    with _reached() as service:
+        found = _gathered(service, f"olmix_jax/word/{number}", word, heed=True)
+        # All have said this one, so all have read the one before.
+        if jax.process_index() == 0 and number:
+            service.key_value_delete(f"olmix_jax/word/{number - 1}")
+    return [found[process] for process in range(jax.process_count())]
+
+
+@dataclasses.dataclass(frozen=True)
+class Company:
+    """Processes that do the same in step, with files that they share; unless ``several``, this one, which never waits.
+
+    Its methods raise as :func:`everyones`, and what they are given to do raises.
+    """
+
+    several: bool
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is this process that writes."""
+        return not self.several or jax.process_index() == 0
+
+    def together(self, work):
+        """What ``work()`` gives, when all have theirs."""
+        result = work()
+        self._words("")
+        return result
+
+    def led(self, work):
+        """What ``work()`` gives, which the one that writes does alone; None for the others."""
+        return self.together(lambda: work() if self.writes else None)
+
+    def told(self, word: str) -> str:
+        """The word of the one that writes."""
+        return self._words(word)[0]
+
+    def anyone(self, value: bool) -> bool:
+        """Whether it is true of one of them."""
+        return any(self._words("true" if value else ""))
+
+    def agrees(self, word: str) -> bool:
+        """Whether all have the same."""
+        return len(set(self._words(word))) == 1
+
+    def _words(self, word: str) -> list[str]:
+        return everyones(word) if self.several else [word]
+
+
+def fail(error: BaseException) -> None:
+    """Tells that this process ends with ``error``, and waits until all others have come to their end too.
+
+    Raises:
+      UserError: the first process cannot be reached any more.
+    """
+    if jax.process_count() == 1:
+        return
+    with _reached() as service:
+        _gathered(service, _FAILED, "heard" if isinstance(error, Stopped) else "own", heed=False)
+
+
+def _gathered(service, place: str, word: str, heed: bool) -> dict[int, str]:
+    """The words that all processes say at a place, by process; to ``heed`` is to go on no more when one has failed."""
     begun = said = time.monotonic()
+    service.key_value_set(f"{place}/{jax.process_index()}", word)
+    while missing := sorted(set(range(jax.process_count())) - set(found := _words(service, place))):
+        failed = [str(process) for process, why in sorted(_words(service, _FAILED).items()) if why == "own"]
+        if heed and failed:
+            raise Stopped(
+                f"stopped, as process {', '.join(failed)} did; its output says why, and the same command goes on"
+            )
+        if time.monotonic() - said >= SAY:
+            said = time.monotonic()
+            log.info("waiting for process %s, %s", ", ".join(map(str, missing)), _minutes(said - begun))
+        _look(service, f"{place}/{missing[0]}")
+    return found
+
+
+@contextlib.contextmanager
+def _reached():
+    """The store, whose loss is a sentence."""
     try:
-        service.key_value_set(f"{place}/{jax.process_index()}", word)
-        while missing := sorted(set(range(of)) - set(found := _words(service, place))):
-            if time.monotonic() - said >= SAY:
-                said = time.monotonic()
-                log.info("waiting for process %s, %s", ", ".join(map(str, missing)), _minutes(said - begun))
-            _look(service, f"{place}/{missing[0]}")
+        yield _service()
     except jax.errors.JaxRuntimeError as e:
         why = (str(e).splitlines() or ["no answer"])[0]
         raise UserError(f"the first process cannot be reached any more ({why}); the same command goes on") from e
-    return [found[process] for process in range(of)]
 
 
 def _words(service, place: str) -> dict[int, str]:

@@ -1,10 +1,11 @@
 """The stages that train, each from the files of a workdir to more; :mod:`olmix_jax.stages` has the others."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
 
-from olmix_jax import budget, files, lineage, part, reuse, rng, swarm, table
+from olmix_jax import budget, files, lineage, part, rendezvous, reuse, rng, swarm, table
 from olmix_jax.config import Config
 from olmix_jax.corpus import prepare as corpus_prepare
 from olmix_jax.corpus import store, tokenizer
@@ -64,30 +65,75 @@ def _own_seed(seed: int, plan: dict | None) -> int:
     return seed if plan is None else rng.derive(seed, f"update {len(plan['history'])}")
 
 
-def train_proxies(config: Config, workdir: pathlib.Path) -> None:
-    """All K proxies in one program, or one part of them; the swarm's table, which needs all parts."""
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is trained in a stage, and where: :func:`olmix_jax.proxy.waves.in_waves` takes it."""
+
+    swarm: train.Swarm
+    tasks: corpus_tasks.TaskSet
+    folder: pathlib.Path
+    what: str
+    at_once: int | None
+
+    def run(self) -> train.Trained:
+        """Trains it; a model that lies over all devices with all processes, which :func:`join` then."""
+        if waves.is_large(self.swarm):
+            rendezvous.everyones(rendezvous.JOIN)
+        return self.run_here()
+
+    def run_here(self) -> train.Trained:
+        """This process's share of :meth:`run`."""
+        return waves.in_waves(self.swarm, self.tasks, self.folder, self.what, self.at_once)
+
+
+def is_large(config: Config, workdir: pathlib.Path) -> bool:
+    """Whether a proxy is to lie over all devices."""
+    return waves.is_large(_proxies(config, workdir).swarm)
+
+
+def join(config: Config, workdir: pathlib.Path, stage: str) -> None:
+    """Trains what the first process trains in a stage, with it; what comes of it is the first's."""
+    {"train": _proxies, "validate": _validated}[stage](config, workdir).run_here()
+
+
+def _proxies(config: Config, workdir: pathlib.Path) -> Job:
+    """All members of the swarm, or of a part."""
     domains = DomainSet.read(workdir / "domains.json")
-    runs, names, columns, ratios_KM = table.read_ratios(workdir / "swarm/ratios.csv")
+    runs, _, columns, ratios_KM = table.read_ratios(workdir / "swarm/ratios.csv")
     if columns != domains.names:
         raise UserError(f"{workdir / 'swarm/ratios.csv'}: its domains are not those of domains.json; sample again")
     counts_KM = swarm.realise(ratios_KM, config.train.steps * config.train.batch, domains.names)
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
     seed = _own_seed(seed, lineage.own_plan(config, workdir))
     seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in runs])
-    share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
-    if share < 1:
-        log.info("train: proxies have %.3f of every domain, to repeat it as the target run would", share)
-    proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), share)
-    tasks, share_of = _tasks(config, workdir), part.parse(config.swarm.part)
-    about, at_once = files.digest([domains, tasks]), config.swarm.members_per_device
-    if share_of is not None:
-        some = parts.members(proxies, share_of)
-        done = waves.in_waves(some, tasks, workdir / "train" / share_of.name, f"swarm, part {share_of}", at_once)
-        parts.write(workdir, share_of, some, tasks.names, done, about)
+    proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), _share(config))
+    tasks, at_once = _tasks(config, workdir), config.swarm.members_per_device
+    share_of = part.parse(config.swarm.part)
+    if share_of is None:
+        return Job(proxies, tasks, workdir / "train", "swarm", at_once)
+    some = parts.members(proxies, share_of)
+    return Job(some, tasks, workdir / "train" / share_of.name, f"swarm, part {share_of}", at_once)
+
+
+def _share(config: Config) -> float:
+    """The part of every domain that proxies have."""
+    return min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
+
+
+def train_proxies(config: Config, workdir: pathlib.Path) -> None:
+    """All K proxies in one program, or one part of them; the swarm's table, which needs all parts."""
+    if _share(config) < 1:
+        log.info("train: proxies have %.3f of every domain, to repeat it as the target run would", _share(config))
+    domains, job = DomainSet.read(workdir / "domains.json"), _proxies(config, workdir)
+    tasks, about = job.tasks, files.digest([domains, job.tasks])
+    if config.swarm.part:
+        parts.write(workdir, part.parse(config.swarm.part), job.swarm, tasks.names, job.run(), about)
         return
-    done = parts.merged(workdir, proxies, tasks.names, about)
+    done = parts.merged(workdir, job.swarm, tasks.names, about)
     if done is None:
-        done = waves.in_waves(proxies, tasks, workdir / "train", "swarm", at_once)
+        done = job.run()
+    runs, names, _, _ = table.read_ratios(workdir / "swarm/ratios.csv")
+    counts_KM = job.swarm.runs.counts_KM
     _write_curves(workdir / "swarm/curves.npz", runs, done, config)
     died = {run: int(step) for run, step in zip(runs, done.died_K) if step >= 0}
     if len(died) == len(runs):
@@ -109,6 +155,14 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
 
 def validate(config: Config, workdir: pathlib.Path) -> None:
     """Fresh models on natural, uniform and proposed mixtures, several seeds each, in one program."""
+    found, facts = compare(config, workdir, *_candidates(workdir))
+    proposal = files.read_json(workdir / "propose/proposal.json")
+    content = {"mixtures": found, "proposal": proposal["weights"], **facts}
+    files.write_json(workdir / "validate/validation.json", content)
+
+
+def _candidates(workdir: pathlib.Path) -> tuple[dict, dict]:
+    """The mixtures that are validated, and their caps, as :func:`compare` takes them."""
     domains = DomainSet.read(workdir / "domains.json")
     proposal = files.read_json(workdir / "propose/proposal.json")
     mixtures = {
@@ -116,10 +170,11 @@ def validate(config: Config, workdir: pathlib.Path) -> None:
         "uniform": np.full(len(domains), 1 / len(domains)),
         "proposed": np.array([proposal["weights"][name] for name in domains.names]),
     }
-    caps_M = np.array([proposal["caps"][name] for name in domains.names])
-    found, facts = compare(config, workdir, mixtures, {"proposed": caps_M})
-    content = {"mixtures": found, "proposal": proposal["weights"], **facts}
-    files.write_json(workdir / "validate/validation.json", content)
+    return mixtures, {"proposed": np.array([proposal["caps"][name] for name in domains.names])}
+
+
+def _validated(config: Config, workdir: pathlib.Path) -> Job:
+    return _models(config, workdir, *_candidates(workdir))
 
 
 def compare(config: Config, workdir: pathlib.Path, mixtures: dict, caps: dict | None = None) -> tuple[dict, dict]:
@@ -137,30 +192,38 @@ def compare(config: Config, workdir: pathlib.Path, mixtures: dict, caps: dict | 
     Raises:
       UserError: a model diverged.
     """
-    domains, target = DomainSet.read(workdir / "domains.json"), budget.validated(config)
-    total, seeds = target.train.steps * target.train.batch, config.validate.seeds
-    counts = {name: swarm.snap(p_M, total, (caps or {}).get(name)) for name, p_M in mixtures.items()}
-    names = tuple(f"{mixture}/{s}" for mixture in counts for s in range(seeds))
-    # The same seeds for every mixture: differences between mixtures are then of mixtures alone.
-    seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(counts))
-    for mixture in ("natural", "uniform"):
-        for j in np.flatnonzero(counts[mixture] == 0) if mixture in counts else ():
-            log.warning("validate: %s has less than half a sequence of %s and goes without", mixture, domains.names[j])
-    runs = data.Runs(names, np.repeat(np.stack(list(counts.values())), seeds, axis=0), seed_K, seed_K)
-    # A number for proxies says nothing of other models.
-    same = target.proxy.preset == config.proxy.preset
-    tasks, at_once = _tasks(config, workdir), config.swarm.members_per_device if same else None
-    done = waves.in_waves(_swarm(target, workdir, domains, runs), tasks, workdir / "validate", "validate", at_once)
-    _write_curves(workdir / "validate/curves.npz", names, done, target)
+    job, target = _models(config, workdir, mixtures, caps or {}), budget.validated(config)
+    counts_CM, seeds = job.swarm.runs.counts_KM[:: config.validate.seeds], config.validate.seeds
+    domains = DomainSet.read(workdir / "domains.json").names
+    for mixture, counts_M in zip(mixtures, counts_CM):
+        for j in np.flatnonzero(counts_M == 0) if mixture in ("natural", "uniform") else ():
+            log.warning("validate: %s has less than half a sequence of %s and goes without", mixture, domains[j])
+    done = job.run()
+    _write_curves(workdir / "validate/curves.npz", job.swarm.runs.names, done, target)
     if (done.died_K >= 0).any():
         raise UserError("a validation model diverged; lower `validate.lr`, delete the validate folder, and run again")
-    bpb_CSN = done.bpb_KN.reshape(len(counts), seeds, -1)
+    bpb_CSN = done.bpb_KN.reshape(len(mixtures), seeds, -1)
     found = {
-        name: {"weights": dict(zip(domains.names, counts_M / total)), **_over_seeds(bpb_SN, tasks.names)}
-        for (name, counts_M), bpb_SN in zip(counts.items(), bpb_CSN)
+        name: {"weights": dict(zip(domains, counts_M / counts_M.sum())), **_over_seeds(bpb_SN, job.tasks.names)}
+        for name, counts_M, bpb_SN in zip(mixtures, counts_CM, bpb_CSN)
     }
     facts = {"seeds": seeds, "steps": target.train.steps, "tokens": done.info["tokens_per_member"]}
     return found, {**facts, "parameters": done.info["parameters"], "preset": target.proxy.preset}
+
+
+def _models(config: Config, workdir: pathlib.Path, mixtures: dict, caps: dict) -> Job:
+    """Models on the mixtures, the seeds of each one after another."""
+    domains, target = DomainSet.read(workdir / "domains.json"), budget.validated(config)
+    total, seeds = target.train.steps * target.train.batch, config.validate.seeds
+    counts_CM = np.stack([swarm.snap(p_M, total, caps.get(name)) for name, p_M in mixtures.items()])
+    names = tuple(f"{mixture}/{s}" for mixture in mixtures for s in range(seeds))
+    # The same seeds for every mixture: differences between mixtures are then of mixtures alone.
+    seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(mixtures))
+    runs = data.Runs(names, np.repeat(counts_CM, seeds, axis=0), seed_K, seed_K)
+    # A number for proxies says nothing of other models.
+    at_once = config.swarm.members_per_device if target.proxy.preset == config.proxy.preset else None
+    models = _swarm(target, workdir, domains, runs)
+    return Job(models, _tasks(config, workdir), workdir / "validate", "validate", at_once)
 
 
 def _over_seeds(bpb_SN, tasks) -> dict:

@@ -100,7 +100,7 @@ def prepared(whole, tmp_path):
     return tmp_path
 
 
-def started(workdir, processes: int, stages: str, **more):
+def started(workdir, processes: int, stages: str, devices: int = 2, **more):
     """The processes of one run, on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -119,7 +119,7 @@ def started(workdir, processes: int, stages: str, **more):
     for own in range(processes):
         environment = os.environ | dict(zip(hosts.PLAIN, (address, str(processes), str(own))))
         environment["OLMIX_HEARTBEAT"] = "15"
-        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         found.append(subprocess.Popen([*command, *settings_], cwd=ROOT, env=environment, **pipes))
     return found
@@ -163,10 +163,63 @@ def test_a_process_that_is_killed_and_the_job_again(whole, prepared):
     ends = finish(started(tmp_path, 1, "train", train_checkpoint_every=1))
     assert ends[0][1] == 0, ends[0][0][1][-2000:]
     said = (tmp_path / "log.txt").read_text()
-    assert "going on from step" in said or "found, finished" in said
+    assert "part 2/2: going on from step" in said and "damaged" not in said
     ours, theirs = ((w / "swarm/metrics.csv").read_text().splitlines() for w in (tmp_path, whole))
     for one, other in zip(ours[1:], theirs[1:]):
         np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
+
+
+@pytest.fixture
+def proposed(prepared):
+    """A workdir with all that comes before a validation, of three models."""
+    names = [domain["name"] for domain in files.read_json(prepared / "domains.json")["domains"]]
+    weights = {name: float(i == 1) for i, name in enumerate(names)}
+    files.write_json(prepared / "propose/proposal.json", {"weights": weights, "caps": dict.fromkeys(names, 1.0)})
+    return prepared
+
+
+LARGE = {"train_mapping": "fsdp", "validate_steps": 4, "validate_seeds": 1, "proxy_dtype": "float32"}
+
+
+def validated(workdir):
+    return np.load(workdir / "validate/curves.npz")["loss_KT"]
+
+
+def test_a_model_over_the_devices_of_two_processes(proposed, tmp_path_factory):
+    """Killed in one of them, stopped by a signal to the other, gone on with; and what one process makes of it."""
+    alone = tmp_path_factory.mktemp("alone") / "run"
+    shutil.copytree(proposed, alone)
+    pipeline.run(config.from_dict(settings(**LARGE)), alone, ("validate",))
+    more = LARGE | {"train_checkpoint_every": 1}
+
+    def until(wave: int, step: int, running):
+        deadline = time.monotonic() + 200
+        while not (proposed / f"validate/wave-{wave:04d}/checkpoints/{step}").is_dir():
+            assert time.monotonic() < deadline and running[1].poll() is None, running[1].communicate()
+            time.sleep(0.05)
+
+    running = started(proposed, 2, "validate", 1, **more)
+    until(1, 2, running)
+    running[1].send_signal(signal.SIGTERM)
+    ends = finish(running)
+    assert [code for _, code in ends] == [130, 130], ends
+    running = started(proposed, 2, "validate", 1, **more)
+    until(2, 1, running)
+    running[1].send_signal(signal.SIGKILL)
+    ends = finish(running)
+    assert ends[0][1] not in (0, 2) and "process 1 has given no sign of life" in ends[0][0][1]
+    ends = finish(started(proposed, 2, "validate", 1, **more))
+    assert [code for _, code in ends] == [0, 0], ends
+    said = (proposed / "log.txt").read_text()
+    assert "wave 1 of 3: stopped at step" in said and "damaged" not in said
+    for wave in (1, 2):
+        assert f"wave {wave} of 3: going on from step" in said
+    np.testing.assert_allclose(validated(proposed), validated(alone), rtol=1e-5)
+    ours, theirs = (files.read_json(folder / "validate/validation.json")["mixtures"] for folder in (proposed, alone))
+    for name in ours:
+        assert ours[name]["bpb_mean"] == pytest.approx(theirs[name]["bpb_mean"], rel=1e-5)
+    lines = (proposed / "validate/wave-0003/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
 def test_what_the_environment_asks_for():

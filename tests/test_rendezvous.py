@@ -20,6 +20,9 @@ class Store:
     def key_value_dir_get(self, place):
         return [(key, word) for key, word in self.words.items() if key.startswith(place + "/")]
 
+    def key_value_delete(self, place):
+        self.words = {key: word for key, word in self.words.items() if not key.startswith(place + "/")}
+
     def blocking_key_value_get(self, key, milliseconds):
         self.clock[0] += milliseconds / 1000
         if self.lost_at is not None and self.clock[0] >= self.lost_at:
@@ -71,13 +74,37 @@ def test_a_first_process_that_is_gone_is_no_endless_wait(several):
 
 
 def test_one_that_failed_is_one_too_many_for_all(several):
-    several([(1, 1, ""), (1, 2, "true"), (1, 3, "true")])
-    with pytest.raises(UserError, match="train: stopped, as process 2, 3 did; its output says why"):
-        hosts._together("train", lambda: None)
+    """Wherever the others wait for it, and not those that failed because it did."""
+    store = several([(10, 1, "heard"), (10, 3, "heard")])
+    store.words |= {"olmix_jax/failed/2": "own", "olmix_jax/failed/3": "heard"}
+    with pytest.raises(UserError, match="^stopped, as process 2 did; its output says why"):
+        hosts._together(lambda: None)
+    assert {key[-1]: word for key, word in store.words.items() if "failed" in key} == dict(
+        zip("0123", ("heard", "heard", "own", "heard"))
+    )
     # Its own reason is not lost, not even where the others cannot be told.
     several(lost_at=0)
     with pytest.raises(ZeroDivisionError):
-        hosts._together("train", lambda: 1 / 0)
+        hosts._together(lambda: 1 / 0)
+
+
+def test_what_all_have_read_is_not_kept(several):
+    store = several([(1, p, str(n)) for n in range(5) for p in (1, 2, 3)])
+    for n in range(5):
+        assert rendezvous.everyones("0") == ["0", *[str(n)] * 3]
+    assert len({key.rpartition("/")[0] for key in store.words}) == 1
+
+
+def test_processes_in_step(several):
+    done = []
+    several([(1, p, word) for word in ("", "", "b", "x", "true") for p in (1, 2, 3)])
+    company = rendezvous.Company(True)
+    assert company.writes and company.led(lambda: "mine") == "mine" and company.together(lambda: 7) == 7
+    assert company.told("a") == "a" and not company.agrees("a") and company.anyone(False)
+    # On its own, it waits for none.
+    alone = rendezvous.Company(False)
+    assert alone.writes and alone.led(lambda: done.append(1)) is None and done == [1]
+    assert alone.told("a") == "a" and alone.agrees("a") and not alone.anyone(False)
 
 
 def test_a_process_without_signs_is_named_once(several, caplog):

@@ -1,7 +1,7 @@
 """How members are laid over devices and mapped. The only file that knows meshes and `pmap`.
 
 Devices are those of this process: several processes train parts of the swarm (olmix_jax/hosts.py), and say nothing to
-each other while they do.
+each other while they do. A member that lies over all devices does so over those of all processes.
 """
 
 import dataclasses
@@ -42,6 +42,11 @@ def devices_used(mapping: str) -> int:
     return jax.local_device_count() if mapping in ("pmap", "shard") else 1
 
 
+def reached(mapping: str) -> int:
+    """Devices that there are for members."""
+    return jax.device_count() if mapping == ONE else jax.local_device_count()
+
+
 def padded(members: int, mapping: str) -> int:
     """Members after padding to a whole number on every device."""
     devices = devices_used(mapping)
@@ -64,7 +69,7 @@ def _mesh(devices=None):
 def _mesh_of_one(devices=None):
     """Two axes for one large member: ``data`` × ``fsdp``, the second a power of two, by which widths and vocabularies
     can be split, as large as can be up to `_SPLIT`."""
-    devices = jax.local_devices() if devices is None else devices
+    devices = jax.devices() if devices is None else devices
     split = math.gcd(len(devices), _SPLIT)
     types = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh((len(devices) // split, split), ("data", "fsdp"), axis_types=types, devices=devices)
@@ -100,7 +105,22 @@ def place(tree, mapping: str):
     if mapping in ("vmap", "map"):
         return jax.device_put(tree, jax.local_devices()[0])
     where = "shard" if mapping == "pmap" else mapping
+    if spread(mapping):
+        # Every process has the whole array, and gives its own devices' parts of it.
+        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, _wanted(x, where), lambda i: x[i]), tree)
     return jax.tree.map(lambda x: jax.device_put(x, _wanted(x, where)), tree)
+
+
+def spread(mapping: str) -> bool:
+    """Whether members lie over the devices of several processes, which then have to go in step."""
+    return mapping == ONE and jax.process_count() > 1
+
+
+def fetched(x) -> np.ndarray:
+    """An array as this process has it whole, wherever its parts are; all processes that have a part ask together."""
+    if not (x.is_fully_addressable or x.is_fully_replicated):
+        x = jax.jit(lambda y: y, out_shardings=NamedSharding(x.sharding.mesh, PartitionSpec()))(x)
+    return np.asarray(x)
 
 
 def _in_turn(function: Callable, batch: int) -> Callable:
@@ -148,7 +168,7 @@ def laid_over_all(train: Train, devices: int) -> Train:
     if train.batch % devices:
         raise UserError(
             f"config field `train.batch` is {train.batch}; of a model that lies over several devices it must be a "
-            f"multiple of the {devices} devices"
+            f"multiple of the {devices} devices; on fewer, as an array of jobs has them (swarm.part), it may be less"
         )
     asked = train.micro_batch or train.batch
     micro = next(m for m in range(devices, train.batch + 1, devices) if m >= asked and train.batch % m == 0)

@@ -68,6 +68,16 @@ class Tracker:
             other.close()
 
 
+class Silent:
+    """The tracker of a process for which another writes."""
+
+    def write(self, step: int, tokens: int, loss_K: np.ndarray, speed: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class _Board:
     def __init__(self, board):
         self.board = board

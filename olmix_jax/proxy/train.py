@@ -11,13 +11,14 @@ import time
 import jax
 import numpy as np
 
-from olmix_jax import files
+from olmix_jax import files, rendezvous
 from olmix_jax.config import Track, Train
 from olmix_jax.corpus import tasks as corpus_tasks
+from olmix_jax.errors import UserError
 from olmix_jax.progress import Progress, log
 from olmix_jax.proxy import data, model, sharding, state
 from olmix_jax.proxy.checkpoint import Checkpoints
-from olmix_jax.proxy.tracking import Tracker
+from olmix_jax.proxy.tracking import Silent, Tracker
 
 # Tokens of one dispatch on the host, bytes; and most steps in it, so that ctrl-C is heard soon.
 CHUNK_BYTES, CHUNK_STEPS = 64 << 20, 20
@@ -98,7 +99,7 @@ class Swarm:
 
     def on_host(self, states):
         """The members' states as NumPy arrays [K, …], without padding."""
-        return jax.tree.map(lambda x: np.asarray(x)[: len(self.runs)], states)
+        return jax.tree.map(lambda x: sharding.fetched(x)[: len(self.runs)], states)
 
     def shapes(self, states):
         """Arrays of :meth:`on_host`'s shapes and types that take no memory."""
@@ -148,12 +149,18 @@ def _scoring(member: state.Member):
 def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what: str) -> Trained:
     """Trains all members to their last step, going on from `folder` where an earlier run of the same swarm stopped.
 
+    Where a member lies over several processes all call this, of the same swarm and folder, and the first writes.
+
     Raises:
       KeyboardInterrupt: after a checkpoint, on ctrl-C or a termination signal.
-      UserError: the folder cannot be written, or a domain is smaller than a sequence.
+      UserError: the folder cannot be written, a domain is smaller than a sequence, or another process failed.
     """
     mapping = choose(swarm, folder)
     begun = time.monotonic()
+    # Processes that hold a member together go in step: all read, and the first writes.
+    company = rendezvous.Company(sharding.spread(mapping))
+    if not company.agrees(swarm.identity):
+        raise UserError(f"{what}: processes have other data or settings; give all the same command, and shared files")
     batches, states, run = swarm.chunks(), swarm.start(mapping), swarm.steps(mapping)
     width, total = swarm.chunk_steps, swarm.train.steps
     # No step at all compiles the program, and says what that costs.
@@ -164,27 +171,31 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
     loss_KT = np.zeros((len(swarm.runs), total), np.float32)
     checkpoints = Checkpoints(folder / "checkpoints", swarm.identity)
     # Members alone, without those that pad the devices: a run goes on with any number of devices.
-    found = checkpoints.restore({"states": swarm.shapes(states), "loss_KT": loss_KT}, batches)
-    done = 0
-    if found is not None:
-        done, arrays = found
+    like = {"states": swarm.shapes(states), "loss_KT": loss_KT}
+    done, arrays = _restored(checkpoints, company, like, batches)
+    if done:
         states, loss_KT = swarm.on_devices(arrays["states"], mapping), np.array(arrays["loss_KT"])
         log.info("%s: going on from step %d of %d", what, done, total)
+    del arrays  # as large as the states
     per_step = len(swarm.runs) * swarm.train.batch * swarm.length
-    saved, trained, tracker = done, time.monotonic(), Tracker(folder, swarm.track, what, done)
+    saved, trained = done, time.monotonic()
+    tracker = Tracker(folder, swarm.track, what, done) if company.writes else Silent()
     with _heard() as stop, Progress(what, total * per_step, "tokens", done * per_step) as progress:
         while done < total:
             n = min(width, total - done)
-            states, chunk_KT = run(states, next(batches), n)
-            loss_KT[:, done : done + n] = np.asarray(chunk_KT)[: len(swarm.runs), :n]
+            # None may fail when the others wait for it on their devices.
+            states, chunk_KT = run(states, company.together(lambda: next(batches)), n)
+            loss_KT[:, done : done + n] = sharding.fetched(chunk_KT)[: len(swarm.runs), :n]
             done += n
             progress.advance(n * per_step, _note(loss_KT[:, done - 1]))
             speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
             tracker.write(done, done * swarm.train.batch * swarm.length, loss_KT[:, done - 1], speed)
-            if done - saved >= swarm.train.checkpoint_every or done == total or stop.is_set():
-                checkpoints.save(done, {"states": swarm.on_host(states), "loss_KT": loss_KT}, batches)
-                saved = done
-            if stop.is_set():
+            stopping = company.anyone(stop.is_set())
+            if done - saved >= swarm.train.checkpoint_every or done == total or stopping:
+                whole = {"states": swarm.on_host(states), "loss_KT": loss_KT}
+                company.led(functools.partial(checkpoints.save, done, whole, batches))
+                saved, whole = done, None
+            if stopping:
                 tracker.close()
                 log.info("%s: stopped at step %d of %d; the same command goes on from here", what, done, total)
                 raise KeyboardInterrupt
@@ -199,7 +210,7 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
         log.warning("%s: %s diverged at step %d and is left out of the fit", what, swarm.runs.names[k], died_K[k])
     info = {
         "mapping": mapping,
-        "devices": f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}",
+        "devices": f"{sharding.reached(mapping)} × {jax.local_devices()[0].device_kind}",
         "members": len(swarm.runs),
         "parameters": swarm.member.parameters,
         "tokens_per_member": total * swarm.train.batch * swarm.length,
@@ -208,6 +219,15 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
         "wall_s": time.monotonic() - begun,
     }
     return Trained(bpb_KN, loss_KT, died_K, info)
+
+
+def _restored(checkpoints: Checkpoints, company: rendezvous.Company, like, batches):
+    """The step that is gone on from, and its arrays; 0 and None for a beginning. Where several read, one chooses."""
+    found = company.led(lambda: checkpoints.restore(like, batches))
+    step = int(company.told(str(found[0] if found else 0)))
+    if step and not company.writes:
+        found = step, checkpoints.read(step, like, batches)
+    return found or (0, None)
 
 
 def _note(loss_K: np.ndarray) -> str:
@@ -224,7 +244,7 @@ def score(swarm: Swarm, params, tasks: corpus_tasks.TaskSet, mapping: str, alive
     tokens = sharding.pad(tasks.tokens_EL, blocks * block).reshape(blocks, block, length + 1)
     answers = sharding.pad(tasks.answer_EL, blocks * block).reshape(blocks, block, length)
     scored = _mapped(_scoring(swarm.member), mapping, swarm.train.map_batch)
-    nats_KE = np.asarray(scored(params, None, (tokens, answers)))
+    nats_KE = sharding.fetched(scored(params, None, (tokens, answers)))
     nats_KE = nats_KE.reshape(len(nats_KE), -1)[: len(swarm.runs), :examples].astype(np.float64)
     bpb_KN = np.full((len(swarm.runs), len(tasks.names)), np.nan)
     for k in np.flatnonzero(alive_K & np.isfinite(nats_KE).all(axis=1)):

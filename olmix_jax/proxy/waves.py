@@ -10,7 +10,7 @@ import pathlib
 import jax
 import numpy as np
 
-from olmix_jax import files
+from olmix_jax import files, rendezvous
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
 from olmix_jax.proxy import ahead, sharding, train
@@ -36,7 +36,8 @@ def in_waves(
         swarm = _mapped(swarm, folder, held)
         chosen = _divided(swarm, held)
         waves = [[swarm.runs.names[k] for k in wave] for wave in chosen]
-        files.write_json(folder / RECORD, {"waves": len(waves), "members": waves})
+        if rendezvous.Company(sharding.spread(swarm.train.mapping)).writes:
+            files.write_json(folder / RECORD, {"waves": len(waves), "members": waves})
     else:
         swarm = _mapped(swarm, folder, per_device or len(chosen[0]))
         on_one = -(-len(chosen[0]) // _devices(swarm))
@@ -49,13 +50,21 @@ def in_waves(
         _check_fits(swarm, len(chosen), len(chosen[0]), folder, per_device)
     if len(chosen) == 1:
         return train.train(swarm, tasks, folder, what)
-    log.info("%s: %d waves of %d members on %d devices", what, len(chosen), len(chosen[0]), _devices(swarm))
+    devices = sharding.reached(swarm.train.mapping)
+    log.info("%s: %d waves of %d members on %d devices", what, len(chosen), len(chosen[0]), devices)
     found = []
     for w, k in enumerate(chosen):
         some = swarm.taken(k, width=len(chosen[0]))
         name = f"{what}, wave {w + 1} of {len(chosen)}"
         found.append(train.train(some, tasks, folder / f"wave-{w + 1:04d}", name))
     return _together(found, chosen)
+
+
+def is_large(swarm: train.Swarm) -> bool:
+    """Whether members lie over all devices, one at a time: asked for, or where none holds one and nothing else is."""
+    memory, asked = sharding.usable_memory(), swarm.train.mapping
+    none_holds_one = memory is not None and swarm.member.memory > memory and jax.device_count() > 1
+    return asked == sharding.ONE or (asked is None and none_holds_one)
 
 
 def _together(found: list[train.Trained], chosen: list[np.ndarray]) -> train.Trained:
@@ -69,17 +78,10 @@ def _together(found: list[train.Trained], chosen: list[np.ndarray]) -> train.Tra
 
 def _mapped(swarm: train.Swarm, folder: pathlib.Path, held: int | None) -> train.Swarm:
     """The swarm with the mapping that all of its waves share."""
-    if _large(swarm):
-        return dataclasses.replace(swarm, train=sharding.laid_over_all(swarm.train, jax.local_device_count()))
+    if is_large(swarm):
+        return dataclasses.replace(swarm, train=sharding.laid_over_all(swarm.train, jax.device_count()))
     mapping = train.choose(swarm, folder, held)
     return dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, mapping=mapping))
-
-
-def _large(swarm: train.Swarm) -> bool:
-    """Whether a member lies over all devices: asked for, or where none holds one and nothing else is asked for."""
-    memory, asked = sharding.usable_memory(), swarm.train.mapping
-    none_holds_one = memory is not None and swarm.member.memory > memory and jax.local_device_count() > 1
-    return asked == sharding.ONE or (asked is None and none_holds_one)
 
 
 def _devices(swarm: train.Swarm) -> int:
@@ -110,8 +112,8 @@ def _step(swarm: train.Swarm) -> tuple:
 
 def _held(swarm: train.Swarm, asked_for: int | None) -> int | None:
     """Members on a device at once: as asked for, or what its memory holds; None for all. A large one is alone."""
-    if _large(swarm) or asked_for:
-        return 1 if _large(swarm) else asked_for
+    if is_large(swarm) or asked_for:
+        return 1 if is_large(swarm) else asked_for
     memory, asked = sharding.usable_memory(), swarm.train.mapping or sharding.default_mapping()
     if memory is None:
         return None
