@@ -111,9 +111,11 @@ def _training():
 def _own_parts(config: Config, workdir: pathlib.Path) -> None:
     """This process's parts: one, or those of a division that an earlier run with other processes made. Of members that
     lie over all devices there are none."""
-    if _training().is_large(config, workdir):
+    mixtures = workdir / "swarm/ratios.csv"
+    # An update may need no runs; what else is missing the first process will say.
+    if not mixtures.is_file() or _training().is_large(config, workdir):
         return
-    runs = len(table.read_ratios(workdir / "swarm/ratios.csv")[0])
+    runs = len(table.read_ratios(mixtures)[0])
     of = part.divided(workdir) or min(jax.process_count(), runs)
     for k in range(number(), of, jax.process_count()):
         own = dataclasses.replace(config.swarm, part=str(part.Part(k + 1, of)))

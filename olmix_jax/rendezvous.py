@@ -157,7 +157,7 @@ def _minutes(seconds: float) -> str:
 
 
 class Signs:
-    """This process's signs of life, and a warning of another that gives none.
+    """This process's signs of life, and a warning of another that gives none, or failed.
 
     It is JAX that ends all after ``patience`` seconds without one, in the middle of whatever they do and in many words;
     so at a quarter of that time a line says which process it is: JAX's own signs come every half, so that its end may
@@ -166,7 +166,7 @@ class Signs:
     """
 
     def __init__(self, patience: float):
-        self.patience, self.count, self.seen, self.warned = patience, 0, {}, set()
+        self.patience, self.count, self.seen, self.warned, self.failed = patience, 0, {}, set(), set()
 
     def start(self) -> None:
         """Gives signs, on a thread of its own, until the process ends."""
@@ -187,6 +187,10 @@ class Signs:
         """One sign, and a look at the others' at ``now`` [seconds]."""
         self.count += 1
         service.key_value_set(f"olmix_jax/alive/{jax.process_index()}", str(self.count), allow_overwrite=True)
+        for process in [process for process, why in _words(service, _FAILED).items() if why == "own"]:
+            if process not in self.failed and process != jax.process_index():
+                log.warning("process %d has failed, its output says why; this one ends after what it does now", process)
+            self.failed.add(process)
         for process, sign in _words(service, "olmix_jax/alive").items():
             if self.seen.get(process, ("", 0.0))[0] != sign:
                 self.seen[process] = sign, now

@@ -118,6 +118,16 @@ def test_a_process_without_signs_is_named_once(several, caplog):
     assert line.startswith("process 2 has given no sign of life for 20 s; if it is lost, all end after 60 s")
 
 
+def test_a_process_that_failed_is_named_before_it_is_waited_for(several, caplog):
+    store, signs = several(), rendezvous.Signs(60)
+    with caplog.at_level("INFO", logger="olmix_jax"):
+        for now in range(3):
+            signs.give(store, float(now))
+            store.words |= {"olmix_jax/failed/2": "own", "olmix_jax/failed/3": "heard"}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("process 2 has failed, its output says why; this one ends after")
+
+
 def test_a_heartbeat_that_is_no_number_is_named():
     assert hosts._patience({}) == hosts.HEARTBEAT and hosts._patience({"OLMIX_HEARTBEAT": "10"}) == 10
     for text in ("abc", "0", "-5", "1.5"):

@@ -5,6 +5,7 @@ each other while they do. A member that lies over all devices does so over those
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -118,9 +119,13 @@ def spread(mapping: str) -> bool:
 
 def fetched(x) -> np.ndarray:
     """An array as this process has it whole, wherever its parts are; all processes that have a part ask together."""
-    if not (x.is_fully_addressable or x.is_fully_replicated):
-        x = jax.jit(lambda y: y, out_shardings=NamedSharding(x.sharding.mesh, PartitionSpec()))(x)
-    return np.asarray(x)
+    return np.asarray(x if x.is_fully_addressable or x.is_fully_replicated else _gathering(x.sharding.mesh)(x))
+
+
+# Kept, or every array of every checkpoint would be a program to compile.
+@functools.lru_cache(maxsize=8)
+def _gathering(mesh):
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _in_turn(function: Callable, batch: int) -> Callable:
