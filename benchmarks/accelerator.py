@@ -10,6 +10,7 @@
 import argparse
 import contextlib
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ import tempfile
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import run as program
@@ -28,7 +30,7 @@ from benchmarks import throughput
 from configs import paper, quickstart
 from olmix_jax import config as configs
 from olmix_jax import dry_run, files
-from olmix_jax.proxy import ahead, optimizer, sharding, train
+from olmix_jax.proxy import ahead, model, optimizer, sharding, state, train
 
 PAGE = pathlib.Path(__file__).with_name("accelerator.md")
 MEMBERS, DEVICES = 64, (1, 2, 4, 8)
@@ -57,12 +59,29 @@ def divided(devices: int) -> dict:
     return {"loss_KT": np.asarray(loss_KT)[:, :2].tolist(), "collectives": found["collectives"]}
 
 
-def held(members: int) -> dict:
-    """What the compiler says of so many members on a device, and what they are made of [bytes]."""
-    swarm = throughput.swarm_of(settings(), members)
+def held(members: int, topology: str = "") -> dict:
+    """What the compiler says of so many members on a device, and of what a member alone is made of [bytes]: weights and
+    moments, and its gradient of a batch with all that takes. Of the paper's 30M where it is for a TPU topology."""
+    config = configs.from_dict(paper.get_config("30M")) if topology else settings()
+    devices = (ahead.devices_of(topology) if topology else jax.local_devices())[:1]
+    swarm = throughput.swarm_of(config, members)
     shape = 1, swarm.train.batch, swarm.length + 1
-    found = ahead.compile_steps(swarm.member, shape, members, jax.local_devices()[:1])
-    return {"needed": ahead.needed(found), "state": swarm.member.memory}
+    found = ahead.compile_steps(swarm.member, shape, members, devices)
+    # Of the 16 bytes a parameter that a member takes, 4 are the gradient's.
+    needed, states = ahead.needed(found), swarm.member.memory * 3 // 4
+    return {"needed": needed, "states": states, "gradient": _gradients(swarm, devices)}
+
+
+def _gradients(swarm: train.Swarm, devices) -> int:
+    """What a member's gradient of a batch takes on a device, without the weights [bytes]."""
+    decoder = model.Decoder(swarm.shape, swarm.vocabulary, jnp.dtype(swarm.dtype), swarm.train.remat)
+    start = jax.eval_shape(jax.vmap(lambda seed: swarm.member.init(jax.random.key(seed))), jnp.zeros(1, jnp.int32))
+    tokens = jax.ShapeDtypeStruct((1, swarm.train.batch, swarm.length + 1), jnp.int32)
+    one = functools.partial(state._gradient, decoder, swarm.train)
+    mapped = sharding.map_members(lambda params, tokens, _: one(params, tokens), "shard", 1, devices=devices)
+    given = sharding.abstract((start.params, tokens), "shard", devices)
+    memory = mapped.lower(*given, None).compile().memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
 def started(begun: float, compiled: str) -> dict:
@@ -201,9 +220,16 @@ def _held_rows(torch: str) -> list[tuple[str, str]]:
     """memory of a further member"""
     needs = [measure("held", n) for n in HELD]
     extra = [b["needed"] - a["needed"] for a, b in zip(needs, needs[1:])]
+    states, gradient = needs[0]["states"], needs[0]["gradient"]
     return [
-        ("a member's weights, optimiser and gradient, MB", f"{needs[0]['state'] / 1e6:.1f}"),
-        (f"a further member on a device, from {HELD[0]} to {HELD[-1]}, MB", _listed(f"{x / 1e6:.1f}" for x in extra)),
+        (
+            "a member's weights and optimiser, and its gradient of a batch with all that takes, MB",
+            f"{states / 1e6:.1f} + {gradient / 1e6:.1f}",
+        ),
+        (
+            f"a further member on a device, from {HELD[0]} to {HELD[-1]}, MB, and over that sum",
+            _listed(f"{x / 1e6:.1f} ({x / (states + gradient):.2f})" for x in extra),
+        ),
     ]
 
 

@@ -7,7 +7,8 @@ from benchmarks import accelerator
 
 def test_a_figure_comes_from_a_process_of_its_own():
     found = [accelerator.measure("held", members, JAX_PLATFORMS="cpu") for members in (1, 2)]
-    assert 0 < found[0]["state"] < found[0]["needed"] < found[1]["needed"]
+    assert 0 < found[0]["states"] < found[0]["needed"] < found[1]["needed"]
+    assert found[0]["states"] < found[0]["gradient"] == found[1]["gradient"] < found[0]["needed"]
     assert accelerator.measure("read", 4, JAX_PLATFORMS="cpu")["bytes"] > 0
 
 
@@ -15,7 +16,7 @@ def test_one_that_fails_is_a_cell_and_the_others_are_there(monkeypatch, capsys):
     """On a device with too little memory for one part, say."""
     known = {
         "divided": {"loss_KT": [[1.0, 2.0]], "collectives": 0},
-        "held": {"needed": 3e6, "state": 1e6},
+        "held": {"needed": 3e6, "states": 1e6, "gradient": 4e6},
         "started": {"seconds": 12.0, "at_once": 7},
         "read": {"bytes": 2e8},
     }
@@ -28,5 +29,6 @@ def test_one_that_fails_is_a_cell_and_the_others_are_there(monkeypatch, capsys):
     monkeypatch.setattr(accelerator, "measure", measure)
     page = accelerator.page("")
     assert "| tokens a second | failed: RESOURCE_EXHAUSTED: out / of memory |" in page
+    assert "| 1.0 + 4.0 |" in page and "| 0.0 (0.00), 0.0 (0.00) |" in page
     assert "128 members on one device, 7 at once" in page and "| 12, 12 |" in page and "0.0e+00" in page
     assert "Traceback" in capsys.readouterr().err

@@ -33,8 +33,9 @@ def devices_of(topology: str):
         raise UserError(
             "config field `plan.topology`: on a machine with a GPU, set JAX_PLATFORMS=cpu to compile for TPUs"
         )
-    # There is no machine to ask for its metadata.
+    # There is no machine to ask for its metadata, and none that only one process may have.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     # JAX has the two cores of a v4 chip as one device; the compiler has to be told.
