@@ -28,7 +28,7 @@ case "$1" in
     # The hosts' own Python is too old.
     everywhere "mkdir -p olmix_jax && tar -xzf olmix_jax.tar.gz -C olmix_jax && cd olmix_jax \
       && python3 -m pip install -q --user uv && python3 -m uv venv -q --clear --python 3.12 .venv \
-      && python3 -m uv pip install -q --python .venv -r requirements.txt 'jax[tpu]>=0.10,<0.12'" ;;
+      && python3 -m uv pip install -q --python .venv -r requirements.txt -r requirements-tpu.txt" ;;
   run)
     shift
     everywhere "cd olmix_jax && OLMIX_DISTRIBUTED=auto .venv/bin/python run.py $(printf '%q ' "$@")" ;;

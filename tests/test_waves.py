@@ -102,7 +102,7 @@ def test_members_too_large_for_a_device_lie_over_all(make_swarm, toy_tasks, tmp_
         np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-5)
 
 
-def test_large_members_share_out_their_batches_evenly(make_swarm, toy_tasks, tmp_path):
+def test_large_members_share_out_their_batches_evenly(make_swarm, toy_tasks, tmp_path, caplog):
     swarm = make_swarm(members=2, batch=12)
     trainer = swarm.train
     for micro, devices, wanted in ((1, 2, 2), (3, 2, 4), (3, 4, 4), (None, 3, 12), (6, 6, 6)):
@@ -118,7 +118,9 @@ def test_large_members_share_out_their_batches_evenly(make_swarm, toy_tasks, tmp
         waves.in_waves(mapped_by(make_swarm(members=2), sharding.ONE), toy_tasks, tmp_path / "two", "toy")
     # However many are asked for, one is there at a time.
     swarm = mapped_by(make_swarm(members=2), sharding.ONE)
-    assert waves.in_waves(swarm, toy_tasks, tmp_path, "toy", 2).info["waves"] == 2
+    with caplog.at_level("WARNING", logger="olmix_jax"):
+        assert waves.in_waves(swarm, toy_tasks, tmp_path, "toy", 2).info["waves"] == 2
+    assert "swarm.members_per_device=2 has no effect: a member lies over all devices" in caplog.text
 
 
 @pytest.mark.parametrize(("fastest", "wanted"), [pytest.param("map", 5, marks=pytest.mark.slow), ("shard", 3)])

@@ -112,8 +112,12 @@ def _step(swarm: train.Swarm) -> tuple:
 
 def _held(swarm: train.Swarm, asked_for: int | None) -> int | None:
     """Members on a device at once: as asked for, or what its memory holds; None for all. A large one is alone."""
-    if is_large(swarm) or asked_for:
-        return 1 if is_large(swarm) else asked_for
+    if is_large(swarm):
+        if asked_for is not None and asked_for > 1:
+            log.warning("swarm.members_per_device=%d has no effect: a member lies over all devices", asked_for)
+        return 1
+    if asked_for:
+        return asked_for
     memory, asked = sharding.usable_memory(), swarm.train.mapping or sharding.default_mapping()
     if memory is None:
         return None
