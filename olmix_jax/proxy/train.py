@@ -169,7 +169,9 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
     compiled = time.monotonic() - begun
     log.info("%s: %d members mapped by %s, compiled in %.1f s", what, len(swarm.runs), mapping, compiled)
     loss_KT = np.zeros((len(swarm.runs), total), np.float32)
-    checkpoints = Checkpoints(folder / "checkpoints", swarm.identity)
+    # It begins by clearing away what a kill left half done, which is for one to do.
+    begin = functools.partial(Checkpoints, folder / "checkpoints", swarm.identity)
+    checkpoints = company.led(begin) or begin()
     # Members alone, without those that pad the devices: a run goes on with any number of devices.
     like = {"states": swarm.shapes(states), "loss_KT": loss_KT}
     done, arrays = _restored(checkpoints, company, like, batches)
