@@ -62,7 +62,10 @@ def start() -> None:
         return
     patience = _patience()
     try:
-        jax.distributed.initialize(**given, heartbeat_timeout_seconds=patience)
+        # Processes end together; one that cannot, as a device of its waits for one that failed, is not waited for long.
+        jax.distributed.initialize(
+            **given, heartbeat_timeout_seconds=patience, shutdown_timeout_seconds=max(patience, HEARTBEAT)
+        )
     except (RuntimeError, ValueError) as e:
         raise UserError(
             f"cannot join the other processes ({(str(e).splitlines() or ['no answer'])[0]}); see that all of them run, "

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import dataclasses
 import itertools
+import math
 import threading
 import time
 
@@ -24,6 +25,8 @@ JOIN = "join"
 
 _rounds = itertools.count()
 _FAILED = "olmix_jax/failed"
+# Whether a company is in step: then the others may wait for this process on their devices, where they hear nothing.
+_in_step = False
 
 
 class Stopped(UserError):
@@ -94,12 +97,21 @@ class Company:
         """Whether all have the same."""
         return len(set(self._words(word))) == 1
 
+    @contextlib.contextmanager
+    def in_step(self):
+        """While devices of several work together; a process that fails then does not wait for the others long."""
+        global _in_step
+        _in_step = self.several
+        yield
+        _in_step = False
+
     def _words(self, word: str) -> list[str]:
         return everyones(word) if self.several else [word]
 
 
 def fail(error: BaseException) -> None:
-    """Tells that this process ends with ``error``, and waits until all others have come to their end too.
+    """Tells that this process ends with ``error``, and waits until all others have come to their end too; a minute at
+    most where they go in step, as it is then its end that ends them.
 
     Raises:
       UserError: the first process cannot be reached any more.
@@ -107,10 +119,11 @@ def fail(error: BaseException) -> None:
     if jax.process_count() == 1:
         return
     with _reached() as service:
-        _gathered(service, _FAILED, "heard" if isinstance(error, Stopped) else "own", heed=False)
+        word = "heard" if isinstance(error, Stopped) else "own"
+        _gathered(service, _FAILED, word, heed=False, patience=SAY if _in_step else math.inf)
 
 
-def _gathered(service, place: str, word: str, heed: bool) -> dict[int, str]:
+def _gathered(service, place: str, word: str, heed: bool, patience: float = math.inf) -> dict[int, str]:
     """The words that all processes say at a place, by process; to ``heed`` is to go on no more when one has failed."""
     begun = said = time.monotonic()
     service.key_value_set(f"{place}/{jax.process_index()}", word)
@@ -120,6 +133,8 @@ def _gathered(service, place: str, word: str, heed: bool) -> dict[int, str]:
             raise Stopped(
                 f"stopped, as process {', '.join(failed)} did; its output says why, and the same command goes on"
             )
+        if time.monotonic() - begun >= patience:
+            break
         if time.monotonic() - said >= SAY:
             said = time.monotonic()
             log.info("waiting for process %s, %s", ", ".join(map(str, missing)), _minutes(said - begun))

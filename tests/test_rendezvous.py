@@ -88,6 +88,17 @@ def test_one_that_failed_is_one_too_many_for_all(several):
         hosts._together(lambda: 1 / 0)
 
 
+def test_one_that_failed_in_step_waits_a_minute(several, monkeypatch):
+    """The others may be waiting for it on their devices, and never come."""
+    monkeypatch.setattr(rendezvous, "_in_step", False)
+    store, company = several(), rendezvous.Company(True)
+    with company.in_step():
+        pass
+    with pytest.raises(ZeroDivisionError), company.in_step():
+        hosts._together(lambda: 1 / 0)
+    assert 60 <= store.clock[0] <= 70 and store.words == {"olmix_jax/failed/0": "own"}
+
+
 def test_what_all_have_read_is_not_kept(several):
     store = several([(1, p, str(n)) for n in range(5) for p in (1, 2, 3)])
     for n in range(5):

@@ -156,11 +156,16 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
       UserError: the folder cannot be written, a domain is smaller than a sequence, or another process failed.
     """
     mapping = choose(swarm, folder)
-    begun = time.monotonic()
     # Processes that hold a member together go in step: all read, and the first writes.
     company = rendezvous.Company(sharding.spread(mapping))
     if not company.agrees(swarm.identity):
         raise UserError(f"{what}: processes have other data or settings; give all the same command, and shared files")
+    with company.in_step():
+        return _train(swarm, tasks, folder, what, mapping, company)
+
+
+def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, company: rendezvous.Company) -> Trained:
+    begun = time.monotonic()
     batches, states, run = swarm.chunks(), swarm.start(mapping), swarm.steps(mapping)
     width, total = swarm.chunk_steps, swarm.train.steps
     # No step at all compiles the program, and says what that costs.
