@@ -129,7 +129,9 @@ def finish(processes):
     return [(p.communicate(timeout=240), p.returncode) for p in processes]
 
 
-@pytest.mark.parametrize(("processes", "stages"), [(2, "train"), (4, "prepare,sample,train")])
+@pytest.mark.parametrize(
+    ("processes", "stages"), [(2, "train"), pytest.param(4, "prepare,sample,train", marks=pytest.mark.slow)]
+)
 def test_processes_make_the_table_that_one_makes(whole, prepared, processes, stages):
     tmp_path = prepared
     ends = finish(started(tmp_path, processes, stages))
