@@ -62,8 +62,7 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     size = dataclasses.asdict(shape) | {"vocabulary": vocabulary, "parameters": member.parameters}
     total = member.parameters + vocabulary * shape.width
     memory = None if limit is None else sharding.USABLE * limit
-    large = memory is not None and member.memory > memory
-    one = t.mapping == sharding.ONE or (t.mapping is None and large and len(devices) > 1)
+    one = sharding.lies_over_all(t, member.memory, memory, len(devices))
     if one:
         t = sharding.laid_over_all(t, len(devices))
         config = dataclasses.replace(config, train=t)

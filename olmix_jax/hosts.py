@@ -8,7 +8,6 @@ one that all of them see.
 
 import contextlib
 import dataclasses
-import importlib
 import os
 import pathlib
 import uuid
@@ -106,17 +105,12 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
         _together(lambda name=name: _stage(config, workdir, name))
 
 
-def _training():
-    """:mod:`olmix_jax.training`, imported where it is needed, as what trains nothing needs no library of training's."""
-    return importlib.import_module("olmix_jax.training")
-
-
 def _own_parts(config: Config, workdir: pathlib.Path) -> None:
     """This process's parts: one, or those of a division that an earlier run with other processes made. Of members that
     lie over all devices there are none."""
     mixtures = workdir / "swarm/ratios.csv"
     # An update may need no runs; what else is missing the first process will say.
-    if not mixtures.is_file() or _training().is_large(config, workdir):
+    if not mixtures.is_file() or pipeline.training("is_large")(config, workdir):
         return
     runs = len(table.read_ratios(mixtures)[0])
     of = part.divided(workdir) or min(jax.process_count(), runs)
@@ -134,7 +128,7 @@ def _stage(config: Config, workdir: pathlib.Path, name: str) -> None:
         return
     while rendezvous.everyones("")[0] == rendezvous.JOIN:
         with quiet():
-            _training().join(config, workdir, name)
+            pipeline.training("join")(config, workdir, name)
 
 
 def _together(work) -> None:

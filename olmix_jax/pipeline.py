@@ -38,9 +38,9 @@ class Stage:
     code: Callable[[], str] = str
 
 
-def _training(name: str) -> Callable[[Config, pathlib.Path], None]:
-    """A stage of :mod:`olmix_jax.training`, imported when it runs: to decide needs no library of training's."""
-    return lambda config, workdir: getattr(importlib.import_module("olmix_jax.training"), name)(config, workdir)
+def training(name: str) -> Callable:
+    """A function of :mod:`olmix_jax.training`, imported when it runs: to decide needs no library of training's."""
+    return lambda *arguments: getattr(importlib.import_module("olmix_jax.training"), name)(*arguments)
 
 
 SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
@@ -61,7 +61,7 @@ STAGES = {
         ("plan", "proxy", "train", "swarm.size", "corpus.vocabulary", "corpus.tokenizer"),
     ),
     "prepare": Stage(
-        _training("prepare"), (), ("domains.json",), ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
+        training("prepare"), (), ("domains.json",), ("seed", "corpus", "tasks"), ("domains.json", "corpus", "tasks")
     ),
     "update": Stage(
         stages.update,
@@ -70,14 +70,14 @@ STAGES = {
         ("seed", "update", "propose", "validate", "fit.families", "swarm.meta", *BUDGET),
     ),
     "sample": Stage(
-        _training("sample"),
+        training("sample"),
         ("domains.json",),
         ("swarm/ratios.csv",),
         ("seed", *SAMPLER, "train.steps", "train.batch"),
         ("swarm/ratios.csv",),
     ),
     "train": Stage(
-        _training("train_proxies"),
+        training("train_proxies"),
         ("domains.json", "tasks/tasks.json", "swarm/ratios.csv"),
         ("swarm/metrics.csv",),
         ("seed", "proxy", "train", "tasks.length", "validate.steps", "propose.target_tokens"),
@@ -97,7 +97,7 @@ STAGES = {
         ("seed", "propose", "fit", "validate", "swarm", *BUDGET),
     ),
     "validate": Stage(
-        _training("validate"),
+        training("validate"),
         ("domains.json", "tasks/tasks.json", "propose/proposal.json"),
         ("validate/validation.json",),
         ("seed", "proxy", "train", "tasks.length", "validate"),

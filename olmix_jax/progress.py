@@ -69,7 +69,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self.start = self.said = time.monotonic()
-        if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
+        if sys.stderr.isatty() and log.level <= logging.INFO:
             self.bar = tqdm.tqdm(
                 total=self.total, initial=self.done, desc=self.what, unit=self.unit, unit_scale=True, dynamic_ncols=True
             )

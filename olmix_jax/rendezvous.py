@@ -103,6 +103,7 @@ class Company:
         global _in_step
         _in_step = self.several
         yield
+        # An error leaves it set, for `fail` to see.
         _in_step = False
 
     def _words(self, word: str) -> list[str]:
@@ -128,11 +129,8 @@ def _gathered(service, place: str, word: str, heed: bool, patience: float = math
     begun = said = time.monotonic()
     service.key_value_set(f"{place}/{jax.process_index()}", word)
     while missing := sorted(set(range(jax.process_count())) - set(found := _words(service, place))):
-        failed = [str(process) for process, why in sorted(_words(service, _FAILED).items()) if why == "own"]
-        if heed and failed:
-            raise Stopped(
-                f"stopped, as process {', '.join(failed)} did; its output says why, and the same command goes on"
-            )
+        if heed and (failed := ", ".join(map(str, _failed(service)))):
+            raise Stopped(f"stopped, as process {failed} did; its output says why, and the same command goes on")
         if time.monotonic() - begun >= patience:
             break
         if time.monotonic() - said >= SAY:
@@ -150,6 +148,11 @@ def _reached():
     except jax.errors.JaxRuntimeError as e:
         why = (str(e).splitlines() or ["no answer"])[0]
         raise UserError(f"the first process cannot be reached any more ({why}); the same command goes on") from e
+
+
+def _failed(service) -> list[int]:
+    """Processes that failed by themselves, not as another did."""
+    return [process for process, why in sorted(_words(service, _FAILED).items()) if why == "own"]
 
 
 def _words(service, place: str) -> dict[int, str]:
@@ -202,9 +205,8 @@ class Signs:
         """One sign, and a look at the others' at ``now`` [seconds]."""
         self.count += 1
         service.key_value_set(f"olmix_jax/alive/{jax.process_index()}", str(self.count), allow_overwrite=True)
-        for process in [process for process, why in _words(service, _FAILED).items() if why == "own"]:
-            if process not in self.failed and process != jax.process_index():
-                log.warning("process %d has failed, its output says why; this one ends after what it does now", process)
+        for process in set(_failed(service)) - self.failed - {jax.process_index()}:
+            log.warning("process %d has failed, its output says why; this one ends after what it does now", process)
             self.failed.add(process)
         for process, sign in _words(service, "olmix_jax/alive").items():
             if self.seen.get(process, ("", 0.0))[0] != sign:

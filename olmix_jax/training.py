@@ -13,7 +13,7 @@ from olmix_jax.corpus import tasks as corpus_tasks
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
-from olmix_jax.proxy import data, model, parts, train, waves
+from olmix_jax.proxy import data, model, parts, state, train, waves
 
 
 def prepare(config: Config, workdir: pathlib.Path) -> None:
@@ -77,7 +77,7 @@ class Job:
 
     def run(self) -> train.Trained:
         """Trains it; a model that lies over all devices with all processes, which :func:`join` then."""
-        if waves.is_large(self.swarm):
+        if waves.is_large(self.swarm.train, self.swarm.member):
             rendezvous.everyones(rendezvous.JOIN)
         return self.run_here()
 
@@ -88,7 +88,9 @@ class Job:
 
 def is_large(config: Config, workdir: pathlib.Path) -> bool:
     """Whether a proxy is to lie over all devices."""
-    return waves.is_large(_proxies(config, workdir).swarm)
+    vocabulary = tokenizer.Tokenizer.read(workdir / "corpus/tokenizer.json").size
+    member = state.member(model.PRESETS[config.proxy.preset], vocabulary, config.train, config.proxy.dtype)
+    return waves.is_large(config.train, member)
 
 
 def join(config: Config, workdir: pathlib.Path, stage: str) -> None:
@@ -106,7 +108,8 @@ def _proxies(config: Config, workdir: pathlib.Path) -> Job:
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
     seed = _own_seed(seed, lineage.own_plan(config, workdir))
     seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in runs])
-    proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), _share(config))
+    share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
+    proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), share)
     tasks, at_once = _tasks(config, workdir), config.swarm.members_per_device
     share_of = part.parse(config.swarm.part)
     if share_of is None:
@@ -115,16 +118,11 @@ def _proxies(config: Config, workdir: pathlib.Path) -> Job:
     return Job(some, tasks, workdir / "train" / share_of.name, f"swarm, part {share_of}", at_once)
 
 
-def _share(config: Config) -> float:
-    """The part of every domain that proxies have."""
-    return min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
-
-
 def train_proxies(config: Config, workdir: pathlib.Path) -> None:
     """All K proxies in one program, or one part of them; the swarm's table, which needs all parts."""
-    if _share(config) < 1:
-        log.info("train: proxies have %.3f of every domain, to repeat it as the target run would", _share(config))
     domains, job = DomainSet.read(workdir / "domains.json"), _proxies(config, workdir)
+    if job.swarm.share < 1:
+        log.info("train: proxies have %.3f of every domain, to repeat it as the target run would", job.swarm.share)
     tasks, about = job.tasks, files.digest([domains, job.tasks])
     if config.swarm.part:
         parts.write(workdir, part.parse(config.swarm.part), job.swarm, tasks.names, job.run(), about)
@@ -132,8 +130,8 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
     done = parts.merged(workdir, job.swarm, tasks.names, about)
     if done is None:
         done = job.run()
-    runs, names, _, _ = table.read_ratios(workdir / "swarm/ratios.csv")
-    counts_KM = job.swarm.runs.counts_KM
+    runs, counts_KM = job.swarm.runs.names, job.swarm.runs.counts_KM
+    names = table.read_ratios(workdir / "swarm/ratios.csv")[1]
     _write_curves(workdir / "swarm/curves.npz", runs, done, config)
     died = {run: int(step) for run, step in zip(runs, done.died_K) if step >= 0}
     if len(died) == len(runs):

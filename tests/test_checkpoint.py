@@ -57,7 +57,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(saved, caplog, damage):
     elif damage == "remove":
         shutil.rmtree(file.parent)
     else:
-        at = middle if damage == "flip" else content.index(b"next_index") if damage == "position" else 0
+        at = middle if damage == "flip" else content.index(b"next_index")
         file.write_bytes(content[:at] + bytes(b ^ 255 for b in content[at : at + 8]) + content[at + 8 :])
     with caplog.at_level("WARNING", logger="olmix_jax"):
         (step, arrays), position = restore(saved)
@@ -72,6 +72,12 @@ def test_no_whole_checkpoint_means_from_the_beginning(saved, caplog):
     with caplog.at_level("WARNING", logger="olmix_jax"):
         found, position = restore(saved)
     assert found is None and position == 0 and "from the beginning" in caplog.text
+
+
+@pytest.mark.parametrize("w", [np.zeros(1000), np.zeros(999, np.float32)])
+def test_arrays_of_another_shape_or_type_are_not_taken_for_it(saved, w):
+    with pytest.raises(checkpoint.Damaged, match=r"w is float32 \(1000,\), not"):
+        Checkpoints(saved).read(8, {"w": w, "loss": np.zeros(3, np.float32)}, positions())
 
 
 def test_a_checkpoint_of_another_swarm_is_refused(saved):

@@ -43,9 +43,15 @@ def devices_used(mapping: str) -> int:
     return jax.local_device_count() if mapping in ("pmap", "shard") else 1
 
 
-def reached(mapping: str) -> int:
-    """Devices that there are for members."""
-    return jax.device_count() if mapping == ONE else jax.local_device_count()
+def at_work(mapping: str) -> int:
+    """Devices that compute: those that members are laid over, or that one lies over."""
+    return jax.device_count() if mapping == ONE else devices_used(mapping)
+
+
+def lies_over_all(train: Train, size: int, memory: float | None, devices: int) -> bool:
+    """Whether a member of ``size`` [bytes] lies over all devices: asked for, or as none of them holds it and nothing
+    else is asked for; ``memory`` is of a device, None where that is not known."""
+    return train.mapping == ONE or (train.mapping is None and devices > 1 and memory is not None and size > memory)
 
 
 def padded(members: int, mapping: str) -> int:

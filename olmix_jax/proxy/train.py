@@ -158,14 +158,14 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
     mapping = choose(swarm, folder)
     # Processes that hold a member together go in step: all read, and the first writes.
     company = rendezvous.Company(sharding.spread(mapping))
-    if not company.agrees(swarm.identity):
-        raise UserError(f"{what}: processes have other data or settings; give all the same command, and shared files")
     with company.in_step():
         return _train(swarm, tasks, folder, what, mapping, company)
 
 
 def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, company: rendezvous.Company) -> Trained:
-    begun = time.monotonic()
+    begun, identity = time.monotonic(), swarm.identity
+    if not company.agrees(identity):
+        raise UserError(f"{what}: processes have other data or settings; give all the same command, and shared files")
     batches, states, run = swarm.chunks(), swarm.start(mapping), swarm.steps(mapping)
     width, total = swarm.chunk_steps, swarm.train.steps
     # No step at all compiles the program, and says what that costs.
@@ -175,7 +175,7 @@ def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, c
     log.info("%s: %d members mapped by %s, compiled in %.1f s", what, len(swarm.runs), mapping, compiled)
     loss_KT = np.zeros((len(swarm.runs), total), np.float32)
     # It begins by clearing away what a kill left half done, which is for one to do.
-    begin = functools.partial(Checkpoints, folder / "checkpoints", swarm.identity)
+    begin = functools.partial(Checkpoints, folder / "checkpoints", identity)
     checkpoints = company.led(begin) or begin()
     # Members alone, without those that pad the devices: a run goes on with any number of devices.
     like = {"states": swarm.shapes(states), "loss_KT": loss_KT}
@@ -217,7 +217,7 @@ def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, c
         log.warning("%s: %s diverged at step %d and is left out of the fit", what, swarm.runs.names[k], died_K[k])
     info = {
         "mapping": mapping,
-        "devices": f"{sharding.reached(mapping)} × {jax.local_devices()[0].device_kind}",
+        "devices": f"{sharding.at_work(mapping)} × {jax.local_devices()[0].device_kind}",
         "members": len(swarm.runs),
         "parameters": swarm.member.parameters,
         "tokens_per_member": total * swarm.train.batch * swarm.length,

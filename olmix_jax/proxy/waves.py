@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from olmix_jax import files, rendezvous
+from olmix_jax.config import Train
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
-from olmix_jax.proxy import ahead, sharding, train
+from olmix_jax.proxy import ahead, sharding, state, train
 
 RECORD = "waves.json"
 
@@ -50,7 +51,7 @@ def in_waves(
         _check_fits(swarm, len(chosen), len(chosen[0]), folder, per_device)
     if len(chosen) == 1:
         return train.train(swarm, tasks, folder, what)
-    devices = sharding.reached(swarm.train.mapping)
+    devices = sharding.at_work(swarm.train.mapping)
     log.info("%s: %d waves of %d members on %d devices", what, len(chosen), len(chosen[0]), devices)
     found = []
     for w, k in enumerate(chosen):
@@ -60,11 +61,9 @@ def in_waves(
     return _together(found, chosen)
 
 
-def is_large(swarm: train.Swarm) -> bool:
-    """Whether members lie over all devices, one at a time: asked for, or where none holds one and nothing else is."""
-    memory, asked = sharding.usable_memory(), swarm.train.mapping
-    none_holds_one = memory is not None and swarm.member.memory > memory and jax.device_count() > 1
-    return asked == sharding.ONE or (asked is None and none_holds_one)
+def is_large(trainer: Train, member: state.Member) -> bool:
+    """Whether members lie over all devices that there are, one at a time."""
+    return sharding.lies_over_all(trainer, member.memory, sharding.usable_memory(), jax.device_count())
 
 
 def _together(found: list[train.Trained], chosen: list[np.ndarray]) -> train.Trained:
@@ -78,7 +77,7 @@ def _together(found: list[train.Trained], chosen: list[np.ndarray]) -> train.Tra
 
 def _mapped(swarm: train.Swarm, folder: pathlib.Path, held: int | None) -> train.Swarm:
     """The swarm with the mapping that all of its waves share."""
-    if is_large(swarm):
+    if is_large(swarm.train, swarm.member):
         return dataclasses.replace(swarm, train=sharding.laid_over_all(swarm.train, jax.device_count()))
     mapping = train.choose(swarm, folder, held)
     return dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, mapping=mapping))
@@ -112,7 +111,7 @@ def _step(swarm: train.Swarm) -> tuple:
 
 def _held(swarm: train.Swarm, asked_for: int | None) -> int | None:
     """Members on a device at once: as asked for, or what its memory holds; None for all. A large one is alone."""
-    if is_large(swarm):
+    if is_large(swarm.train, swarm.member):
         if asked_for is not None and asked_for > 1:
             log.warning("swarm.members_per_device=%d has no effect: a member lies over all devices", asked_for)
         return 1
