@@ -8,6 +8,7 @@
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import datetime
 import functools
@@ -42,8 +43,12 @@ def on_accelerator() -> bool:
 
 
 def settings() -> configs.Config:
-    """30M of the paper; on a CPU the quickstart's proxies."""
-    return configs.from_dict(paper.get_config("30M") if on_accelerator() else quickstart.get_config())
+    """30M of the paper, in micro-batches for a large device; on a CPU the quickstart's proxies."""
+    if not on_accelerator():
+        return configs.from_dict(quickstart.get_config())
+    config = paper.get_config("30M")
+    config.train.micro_batch = 16
+    return configs.from_dict(config)
 
 
 def divided(devices: int) -> dict:
@@ -80,7 +85,7 @@ def _gradients(swarm: train.Swarm, devices) -> int:
     one = functools.partial(state._gradient, decoder, swarm.train)
     mapped = sharding.map_members(lambda params, tokens, _: one(params, tokens), "shard", 1, devices=devices)
     given = sharding.abstract((start.params, tokens), "shard", devices)
-    memory = mapped.lower(*given, None).compile().memory_analysis()
+    memory = ahead.untuned(mapped.lower(*given, None), devices).memory_analysis()
     return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
@@ -200,7 +205,7 @@ def _divided_rows(torch: str) -> list[tuple[str, str]]:
 
 def _speed_rows(torch: str) -> list[tuple[str, str]]:
     """tokens a second"""
-    rate = measure("speed", *[torch] * bool(torch), XLA_PYTHON_CLIENT_PREALLOCATE="false")
+    rate = measure("speed", *[torch] * bool(torch))
     used = rate["utilisation"]
     return [
         (
@@ -218,7 +223,8 @@ def _speed_rows(torch: str) -> list[tuple[str, str]]:
 
 def _held_rows(torch: str) -> list[tuple[str, str]]:
     """memory of a further member"""
-    needs = [measure("held", n) for n in HELD]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        needs = list(pool.map(lambda n: measure("held", n), HELD))
     extra = [b["needed"] - a["needed"] for a, b in zip(needs, needs[1:])]
     states, gradient = needs[0]["states"], needs[0]["gradient"]
     return [
@@ -258,30 +264,46 @@ def _read_rows(torch: str) -> list[tuple[str, str]]:
     ]
 
 
-def page(torch: str) -> str:
-    """All figures, as Markdown; one that cannot be had here is no reason to lose the others."""
-    config, kind, rows = settings(), jax.local_devices()[0].device_kind, []
-    for part in (_divided_rows, _speed_rows, _held_rows, _started_rows, _read_rows):
+def section(torch: str) -> str:
+    """All figures of the device at hand, as Markdown; one that cannot be had is no reason to lose the others."""
+    config, rows = settings(), []
+    parts = (_speed_rows, _held_rows, _started_rows)
+    for part in parts if on_accelerator() else (_divided_rows, *parts, _read_rows):
         try:
-            rows += part(torch)
+            found = part(torch)
         except RuntimeError as e:
             print(e, file=sys.stderr)
-            rows.append((part.__doc__, "failed: " + str(e).splitlines()[-1].replace("|", "/")))
-    size = "" if on_accelerator() else " **No accelerator was at hand: these are reduced sizes, on a CPU.**"
+            found = [(part.__doc__, "failed: " + str(e).splitlines()[-1].replace("|", "/"))]
+        rows += found
+        print(*(f"{what}: {value}" for what, value in found), sep="\n", file=sys.stderr)
+    micro = config.train.micro_batch or config.train.batch
     head = [
-        "# The swarm engine on a device",
+        f"## {jax.local_devices()[0].device_kind}",
         "",
-        f"`python -m benchmarks.accelerator{' --torch=PYTHON' * bool(torch)}`, "
-        f"{datetime.date.today()}, {kind}, {os.cpu_count()} CPU cores; Python "
-        f"{platform.python_version()}, JAX {jax.__version__}.{size}",
+        f"`python -m benchmarks.accelerator{' --torch=PYTHON' * bool(torch)}`, {datetime.date.today()}, "
+        f"{os.cpu_count()} CPU cores; Python {platform.python_version()}, JAX {jax.__version__}."
+        + " No accelerator: these are reduced sizes."
+        * (not on_accelerator()),
         "",
         f"Proxies: {config.proxy.preset}, vocabulary {config.corpus.vocabulary:,}, {config.train.batch} sequences of "
-        f"{config.proxy.length}, {config.proxy.dtype}.",
+        f"{config.proxy.length} a step, {micro} at a time, {config.proxy.dtype}.",
         "",
         "| measured | |",
         "|---|---|",
     ]
     return "\n".join(head + [f"| {what} | {value} |" for what, value in rows]) + "\n"
+
+
+def page(old: str, new: str) -> str:
+    """The page with a device's section in the place of its earlier one, or as the first."""
+    kind = new.splitlines()[0]
+    sections = ["## " + text.strip() + "\n" for text in ("\n" + old).split("\n## ")[1:]]
+    kinds = [text.splitlines()[0] for text in sections]
+    if kind in kinds:
+        sections[kinds.index(kind)] = new
+    else:
+        sections.insert(0, new)
+    return "\n".join(["# The swarm engine on a device\n", *sections])
 
 
 def _listed(values) -> str:
@@ -294,12 +316,14 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, help="one figure alone, as JSON")
     parser.add_argument("arguments", nargs="*", help="the part's")
     args = parser.parse_args()
+    # Several processes have the device, one of them PyTorch's.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if args.part:
         print(json.dumps(PARTS[args.part](*(_number(a) for a in args.arguments))))
         return
-    text = page(args.torch)
-    files.write_text(PAGE, text)
-    print(text)
+    new = section(args.torch)
+    files.write_text(PAGE, page(PAGE.read_text() if PAGE.exists() else "", new))
+    print(new)
 
 
 def _number(text: str):

@@ -27,8 +27,15 @@ def test_one_that_fails_is_a_cell_and_the_others_are_there(monkeypatch, capsys):
         return json.loads(json.dumps(known[part]))
 
     monkeypatch.setattr(accelerator, "measure", measure)
-    page = accelerator.page("")
+    page = accelerator.section("")
     assert "| tokens a second | failed: RESOURCE_EXHAUSTED: out / of memory |" in page
     assert "| 1.0 + 4.0 |" in page and "| 0.0 (0.00), 0.0 (0.00) |" in page
     assert "128 members on one device, 7 at once" in page and "| 12, 12 |" in page and "0.0e+00" in page
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_device_has_its_place_on_the_page():
+    first = accelerator.page("", "## cpu\n\nold\n")
+    both = accelerator.page(first, "## H100\n\nfast\n")
+    assert both == "# The swarm engine on a device\n\n## H100\n\nfast\n\n## cpu\n\nold\n"
+    assert accelerator.page(both, "## cpu\n\nnew\n") == both.replace("old", "new")

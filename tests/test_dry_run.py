@@ -60,6 +60,10 @@ def test_operations_of_a_token_by_hand():
     assert dry_run.flops_per_token(model.PRESETS["1M"], 10, 4) == 60 + 12 * 4 * 4 * 4 * 4
 
 
+# Of what says how large a member is at least, all that is asked here.
+MEMBER = types.SimpleNamespace(memory=300)
+
+
 def test_members_that_do_not_fit_go_in_waves(monkeypatch):
     needs = []
 
@@ -68,11 +72,11 @@ def test_members_that_do_not_fit_go_in_waves(monkeypatch):
         return {"arguments": 300 * needs[-1], "temporary": 100 + 50 * needs[-1], "outputs": 0, "collectives": 0}
 
     monkeypatch.setattr(ahead, "compile_steps", compiled)
-    found, per_device = ahead.fitting(None, (1,), 32, [None, None], 1840)
-    # 350 · 4 + 100 = 1500 is within 1840, and 350 · 5 + 100 = 1850 is not.
-    assert per_device == 4 and found["arguments"] == 1200 and needs[0] == 16 and len(needs) <= 4
+    found, per_device = ahead.fitting(MEMBER, (1,), 32, [None, None], 1840)
+    # 350 · 4 + 100 = 1500 is within 1840, and 350 · 5 + 100 = 1850 is not; of 7, the weights alone would be too large.
+    assert per_device == 4 and found["arguments"] == 1200 and needs[0] == 6 and len(needs) <= 3
     # What not even one fits in is said, not hidden.
-    assert ahead.fitting(None, (1,), 32, [None, None], 300)[1] == 1
+    assert ahead.fitting(MEMBER, (1,), 32, [None, None], 300)[1] == 1
 
 
 def test_hours_and_cost():
@@ -140,7 +144,7 @@ def test_members_that_do_not_compile_are_halved(monkeypatch):
         return {"arguments": 1, "temporary": 1 if fits else math.inf, "outputs": 0, "collectives": 0 if fits else None}
 
     monkeypatch.setattr(ahead, "compile_steps", compiled)
-    assert ahead.fitting(None, (1,), 32, [None, None], 100)[1] == 2
+    assert ahead.fitting(MEMBER, (1,), 32, [None, None], 100 * 300)[1] == 2
 
 
 @needs_libtpu

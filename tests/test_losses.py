@@ -63,6 +63,56 @@ def test_the_gradient_against_finite_differences():
             assert float(slope_KDV[k][3, 11]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4, abs=1e-7)
 
 
+def attend(queries_TD, keys_SD, values_SD):
+    """What a platform's attention kernel is to compute, plainly."""
+    scores_TS = queries_TD.astype(jnp.float32) @ keys_SD.astype(jnp.float32).T
+    mean_TD = jax.nn.softmax(scores_TS) @ values_SD.astype(jnp.float32)
+    return mean_TD.astype(values_SD.dtype), jax.nn.logsumexp(scores_TS, axis=-1)
+
+
+# Tokens whose ln Z are alike, and tokens of which some are sure of their next and others know nothing.
+@pytest.mark.parametrize("scale", [np.ones(TOKENS), np.geomspace(1e-3, 6, TOKENS)], ids=["alike", "far apart"])
+def test_an_attention_over_the_vocabulary_is_the_same_loss(scale):
+    x_SD, head_DV, target_S = problem(jnp.float32)
+    x_SD *= jnp.asarray(scale, jnp.float32)[:, None]
+    (total, mean), slopes = jax.value_and_grad(plain, argnums=(0, 1), has_aux=True)(x_SD, head_DV, target_S)
+    found, slopes_found = losses.by_attention(x_SD, head_DV, target_S, Z_LOSS, attend)
+    np.testing.assert_allclose(found, (total, mean), rtol=1e-6)
+    for ours, theirs in zip(slopes_found, slopes):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6 * float(jnp.abs(theirs).max()))
+
+
+def test_attention_of_tokens_too_far_apart_is_no_gradient():
+    x_SD, head_DV, target_S = problem(jnp.float32)
+    x_SD *= jnp.geomspace(1e-3, 60, TOKENS)[:, None]
+    _, (_, slope_DV) = losses.by_attention(x_SD, head_DV, target_S, Z_LOSS, attend)
+    assert np.isnan(slope_DV).all()
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="a GPU's kernels; JAX_PLATFORMS=cuda where there is one")
+@pytest.mark.parametrize(("width", "vocabulary", "tokens"), [(256, 5_000, 512), (32, 1_023, 77)])
+def test_the_kernel_of_a_gpu(width, vocabulary, tokens):
+    """For members side by side, as exact as blocks in the same type."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x_KSD = jax.random.normal(keys[0], (3, tokens, width), jnp.bfloat16)
+    head_KDV = jax.random.normal(keys[1], (3, width, vocabulary)) / width**0.5
+    target_KS = jax.random.randint(keys[2], (3, tokens), 0, vocabulary)
+    assert losses._has_kernel(x_KSD[0]) and not losses._has_kernel(x_KSD[0].astype(jnp.float32))
+    assert not losses._has_kernel(x_KSD[0, :1])
+
+    def both(kernels):
+        loss = jax.value_and_grad(losses.mean_loss, argnums=(0, 1), has_aux=True)
+        return jax.jit(jax.vmap(lambda x, w, t: loss(x, w, t, Z_LOSS, kernels)))(x_KSD, head_KDV, target_KS)
+
+    (values, slopes), (values_found, slopes_found) = both(False), both(True)
+    np.testing.assert_allclose(values_found, values, rtol=1e-5)
+    for ours, theirs in zip(slopes_found, slopes):
+        ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+        assert np.linalg.norm(ours - theirs) < 0.01 * np.linalg.norm(theirs)
+    nats_KS = jax.vmap(losses.token_nats)(x_KSD, head_KDV, target_KS)
+    np.testing.assert_allclose(nats_KS.mean(axis=1), values[1], rtol=1e-5)
+
+
 def test_half_precision_sums_in_float32():
     x_SD, head_DV, target_S = problem(jnp.float32)
     (exact, _), slopes = jax.value_and_grad(plain, argnums=(0, 1), has_aux=True)(x_SD, head_DV, target_S)

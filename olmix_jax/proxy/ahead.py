@@ -60,6 +60,8 @@ def fitting(member: state.Member, tokens_shape, members: int, devices, memory: f
       memory: of a device that a program may plan with [bytes]; None where that is not known, and all are to fit.
     """
     per_device = -(-members // len(devices))
+    if memory is not None:
+        per_device = min(per_device, max(1, int(memory // member.memory)))
     while True:
         log.info("compiling %d members on each of %d devices", per_device, len(devices))
         found = compile_steps(member, tokens_shape, per_device * len(devices), devices)
@@ -73,6 +75,12 @@ def fitting(member: state.Member, tokens_shape, members: int, devices, memory: f
 def needed(found: dict) -> float:
     """Memory of a device that a compiled program takes [bytes]."""
     return sum(found[part] for part in ("arguments", "temporary", "outputs"))
+
+
+def untuned(lowered, devices):
+    """Compiled to be looked at: to try which matrix products are fastest is most of the time that a GPU's compiler
+    takes, and is of no use here."""
+    return lowered.compile({"xla_gpu_autotune_level": 0} if devices[0].platform == "gpu" else None)
 
 
 def compile_steps(
@@ -99,7 +107,7 @@ def compile_steps(
     lowered = mapped.lower(states, tokens, jax.ShapeDtypeStruct((), jnp.int32))
     given = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((states, tokens))) // len(devices)
     try:
-        compiled = lowered.compile()
+        compiled = untuned(lowered, devices)
     except jax.errors.JaxRuntimeError as e:
         if "RESOURCE_EXHAUSTED" not in str(e):
             raise

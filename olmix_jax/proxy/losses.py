@@ -3,6 +3,10 @@
 At 100,352 entries the logits of one 30M member and its batch of 131,072 tokens would be 53 GB; here a block of tokens'
 logits exist at a time. The gradient is exact, and is taken in the same pass: a block's logits give its loss and, as
 softmax − target, what the loss's gradient is made of, so nothing is computed twice.
+
+On a GPU no logit leaves the chip (docs/log.md). The softmax over the vocabulary is an attention: tokens ask, and the
+head's rows are keys and values. A token's mean row is its gradient but for the target's row, and the same kernel says
+ln Z. For the head's gradient the vocabulary asks, and tokens are keys and values.
 """
 
 import functools
@@ -12,10 +16,16 @@ import jax.numpy as jnp
 
 # Logits of one member at once, bytes in float32.
 BLOCK_BYTES = 256 << 20
+# How far apart tokens' ln Z may be in :func:`by_attention`.
+_SPAN = 60.0
+# Fewest tokens that are given to a kernel: of a single one, ln Z was .003 off.
+_FEWEST = 64
 
 
-def token_nats(x_SD, head_DV, target_S):
-    """−ln P(target) of every token, nats_S in float32."""
+def token_nats(x_SD, head_DV, target_S, kernels: bool = True):
+    """−ln P(target) of every token, nats_S in float32; arguments as for :func:`mean_loss`."""
+    if kernels and _has_kernel(x_SD):
+        return _nats(x_SD, head_DV, target_S, _cudnn)[0]
 
     def nats(block):
         x_CD, target_C = block
@@ -26,8 +36,8 @@ def token_nats(x_SD, head_DV, target_S):
     return _together(jax.lax.map(nats, (x_BCD, target_BC)), len(target_S))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def mean_loss(x_SD, head_DV, target_S, z_loss: float):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def mean_loss(x_SD, head_DV, target_S, z_loss: float, kernels: bool = True):
     """(mean of −ln P + z_loss · (ln Z)², mean of −ln P) over tokens; only the first has a gradient.
 
     Args:
@@ -35,12 +45,19 @@ def mean_loss(x_SD, head_DV, target_S, z_loss: float):
       head_DV: the output embedding, float32.
       target_S: int, the next tokens.
       z_loss: weight of (ln Z)².
+      kernels: whether it may be by a kernel of the platform's, which the compiler cannot part over devices.
     """
-    return _forward(x_SD, head_DV, target_S, z_loss)[0]
+    return _forward(x_SD, head_DV, target_S, z_loss, kernels)[0]
 
 
-def _forward(x_SD, head_DV, target_S, z_loss):
+def _forward(x_SD, head_DV, target_S, z_loss, kernels):
     """The losses, and the gradient of the first with respect to x and the head."""
+    if kernels and _has_kernel(x_SD):
+        return by_attention(x_SD, head_DV, target_S, z_loss, _cudnn)
+    return _by_blocks(x_SD, head_DV, target_S, z_loss)
+
+
+def _by_blocks(x_SD, head_DV, target_S, z_loss):
     (x_BCD, target_BC), weight_BC = _blocks(x_SD, head_DV.shape[1], target_S)
     own_DV, vocabulary = head_DV.astype(x_SD.dtype), head_DV.shape[1]
 
@@ -64,7 +81,54 @@ def _forward(x_SD, head_DV, target_S, z_loss):
     return (total, mean), (_together(slope_BCD, len(x_SD)), slope_DV.astype(head_DV.dtype))
 
 
-def _backward(z_loss, slopes, cotangent):
+def by_attention(x_SD, head_DV, target_S, z_loss, attend):
+    """The losses and their gradient by ``attend(queries_TD, keys_SD, values_SD)``: the mean of the values under every
+    query's softmax over keys, in their type, and the softmax's ln Z in float32."""
+    nats_S, log_z_S, mean_SD, at_SD, own_VD = _nats(x_SD, head_DV, target_S, attend)
+    x32_SD, tokens = x_SD.astype(jnp.float32), len(x_SD)
+    bend_S = (1 + 2 * z_loss * log_z_S) / tokens
+    slope_SD = bend_S[:, None] * mean_SD.astype(jnp.float32) - at_SD / tokens
+    # Of entry v and token s, exp(logit − ln Z_s) is wanted, and v's softmax over tokens has exp(logit): exp(−ln Z_s)
+    # goes to the values, from the least ln Z on, so that none overflows.
+    low = jnp.min(log_z_S)
+    value_SD = (bend_S * jnp.exp(low - log_z_S))[:, None] * x32_SD
+    mean_VD, log_sum_V = attend(own_VD, x_SD, value_SD.astype(x_SD.dtype))
+    slope_VD = mean_VD.astype(jnp.float32) * jnp.exp(log_sum_V - low)[:, None]
+    slope_VD = slope_VD.at[target_S].add(-x32_SD / tokens)
+    # Exponents further apart are no float32's. A member that has come to that has diverged, and is to be seen as such.
+    slope_VD = jnp.where(jnp.max(log_z_S) - low < _SPAN, slope_VD, jnp.nan)
+    mean = jnp.mean(nats_S)
+    total = mean + z_loss * jnp.mean(log_z_S**2)
+    return (total, mean), (slope_SD.astype(x_SD.dtype), slope_VD.T.astype(head_DV.dtype))
+
+
+def _nats(x_SD, head_DV, target_S, attend):
+    """(−ln P of the target, ln Z, mean of the head's rows, the target's row) of each token, and all rows."""
+    own_VD = head_DV.T.astype(x_SD.dtype)
+    mean_SD, log_z_S = attend(x_SD, own_VD, own_VD)
+    at_SD = own_VD[target_S].astype(jnp.float32)
+    return log_z_S - jnp.sum(x_SD.astype(jnp.float32) * at_SD, axis=-1), log_z_S, mean_SD, at_SD, own_VD
+
+
+def _has_kernel(x_SD) -> bool:
+    """Whether cuDNN's attention on the GPU at hand takes so many rows of this type and width."""
+    tokens, width = x_SD.shape
+    if jax.default_backend() != "gpu" or x_SD.dtype != jnp.bfloat16 or tokens < _FEWEST or width % 8:
+        return False
+    return width <= (256 if float(jax.local_devices()[0].compute_capability) >= 9 else 128)
+
+
+def _cudnn(queries_TD, keys_SD, values_SD):
+    """cuDNN's attention, of one head."""
+    # The public jax.nn.dot_product_attention would round ln Z to the values' type.
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    of_one_head = (x[None, :, None, :] for x in (queries_TD, keys_SD, values_SD))
+    mean_1T1D, log_z_11T = cudnn.dot_product_attention(*of_one_head, scale=1.0, return_residual=True)
+    return mean_1T1D[0, :, 0, :], log_z_11T[0, 0]
+
+
+def _backward(z_loss, kernels, slopes, cotangent):
     slope_SD, slope_DV = slopes
     scale = cotangent[0]
     return (scale * slope_SD).astype(slope_SD.dtype), scale * slope_DV, None

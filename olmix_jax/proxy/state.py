@@ -63,7 +63,7 @@ def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "floa
     def score(params, tokens_EL1, answer_EL):
         x_ELD = decoder.apply({"params": params}, tokens_EL1[:, :-1], logits=False)
         flat_SD = x_ELD.reshape(-1, x_ELD.shape[-1])
-        nats_S = losses.token_nats(flat_SD, model.head_of(params), tokens_EL1[:, 1:].reshape(-1))
+        nats_S = losses.token_nats(flat_SD, model.head_of(params), tokens_EL1[:, 1:].reshape(-1), decoder.kernels)
         return jnp.sum(jnp.where(answer_EL, nats_S.reshape(answer_EL.shape), 0.0), axis=-1)
 
     return Member(init, steps, score, size, 16 * (size + vocabulary * shape.width))
@@ -73,7 +73,7 @@ def _loss(decoder, z_loss: float, params, tokens_BL1):
     """(loss to minimise, mean nats per token) of some sequences."""
     x_BLD = decoder.apply({"params": params}, tokens_BL1[:, :-1], logits=False)
     flat_SD = x_BLD.reshape(-1, x_BLD.shape[-1])
-    return losses.mean_loss(flat_SD, model.head_of(params), tokens_BL1[:, 1:].reshape(-1), z_loss)
+    return losses.mean_loss(flat_SD, model.head_of(params), tokens_BL1[:, 1:].reshape(-1), z_loss, decoder.kernels)
 
 
 def _gradient(decoder, train: Train, params, tokens_BL1):
