@@ -36,7 +36,7 @@ bench-propose: $(VENV)/ready
 # The swarm engine on the accelerator at hand, or at reduced size on the CPU; TORCH: a Python that has PyTorch, to compare
 # with: benchmarks/accelerator.md, in a few minutes
 bench-accelerator: $(VENV)/ready
-	$(BIN)/python -m benchmarks.accelerator $(if $(TORCH),--torch=$(TORCH))
+	$(BIN)/python -m benchmarks.accelerator_page $(if $(TORCH),--torch=$(TORCH))
 
 # Five updates of a domain set by every strategy, on models trained for real: runs/five_updates
 five-updates: $(VENV)/ready

@@ -1,15 +1,15 @@
-"""benchmarks/accelerator.py: its figures, each from a process of its own, and what becomes of one that fails."""
+"""benchmarks/accelerator_page.py: figures, each from a process of its own, and what becomes of one that fails."""
 
 import json
 
-from benchmarks import accelerator
+from benchmarks import accelerator_page
 
 
 def test_a_figure_comes_from_a_process_of_its_own():
-    found = [accelerator.measure("held", members, JAX_PLATFORMS="cpu") for members in (1, 2)]
+    found = [accelerator_page.measure("held", members, JAX_PLATFORMS="cpu") for members in (1, 2)]
     assert 0 < found[0]["states"] < found[0]["needed"] < found[1]["needed"]
     assert found[0]["states"] < found[0]["gradient"] == found[1]["gradient"] < found[0]["needed"]
-    assert accelerator.measure("read", 4, JAX_PLATFORMS="cpu")["bytes"] > 0
+    assert accelerator_page.measure("read", 4, JAX_PLATFORMS="cpu")["bytes"] > 0
 
 
 def test_one_that_fails_is_a_cell_and_the_others_are_there(monkeypatch, capsys):
@@ -26,8 +26,8 @@ def test_one_that_fails_is_a_cell_and_the_others_are_there(monkeypatch, capsys):
             raise RuntimeError("python -m benchmarks.accelerator:\nTraceback\nRESOURCE_EXHAUSTED: out | of memory")
         return json.loads(json.dumps(known[part]))
 
-    monkeypatch.setattr(accelerator, "measure", measure)
-    page = accelerator.section("")
+    monkeypatch.setattr(accelerator_page, "measure", measure)
+    page = accelerator_page.section("")
     assert "| tokens a second | failed: RESOURCE_EXHAUSTED: out / of memory |" in page
     assert "| 1.0 + 4.0 |" in page and "| 0.0 (0.00), 0.0 (0.00) |" in page
     assert "128 members on one device, 7 at once" in page and "| 12, 12 |" in page and "0.0e+00" in page
@@ -35,7 +35,7 @@ def test_one_that_fails_is_a_cell_and_the_others_are_there(monkeypatch, capsys):
 
 
 def test_a_device_has_its_place_on_the_page():
-    first = accelerator.page("", "## cpu\n\nold\n")
-    both = accelerator.page(first, "## H100\n\nfast\n")
+    first = accelerator_page.page("", "## cpu\n\nold\n")
+    both = accelerator_page.page(first, "## H100\n\nfast\n")
     assert both == "# The swarm engine on a device\n\n## H100\n\nfast\n\n## cpu\n\nold\n"
-    assert accelerator.page(both, "## cpu\n\nnew\n") == both.replace("old", "new")
+    assert accelerator_page.page(both, "## cpu\n\nnew\n") == both.replace("old", "new")

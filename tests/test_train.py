@@ -110,20 +110,6 @@ def test_a_full_disk_is_a_clear_error(make_swarm, toy_tasks, tmp_path, monkeypat
         train.train(make_swarm(members=3), toy_tasks, tmp_path, "toy")
 
 
-def test_auto_takes_the_fastest_and_remembers_it(make_swarm, toy_tasks, tmp_path, monkeypatch):
-    swarm = make_swarm(members=3, mapping="auto")
-    monkeypatch.setattr(train, "timings", lambda s, held: {"vmap": 0.2, "map": 0.1, "shard": 0.3})
-    assert train.train(swarm, toy_tasks, tmp_path, "toy").info["mapping"] == "map"
-    monkeypatch.setattr(train, "timings", lambda s, held: {"vmap": 0.1, "map": 0.2})
-    assert train.train(swarm, toy_tasks, tmp_path, "toy").info["mapping"] == "map"
-
-
-@pytest.mark.slow
-def test_timings_run_every_mapping(make_swarm):
-    seconds = train.timings(make_swarm(members=3))
-    assert set(seconds) == {"vmap", "map", "pmap", "shard"} and all(s > 0 for s in seconds.values())
-
-
 def test_training_works_outside_the_main_thread(make_swarm, toy_tasks, tmp_path):
     results = []
     worker = threading.Thread(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from olmix_jax.errors import UserError
-from olmix_jax.proxy import ahead, sharding, train, waves
+from olmix_jax.proxy import ahead, fastest, sharding, train, waves
 from tests.test_train import stop_after
 
 ARRAYS = ("bpb_KN", "loss_KT", "died_K")
@@ -123,23 +123,37 @@ def test_large_members_share_out_their_batches_evenly(make_swarm, toy_tasks, tmp
     assert "swarm.members_per_device=2 has no effect: a member lies over all devices" in caplog.text
 
 
-@pytest.mark.parametrize(("fastest", "wanted"), [pytest.param("map", 5, marks=pytest.mark.slow), ("shard", 3)])
-def test_auto_is_settled_once_for_all_waves(make_swarm, toy_tasks, tmp_path, monkeypatch, fastest, wanted):
+@pytest.mark.parametrize(("best", "wanted"), [pytest.param("map", 5, marks=pytest.mark.slow), ("shard", 3)])
+def test_auto_is_settled_once_for_all_waves(make_swarm, toy_tasks, tmp_path, monkeypatch, best, wanted):
     """And waves are as many as the devices of that mapping make them: one device with `map`, two with `shard`."""
     timed = []
 
     def seconds(swarm, mapping, steps):
         timed.append((mapping, len(swarm.runs)))
-        return 0.001 if mapping == fastest else 1.0
+        return 0.001 if mapping == best else 1.0
 
-    monkeypatch.setattr(train, "_seconds", seconds)
+    monkeypatch.setattr(fastest, "_seconds", seconds)
     swarm = make_swarm(members=5, mapping="auto")
     done = waves.in_waves(swarm, toy_tasks, tmp_path, "toy", 1)
-    assert done.info["waves"] == wanted == math.ceil(5 / sharding.devices_used(fastest))
-    assert done.info["mapping"] == fastest
+    assert done.info["waves"] == wanted == math.ceil(5 / sharding.devices_used(best))
+    assert done.info["mapping"] == best
     # No mapping was tried with more members than it holds, and none twice.
     assert timed == [("vmap", 1), ("map", 1), ("pmap", 2), ("shard", 2)]
     assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("mapping.json")] == ["mapping.json"]
     assert json.loads((tmp_path / "mapping.json").read_text())["seconds_per_step"]["vmap"] == 5.0
     waves.in_waves(swarm, toy_tasks, tmp_path, "toy", 1)
     assert len(timed) == 4
+
+
+def test_want_of_memory_while_it_runs_says_what_to_do(make_swarm, toy_tasks, tmp_path, monkeypatch):
+    """As on a device whose free memory lies in pieces: the compiler's figure held, and there is no room for it."""
+
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 64.06GiB\nmore")
+
+    monkeypatch.setattr(train, "train", full)
+    with pytest.raises(UserError, match=r"2 members on a device \(RESOURCE.*64.06GiB\); .*members_per_device to less"):
+        waves.in_waves(mapped_by(make_swarm(members=3), "vmap"), toy_tasks, tmp_path, "toy", 2)
+    monkeypatch.setattr(train, "train", lambda *_: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: x")))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        waves.in_waves(mapped_by(make_swarm(members=3), "vmap"), toy_tasks, tmp_path / "other", "toy", 2)

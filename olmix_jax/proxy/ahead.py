@@ -18,6 +18,9 @@ _COLLECTIVE = re.compile(
     r"(-start)?\("
 )
 
+# How XLA begins an error that is for want of memory, compiling or running.
+NO_MEMORY = "RESOURCE_EXHAUSTED"
+
 
 def devices_of(topology: str):
     """The devices of a TPU topology such as ``v5e:16x16``, without any of them.
@@ -109,7 +112,7 @@ def compile_steps(
     try:
         compiled = untuned(lowered, devices)
     except jax.errors.JaxRuntimeError as e:
-        if "RESOURCE_EXHAUSTED" not in str(e):
+        if NO_MEMORY not in str(e):
             raise
         asked = re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", str(e))
         temporary = float(asked[1]) * 1024 ** " KMGT".index(asked[2] or " ") if asked else math.inf

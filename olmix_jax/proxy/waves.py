@@ -14,7 +14,7 @@ from olmix_jax import files, rendezvous
 from olmix_jax.config import Train
 from olmix_jax.errors import UserError
 from olmix_jax.progress import log
-from olmix_jax.proxy import ahead, sharding, state, train
+from olmix_jax.proxy import ahead, fastest, sharding, state, train
 
 RECORD = "waves.json"
 
@@ -29,7 +29,7 @@ def in_waves(
         What an earlier run in `folder` settled on stays, as its checkpoints are of its waves; a warning says so.
 
     Raises:
-      KeyboardInterrupt, UserError: as that; UserError too where the waves of an earlier run do not fit.
+      KeyboardInterrupt, UserError: as that; UserError too where a wave does not fit.
     """
     chosen = _recorded(folder / RECORD, swarm)
     if chosen is None:
@@ -49,6 +49,19 @@ def in_waves(
                 *(what, per_device, folder, len(chosen[0]), on_one),
             )
         _check_fits(swarm, len(chosen), len(chosen[0]), folder, per_device)
+    try:
+        return _trained(swarm, chosen, tasks, folder, what)
+    except jax.errors.JaxRuntimeError as e:
+        if ahead.NO_MEMORY not in str(e):
+            raise
+        raise UserError(
+            f"{what}: memory does not hold {-(-len(chosen[0]) // _devices(swarm))} members on a device "
+            f"({str(e).splitlines()[0]}); set a smaller train.micro_batch, or delete {folder} and set "
+            "swarm.members_per_device to less"
+        ) from e
+
+
+def _trained(swarm: train.Swarm, chosen: list[np.ndarray], tasks, folder: pathlib.Path, what: str) -> train.Trained:
     if len(chosen) == 1:
         return train.train(swarm, tasks, folder, what)
     devices = sharding.at_work(swarm.train.mapping)
@@ -79,7 +92,7 @@ def _mapped(swarm: train.Swarm, folder: pathlib.Path, held: int | None) -> train
     """The swarm with the mapping that all of its waves share."""
     if is_large(swarm.train, swarm.member):
         return dataclasses.replace(swarm, train=sharding.laid_over_all(swarm.train, jax.device_count()))
-    mapping = train.choose(swarm, folder, held)
+    mapping = fastest.choose(swarm, folder, held)
     return dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, mapping=mapping))
 
 
