@@ -1,6 +1,7 @@
 """proxy/losses.py: the blocked loss is the plain one, in value and gradient."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,7 @@ def test_an_attention_over_the_vocabulary_is_the_same_loss(scale):
     x_SD, head_DV, target_S = problem(jnp.float32)
     x_SD *= jnp.asarray(scale, jnp.float32)[:, None]
     (total, mean), slopes = jax.value_and_grad(plain, argnums=(0, 1), has_aux=True)(x_SD, head_DV, target_S)
-    found, slopes_found = losses.by_attention(x_SD, head_DV, target_S, Z_LOSS, attend)
+    found, slopes_found = losses.by_attention(x_SD, head_DV, target_S, attend, Z_LOSS)
     np.testing.assert_allclose(found, (total, mean), rtol=1e-6)
     for ours, theirs in zip(slopes_found, slopes):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6 * float(jnp.abs(theirs).max()))
@@ -85,7 +86,7 @@ def test_an_attention_over_the_vocabulary_is_the_same_loss(scale):
 def test_attention_of_tokens_too_far_apart_is_no_gradient():
     x_SD, head_DV, target_S = problem(jnp.float32)
     x_SD *= jnp.geomspace(1e-3, 60, TOKENS)[:, None]
-    _, (_, slope_DV) = losses.by_attention(x_SD, head_DV, target_S, Z_LOSS, attend)
+    _, (_, slope_DV) = losses.by_attention(x_SD, head_DV, target_S, attend, Z_LOSS)
     assert np.isnan(slope_DV).all()
 
 
@@ -97,20 +98,46 @@ def test_the_kernel_of_a_gpu(width, vocabulary, tokens):
     x_KSD = jax.random.normal(keys[0], (3, tokens, width), jnp.bfloat16)
     head_KDV = jax.random.normal(keys[1], (3, width, vocabulary)) / width**0.5
     target_KS = jax.random.randint(keys[2], (3, tokens), 0, vocabulary)
-    assert losses._has_kernel(x_KSD[0]) and not losses._has_kernel(x_KSD[0].astype(jnp.float32))
-    assert not losses._has_kernel(x_KSD[0, :1])
 
-    def both(kernels):
+    def step(kernels):
         loss = jax.value_and_grad(losses.mean_loss, argnums=(0, 1), has_aux=True)
-        return jax.jit(jax.vmap(lambda x, w, t: loss(x, w, t, Z_LOSS, kernels)))(x_KSD, head_KDV, target_KS)
+        return jax.jit(jax.vmap(lambda x, w, t: loss(x, w, t, Z_LOSS, kernels)))
 
-    (values, slopes), (values_found, slopes_found) = both(False), both(True)
+    given = x_KSD, head_KDV, target_KS
+    assert "cudnn" in step(True).lower(*given).as_text()
+    for other in (x_KSD[:, :1], x_KSD.astype(jnp.float32)):
+        assert "cudnn" not in step(True).lower(other, head_KDV, target_KS[:, : other.shape[1]]).as_text()
+    (values, slopes), (values_found, slopes_found) = step(False)(*given), step(True)(*given)
     np.testing.assert_allclose(values_found, values, rtol=1e-5)
     for ours, theirs in zip(slopes_found, slopes):
         ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
         assert np.linalg.norm(ours - theirs) < 0.01 * np.linalg.norm(theirs)
     nats_KS = jax.vmap(losses.token_nats)(x_KSD, head_KDV, target_KS)
     np.testing.assert_allclose(nats_KS.mean(axis=1), values[1], rtol=1e-5)
+
+
+def test_the_kernel_for_tpus():
+    """Interpreted here, for members side by side."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    q_KTD, k_KSD, v_KSD = (jax.random.normal(key, (2, size, 128)) for key, size in zip(keys, (128, 640, 640)))
+    found = jax.jit(jax.vmap(functools.partial(losses.splash, interpret=True)))(q_KTD, k_KSD, v_KSD)
+    for ours, theirs in zip(found, jax.vmap(attend)(q_KTD, k_KSD, v_KSD)):
+        assert ours.dtype == theirs.dtype == jnp.float32
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [losses.token_nats, functools.partial(losses.mean_loss, z_loss=Z_LOSS)])
+def test_a_tpu_has_its_kernel_and_others_have_theirs(loss):
+    def text(tokens=256, width=128, vocabulary=1_024, dtype=jnp.bfloat16, kernels=True, platform="tpu"):
+        given = ((tokens, width), dtype), ((width, vocabulary), jnp.float32), ((tokens,), jnp.int32)
+        step = jax.jit(functools.partial(loss, kernels=kernels)).trace(*(jax.ShapeDtypeStruct(*x) for x in given))
+        return step.lower(lowering_platforms=(platform,)).as_text()
+
+    assert "tpu_custom_call" in text()
+    assert "tpu_custom_call" in text(width=384)
+    others = {"tokens": 200}, {"width": 96}, {"width": 768}, {"vocabulary": 1_000}, {"dtype": jnp.float32}
+    for other in (*others, {"kernels": False}, {"platform": "cpu"}):
+        assert "tpu_custom_call" not in text(**other), other
 
 
 def test_half_precision_sums_in_float32():

@@ -4,36 +4,35 @@ At 100,352 entries the logits of one 30M member and its batch of 131,072 tokens 
 logits exist at a time. The gradient is exact, and is taken in the same pass: a block's logits give its loss and, as
 softmax − target, what the loss's gradient is made of, so nothing is computed twice.
 
-On a GPU no logit leaves the chip (docs/log.md). The softmax over the vocabulary is an attention: tokens ask, and the
-head's rows are keys and values. A token's mean row is its gradient but for the target's row, and the same kernel says
-ln Z. For the head's gradient the vocabulary asks, and tokens are keys and values.
+On GPUs and TPUs, in bfloat16, no logit leaves the chip (docs/log.md). The softmax over the vocabulary is an attention:
+tokens ask, and the head's rows are keys and values. A token's mean row is its gradient but for the target's row, and
+the same kernel says ln Z. For the head's gradient the vocabulary asks, and tokens are keys and values.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import layout
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 
 # Logits of one member at once, bytes in float32.
 BLOCK_BYTES = 256 << 20
 # How far apart tokens' ln Z may be in :func:`by_attention`.
 _SPAN = 60.0
-# Fewest tokens that are given to a kernel: of a single one, ln Z was .003 off.
+# Fewest tokens that are given to cuDNN: of a single one, ln Z was .003 off.
 _FEWEST = 64
+# Widest rows that are given to a TPU's kernel: to compute wider ones' logits again costs more than to read them.
+_WIDEST = 384
 
 
 def token_nats(x_SD, head_DV, target_S, kernels: bool = True):
     """−ln P(target) of every token, nats_S in float32; arguments as for :func:`mean_loss`."""
-    if kernels and _has_kernel(x_SD):
-        return _nats(x_SD, head_DV, target_S, _cudnn)[0]
 
-    def nats(block):
-        x_CD, target_C = block
-        nats_C, _, _ = _terms(_logits(x_CD, head_DV), target_C)
-        return nats_C
+    def by_attention(x_SD, head_DV, target_S, attend):
+        return _nats(x_SD, head_DV, target_S, attend)[0]
 
-    (x_BCD, target_BC), _ = _blocks(x_SD, head_DV.shape[1], target_S)
-    return _together(jax.lax.map(nats, (x_BCD, target_BC)), len(target_S))
+    return _fastest(by_attention, _nats_by_blocks, kernels, x_SD, head_DV, target_S)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -52,9 +51,18 @@ def mean_loss(x_SD, head_DV, target_S, z_loss: float, kernels: bool = True):
 
 def _forward(x_SD, head_DV, target_S, z_loss, kernels):
     """The losses, and the gradient of the first with respect to x and the head."""
-    if kernels and _has_kernel(x_SD):
-        return by_attention(x_SD, head_DV, target_S, z_loss, _cudnn)
-    return _by_blocks(x_SD, head_DV, target_S, z_loss)
+    ways = (functools.partial(way, z_loss=z_loss) for way in (by_attention, _by_blocks))
+    return _fastest(*ways, kernels, x_SD, head_DV, target_S)
+
+
+def _nats_by_blocks(x_SD, head_DV, target_S):
+    def nats(block):
+        x_CD, target_C = block
+        nats_C, _, _ = _terms(_logits(x_CD, head_DV), target_C)
+        return nats_C
+
+    (x_BCD, target_BC), _ = _blocks(x_SD, head_DV.shape[1], target_S)
+    return _together(jax.lax.map(nats, (x_BCD, target_BC)), len(target_S))
 
 
 def _by_blocks(x_SD, head_DV, target_S, z_loss):
@@ -81,7 +89,7 @@ def _by_blocks(x_SD, head_DV, target_S, z_loss):
     return (total, mean), (_together(slope_BCD, len(x_SD)), slope_DV.astype(head_DV.dtype))
 
 
-def by_attention(x_SD, head_DV, target_S, z_loss, attend):
+def by_attention(x_SD, head_DV, target_S, attend, z_loss):
     """The losses and their gradient by ``attend(queries_TD, keys_SD, values_SD)``: the mean of the values under every
     query's softmax over keys, in their type, and the softmax's ln Z in float32."""
     nats_S, log_z_S, mean_SD, at_SD, own_VD = _nats(x_SD, head_DV, target_S, attend)
@@ -110,12 +118,30 @@ def _nats(x_SD, head_DV, target_S, attend):
     return log_z_S - jnp.sum(x_SD.astype(jnp.float32) * at_SD, axis=-1), log_z_S, mean_SD, at_SD, own_VD
 
 
-def _has_kernel(x_SD) -> bool:
-    """Whether cuDNN's attention on the GPU at hand takes so many rows of this type and width."""
-    tokens, width = x_SD.shape
-    if jax.default_backend() != "gpu" or x_SD.dtype != jnp.bfloat16 or tokens < _FEWEST or width % 8:
-        return False
-    return width <= (256 if float(jax.local_devices()[0].compute_capability) >= 9 else 128)
+def _fastest(by_attention, by_blocks, kernels: bool, x_SD, head_DV, target_S):
+    """The loss by the kernel that the platform has for so many rows of this type and width, else by blocks."""
+    (tokens, width), vocabulary = x_SD.shape, head_DV.shape[1]
+    if not kernels or x_SD.dtype != jnp.bfloat16:
+        return by_blocks(x_SD, head_DV, target_S)
+    if jax.default_backend() == "gpu" and tokens >= _FEWEST and width % 8 == 0 and width <= _widest_of_cudnn():
+        return by_attention(x_SD, head_DV, target_S, attend=_cudnn)
+    if tokens % 128 or vocabulary % 128 or width % 128 or width > _WIDEST:
+        return by_blocks(x_SD, head_DV, target_S)
+
+    def by_splash(x_SD, head_DV, target_S):
+        # Rows first, as weights are: else the compiler would lay these and their moments out anew, and hold both.
+        return jax.tree.map(_rows_first, by_attention(x_SD, head_DV, target_S, attend=splash))
+
+    # Decided by what is compiled for, which is not always what is at hand.
+    return jax.lax.platform_dependent(x_SD, head_DV, target_S, tpu=by_splash, default=by_blocks)
+
+
+def _rows_first(x):
+    return layout.with_layout_constraint(x, layout.Layout(tuple(range(x.ndim))))
+
+
+def _widest_of_cudnn() -> int:
+    return 256 if float(jax.local_devices()[0].compute_capability) >= 9 else 128
 
 
 def _cudnn(queries_TD, keys_SD, values_SD):
@@ -126,6 +152,21 @@ def _cudnn(queries_TD, keys_SD, values_SD):
     of_one_head = (x[None, :, None, :] for x in (queries_TD, keys_SD, values_SD))
     mean_1T1D, log_z_11T = cudnn.dot_product_attention(*of_one_head, scale=1.0, return_residual=True)
     return mean_1T1D[0, :, 0, :], log_z_11T[0, 0]
+
+
+def splash(queries_TD, keys_SD, values_SD, interpret: bool = False):
+    """JAX's Pallas kernel for TPUs, of one head and with nothing masked."""
+    blocks = [next(size for size in (1024, 512, 256, 128) if len(x) % size == 0) for x in (queries_TD, keys_SD)]
+    kernel = splash_attention_kernel.make_splash_mha(
+        mask=splash_attention_mask.MultiHeadMask([splash_attention_mask.FullMask((len(queries_TD), len(keys_SD)))]),
+        block_sizes=splash_attention_kernel.BlockSizes(*blocks, block_kv_compute=min(512, blocks[1])),
+        head_shards=1,
+        q_seq_shards=1,
+        save_residuals=True,
+        interpret=interpret,
+    )
+    mean_1TD, (log_z_1T,) = kernel(queries_TD[None], keys_SD[None], values_SD[None])
+    return mean_1TD[0], log_z_1T[0]
 
 
 def _backward(z_loss, kernels, slopes, cotangent):
