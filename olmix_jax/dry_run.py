@@ -15,7 +15,7 @@ from olmix_jax.config import Config
 from olmix_jax.corpus import store, tokenizer
 from olmix_jax.domains import DomainSet
 from olmix_jax.errors import UserError
-from olmix_jax.progress import log
+from olmix_jax.progress import counted, log
 from olmix_jax.proxy import ahead, model, sharding, state
 
 
@@ -188,8 +188,9 @@ def summary(content: dict) -> str:
     tight = "which does not fit: lower train.micro_batch, or set train.remat"
     room = {True: "which fits", False: tight, None: "whose memory is not known"}[content["fits"]]
     said = (
-        f"{content['members']} members of {content['model']['parameters']:,} parameters on {content['topology']}: "
-        f"{held}, {content['waves']} waves of {content['steps']:,} steps, "
+        f"{counted(content['members'], 'member')} of {content['model']['parameters']:,} parameters "
+        f"on {content['topology']}: "
+        f"{held}, {counted(content['waves'], 'wave')} of {content['steps']:,} steps, "
         f"{gib} a device, {room}"
     )
     said += "" if talk is None else f"; {talk} collectives across members"

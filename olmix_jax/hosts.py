@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import traceback
 import uuid
 
 import jax
@@ -98,7 +99,7 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
         return
     if config.swarm.part and jax.process_count() > 1:
         raise UserError("config field `swarm.part` is for jobs on their own; processes divide the swarm among them")
-    _check_shared(workdir)
+    _check_shared(config, workdir, names)
     for name in pipeline.in_order(config, names):
         if name == "train":
             _together(lambda: _own_parts(config, workdir))
@@ -138,13 +139,23 @@ def _together(work) -> None:
         rendezvous.everyones("")
     # Whatever it is, the others must hear of it, or they would wait.
     except (Exception, KeyboardInterrupt) as e:
+        _say(e)
         with contextlib.suppress(UserError):
             rendezvous.fail(e)
         raise
 
 
-def _check_shared(workdir: pathlib.Path) -> None:
-    """Refuses processes that have a workdir each."""
+def _say(error: BaseException) -> None:
+    """Why this process ends, in its log and before it waits for the others: its screen may not be looked at."""
+    if jax.process_count() > 1 and not isinstance(error, KeyboardInterrupt | rendezvous.Stopped):
+        told = isinstance(error, UserError)
+        log.error("process %d: %s", number(), error if told else "".join(traceback.format_exception(error)))
+
+
+def _check_shared(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
+    """Refuses processes that have a workdir each, or that are to do different things."""
+    if len(set(rendezvous.everyones(files.digest([config, names])))) > 1:
+        raise UserError("processes were given different stages or settings; start all by the same command")
     sign, path = uuid.uuid4().hex, workdir / SIGN
     if number() == 0:
         files.write_json(path, {"sign": sign, "processes": jax.process_count()})

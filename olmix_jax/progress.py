@@ -14,6 +14,11 @@ from olmix_jax.errors import UserError
 log = logging.getLogger("olmix_jax")
 
 
+def counted(number: int, noun: str) -> str:
+    """As "1 member", "1,200 members"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 class _AboveTheBar(logging.Handler):
     def emit(self, record):
         tqdm.tqdm.write(self.format(record), file=sys.stderr)

@@ -15,7 +15,7 @@ import time
 import jax
 
 from olmix_jax.errors import UserError
-from olmix_jax.progress import log
+from olmix_jax.progress import counted, log
 
 # Seconds of one look for another's word, so that ctrl-C is heard soon; and between lines that say who is waited for.
 LOOK, SAY = 5, 60
@@ -135,7 +135,8 @@ def _gathered(service, place: str, word: str, heed: bool, patience: float = math
             break
         if time.monotonic() - said >= SAY:
             said = time.monotonic()
-            log.info("waiting for process %s, %s", ", ".join(map(str, missing)), _minutes(said - begun))
+            since = counted(round((said - begun) / 60), "minute")
+            log.info("waiting for process %s, %s", ", ".join(map(str, missing)), since)
         _look(service, f"{place}/{missing[0]}")
     return found
 
@@ -167,11 +168,6 @@ def _look(service, key: str) -> None:
     except jax.errors.JaxRuntimeError as e:
         if "DEADLINE_EXCEEDED" not in str(e):
             raise
-
-
-def _minutes(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return "1 minute" if minutes == 1 else f"{minutes} minutes"
 
 
 class Signs:
@@ -206,7 +202,8 @@ class Signs:
         self.count += 1
         service.key_value_set(f"olmix_jax/alive/{jax.process_index()}", str(self.count), allow_overwrite=True)
         for process in set(_failed(service)) - self.failed - {jax.process_index()}:
-            log.warning("process %d has failed, its output says why; this one ends after what it does now", process)
+            then = "all end within two minutes" if _in_step else "this one ends after what it does now"
+            log.warning("process %d has failed, its output says why; %s, and the same command goes on", process, then)
             self.failed.add(process)
         for process, sign in _words(service, "olmix_jax/alive").items():
             if self.seen.get(process, ("", 0.0))[0] != sign:

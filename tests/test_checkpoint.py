@@ -12,9 +12,6 @@ from olmix_jax.errors import UserError
 from olmix_jax.proxy import checkpoint
 from olmix_jax.proxy.checkpoint import Checkpoints
 
-# Reading a torn array leaves tasks of the reader behind that complain when they are collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 def positions():
     return iter(grain.MapDataset.range(100).to_iter_dataset())
@@ -83,6 +80,20 @@ def test_arrays_of_another_shape_or_type_are_not_taken_for_it(saved, w):
 def test_a_checkpoint_of_another_swarm_is_refused(saved):
     with pytest.raises(UserError, match="holds checkpoints of another swarm; delete that folder"):
         Checkpoints(saved, of="another").restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)}, positions())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "Denied"), OSError(24, "Too many open files")])
+def test_what_the_machine_lacks_is_no_damage(saved, monkeypatch, error):
+    def load(*_, **__):
+        raise error
+
+    with (
+        monkeypatch.context() as m,
+        pytest.raises(UserError, match="checkpoint 8 in .* cannot be read now .*mend that"),
+    ):
+        m.setattr(np, "load", load)
+        restore(saved)
+    assert restore(saved)[0][0] == 8
 
 
 def test_an_unfinished_checkpoint_is_not_there(saved):

@@ -1,9 +1,11 @@
 """rendezvous.py: how processes wait for each other; the processes themselves are in tests/test_hosts.py."""
 
+import re
+
 import jax
 import pytest
 
-from olmix_jax import hosts, rendezvous
+from olmix_jax import config, hosts, rendezvous
 from olmix_jax.errors import UserError
 
 
@@ -88,6 +90,21 @@ def test_one_that_failed_is_one_too_many_for_all(several):
         hosts._together(lambda: 1 / 0)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(UserError("x.csv: is bad"), "^process 0: x.csv: is bad$"), (ZeroDivisionError(), "^process 0: Traceback")],
+)
+def test_one_that_fails_says_why_before_it_waits(several, caplog, error, said):
+    def work():
+        raise error
+
+    several([(130, p, "heard") for p in (1, 2, 3)])
+    with caplog.at_level("INFO", logger="olmix_jax"), pytest.raises(type(error)):
+        hosts._together(work)
+    first, second = [record.getMessage() for record in caplog.records][:2]
+    assert re.search(said, first) and "waiting for" in second
+
+
 def test_one_that_failed_in_step_waits_a_minute(several, monkeypatch):
     """The others may be waiting for it on their devices, and never come."""
     monkeypatch.setattr(rendezvous, "_in_step", False)
@@ -97,6 +114,12 @@ def test_one_that_failed_in_step_waits_a_minute(several, monkeypatch):
     with pytest.raises(ZeroDivisionError), company.in_step():
         hosts._together(lambda: 1 / 0)
     assert 60 <= store.clock[0] <= 70 and store.words == {"olmix_jax/failed/0": "own"}
+
+
+def test_processes_that_were_given_different_things(several, tmp_path):
+    several([(1, p, "another command's") for p in (1, 2, 3)])
+    with pytest.raises(UserError, match="different stages or settings; start all by the same command"):
+        hosts._check_shared(config.Config(), tmp_path, ("train",))
 
 
 def test_what_all_have_read_is_not_kept(several):
@@ -129,7 +152,8 @@ def test_a_process_without_signs_is_named_once(several, caplog):
     assert line.startswith("process 2 has given no sign of life for 20 s; if it is lost, all end after 60 s")
 
 
-def test_a_process_that_failed_is_named_before_it_is_waited_for(several, caplog):
+def test_a_process_that_failed_is_named_before_it_is_waited_for(several, caplog, monkeypatch):
+    monkeypatch.setattr(rendezvous, "_in_step", False)
     store, signs = several(), rendezvous.Signs(60)
     with caplog.at_level("INFO", logger="olmix_jax"):
         for now in range(3):
@@ -137,6 +161,11 @@ def test_a_process_that_failed_is_named_before_it_is_waited_for(several, caplog)
             store.words |= {"olmix_jax/failed/2": "own", "olmix_jax/failed/3": "heard"}
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("process 2 has failed, its output says why; this one ends after")
+    # One that goes in step with it may wait on its devices, and is ended.
+    monkeypatch.setattr(rendezvous, "_in_step", True)
+    with caplog.at_level("INFO", logger="olmix_jax"):
+        rendezvous.Signs(60).give(store, 3.0)
+    assert "says why; all end within two minutes, and the same command" in caplog.records[-1].getMessage()
 
 
 def test_a_heartbeat_that_is_no_number_is_named():

@@ -1,5 +1,6 @@
 """proxy/train.py: going on, one bad member, and a choice of mapping."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -8,9 +9,11 @@ import jax
 import numpy as np
 import pytest
 
+from configs import paper
+from olmix_jax import config
 from olmix_jax.corpus.tasks import bits_per_byte_N
 from olmix_jax.errors import UserError
-from olmix_jax.proxy import checkpoint, train
+from olmix_jax.proxy import checkpoint, model, train
 
 
 def test_losses_fall_and_scores_are_the_members_own(make_swarm, toy_tasks, tmp_path):
@@ -118,3 +121,14 @@ def test_training_works_outside_the_main_thread(make_swarm, toy_tasks, tmp_path)
     worker.start()
     worker.join()
     assert np.isfinite(results[0].bpb_KN).all()
+
+
+def test_a_dispatch_is_short_enough_to_be_stopped(make_swarm):
+    """Of the 1B target, whose steps take half a minute on eight chips, each is a dispatch; of 30M many are."""
+    for preset, steps in (("1B", 1), ("190M", 13), ("30M", 20)):
+        made = config.from_dict(paper.get_config(preset))
+        swarm = make_swarm(members=1)
+        swarm = dataclasses.replace(
+            swarm, shape=model.PRESETS[preset], vocabulary=100_352, length=made.proxy.length, train=made.train
+        )
+        assert swarm.chunk_steps == steps

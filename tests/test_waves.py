@@ -114,7 +114,7 @@ def test_large_members_share_out_their_batches_evenly(make_swarm, toy_tasks, tmp
         sharding.laid_over_all(trainer, 8)
     # Begun several at a time, all would lie there at once.
     waves.in_waves(mapped_by(make_swarm(members=2), "vmap"), toy_tasks, tmp_path / "two", "toy")
-    with pytest.raises(UserError, match="waves.json: .*1 waves of 2 members, which by fsdp go one at a time"):
+    with pytest.raises(UserError, match="waves.json: .*1 wave of 2 members, which by fsdp go one at a time"):
         waves.in_waves(mapped_by(make_swarm(members=2), sharding.ONE), toy_tasks, tmp_path / "two", "toy")
     # However many are asked for, one is there at a time.
     swarm = mapped_by(make_swarm(members=2), sharding.ONE)
@@ -154,6 +154,9 @@ def test_want_of_memory_while_it_runs_says_what_to_do(make_swarm, toy_tasks, tmp
     monkeypatch.setattr(train, "train", full)
     with pytest.raises(UserError, match=r"2 members on a device \(RESOURCE.*64.06GiB\); .*members_per_device to less"):
         waves.in_waves(mapped_by(make_swarm(members=3), "vmap"), toy_tasks, tmp_path, "toy", 2)
+    # Where one is too many already, to hold fewer is no help.
+    with pytest.raises(UserError, match="1 member on a device .*train.micro_batch, or train.remat, .*more devices$"):
+        waves.in_waves(mapped_by(make_swarm(members=1), "vmap"), toy_tasks, tmp_path / "one", "toy", 1)
     monkeypatch.setattr(train, "train", lambda *_: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: x")))
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         waves.in_waves(mapped_by(make_swarm(members=3), "vmap"), toy_tasks, tmp_path / "other", "toy", 2)

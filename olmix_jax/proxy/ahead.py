@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.errors import UserError
-from olmix_jax.progress import log
+from olmix_jax.progress import counted, log
 from olmix_jax.proxy import sharding, state
 
 _COLLECTIVE = re.compile(
@@ -66,7 +66,7 @@ def fitting(member: state.Member, tokens_shape, members: int, devices, memory: f
     if memory is not None:
         per_device = min(per_device, max(1, int(memory // member.memory)))
     while True:
-        log.info("compiling %d members on each of %d devices", per_device, len(devices))
+        log.info("compiling %s on each of %s", counted(per_device, "member"), counted(len(devices), "device"))
         found = compile_steps(member, tokens_shape, per_device * len(devices), devices)
         if per_device == 1 or memory is None or needed(found) <= memory:
             return found, per_device

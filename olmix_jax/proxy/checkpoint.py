@@ -19,6 +19,9 @@ logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every file i
 
 # A checkpoint's only item, and the file in it.
 ITEM, FILE = "state", "arrays.npz"
+# What a whole checkpoint can raise, on a machine or by a network that has its own trouble.
+NOT_DAMAGE = (MemoryError, PermissionError, TimeoutError, ConnectionError)
+SHORTAGES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 
 
 class Damaged(UserError):
@@ -35,7 +38,8 @@ class _Whole(ocp.CheckpointHandler):
         np.savez(pathlib.Path(directory) / FILE, about=np.array(json.dumps(args.about).encode()), **_named(args.arrays))
 
     def restore(self, directory, args):
-        with np.load(pathlib.Path(directory) / FILE, allow_pickle=False) as file:
+        # NumPy leaves a torn file open, if it is the one that opens it.
+        with open(pathlib.Path(directory) / FILE, "rb") as f, np.load(f, allow_pickle=False) as file:
             if args.arrays is None:
                 return json.loads(file["about"].item())
             wanted = _named(args.arrays)
@@ -85,7 +89,7 @@ class Checkpoints:
                 pathlib.Path(folder).absolute(), options=options, item_handlers={ITEM: _Whole()}
             )
         except OSError as e:
-            raise UserError(f"{folder} cannot be written: {e.strerror}; free space or give another --workdir") from e
+            raise UserError(f"{folder} cannot be written: {e.strerror}; give another --workdir") from e
 
     def save(self, step: int, arrays, data: grain.DatasetIterator) -> None:
         """Saves a pytree of arrays and the data position under `step`.
@@ -133,7 +137,7 @@ class Checkpoints:
 
         Raises:
           Damaged: it is not whole.
-          UserError: it is of another run.
+          UserError: it is of another run, or this machine cannot read it now.
         """
         about = self._restore(step, None)
         if about.get("of") != self.of:
@@ -148,8 +152,13 @@ class Checkpoints:
     def _restore(self, step: int, like):
         try:
             return self.manager.restore(step, args=ocp.args.Composite(**{ITEM: _Args(like)}))[ITEM]
-        # What a torn file raises depends on which file it is and where it is torn; all mean the same here.
+        # What a torn file raises depends on where it is torn, and means the same; unless it is the machine that fails.
         except Exception as e:
+            if isinstance(e, NOT_DAMAGE) or (isinstance(e, OSError) and e.errno in SHORTAGES):
+                raise UserError(
+                    f"checkpoint {step} in {self.manager.directory} cannot be read now ({_first_line(e)}); mend that, "
+                    "then run the same command again"
+                ) from e
             raise Damaged(_first_line(e)) from e
 
     def _set_aside(self, step: int, why: str) -> None:

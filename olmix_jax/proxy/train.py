@@ -15,13 +15,14 @@ from olmix_jax import files, rendezvous
 from olmix_jax.config import Track, Train
 from olmix_jax.corpus import tasks as corpus_tasks
 from olmix_jax.errors import UserError
-from olmix_jax.progress import Progress, log
+from olmix_jax.progress import Progress, counted, log
 from olmix_jax.proxy import data, model, sharding, state
 from olmix_jax.proxy.checkpoint import Checkpoints
 from olmix_jax.proxy.tracking import Silent, Tracker
 
-# Tokens of one dispatch on the host, bytes; and most steps in it, so that ctrl-C is heard soon.
-CHUNK_BYTES, CHUNK_STEPS = 64 << 20, 20
+# Most of a dispatch, which is finished before a signal to stop is heeded: tokens on the host [bytes], steps, and a
+# member's operations. A single step of a model that fills several devices takes seconds.
+CHUNK_BYTES, CHUNK_STEPS, CHUNK_FLOPS = 64 << 20, 20, 2e15
 # Logits of one block of examples on one device, of all members that it computes together, bytes.
 SCORE_BYTES = 64 << 20
 
@@ -77,7 +78,9 @@ class Swarm:
     def chunk_steps(self) -> int:
         """Steps in one dispatch; a function of the config alone, so that a resumed run repeats the same program."""
         per_step = self.size * self.train.batch * (self.length + 1) * 4
-        return max(1, min(CHUNK_STEPS, CHUNK_BYTES // per_step, self.train.checkpoint_every, self.train.steps))
+        in_time = int(CHUNK_FLOPS // (6 * self.member.parameters * self.train.batch * self.length))
+        most = min(CHUNK_STEPS, CHUNK_BYTES // per_step, in_time, self.train.checkpoint_every, self.train.steps)
+        return max(1, most)
 
     @property
     def identity(self) -> str:
@@ -85,9 +88,9 @@ class Swarm:
         sizes = {name: store.sequences(self.length) for name, store in self.stores.items()}
         # How members are computed, and in what pieces, is free to change: sums are in another order, no more.
         trainer = dataclasses.replace(self.train, mapping=None, map_batch=0, micro_batch=None, remat=False)
-        return files.digest(
-            [self.shape, self.vocabulary, self.length, self.dtype, trainer, self.runs, sizes, self.share]
-        )
+        # A position in the data counts dispatches.
+        how = self.dtype, trainer, self.chunk_steps
+        return files.digest([self.shape, self.vocabulary, self.length, *how, self.runs, sizes, self.share])
 
     def taken(self, k: np.ndarray, width: int = 0) -> "Swarm":
         """The members with indices ``k``, as a swarm of their own."""
@@ -167,13 +170,12 @@ def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, c
     begun, identity = time.monotonic(), swarm.identity
     if not company.agrees(identity):
         raise UserError(f"{what}: processes have other data or settings; give all the same command, and shared files")
-    batches, states, run = swarm.chunks(), swarm.start(mapping), swarm.steps(mapping)
-    width, total = swarm.chunk_steps, swarm.train.steps
+    batches, run, width, total = swarm.chunks(), swarm.steps(mapping), swarm.chunk_steps, swarm.train.steps
     # No step at all compiles the program, and says what that costs.
-    states, _ = run(states, np.zeros((len(swarm.runs), width, swarm.train.batch, swarm.length + 1), np.int32), 0)
-    jax.block_until_ready(states)
+    none = np.zeros((len(swarm.runs), width, swarm.train.batch, swarm.length + 1), np.int32)
+    states, _ = jax.block_until_ready(run(swarm.start(mapping), none, 0))
     compiled = time.monotonic() - begun
-    log.info("%s: %d members mapped by %s, compiled in %.1f s", what, len(swarm.runs), mapping, compiled)
+    log.info("%s: %s mapped by %s, compiled in %.1f s", what, counted(len(swarm.runs), "member"), mapping, compiled)
     loss_KT = np.zeros((len(swarm.runs), total), np.float32)
     # It begins by clearing away what a kill left half done, which is for one to do.
     begin = functools.partial(Checkpoints, folder / "checkpoints", identity)
@@ -182,6 +184,7 @@ def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, c
     like = {"states": swarm.shapes(states), "loss_KT": loss_KT}
     done, arrays = _restored(checkpoints, company, like, batches)
     if done:
+        states = None  # devices may hold them once only
         states, loss_KT = swarm.on_devices(arrays["states"], mapping), np.array(arrays["loss_KT"])
         log.info("%s: going on from step %d of %d", what, done, total)
     del arrays  # as large as the states
@@ -210,10 +213,7 @@ def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, c
     speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
     tracker.close()
     checkpoints.close()
-    died_K = np.where(np.isnan(loss_KT).any(axis=1), np.isnan(loss_KT).argmax(axis=1), -1)
-    bpb_KN = score(swarm, states.params, tasks, mapping, died_K < 0)
-    # The very last step can break a member that all its losses were finite for.
-    died_K = np.where((died_K < 0) & np.isnan(bpb_KN).any(axis=1), total - 1, died_K)
+    bpb_KN, died_K = _outcome(swarm, states.params, loss_KT, tasks, mapping)
     for k in np.flatnonzero(died_K >= 0):
         log.warning("%s: %s diverged at step %d and is left out of the fit", what, swarm.runs.names[k], died_K[k])
     info = {
@@ -227,6 +227,14 @@ def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, c
         "wall_s": time.monotonic() - begun,
     }
     return Trained(bpb_KN, loss_KT, died_K, info)
+
+
+def _outcome(swarm: Swarm, params, loss_KT, tasks, mapping: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and the step where a member died."""
+    died_K = np.where(np.isnan(loss_KT).any(axis=1), np.isnan(loss_KT).argmax(axis=1), -1)
+    bpb_KN = score(swarm, params, tasks, mapping, died_K < 0)
+    # The very last step can break a member that all its losses were finite for.
+    return bpb_KN, np.where((died_K < 0) & np.isnan(bpb_KN).any(axis=1), loss_KT.shape[1] - 1, died_K)
 
 
 def _restored(checkpoints: Checkpoints, company: rendezvous.Company, like, batches):

@@ -13,7 +13,7 @@ import numpy as np
 from olmix_jax import files, rendezvous
 from olmix_jax.config import Train
 from olmix_jax.errors import UserError
-from olmix_jax.progress import log
+from olmix_jax.progress import counted, log
 from olmix_jax.proxy import ahead, fastest, sharding, state, train
 
 RECORD = "waves.json"
@@ -44,9 +44,9 @@ def in_waves(
         on_one = -(-len(chosen[0]) // _devices(swarm))
         if per_device and on_one != per_device and len(chosen) != len(_divided(swarm, per_device)):
             log.warning(
-                "%s: swarm.members_per_device=%d has no effect: %s was begun in waves of %d members, here %d on a "
+                "%s: swarm.members_per_device=%d has no effect: %s was begun in waves of %s, here %d on a "
                 "device; delete it to begin again",
-                *(what, per_device, folder, len(chosen[0]), on_one),
+                *(what, per_device, folder, counted(len(chosen[0]), "member"), on_one),
             )
         _check_fits(swarm, len(chosen), len(chosen[0]), folder, per_device)
     try:
@@ -54,10 +54,12 @@ def in_waves(
     except jax.errors.JaxRuntimeError as e:
         if ahead.NO_MEMORY not in str(e):
             raise
+        held, more = -(-len(chosen[0]) // _devices(swarm)), ""
+        if held > 1:
+            more = f"; or delete {folder}, with the waves that are done, and set swarm.members_per_device to less"
         raise UserError(
-            f"{what}: memory does not hold {-(-len(chosen[0]) // _devices(swarm))} members on a device "
-            f"({str(e).splitlines()[0]}); set a smaller train.micro_batch, or delete {folder} and set "
-            "swarm.members_per_device to less"
+            f"{what}: memory does not hold {counted(held, 'member')} on a device ({str(e).splitlines()[0]}); set a "
+            f"smaller train.micro_batch, or train.remat, and go on; or use more devices{more}"
         ) from e
 
 
@@ -65,7 +67,10 @@ def _trained(swarm: train.Swarm, chosen: list[np.ndarray], tasks, folder: pathli
     if len(chosen) == 1:
         return train.train(swarm, tasks, folder, what)
     devices = sharding.at_work(swarm.train.mapping)
-    log.info("%s: %d waves of %d members on %d devices", what, len(chosen), len(chosen[0]), devices)
+    log.info(
+        "%s: %s of %s on %s",
+        *(what, counted(len(chosen), "wave"), counted(len(chosen[0]), "member"), counted(devices, "device")),
+    )
     found = []
     for w, k in enumerate(chosen):
         some = swarm.taken(k, width=len(chosen[0]))
@@ -142,7 +147,7 @@ def _check_fits(swarm: train.Swarm, waves: int, width: int, folder: pathlib.Path
     """Refuses waves of an earlier run that this one's devices do not hold; what was asked for is taken on trust."""
     memory, devices = sharding.usable_memory(), _devices(swarm)
     on_one = -(-width // devices)
-    begun = f"{folder / RECORD}: {folder} was begun in {waves} waves of {width} members"
+    begun = f"{folder / RECORD}: {folder} was begun in {counted(waves, 'wave')} of {counted(width, 'member')}"
     if swarm.train.mapping == sharding.ONE and width > 1:
         raise UserError(
             f"{begun}, which by fsdp go one at a time; go on with the mapping and the devices that it was "
