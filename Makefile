@@ -2,14 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TPU := .venv-tpu
 
-.PHONY: quickstart test test-slow bench-laws bench-propose bench-accelerator five-updates equal-runs recompute-rule olmes lint format clean
+.PHONY: quickstart test test-slow test-tpu bench-laws bench-propose bench-accelerator five-updates equal-runs recompute-rule olmes lint format clean
 
 $(VENV)/ready: requirements.txt requirements-dev.txt requirements-lightgbm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 		echo "Python 3.11, 3.12 or 3.13 is needed, not $$($(PYTHON) --version); as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+$(TPU)/ready: requirements.txt requirements-dev.txt requirements-tpu.txt
+	$(PYTHON) -m venv $(TPU)
+	$(TPU)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -r requirements-tpu.txt
 	@touch $@
 
 quickstart: $(VENV)/ready
@@ -24,6 +30,10 @@ test: lint
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
+
+# What only the compiler for TPUs can say, by it, with no TPU, in some minutes; in a .venv-tpu of its own
+test-tpu: $(TPU)/ready
+	$(TPU)/bin/python -m pytest -m "slow or not slow" tests/test_dry_run.py
 
 # Every family of laws on the published swarms, in OLMIX_DATA: benchmarks/laws.md, in about ten minutes
 bench-laws: $(VENV)/ready
@@ -59,4 +69,4 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TPU) runs .pytest_cache .ruff_cache .hypothesis

@@ -74,7 +74,7 @@ def _gradients(swarm: train.Swarm, devices) -> int:
     decoder = model.Decoder(swarm.shape, swarm.vocabulary, jnp.dtype(swarm.dtype), swarm.train.remat)
     start = jax.eval_shape(jax.vmap(lambda seed: swarm.member.init(jax.random.key(seed))), jnp.zeros(1, jnp.int32))
     tokens = jax.ShapeDtypeStruct((1, swarm.train.batch, swarm.length + 1), jnp.int32)
-    one = functools.partial(state._gradient, decoder, swarm.train)
+    one = functools.partial(state.gradient, decoder, swarm.train)
     mapped = sharding.map_members(lambda params, tokens, _: one(params, tokens), "shard", 1, devices=devices)
     given = sharding.abstract((start.params, tokens), "shard", devices)
     memory = ahead.untuned(mapped.lower(*given, None), devices).memory_analysis()
@@ -130,7 +130,7 @@ def speed(torch: str = "") -> dict:
                 advance()
                 seconds.setdefault(name, []).append(time.perf_counter() - begun)
     found = {name: size / float(np.median(s)) for name, s in seconds.items()}
-    chip = dry_run._chip(jax.local_devices()[0].device_kind)
+    chip = dry_run.chip_of(jax.local_devices()[0].device_kind)
     flops = dry_run.flops_per_token(swarm.shape, swarm.member.parameters, swarm.length)
     return found | {"utilisation": chip and found["together"] * flops / chip.flops} | referee
 

@@ -54,7 +54,7 @@ def plan(config: Config, workdir: pathlib.Path) -> dict:
     members, vocabulary = _members(config, workdir), _vocabulary(config, workdir)
     member = _member(config, vocabulary)
     devices = ahead.devices_of(p.topology) if p.topology else jax.devices()
-    chip = _chip(p.topology or devices[0].device_kind)
+    chip = chip_of(p.topology or devices[0].device_kind)
     # What a device at hand says of itself goes before what its maker says.
     stats = {} if p.topology else devices[0].memory_stats() or {}
     limit = stats.get("bytes_limit", chip and chip.memory)
@@ -154,7 +154,7 @@ def _vocabulary(config: Config, workdir: pathlib.Path) -> int:
     return tokenizer.Tokenizer.read(path).size if path else config.corpus.vocabulary
 
 
-def _chip(name: str) -> Chip | None:
+def chip_of(name: str) -> Chip | None:
     """By a topology's name before the colon, or how a device's own begins; None for what is not known."""
     name = next((key for kind, key in KINDS.items() if name.startswith(kind)), name.split(":")[0])
     return next((chip for known, chip in CHIPS.items() if name.startswith(known)), None)

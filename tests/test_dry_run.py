@@ -3,6 +3,11 @@
 import dataclasses
 import importlib.util
 import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
 import types
 
 import jax
@@ -127,6 +132,24 @@ def test_tpu_topologies_compile_without_one(tmp_path, topology):
     found = dry_run.plan(settings(swarm_size=8, plan_topology=topology, plan_price=1.0), tmp_path)
     assert found["devices"] in (4, 8) and found["collectives_across_members"] == 0 and found["fits"]
     assert found["hours"] > 0 and found["cost"] == pytest.approx(found["device_hours"])
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_512_proxies_of_30m_on_256_chips(tmp_path):
+    """The plan of docs/scale.md, by its command."""
+    here = pathlib.Path(__file__).parents[1]
+    (command,) = re.findall(
+        r"^    python (run.py .*--stages=plan.*\\\n.*v5e:16x16.*)$", (here / "docs/scale.md").read_text(), re.M
+    )
+    arguments = command.replace("\\\n", " ").replace("runs/dry", str(tmp_path)).split()
+    # The compiler is to be as users have it.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    subprocess.run([sys.executable, *arguments], cwd=here, env=environment, check=True)
+    found = files.read_json(tmp_path / "plan/plan.json")
+    assert (found["members"], found["devices"], found["members_per_device"], found["waves"]) == (512, 256, 2, 1)
+    assert found["model"]["parameters"] == 29_102_336 and found["collectives_across_members"] == 0
+    assert found["fits"] and found["memory_per_device_bytes"] < 3.5 * 2**30
 
 
 @needs_libtpu

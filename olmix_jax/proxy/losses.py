@@ -1,12 +1,13 @@
 """Cross-entropy over a large vocabulary, from the last layer's output, without all logits at once.
 
-At 100,352 entries the logits of one 30M member and its batch of 131,072 tokens would be 53 GB; here a block of tokens'
-logits exist at a time. The gradient is exact, and is taken in the same pass: a block's logits give its loss and, as
+At 100,352 entries the logits of one 30M member and its batch of 131,072 tokens would be 53 GB; here those of a block of
+tokens exist at a time. The gradient is exact, and is taken in the same pass: a block's logits give its loss and, as
 softmax − target, what the loss's gradient is made of, so nothing is computed twice.
 
-On GPUs and TPUs, in bfloat16, no logit leaves the chip (docs/log.md). The softmax over the vocabulary is an attention:
-tokens ask, and the head's rows are keys and values. A token's mean row is its gradient but for the target's row, and
-the same kernel says ln Z. For the head's gradient the vocabulary asks, and tokens are keys and values.
+On GPUs and TPUs, in bfloat16, where rows are not too wide, no logit leaves the chip (docs/log.md). The softmax over the
+vocabulary is an attention: tokens ask, and the head's rows are keys and values. A token's mean row is its gradient but
+for the target's row, and the same kernel says ln Z. For the head's gradient the vocabulary asks, and tokens are keys
+and values.
 """
 
 import functools

@@ -76,7 +76,7 @@ def _loss(decoder, z_loss: float, params, tokens_BL1):
     return losses.mean_loss(flat_SD, model.head_of(params), tokens_BL1[:, 1:].reshape(-1), z_loss, decoder.kernels)
 
 
-def _gradient(decoder, train: Train, params, tokens_BL1):
+def gradient(decoder, train: Train, params, tokens_BL1):
     """((loss to minimise, mean nats), gradient) of a batch, by ``train.micro_batch`` sequences at a time."""
     both = jax.value_and_grad(functools.partial(_loss, decoder, train.z_loss), has_aux=True)
     parts = train.batch // (train.micro_batch or train.batch)
@@ -93,7 +93,7 @@ def _gradient(decoder, train: Train, params, tokens_BL1):
 
 def _step(decoder, update, train: Train, state: State, tokens_BL1):
     """One AdamW step. A member whose loss or gradient is not finite stays as it was and is dead from then on."""
-    (total, loss), grads = _gradient(decoder, train, state.params, tokens_BL1)
+    (total, loss), grads = gradient(decoder, train, state.params, tokens_BL1)
     alive = state.alive & jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads))
     changes, momentum = update.update(grads, state.momentum, state.params)
     params = optax.apply_updates(state.params, changes)

@@ -213,9 +213,7 @@ def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, c
     speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
     tracker.close()
     checkpoints.close()
-    bpb_KN, died_K = _outcome(swarm, states.params, loss_KT, tasks, mapping)
-    for k in np.flatnonzero(died_K >= 0):
-        log.warning("%s: %s diverged at step %d and is left out of the fit", what, swarm.runs.names[k], died_K[k])
+    bpb_KN, died_K = _outcome(swarm, states.params, loss_KT, tasks, what, mapping)
     info = {
         "mapping": mapping,
         "devices": f"{sharding.at_work(mapping)} × {jax.local_devices()[0].device_kind}",
@@ -229,12 +227,15 @@ def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, c
     return Trained(bpb_KN, loss_KT, died_K, info)
 
 
-def _outcome(swarm: Swarm, params, loss_KT, tasks, mapping: str) -> tuple[np.ndarray, np.ndarray]:
+def _outcome(swarm: Swarm, params, loss_KT, tasks, what: str, mapping: str) -> tuple[np.ndarray, np.ndarray]:
     """Scores, and the step where a member died."""
     died_K = np.where(np.isnan(loss_KT).any(axis=1), np.isnan(loss_KT).argmax(axis=1), -1)
     bpb_KN = score(swarm, params, tasks, mapping, died_K < 0)
     # The very last step can break a member that all its losses were finite for.
-    return bpb_KN, np.where((died_K < 0) & np.isnan(bpb_KN).any(axis=1), loss_KT.shape[1] - 1, died_K)
+    died_K = np.where((died_K < 0) & np.isnan(bpb_KN).any(axis=1), loss_KT.shape[1] - 1, died_K)
+    for k in np.flatnonzero(died_K >= 0):
+        log.warning("%s: %s diverged at step %d and is left out of the fit", what, swarm.runs.names[k], died_K[k])
+    return bpb_KN, died_K
 
 
 def _restored(checkpoints: Checkpoints, company: rendezvous.Company, like, batches):
