@@ -6,17 +6,20 @@ TPU := .venv-tpu
 
 .PHONY: quickstart test test-slow test-tpu bench-laws bench-propose bench-accelerator five-updates equal-runs recompute-rule olmes lint format clean
 
-$(VENV)/ready: requirements.txt requirements-dev.txt requirements-lightgbm.txt
+# A virtual environment with what is required, and what $(2) names.
+define environment
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 		echo "Python 3.11, 3.12 or 3.13 is needed, not $$($(PYTHON) --version); as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-	@touch $@
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt $(2)
+	@touch $(1)/ready
+endef
+
+$(VENV)/ready: requirements.txt requirements-dev.txt requirements-lightgbm.txt
+	$(call environment,$(VENV))
 
 $(TPU)/ready: requirements.txt requirements-dev.txt requirements-tpu.txt
-	$(PYTHON) -m venv $(TPU)
-	$(TPU)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -r requirements-tpu.txt
-	@touch $@
+	$(call environment,$(TPU),-r requirements-tpu.txt)
 
 quickstart: $(VENV)/ready
 	$(BIN)/python run.py --config=configs/quickstart.py --workdir=runs/quickstart
