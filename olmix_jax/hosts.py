@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import threading
 import traceback
 import uuid
 
@@ -61,6 +62,14 @@ def start() -> None:
     if given is None:
         return
     patience = _patience()
+    # JAX waits five minutes, in silence, and then ends the process in many words.
+    late = threading.Timer(
+        rendezvous.SAY,
+        log.warning,
+        ("still waiting for the other processes; see that all run, and reach the first one",),
+    )
+    late.daemon = True
+    late.start()
     try:
         # Processes end together; one that cannot, as a device of its waits for one that failed, is not waited for long.
         jax.distributed.initialize(
@@ -71,6 +80,8 @@ def start() -> None:
             f"cannot join the other processes ({(str(e).splitlines() or ['no answer'])[0]}); see that all of them run, "
             "and that the first one's address can be reached"
         ) from e
+    finally:
+        late.cancel()
     rendezvous.Signs(patience).start()
 
 

@@ -1,6 +1,7 @@
 """rendezvous.py: how processes wait for each other; the processes themselves are in tests/test_hosts.py."""
 
 import re
+import time
 
 import jax
 import pytest
@@ -166,6 +167,24 @@ def test_a_process_that_failed_is_named_before_it_is_waited_for(several, caplog,
     with caplog.at_level("INFO", logger="olmix_jax"):
         rendezvous.Signs(60).give(store, 3.0)
     assert "says why; all end within two minutes, and the same command" in caplog.records[-1].getMessage()
+
+
+def test_processes_that_never_come_are_not_waited_for_in_silence(monkeypatch, caplog):
+    monkeypatch.setattr(hosts, "expected", lambda: {})
+    monkeypatch.setattr(rendezvous, "SAY", 0.01)
+    monkeypatch.setattr(rendezvous.log, "propagate", True)
+
+    def initialize(**_):
+        deadline = time.monotonic() + 10
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise RuntimeError("gone\nmore")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(UserError, match=r"cannot join the other processes \(gone\)"):
+        hosts.start()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("still waiting for the other processes; see that all run")
 
 
 def test_a_heartbeat_that_is_no_number_is_named():
