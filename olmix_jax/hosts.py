@@ -63,11 +63,8 @@ def start() -> None:
         return
     patience = _patience()
     # JAX waits five minutes, in silence, and then ends the process in many words.
-    late = threading.Timer(
-        rendezvous.SAY,
-        log.warning,
-        ("still waiting for the other processes; see that all run, and reach the first one",),
-    )
+    said = "still waiting for the other processes; see that all run, and can reach the first one"
+    late = threading.Timer(rendezvous.SAY, log.warning, (said,))
     late.daemon = True
     late.start()
     try:
