@@ -118,7 +118,7 @@ def _own_parts(config: Config, workdir: pathlib.Path) -> None:
     """This process's parts: one, or those of a division that an earlier run with other processes made. Of members that
     lie over all devices there are none."""
     mixtures = workdir / "swarm/ratios.csv"
-    # An update may need no runs; what else is missing the first process will say.
+    # An update may need no runs; without mixtures for another reason, the first process says what is missing.
     if not mixtures.is_file() or pipeline.training("is_large")(config, workdir):
         return
     runs = len(table.read_ratios(mixtures)[0])
