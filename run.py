@@ -14,8 +14,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from olmix_jax import config as configs
-from olmix_jax import progress
-from olmix_jax.errors import UserError
+from olmix_jax.utils import progress
+from olmix_jax.utils.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, as configs/quickstart.py[:smoke]")
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder that all results go to")
@@ -33,7 +33,9 @@ def parse(argv: list[str]) -> list[str]:
     except (flags.Error, FileNotFoundError, ValueError, TypeError) as e:
         # A config that raises comes with its traceback in the message; its last line is what went wrong.
         why = str(e).strip().splitlines()[-1]
-        raise UserError(f"{why}; python run.py --help shows the flags, olmix_jax/config.py the config's fields") from e
+        raise UserError(
+            f"{why}; python run.py --help shows the flags, olmix_jax/config/schema.py the config's fields"
+        ) from e
     try:
         # A file that does not load is reported by ml-collections only when the config is looked at.
         CONFIG.value and CONFIG.value.to_dict()
@@ -74,13 +76,14 @@ def main(argv: list[str]) -> int:
     workdir = pathlib.Path(WORKDIR.value)
     use_all_cpus()
     keep_compiled(workdir)
-    from olmix_jax import hosts, pipeline, report  # after the devices are set
+    from olmix_jax import report
+    from olmix_jax.pipeline import processes, runner
 
-    hosts.start()
-    progress.start_log(workdir, hosts.number())
-    names = tuple(STAGES.value) if STAGES.value else pipeline.default_stages(config)
-    hosts.run(config, workdir, names)
-    if "report" in names and hosts.number() == 0:
+    processes.start()
+    progress.start_log(workdir, processes.number())
+    names = tuple(STAGES.value) if STAGES.value else runner.default_stages(config)
+    processes.run(config, workdir, names)
+    if "report" in names and processes.number() == 0:
         print(f"report: {workdir / 'report/index.html'}")
         print("\n".join(report.summary(workdir)))
     return 0

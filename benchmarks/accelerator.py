@@ -23,8 +23,8 @@ import run as program
 from benchmarks import throughput
 from configs import paper, quickstart
 from olmix_jax import config as configs
-from olmix_jax import dry_run, files
-from olmix_jax.proxy import ahead, model, optimizer, sharding, state, train
+from olmix_jax.proxy import aot, model, optimizer, resources, sharding, state, train
+from olmix_jax.utils import files
 
 # Members that are divided over devices, and that are started on one.
 MEMBERS, STARTED = 64, 128
@@ -52,7 +52,7 @@ def divided(devices: int) -> dict:
     states, run, tokens = swarm.start("shard"), swarm.steps("shard"), next(swarm.chunks())
     _, loss_KT = run(states, tokens, 2)
     shape = swarm.chunk_steps, swarm.train.batch, swarm.length + 1
-    found = ahead.compile_steps(swarm.member, shape, MEMBERS, jax.local_devices())
+    found = aot.compile_steps(swarm.member, shape, MEMBERS, jax.local_devices())
     return {"loss_KT": np.asarray(loss_KT)[:, :2].tolist(), "collectives": found["collectives"]}
 
 
@@ -60,12 +60,12 @@ def held(members: int, topology: str = "") -> dict:
     """What the compiler says of so many members on a device, and of what a member alone is made of [bytes]: weights and
     moments, and its gradient of a batch with all that takes. Of the paper's 30M where it is for a TPU topology."""
     config = configs.from_dict(paper.get_config("30M")) if topology else settings()
-    devices = (ahead.devices_of(topology) if topology else jax.local_devices())[:1]
+    devices = (aot.devices_of(topology) if topology else jax.local_devices())[:1]
     swarm = throughput.swarm_of(config, members)
     shape = 1, swarm.train.batch, swarm.length + 1
-    found = ahead.compile_steps(swarm.member, shape, members, devices)
+    found = aot.compile_steps(swarm.member, shape, members, devices)
     # Of the 16 bytes a parameter that a member takes, 4 are the gradient's.
-    needed, states = ahead.needed(found), swarm.member.memory * 3 // 4
+    needed, states = aot.needed(found), swarm.member.memory * 3 // 4
     return {"needed": needed, "states": states, "gradient": _gradients(swarm, devices)}
 
 
@@ -77,7 +77,7 @@ def _gradients(swarm: train.Swarm, devices) -> int:
     one = functools.partial(state.gradient, decoder, swarm.train)
     mapped = sharding.map_members(lambda params, tokens, _: one(params, tokens), "shard", 1, devices=devices)
     given = sharding.abstract((start.params, tokens), "shard", devices)
-    memory = ahead.untuned(mapped.lower(*given, None), devices).memory_analysis()
+    memory = aot.untuned(mapped.lower(*given, None), devices).memory_analysis()
     return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
@@ -90,7 +90,7 @@ def started(begun: float, compiled: str) -> dict:
     mapping, memory = "vmap" if on_accelerator() else "map", sharding.usable_memory()
     if memory is not None:
         shape = swarm.chunk_steps, swarm.train.batch, swarm.length + 1
-        at_once = ahead.fitting(swarm.member, shape, STARTED, jax.local_devices()[:1], memory)[1]
+        at_once = aot.fitting(swarm.member, shape, STARTED, jax.local_devices()[:1], memory)[1]
         swarm = swarm.taken(np.arange(at_once), at_once)
     _, loss_KT = swarm.steps(mapping)(swarm.start(mapping), next(swarm.chunks()), 1)
     jax.block_until_ready(loss_KT)
@@ -130,8 +130,8 @@ def speed(torch: str = "") -> dict:
                 advance()
                 seconds.setdefault(name, []).append(time.perf_counter() - begun)
     found = {name: size / float(np.median(s)) for name, s in seconds.items()}
-    chip = dry_run.chip_of(jax.local_devices()[0].device_kind)
-    flops = dry_run.flops_per_token(swarm.shape, swarm.member.parameters, swarm.length)
+    chip = resources.chip_of(jax.local_devices()[0].device_kind)
+    flops = resources.flops_per_token(swarm.shape, swarm.member.parameters, swarm.length)
     return found | {"utilisation": chip and found["together"] * flops / chip.flops} | referee
 
 

@@ -22,8 +22,8 @@ import jax
 import numpy as np
 
 from benchmarks.accelerator import MEMBERS, STARTED, on_accelerator, settings
-from olmix_jax import files
 from olmix_jax.proxy import train
+from olmix_jax.utils import files
 
 PAGE = pathlib.Path(__file__).with_name("accelerator.md")
 DEVICES, HELD, READ = (1, 2, 4, 8), (1, 2, 3), (64, 512, 4096, 8192)

@@ -21,10 +21,12 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks import laws_page, laws_speed
-from olmix_jax import laws, progress, task_groups
-from olmix_jax.errors import UserError
+from olmix_jax import laws
 from olmix_jax.laws import quality
-from olmix_jax.table import SwarmTable
+from olmix_jax.swarm import task_groups
+from olmix_jax.swarm.table import SwarmTable
+from olmix_jax.utils import progress
+from olmix_jax.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 FAMILIES = ("warped_gp", "log_linear", "bimix", "autoscale", "gp", "search", "lightgbm")

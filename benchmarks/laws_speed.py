@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from olmix_jax import laws
-from olmix_jax.progress import Progress
+from olmix_jax.utils.progress import Progress
 
 FAMILIES = ("warped_gp", "log_linear")
 # One of the four is varied, the others stay. R counts refits from a fit on all runs (``near``); K, M and N are of fits.

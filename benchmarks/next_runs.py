@@ -20,9 +20,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from olmix_jax import next_runs, rng
 from olmix_jax.laws import evaluate, evaluate_each, quality, warped_gp
-from olmix_jax.table import SwarmTable
+from olmix_jax.propose import next_runs
+from olmix_jax.swarm.table import SwarmTable
+from olmix_jax.utils import rng
 
 HERE = pathlib.Path(__file__).parent
 START, BATCH, LAST = 30, 8, 110

@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks import laws_page
 from olmix_jax.laws import log_linear
-from olmix_jax.progress import log
-from olmix_jax.propose import batch, solver
-from olmix_jax.propose.bounds import Bounds, box
+from olmix_jax.solver import batch, solve
+from olmix_jax.solver.bounds import Bounds, box
+from olmix_jax.utils.progress import log
 
 HERE = pathlib.Path(__file__).parent
 DOMAINS, TASKS, PROBLEMS, REFEREED = 24, 52, 1000, 30
@@ -117,7 +117,7 @@ def large() -> list[tuple[float, float]]:
     for kl_weight in (0.05, 0.0):
 
         def work(kl_weight=kl_weight):
-            ends = solver.solve(log_linear.predict, params, weights_N, natural_M, box(0 * upper_M, upper_M), kl_weight)
+            ends = solve.solve(log_linear.predict, params, weights_N, natural_M, box(0 * upper_M, upper_M), kl_weight)
             assert ends.status == "optimal", ends.status
 
         found.append((seconds(work, 1), seconds(work, 2)))

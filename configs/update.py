@@ -4,14 +4,16 @@
         --config.update.file=changes.yaml --config.corpus.path=new_text
 
 After the colon stands the finished workdir, whose settings this config begins with; any other config does as well, with
---config.update.parent=runs/quickstart. `changes.yaml` says what changed (olmix_jax/update_file.py); without it that is
+--config.update.parent=runs/quickstart. `changes.yaml` says what changed (olmix_jax/config/changes_file.py); without
+it that is
 found out from domains' names and content. `corpus.path` is a folder with all domains of the new set.
 """
 
 import pathlib
 
 from configs import own
-from olmix_jax import config, files
+from olmix_jax import config
+from olmix_jax.utils import files
 
 
 def get_config(variant: str = ""):

@@ -4,7 +4,7 @@ import argparse
 import os
 import pathlib
 
-from olmix_jax import files, progress
+from olmix_jax.utils import files, progress
 
 SCALES = ("smoke", "cpu", "paper")
 

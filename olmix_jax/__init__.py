@@ -2,7 +2,7 @@
 
 Text flows to tokens, tokens to a swarm of mixtures, mixtures to proxies trained all at once, proxies to a table, the
 table to a law, the law to a proposal, the proposal to a report. The two halves, training and deciding, meet only in
-:class:`olmix_jax.table.SwarmTable`.
+:class:`olmix_jax.swarm.table.SwarmTable`.
 
 Dim letters, used as suffixes of array names throughout:
 

@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from olmix_jax import hosts
+from olmix_jax.pipeline import processes
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -48,7 +48,7 @@ def test_every_host_of_a_slice(called):
     code, lines, said = called("cloud_tpu.sh")
     assert (code, lines) == (2, []) and "launch/cloud_tpu.sh create" in said
     assert "the name of the slice" in called("cloud_tpu.sh", "run")[2]
-    assert hosts.expected({"OLMIX_DISTRIBUTED": "auto"}) == {}
+    assert processes.expected({"OLMIX_DISTRIBUTED": "auto"}) == {}
 
 
 def test_slurm(called):
@@ -101,13 +101,13 @@ def test_near_the_time_limit_a_job_checkpoints_and_is_queued_again(tmp_path, cal
 
 
 def test_jobset():
-    """What the pods are told is what olmix_jax/hosts.py reads, and as many as there are."""
+    """What the pods are told is what olmix_jax/pipeline/processes.py reads, and as many as there are."""
     spec = yaml.safe_load((ROOT / "launch/jobset.yaml").read_text())
     job = spec["spec"]["replicatedJobs"][0]
     inner = job["template"]["spec"]
     container = inner["template"]["spec"]["containers"][0]
     told = {entry["name"]: entry.get("value", "0") for entry in container["env"]}
-    found = hosts.expected(told)
+    found = processes.expected(told)
     assert found["num_processes"] == inner["completions"] == inner["parallelism"]
     name = spec["metadata"]["name"]
     assert found["coordinator_address"] == f"{name}-{job['name']}-0-0.{name}:1234"

@@ -12,12 +12,15 @@ import jax
 import numpy as np
 import pytest
 
-from olmix_jax import config, laws, pipeline, propose, swarm, table
-from olmix_jax.errors import UserError
+from olmix_jax import config, laws, propose
 from olmix_jax.laws import log_linear
-from olmix_jax.propose import caps, objective
-from olmix_jax.propose.bounds import box
+from olmix_jax.pipeline import runner
+from olmix_jax.propose import feasibility
+from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.proxy import data, train
+from olmix_jax.solver.bounds import box
+from olmix_jax.swarm import sampling, table
+from olmix_jax.utils.errors import UserError
 from tests.toy import ArrayStore
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -97,7 +100,7 @@ def elsewhere(tmp_path):
 
 
 def fitted(setting, workdir):
-    pipeline.run(setting, workdir, ("fit",))
+    runner.run(setting, workdir, ("fit",))
     return json.loads((workdir / "fit/fit.json").read_text())
 
 
@@ -195,11 +198,11 @@ def test_all_tasks_are_fitted_in_seconds():
 
 def test_task_weights_are_normalised_and_those_not_named_weigh_nothing():
     """PITFALLS 17: they were 1, and the sum rescaled λ."""
-    weights_N = objective.task_weights('{"u": 30, "w": 10}', ("t", "u", "v", "w"))
+    weights_N = task_weights('{"u": 30, "w": 10}', ("t", "u", "v", "w"))
     np.testing.assert_allclose(weights_N, [0, 0.75, 0, 0.25])
-    np.testing.assert_allclose(objective.task_weights("", ("t", "u")).sum(), 1)
+    np.testing.assert_allclose(task_weights("", ("t", "u")).sum(), 1)
     with pytest.raises(UserError, match="unknown tasks: dropped"):
-        objective.task_weights('{"dropped": 1}', ("t", "u"))
+        task_weights('{"dropped": 1}', ("t", "u"))
 
 
 class Watched(train.Swarm):
@@ -240,8 +243,8 @@ def test_a_domain_at_its_cap_is_not_begun_once_more(sequences, repeats):
     length, steps, batch = 8, 30, 4
     stores = {"a": ArrayStore(np.arange(sequences * length + 1)), "b": ArrayStore(np.arange(5000, 9000))}
     tokens_M = np.array([store.sequences(length) * length for store in stores.values()])
-    upper_M = caps.repetition_caps(tokens_M, steps * batch * length, repeats)
-    counts_M = swarm.snap(np.array([upper_M[0], 1 - upper_M[0]]), steps * batch, upper_M)
+    upper_M = feasibility.repetition_caps(tokens_M, steps * batch * length, repeats)
+    counts_M = sampling.snap(np.array([upper_M[0], 1 - upper_M[0]]), steps * batch, upper_M)
     runs = data.Runs(("x",), counts_M[None], np.zeros(1, int), np.zeros(1, int))
     read_S = np.concatenate([c[0].reshape(-1, length + 1) for c in data.chunks(runs, stores, length, batch, 30, steps)])
     seen = collections.Counter(read_S[:, 0].tolist())
@@ -264,9 +267,9 @@ def test_caps_that_no_mixture_meets_are_an_error_with_a_remedy_that_works():
     tokens_M, target = np.array([100.0, 300.0, 50.0]), 4000.0
 
     def check(target_tokens, max_repeats):
-        upper_M = caps.repetition_caps(tokens_M, target_tokens, max_repeats)
+        upper_M = feasibility.repetition_caps(tokens_M, target_tokens, max_repeats)
         settings = {"tokens_M": tokens_M, "target_tokens": target_tokens, "max_repeats": max_repeats}
-        caps.check_feasible(box(np.zeros(3), upper_M), ("web", "code", "law"), **settings)
+        feasibility.check_feasible(box(np.zeros(3), upper_M), ("web", "code", "law"), **settings)
 
     with pytest.raises(UserError, match="law 0.05, web 0.1, code 0.3") as error:
         proposal([[0, 1, 2]], tokens_M=tokens_M, target_tokens=target)

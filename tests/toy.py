@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from olmix_jax.config import Train
+from olmix_jax.config.schema import Train
 from olmix_jax.corpus.tasks import TaskSet
 from olmix_jax.proxy.data import Runs
 from olmix_jax.proxy.model import Shape

@@ -20,9 +20,12 @@ import numpy as np
 from experiments import common
 from experiments.five_updates import corpus, paper
 from olmix_jax import config as configs
-from olmix_jax import files, lineage, pipeline, strategies, task_groups
-from olmix_jax.domains import DomainSet
-from olmix_jax.progress import log
+from olmix_jax.pipeline import runner
+from olmix_jax.swarm import task_groups
+from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.update import history, strategies
+from olmix_jax.utils import files
+from olmix_jax.utils.progress import log
 
 # {strategy: settings of update}; old runs inform the law only where the paper has it so, but for ours, `auto`.
 STRATEGIES = {
@@ -81,7 +84,7 @@ def chain(name: str, how: dict, scale: dict, folder: pathlib.Path, steps: int) -
             own = {"recompute": LIKE[step]} if LIKE[step] else {"strategy": "full_reuse"}
         made = settings(scale, folder, step, parent=str(parent), proxies=scale.get("proxies"), **how | own)
         workdir = folder / name / str(step)
-        pipeline.run(made, workdir, ("prepare", "update", "sample", "train", "fit", "propose"))
+        runner.run(made, workdir, ("prepare", "update", "sample", "train", "fit", "propose"))
         plan = files.read_json(workdir / "update/plan.json")
         proposal = files.read_json(workdir / "propose/proposal.json")
         runs.append(plan["proxies"])
@@ -96,7 +99,7 @@ def carried(found: dict, folder: pathlib.Path, steps: int) -> dict:
     weights = proposal["weights"]
     for step in range(1, steps):
         workdir = folder / f"{next(iter(found))}/{step}"
-        change, new = lineage.change_to(workdir, lineage.read_plan(workdir))
+        change, new = history.change_to(workdir, history.read_plan(workdir))
         old_M = [weights[change.origin[name]] if name in change.origin else 0.0 for name in new.names]
         blocks = strategies.strategy("carry", new.names, change.affected, old_M, new.natural_M).blocks
         weights = dict(zip(new.names, blocks.ratios_DM[0].tolist()))
@@ -105,7 +108,7 @@ def carried(found: dict, folder: pathlib.Path, steps: int) -> dict:
 
 def judged(found: dict, scale: dict, folder: pathlib.Path, steps: int) -> dict:
     """Fresh models on every strategy's last mixture and on natural, with the same seeds."""
-    from olmix_jax import training
+    from olmix_jax.pipeline import training
 
     last = pathlib.Path(found["full"]["workdir"])
     domains = DomainSet.read(last / "domains.json")
@@ -206,7 +209,7 @@ def main() -> None:
         corpus.write(folder, *corpus.steps(scale["max_bytes"], scale["examples"]))
     steps = len(list((folder / "updates").glob("*.json")))
     first = settings(scale, folder, 0)
-    pipeline.run(first, folder / "first", ("prepare", "sample", "train", "fit", "propose"))
+    runner.run(first, folder / "first", ("prepare", "sample", "train", "fit", "propose"))
     rules = EQUAL if "proxies" in scale else STRATEGIES
     found = {name: chain(name, how, scale, folder, steps) for name, how in rules.items()}
     if "proxies" in scale:

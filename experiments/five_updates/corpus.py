@@ -4,13 +4,13 @@ import dataclasses
 import json
 import pathlib
 
-from olmix_jax import files
 from olmix_jax.corpus import task_makers
 from olmix_jax.corpus.builtin import builtin_domains
 from olmix_jax.corpus.clean import split
 from olmix_jax.corpus.readers import Document
 from olmix_jax.corpus.store import file_name
-from olmix_jax.progress import log
+from olmix_jax.utils import files
+from olmix_jax.utils.progress import log
 
 HELDOUT = 0.3
 # Topics of a built-in domain by the beginning of a document's name; what begins like none is the rest.

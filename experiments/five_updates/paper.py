@@ -9,13 +9,14 @@ import pathlib
 
 import numpy as np
 
-from olmix_jax import reuse, table, task_groups
-from olmix_jax.errors import UserError
 from olmix_jax.laws import evaluate, log_linear
-from olmix_jax.progress import log
-from olmix_jax.propose import solver
-from olmix_jax.propose.bounds import box
-from olmix_jax.propose.caps import check_feasible, repetition_caps
+from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.feasibility import check_feasible, repetition_caps
+from olmix_jax.solver import solve
+from olmix_jax.solver.bounds import box
+from olmix_jax.swarm import table, task_groups
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
 
 EXISTING = "existing"
 # What leaves the mixture before an update's swarm: PDFs that are revised, a source that is removed, PDFs that are
@@ -91,7 +92,7 @@ def _solved(swarm: table.SwarmTable, blocks: reuse.Blocks, tokens: dict, natural
     check_feasible(bounds, blocks.names)
     law = log_linear.fit(swarm.ratios_KM, swarm.bpb_KN, tasks=swarm.tasks).params
     anchor_D = reuse.collapsed_anchor(natural_M, blocks)
-    found = solver.solve(log_linear.predict, law, np.full(width, 1 / width), anchor_D, bounds, KL_WEIGHT)
+    found = solve.solve(log_linear.predict, law, np.full(width, 1 / width), anchor_D, bounds, KL_WEIGHT)
     natural_D = reuse.collapse(natural_M, blocks)
     proposed, before = evaluate(log_linear, law, np.stack([found.weights_M, natural_D])).mean(axis=1)
     log.info(

@@ -15,11 +15,14 @@ import time
 import numpy as np
 
 from experiments import common
-from olmix_jax import beliefs, recompute, reuse, rng, strategies, table, task_groups, updates
 from olmix_jax.laws import evaluate, log_linear, warped_gp
-from olmix_jax.progress import log
-from olmix_jax.propose import solver
-from olmix_jax.propose.bounds import box
+from olmix_jax.propose import blocks as reuse
+from olmix_jax.solver import solve
+from olmix_jax.solver.bounds import box
+from olmix_jax.swarm import table, task_groups
+from olmix_jax.update import changes, prior, recompute, strategies
+from olmix_jax.utils import rng
+from olmix_jax.utils.progress import log
 
 KL_WEIGHT, REPEATS, SAMPLES, SHARED = 0.05, 4.0, 24, 0.3
 RULES = ("full_reuse", "full", "carry", "auto")
@@ -102,7 +105,7 @@ def optimum(law, params, natural_M, upper_M, blocks=None, runs_KD=None) -> np.nd
     if not convex:
         best = evaluate(law, params, runs_KD).mean(axis=1).argmin()
         starts_SM = np.stack([anchor / anchor.sum(), runs_KD[best]])
-    found = solver.solve(
+    found = solve.solve(
         law.predict, params, equal_N, anchor, bounds, KL_WEIGHT, convex=convex, starts_SM=starts_SM
     ).weights_M
     return found if blocks is None else reuse.expand(found, blocks)
@@ -118,7 +121,7 @@ def losses(world: World, runs: int, seed: int) -> dict:
     law = warped_gp.fit(old_KO, measured(before, old_KO, draw)).params
     kept_O = optimum(warped_gp, law, natural_O, np.minimum(1, REPEATS * natural_O), runs_KD=old_KO)
     names = tuple(f"d{j}" for j in range(old))
-    change = updates.change(names, [updates.add(*(f"new{j}" for j in range(world.new)))])
+    change = changes.change(names, [changes.add(*(f"new{j}" for j in range(world.new)))])
     weights_M = np.append(kept_O, np.zeros(world.new))
     setting = recompute.Setting(
         change.new,
@@ -133,8 +136,8 @@ def losses(world: World, runs: int, seed: int) -> dict:
         np.zeros((0, width)),
         np.zeros(0),
     )
-    distilled = beliefs.distil(warped_gp, warped_gp.sample(law, SAMPLES, seed), old, old_KO, seed)
-    truth = beliefs.truths(distilled, change.expressed(world.natural_M), -np.ones(width, int), seed=seed)
+    distilled = prior.distil(warped_gp, warped_gp.sample(law, SAMPLES, seed), old, old_KO, seed)
+    truth = prior.truths(distilled, change.expressed(world.natural_M), -np.ones(width, int), seed=seed)
     taken, tried, _ = recompute.choose(truth, setting, lambda dimensions: runs, seed=seed)
     best = value(world, optimum(log_linear, world.law, world.natural_M, world.upper_M, runs_KD=world.natural_M[None]))
     known = change.new, change.affected, weights_M, world.natural_M

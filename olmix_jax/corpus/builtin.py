@@ -30,7 +30,7 @@ import warnings
 from collections.abc import Callable, Iterator
 
 from olmix_jax.corpus.readers import Document, hashed
-from olmix_jax.progress import log, tracked
+from olmix_jax.utils.progress import log, tracked
 
 NAMES = (
     "code:library",

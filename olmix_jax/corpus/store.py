@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import fsspec
 import numpy as np
 
-from olmix_jax import files
-from olmix_jax.errors import UserError
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
 
 END = 0
 # Types of token ids: what we write, and what other engines do.

@@ -13,7 +13,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from olmix_jax.progress import tracked
+from olmix_jax.utils.progress import tracked
 
 # Bytes, UTF-8. Shorter answers say little, longer ones do not fit a proxy's window.
 ANSWER = (10, 400)

@@ -12,15 +12,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from olmix_jax import files
-from olmix_jax.config import Config
+from olmix_jax.config.schema import Config
 from olmix_jax.corpus import olmes, task_makers
 from olmix_jax.corpus.store import file_name, heldout_path
 from olmix_jax.corpus.task_makers import Example, sample
 from olmix_jax.corpus.tokenizer import Tokenizer
-from olmix_jax.domains import DomainSet
-from olmix_jax.errors import UserError
-from olmix_jax.progress import log
+from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
 
 # A task with fewer examples is noise.
 MIN_EXAMPLES = 8

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import fsspec
 import numpy as np
 
-from olmix_jax import files
 from olmix_jax.corpus.readers import is_text
 from olmix_jax.corpus.store import Shard, TokenStore, is_remote, reached
 from olmix_jax.corpus.token_formats import KINDS, look, shards_of
 from olmix_jax.corpus.tokenizer import Tokenizer
-from olmix_jax.errors import UserError
-from olmix_jax.progress import log
-from olmix_jax.updates import CONTENT
+from olmix_jax.swarm.domains import CONTENT
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
 
 # Tokens of a domain that its bytes are counted in, in blocks spread over all of it.
 COUNTED, _BLOCK = 1 << 22, 1 << 16

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from olmix_jax.corpus.store import DTYPES, Shard, reached
-from olmix_jax.errors import UserError
+from olmix_jax.utils.errors import UserError
 
 KINDS = (".npy", ".ds", ".bin")
 # Bytes at either end of a file that tell its type, and stand for its content.

@@ -9,8 +9,8 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from olmix_jax import files
-from olmix_jax.errors import UserError
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
 
 END_TEXT = "<|endoftext|>"
 # What separates documents is named like this in the tokenizers that people have; the first that there is.

@@ -23,7 +23,7 @@ import types
 import jax
 import numpy as np
 
-from olmix_jax.laws import autoscale, bimix, gp, inputs, lightgbm, log_linear, search, warped_gp
+from olmix_jax.laws import autoscale, bimix, gp, lightgbm, log_linear, numerics, search, warped_gp
 
 LAWS = {
     "warped_gp": warped_gp,
@@ -39,7 +39,7 @@ LAWS = {
 def evaluate(law, params, ratios_KM, of: str = "predict") -> np.ndarray:
     """A law's predictions (or ``of`` what else it has to say of mixtures) as a float64 array, bpb_KN [BPB]."""
     ratios_KM, function = np.asarray(ratios_KM, np.float64), getattr(law, of)
-    with inputs.float64():
+    with numerics.float64():
         return np.asarray((_compiled(function) if law.DIFFERENTIABLE else function)(params, ratios_KM))
 
 
@@ -73,4 +73,4 @@ def _through(predict):
 
 @functools.lru_cache(maxsize=32)
 def _compiled(function):
-    return jax.jit(function, compiler_options=inputs.QUICK)
+    return jax.jit(function, compiler_options=numerics.QUICK)

@@ -6,10 +6,10 @@ import numpy as np
 import scipy.optimize
 import scipy.stats
 
-from olmix_jax import rng
-from olmix_jax.errors import UserError
 from olmix_jax.laws import evaluate, evaluate_each
-from olmix_jax.progress import log
+from olmix_jax.utils import rng
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
 
 # Share of new runs that an interval is meant to hold.
 LEVEL = 0.9
@@ -58,7 +58,7 @@ def cross_validate(
       seed: of the shuffle that makes the folds, and of the fits' starts.
       starts: starting points per task and fold.
       tasks: names for messages.
-      inherited: further runs that all folds learn from (:class:`olmix_jax.table.Inherited`).
+      inherited: further runs that all folds learn from (:class:`olmix_jax.swarm.table.Inherited`).
 
     Raises:
       UserError: fewer than two folds, more folds than runs, or a fit fails.

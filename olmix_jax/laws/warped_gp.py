@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax import rng
-from olmix_jax.laws import bfgs, inputs, per_task, warped_kernel
+from olmix_jax.laws import bfgs, numerics, per_task, warped_kernel
+from olmix_jax.utils import rng
 
 DIFFERENTIABLE = True
 # θ is learnt on this many runs at most, drawn from all; the law itself is then conditioned on every run.
@@ -145,9 +145,9 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight
     Raises:
       UserError: a value is not finite, or the shapes disagree.
     """
-    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
+    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, numerics.one_row(weight_K), tasks)
     params, loss_RN, promised_RN = _fit(ratios_KM, bpb_KN, weight_RK, seed, None)
-    return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], inputs.unseen(ratios_KM), promised_RN[0])
+    return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], numerics.unseen(ratios_KM), promised_RN[0])
 
 
 def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts: int = 1, seed: int = 0, tasks=None, near=None) -> Params:
@@ -156,7 +156,7 @@ def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts: int = 1, seed: int = 0
     Arguments and errors as for :func:`fit`; ``near`` is a full fit's Params, whose θ is then kept, so that only the
     linear algebra is done again. Returns Params with a leading R axis.
     """
-    ratios_KM, bpb_KN, weight_RK = inputs.checked(ratios_KM, bpb_KN, weight_RK, tasks)
+    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, weight_RK, tasks)
     return _fit(ratios_KM, bpb_KN, weight_RK, seed, near)[0]
 
 

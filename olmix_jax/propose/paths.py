@@ -5,14 +5,14 @@ import functools
 import jax
 import numpy as np
 
-from olmix_jax import rng
-from olmix_jax.errors import UserError
 from olmix_jax.laws import evaluate, evaluate_each, quality
-from olmix_jax.propose import batch
-from olmix_jax.propose.bounds import Bounds
-from olmix_jax.propose.caps import check_feasible, repetition_caps
-from olmix_jax.propose.problem import Problem, starts
-from olmix_jax.propose.solver import LOCAL_ITERATIONS, MAX_ITERATIONS
+from olmix_jax.propose.feasibility import check_feasible, repetition_caps
+from olmix_jax.solver import batch
+from olmix_jax.solver.bounds import Bounds
+from olmix_jax.solver.problem import Problem, starts
+from olmix_jax.solver.solve import LOCAL_ITERATIONS, MAX_ITERATIONS
+from olmix_jax.utils import rng
+from olmix_jax.utils.errors import UserError
 
 # λ [BPB per nat], and multiples of k.
 KL_WEIGHTS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)

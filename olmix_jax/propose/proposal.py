@@ -4,14 +4,16 @@ from types import ModuleType
 
 import numpy as np
 
-from olmix_jax import config, task_groups
-from olmix_jax.errors import UserError
+from olmix_jax import config
 from olmix_jax.laws import evaluate, search
-from olmix_jax.propose import candidates, climb, explore, prices, problem, saddle, slack, uncertainty
-from olmix_jax.propose.caps import rounded
-from olmix_jax.propose.posed import Posed, pose
-from olmix_jax.propose.prices import named
-from olmix_jax.propose.solver import Solution, solve
+from olmix_jax.propose import baselines, exploration, guard_slack, guards, shadow_prices, uncertainty
+from olmix_jax.propose.feasibility import rounded
+from olmix_jax.propose.formulation import Posed, pose
+from olmix_jax.propose.shadow_prices import named
+from olmix_jax.solver import ascent, problem
+from olmix_jax.solver.solve import Solution, solve
+from olmix_jax.swarm import task_groups
+from olmix_jax.utils.errors import UserError
 
 # A predicted rise of BPB below this is rounding.
 NOTICEABLE = 1e-9
@@ -56,8 +58,8 @@ def propose(
       ratios_KM: the swarm's runs, to start from; not needed for a convex law.
       bpb_KN: what they measured, to choose λ by; None: it is not looked into.
       tokens_M: unique tokens per domain; None leaves repetition uncapped.
-      sizes_N: how many tasks each task stands for (:func:`olmix_jax.propose.objective.task_weights`).
-      families: see :func:`olmix_jax.task_groups.families_of`.
+      sizes_N: how many tasks each task stands for (:func:`olmix_jax.solver.objective.task_weights`).
+      families: see :func:`olmix_jax.swarm.task_groups.families_of`.
       seed: of what is drawn.
 
     Raises:
@@ -66,9 +68,9 @@ def propose(
     known = {"tasks": tasks, "domains": domains, "natural_M": natural_M, "tokens_M": tokens_M, "sizes_N": sizes_N}
     known["families"] = families
     posed = pose(law, params, settings=settings, **known)
-    choice = explore.choice(posed, settings, ratios_KM, bpb_KN, seed)
+    choice = exploration.choice(posed, settings, ratios_KM, bpb_KN, seed)
     if settings.choose_kl_weight:
-        settings = explore.chosen(settings, choice)
+        settings = exploration.chosen(settings, choice)
         posed = pose(law, params, settings=settings, **known)
     guard = _guard(posed, tasks, settings, families)
     found, ends = _solved(posed, guard, settings, samples, ratios_KM, seed)
@@ -78,28 +80,28 @@ def propose(
         raise UserError("the law predicts no finite BPB at the proposed or the natural mixture: fit it on more runs")
     content = _content(posed, found, weights_M, predicted_CN, tasks, domains)
     content |= {name: getattr(settings, name) for name in ("kl_weight", "max_repeats", "target_tokens")}
-    content |= prices.of(posed, found, weights_M, domains, tokens_M, settings)
+    content |= shadow_prices.of(posed, found, weights_M, domains, tokens_M, settings)
     content |= _guarded(posed, guard, ends, samples, settings)
     if samples is not None:
         content["warnings"] += _add_error_bars(content, posed, samples, found, tasks, domains)
     content["warnings"] += [] if posed.capped else [_why_uncapped(tokens_M)]
     content |= {"choice": choice} if choice else {}
     if settings.explore and not settings.worst:
-        content |= explore.beside(posed, settings, tokens_M, ratios_KM, tasks, domains, families, weights_M, seed)
+        content |= exploration.beside(posed, settings, tokens_M, ratios_KM, tasks, domains, families, weights_M, seed)
     return content
 
 
-def _guard(posed: Posed, tasks, settings: config.Propose, families: str) -> saddle.Guard:
+def _guard(posed: Posed, tasks, settings: config.Propose, families: str) -> guards.Guard:
     if settings.guard is None:
-        return saddle.nothing(posed.problem)
+        return guards.nothing(posed.problem)
     groups = {task: (task,) for task in tasks}
     if settings.guard_by == "family":
         groups = task_groups.families_of(tasks, families)
     natural_N = evaluate(posed.problem.law, posed.problem.params, posed.natural_M[None])[0]
-    return saddle.guard(tasks, natural_N, groups, settings.guard)
+    return guards.guard(tasks, natural_N, groups, settings.guard)
 
 
-def _solved(posed: Posed, guard: saddle.Guard, settings: config.Propose, samples, ratios_KM, seed: int):
+def _solved(posed: Posed, guard: guards.Guard, settings: config.Propose, samples, ratios_KM, seed: int):
     """(the solution over blocks, the Saddle that it comes from where there are guards or caution)."""
     reduced, ratios_KD = posed.reduced, posed.collapse(ratios_KM)
     if not reduced.law.DIFFERENTIABLE or settings.method != "exact":
@@ -108,7 +110,7 @@ def _solved(posed: Posed, guard: saddle.Guard, settings: config.Propose, samples
         raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
     starts_SD = None if reduced.convex else problem.starts(reduced, ratios_KD, seed)
     if settings.worst:
-        starts_SD = np.concatenate([climb.ends(reduced, seed), starts_SD])
+        starts_SD = np.concatenate([ascent.ends(reduced, seed), starts_SD])
     natural_D = posed.collapse(posed.natural_M)
     # Before anything else: it costs least, and what cannot be kept is not worth solving for.
     safe_D = None if settings.guard is None else _keeps(reduced, guard, natural_D, settings)
@@ -120,7 +122,7 @@ def _solved(posed: Posed, guard: saddle.Guard, settings: config.Propose, samples
     if not reduced.convex:
         starts_SD = np.stack([free.weights_M, natural_D if safe_D is None else safe_D])
     share = 1.0 if settings.tail is None else settings.tail
-    ends = saddle.solve(reduced, guard, drawn, share, starts_SM=starts_SD, safe_M=safe_D)
+    ends = guards.solve(reduced, guard, drawn, share, starts_SM=starts_SD, safe_M=safe_D)
     return ends.solution, ends
 
 
@@ -136,21 +138,21 @@ def _searched(posed: Posed, settings: config.Propose, ratios_KD, seed: int) -> S
     if reduced.law is search:
         ratios_KD = np.asarray(reduced.params.ratios_KM)[np.asarray(reduced.params.present_K) > 0]
     if only_runs:
-        return candidates.best_run(reduced, ratios_KD, seed)
-    return (candidates.simulate if settings.method == "simulation" else candidates.refine)(reduced, ratios_KD, seed)
+        return baselines.best_run(reduced, ratios_KD, seed)
+    return (baselines.simulate if settings.method == "simulation" else baselines.refine)(reduced, ratios_KD, seed)
 
 
-def _keeps(reduced: problem.Problem, guard: saddle.Guard, natural_D, settings: config.Propose) -> np.ndarray:
+def _keeps(reduced: problem.Problem, guard: guards.Guard, natural_D, settings: config.Propose) -> np.ndarray:
     """A mixture that keeps the guards.
 
     Raises:
       UserError: none was found; it says which guard is the hardest, and how much more room is enough.
     """
-    least = slack.least(reduced, guard, natural_D[None])
-    if least.rise <= saddle.HOLDS:
+    least = guard_slack.least(reduced, guard, natural_D[None])
+    if least.rise <= guards.HOLDS:
         return least.weights_M
     # A little room more, as a set of one mixture is hard to find again.
-    enough = rounded(settings.guard + least.rise * (1 + slack.NEAR), np.ceil, 3)
+    enough = rounded(settings.guard + least.rise * (1 + guard_slack.NEAR), np.ceil, 3)
     found = "no mixture" if least.lower is not None and least.lower > 0 else "no mixture that was found"
     raise UserError(
         f"{found} within the bounds keeps propose.guard = {settings.guard:g} BPB ({least.hardest} is the hardest); it "
@@ -212,7 +214,7 @@ def _certificate(found: Solution, problem_: problem.Problem) -> dict:
     return {"gap": None, "no_gap": why, **steps, "starts": found.starts, "agreeing": found.agreeing}
 
 
-def _guarded(posed: Posed, guard: saddle.Guard, ends: saddle.Saddle | None, samples, settings: config.Propose) -> dict:
+def _guarded(posed: Posed, guard: guards.Guard, ends: guards.Saddle | None, samples, settings: config.Propose) -> dict:
     """What guards hold back, and what caution costs; the objective of natural is then of the same caution."""
     content = {}
     if ends is not None and settings.guard is not None:
@@ -226,7 +228,7 @@ def _guarded(posed: Posed, guard: saddle.Guard, ends: saddle.Saddle | None, samp
             "worst": float(ends.rise_F.max() + settings.guard),
         }
     if ends is not None and settings.tail is not None:
-        natural = saddle.tail_at(posed.problem, samples, settings.tail, posed.natural_M)
+        natural = guards.tail_at(posed.problem, samples, settings.tail, posed.natural_M)
         content["tail"] = {"share": settings.tail, "value": ends.tail, "natural": natural, "samples": len(ends.dual_S)}
         content["objective_natural"] = _with_kl(posed, natural)
     return content

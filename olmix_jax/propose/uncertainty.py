@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from olmix_jax.laws import evaluate_each, inputs
-from olmix_jax.propose import objective, solver
-from olmix_jax.propose.problem import Problem
+from olmix_jax.laws import evaluate_each, numerics
+from olmix_jax.solver import objective, solve
+from olmix_jax.solver.problem import Problem
 
 # Shares of the samples below the low and the high end of an interval.
 LOW, HIGH = 0.05, 0.95
@@ -52,10 +52,10 @@ def own_optima(problem: Problem, samples, weights_M) -> np.ndarray:
 
     They are as far apart as the law is unsure of the weights. Samples that lead nowhere finite are left out.
     """
-    run = solver.compiled(problem.law.predict, objective.mean, problem.kl_weight > 0)
+    run = solve.compiled(problem.law.predict, objective.mean, problem.kl_weight > 0)
     shared = problem.task_weights_N, problem.anchor_M, float(problem.kl_weight), problem.bounds
     chosen, found = min(len(jax.tree.leaves(samples)[0]), RESOLVED), []
-    with inputs.float64():
+    with numerics.float64():
         for r in range(chosen):
             params = jax.tree.map(lambda x, r=r: np.asarray(x)[r], samples)
             found.append(np.asarray(run(params, *shared, ITERATIONS, weights_M).weights_M))

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from olmix_jax.errors import UserError
-from olmix_jax.progress import log
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every file it writes
 

@@ -5,8 +5,9 @@ import dataclasses
 import grain
 import numpy as np
 
-from olmix_jax import apportion, rng
-from olmix_jax.errors import UserError
+from olmix_jax.swarm import apportion
+from olmix_jax.utils import rng
+from olmix_jax.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from olmix_jax.config import Train
+from olmix_jax.config.schema import Train
 
 
 def learning_rate(train: Train, parameters: int) -> float:

@@ -1,6 +1,7 @@
 """How members are laid over devices and mapped. The only file that knows meshes and `pmap`.
 
-Devices are those of this process: several processes train parts of the swarm (olmix_jax/hosts.py), and say nothing to
+Devices are those of this process: several processes train parts of the swarm (olmix_jax/pipeline/processes.py), and
+say nothing to
 each other while they do. A member that lies over all devices does so over those of all processes.
 """
 
@@ -13,8 +14,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from olmix_jax.config import Train
-from olmix_jax.errors import UserError
+from olmix_jax.config.schema import Train
+from olmix_jax.utils.errors import UserError
 
 MAPPINGS = ("vmap", "map", "pmap", "shard")
 # The mapping of members too large for a device: one lies over all of them, its weights split and its batch too.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from olmix_jax.config import Train
+from olmix_jax.config.schema import Train
 from olmix_jax.proxy import losses, model, optimizer, sharding
 
 

@@ -6,9 +6,9 @@ import uuid
 
 import numpy as np
 
-from olmix_jax import files
-from olmix_jax.config import Track
-from olmix_jax.errors import UserError
+from olmix_jax.config.schema import Track
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
 
 
 class Tracker:

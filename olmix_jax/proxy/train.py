@@ -11,14 +11,14 @@ import time
 import jax
 import numpy as np
 
-from olmix_jax import files, rendezvous
-from olmix_jax.config import Track, Train
+from olmix_jax.config.schema import Track, Train
 from olmix_jax.corpus import tasks as corpus_tasks
-from olmix_jax.errors import UserError
-from olmix_jax.progress import Progress, counted, log
-from olmix_jax.proxy import data, model, sharding, state
+from olmix_jax.proxy import coordination, data, model, sharding, state
 from olmix_jax.proxy.checkpoint import Checkpoints
 from olmix_jax.proxy.tracking import Silent, Tracker
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import Progress, counted, log
 
 # Most of a dispatch, which is finished before a signal to stop is heeded: tokens on the host [bytes], steps, and a
 # member's operations. A single step of a model that fills several devices takes seconds.
@@ -161,12 +161,14 @@ def train(swarm: Swarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, what:
     """
     mapping = swarm.train.mapping or sharding.default_mapping()
     # Processes that hold a member together go in step: all read, and the first writes.
-    company = rendezvous.Company(sharding.spread(mapping))
+    company = coordination.Company(sharding.spread(mapping))
     with company.in_step():
         return _train(swarm, tasks, folder, what, mapping, company)
 
 
-def _train(swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, company: rendezvous.Company) -> Trained:
+def _train(
+    swarm: Swarm, tasks, folder: pathlib.Path, what: str, mapping: str, company: coordination.Company
+) -> Trained:
     begun, identity = time.monotonic(), swarm.identity
     if not company.agrees(identity):
         raise UserError(f"{what}: processes have other data or settings; give all the same command, and shared files")
@@ -238,7 +240,7 @@ def _outcome(swarm: Swarm, params, loss_KT, tasks, what: str, mapping: str) -> t
     return bpb_KN, died_K
 
 
-def _restored(checkpoints: Checkpoints, company: rendezvous.Company, like, batches):
+def _restored(checkpoints: Checkpoints, company: coordination.Company, like, batches):
     """The step that is gone on from, and its arrays; 0 and None for a beginning. Where several read, one chooses."""
     found = company.led(lambda: checkpoints.restore(like, batches))
     step = int(company.told(str(found[0] if found else 0)))

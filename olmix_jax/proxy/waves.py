@@ -10,11 +10,11 @@ import pathlib
 import jax
 import numpy as np
 
-from olmix_jax import files, rendezvous
-from olmix_jax.config import Train
-from olmix_jax.errors import UserError
-from olmix_jax.progress import counted, log
-from olmix_jax.proxy import ahead, fastest, sharding, state, train
+from olmix_jax.config.schema import Train
+from olmix_jax.proxy import aot, autotune, coordination, sharding, state, train
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import counted, log
 
 RECORD = "waves.json"
 
@@ -37,7 +37,7 @@ def in_waves(
         swarm = _mapped(swarm, folder, held)
         chosen = _divided(swarm, held)
         waves = [[swarm.runs.names[k] for k in wave] for wave in chosen]
-        if rendezvous.Company(sharding.spread(swarm.train.mapping)).writes:
+        if coordination.Company(sharding.spread(swarm.train.mapping)).writes:
             files.write_json(folder / RECORD, {"waves": len(waves), "members": waves})
     else:
         swarm = _mapped(swarm, folder, per_device or len(chosen[0]))
@@ -52,7 +52,7 @@ def in_waves(
     try:
         return _trained(swarm, chosen, tasks, folder, what)
     except jax.errors.JaxRuntimeError as e:
-        if ahead.NO_MEMORY not in str(e):
+        if aot.NO_MEMORY not in str(e):
             raise
         held, more = -(-len(chosen[0]) // _devices(swarm)), ""
         if held > 1:
@@ -97,7 +97,7 @@ def _mapped(swarm: train.Swarm, folder: pathlib.Path, held: int | None) -> train
     """The swarm with the mapping that all of its waves share."""
     if is_large(swarm.train, swarm.member):
         return dataclasses.replace(swarm, train=sharding.laid_over_all(swarm.train, jax.device_count()))
-    mapping = fastest.choose(swarm, folder, held)
+    mapping = autotune.choose(swarm, folder, held)
     return dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, mapping=mapping))
 
 
@@ -140,7 +140,7 @@ def _held(swarm: train.Swarm, asked_for: int | None) -> int | None:
         return None
     # Under `auto` it may be one device that takes all.
     devices = 1 if asked == "auto" else sharding.devices_used(asked)
-    return ahead.fitting(*_step(swarm), len(swarm.runs), jax.local_devices()[:devices], memory)[1]
+    return aot.fitting(*_step(swarm), len(swarm.runs), jax.local_devices()[:devices], memory)[1]
 
 
 def _check_fits(swarm: train.Swarm, waves: int, width: int, folder: pathlib.Path, per_device: int | None) -> None:
@@ -156,7 +156,7 @@ def _check_fits(swarm: train.Swarm, waves: int, width: int, folder: pathlib.Path
     if memory is None or on_one <= (per_device or 0) or swarm.train.mapping == sharding.ONE:
         return
     wave = swarm.taken(np.arange(width), width) if waves > 1 else swarm
-    need = ahead.needed(ahead.compile_steps(*_step(wave), on_one * devices, jax.local_devices()[:devices]))
+    need = aot.needed(aot.compile_steps(*_step(wave), on_one * devices, jax.local_devices()[:devices]))
     if need > memory:
         raise UserError(
             f"{begun}; on {devices} devices that is {on_one} on each, {need / 2**30:.2f} GiB of "

@@ -5,8 +5,8 @@ import math
 import pathlib
 from collections.abc import Iterable
 
-from olmix_jax import update_file, updates
-from olmix_jax.errors import UserError
+from olmix_jax.update import changes, changes_file
+from olmix_jax.utils.errors import UserError
 
 # Numbers by domain, and by task, that a proposal may hold; where one is not known, null.
 BY_DOMAIN = "repeats shadow_prices repeat_prices weights_std weights_low weights_high lower anchor caps".split()
@@ -154,7 +154,7 @@ def plan(file: pathlib.Path, content: dict) -> None:
     history[-1].at("weights").numbers(old)
     steps = _steps(root.at("updates"))
     try:
-        updates.change(old, steps).ordered(new)
+        changes.change(old, steps).ordered(new)
     except UserError as e:
         raise UserError(f"{file}: {e}; delete the file and run --stages=update again") from e
 
@@ -165,11 +165,11 @@ def _known(field: Field, names: Iterable[str], new: list[str]) -> None:
         field.fail(f"of domains that `new` has, and {unknown[0]!r} is none")
 
 
-def _steps(field: Field) -> list[updates.Update]:
+def _steps(field: Field) -> list[changes.Update]:
     found = []
     for row in field.items():
         try:
-            found += update_file.step(row.name, row.value)
+            found += changes_file.step(row.name, row.value)
         except UserError as e:
             raise UserError(f"{row.file}: {e}; delete the file and run --stages=update again") from e
     return found

@@ -6,11 +6,20 @@ from collections.abc import Callable, Iterator
 import jinja2
 from markupsafe import Markup
 
-from olmix_jax import files
-from olmix_jax.report import cautions, evolved, offers, plots, quality, tables, trained, words
-from olmix_jax.report.parts import Figure, Picture, Section
-from olmix_jax.report.read import Results, read
+from olmix_jax.report import (
+    caveats,
+    law_plots,
+    mixture_plots,
+    proposal_sections,
+    sentences,
+    tables,
+    training_plots,
+    update_sections,
+)
+from olmix_jax.report.elements import Figure, Picture, Section
+from olmix_jax.report.results import Results, read
 from olmix_jax.report.style import render
+from olmix_jax.utils import files
 
 
 def build(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -32,7 +41,7 @@ def build(workdir: str | pathlib.Path) -> pathlib.Path:
         lstrip_blocks=True,
     )
     text = environment.get_template("page.html.jinja").render(
-        lead=_lead(results), cards=words.cards(results), warnings=cautions.warnings(results), sections=sections
+        lead=_lead(results), cards=sentences.cards(results), warnings=caveats.warnings(results), sections=sections
     )
     files.write_text(folder / "index.html", text)
     return folder / "index.html"
@@ -45,21 +54,21 @@ def summary(workdir: str | pathlib.Path) -> list[str]:
       UserError: the workdir holds nothing to report, or a file in it is damaged.
     """
     results = read(pathlib.Path(workdir))
-    won = f"{words.WORST} " if results.worst else ""
-    lines = [won + words.won_line(results), words.caps_line(results), words.law_line(results)]
-    return lines if results.update is None else [*lines, evolved.line(results)]
+    won = f"{sentences.WORST} " if results.worst else ""
+    lines = [won + sentences.won_line(results), sentences.caps_line(results), sentences.law_line(results)]
+    return lines if results.update is None else [*lines, update_sections.line(results)]
 
 
 def _lead(results: Results) -> str:
     """The first sentence, under a banner where the mixture is one not to train on."""
-    text = words.lead(results)
+    text = sentences.lead(results)
     if results.update is not None:
-        told = evolved.line(results)
+        told = update_sections.line(results)
         text = f"{text} {told[0].upper()}{told[1:]}."
     if not results.worst:
         return text
     style = "display:block;background:#b5382f;color:#fff;font-size:1.3rem;padding:14px 16px;margin:0 0 .6em"
-    return Markup('<strong role="alert" style="{}">{}</strong>{}').format(style, words.WORST, text)
+    return Markup('<strong role="alert" style="{}">{}</strong>{}').format(style, sentences.WORST, text)
 
 
 def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
@@ -71,8 +80,8 @@ def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
 
     yield _mixture(results, figure)
     yield _validation(results, figure)
-    yield from evolved.sections(results, figure)
-    yield from offers.sections(results, figure)
+    yield from update_sections.sections(results, figure)
+    yield from proposal_sections.sections(results, figure)
     yield _law(results, figure)
     if results.fit is not None:
         yield _coverage(results, figure)
@@ -81,17 +90,17 @@ def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
     yield _training(results, figure)
     if results.fit is not None or results.validation is not None:
         yield Section("Every task", tables=(tables.task_table(results),))
-    yield Section("The run", tables=tuple(tables.run_tables(results) + offers.fact_tables(results)))
+    yield Section("The run", tables=tuple(tables.run_tables(results) + proposal_sections.fact_tables(results)))
 
 
 def _mixture(results: Results, figure: Callable) -> Section:
     title = "The mixture, before and after"
     if results.proposal is None:
-        return Section(title, note=f"There is no proposal yet: run --stages={words.until(results, 'propose')}.")
+        return Section(title, note=f"There is no proposal yet: run --stages={sentences.until(results, 'propose')}.")
     proposal = results.proposal
     caption = (
         "Share of training tokens per domain, largest natural share first. Black marks: the most a domain may get "
-        f"{words.most_by(proposal)}; marks beyond the axis are not drawn. “×” counts passes over the "
+        f"{sentences.most_by(proposal)}; marks beyond the axis are not drawn. “×” counts passes over the "
         "domain’s unique tokens in the target run. Orange: the cap, not the law, decides."
     )
     if proposal.get("weights_low") and proposal.get("weights_high"):
@@ -107,8 +116,8 @@ def _mixture(results: Results, figure: Callable) -> Section:
         caption += " Green marks: the least a domain must get."
     if proposal.get("anchor"):
         caption += " Hollow diamonds: the reference that the proposal stays near, which is not natural."
-    drawn = figure(plots.mixture, "mixture", words.mixture_alt(results), caption)
-    more = (offers.group_table(proposal),) if proposal.get("groups") else ()
+    drawn = figure(mixture_plots.mixture, "mixture", sentences.mixture_alt(results), caption)
+    more = (proposal_sections.group_table(proposal),) if proposal.get("groups") else ()
     return Section(title, (drawn,), (tables.domain_table(results), *more))
 
 
@@ -126,11 +135,13 @@ def _validation(results: Results, figure: Callable) -> Section:
     tasks = (
         "Difference in bits per byte, mean over seeds; whiskers: one standard error of the difference. Coloured only "
         "where it exceeds two standard errors. Diamonds: what the law, fitted on the small proxies, had predicted."
-        + words.cut_note(len(trained.task_differences(results)))
+        + sentences.cut_note(len(training_plots.task_differences(results)))
     )
     drawn = [
-        figure(trained.validation, "validation", words.validation_alt(results), means),
-        figure(trained.validation_tasks, "validation_tasks", "Bars: difference to natural for each task.", tasks),
+        figure(training_plots.validation, "validation", sentences.validation_alt(results), means),
+        figure(
+            training_plots.validation_tasks, "validation_tasks", "Bars: difference to natural for each task.", tasks
+        ),
     ]
     if results.validation_curves is not None:
         caption = (
@@ -138,12 +149,12 @@ def _validation(results: Results, figure: Callable) -> Section:
             "not comparable between mixtures; look for models that have not settled, or jump."
         )
         alt = "Lines: training loss of the validation models, coloured by mixture."
-        drawn.append(figure(trained.validation_curves, "validation_curves", alt, caption))
+        drawn.append(figure(training_plots.validation_curves, "validation_curves", alt, caption))
     return Section(title, tuple(drawn))
 
 
 def _no_law(results: Results) -> str:
-    text = words.no_law(results)
+    text = sentences.no_law(results)
     return f"There is {text}." if text.startswith("no law") else f"{text[0].upper()}{text[1:]}."
 
 
@@ -154,29 +165,29 @@ def _law(results: Results, figure: Callable) -> Section:
     grades = (tables.quality_table(results),)
     if not results.fit.get("measured") or not results.fit.get("predicted_cv"):
         return Section(title, tables=grades, note="fit.json holds no held-out predictions to draw.")
-    chosen, total = quality.panels(results), len(results.fit["predicted_cv"])
+    chosen, total = law_plots.panels(results), len(results.fit["predicted_cv"])
     cut = f" Of {total} tasks, the 4 worst, 3 median and 4 best by Spearman are drawn." if len(chosen) < total else ""
     caption = (
         "Each dot is a run of the swarm, predicted by a law fitted without it. On the line: exact. The optimiser needs "
         "the order to be right (Spearman, 1 is perfect); RMSE is in bits per byte. Tasks are sorted worst first."
-        + words.bars_note(results.fit)
+        + sentences.bars_note(results.fit)
         + cut
     )
     alt = f"Scatter plots of predicted against measured bits per byte: the average and {len(chosen)} tasks."
-    return Section(title, (figure(quality.predicted, "predicted", alt, caption),), grades)
+    return Section(title, (figure(law_plots.predicted, "predicted", alt, caption),), grades)
 
 
 def _coverage(results: Results, figure: Callable) -> Section:
     title = "Do its intervals hold what they promise?"
     fit = results.fit
-    if not (fit.get("coverage_curve") or {}).get("covered") and not quality.task_coverage(fit):
+    if not (fit.get("coverage_curve") or {}).get("covered") and not law_plots.task_coverage(fit):
         return Section(title, note="fit.json holds no coverage of the law’s intervals; run --stages=fit again for it.")
     caption = (
         "An honest 90 % interval holds nine in ten measurements that the law has not seen. On the diagonal: honest; "
-        "below it: too narrow. Dots at the side: one per task. " + words.coverage_line(fit)
+        "below it: too narrow. Dots at the side: one per task. " + sentences.coverage_line(fit)
     )
-    alt = f"Nominal against actual coverage, and the coverage of each task. {words.coverage_line(fit)}"
-    return Section(title, (figure(quality.coverage, "coverage", alt, caption),))
+    alt = f"Nominal against actual coverage, and the coverage of each task. {sentences.coverage_line(fit)}"
+    return Section(title, (figure(law_plots.coverage, "coverage", alt, caption),))
 
 
 def _learning(results: Results, figure: Callable) -> Section:
@@ -186,32 +197,32 @@ def _learning(results: Results, figure: Callable) -> Section:
         return Section(title, note="fit.json holds no learning curve; run --stages=fit again for it.")
     repeats = f", the mean of {curve['repeats']} random choices of them" if curve.get("repeats") else ""
     caption = (
-        f"{words.learning_line(results.fit)}{words.next_line(results.proposal)} "
+        f"{sentences.learning_line(results.fit)}{sentences.next_line(results.proposal)} "
         f"Quality on held-out runs of laws fitted on part of the runs{repeats}. "
         "Hollow, dashed: extrapolated, not measured. Cross-validation and leave-one-out stand at the number of runs "
         "that their laws are fitted on; the law in use is fitted on all. Quick leave-one-out begins from the fit to "
         "all runs (and keeps its hyperparameters, where it has some), so it is the kinder of the two."
     )
-    alt = f"Held-out quality of the law against the number of runs it is fitted on. {words.learning_line(results.fit)}"
-    return Section(title, (figure(quality.learning, "learning", alt, caption),))
+    alt = f"Held-out quality of the law against the number of runs. {sentences.learning_line(results.fit)}"
+    return Section(title, (figure(law_plots.learning, "learning", alt, caption),))
 
 
 def _effects(results: Results, figure: Callable) -> Section:
     title = "What each domain does to each task"
     rows = [r for r in (results.fit or {}).get("tasks", {}).values() if r.get("effects")]
     if not rows:
-        why = "run --stages=fit again for them" if results.fit else words.no_law(results)
+        why = "run --stages=fit again for them" if results.fit else sentences.no_law(results)
         return Section(title, note=f"There are no effects of domains on tasks; {why}.")
     stated = results.fit.get("effect") or "change in BPB when a part of the mixture is replaced by the domain"
     caption = (
         f"By the law: {stated}. Blue, negative: the domain helps the task; red: it hurts. Colours saturate at the 98th "
         "percentile."
-        + words.cut_note(len(rows))
+        + sentences.cut_note(len(rows))
         + (" Grey: domains that no run contained, about which nothing is known." if results.fit.get("unseen") else "")
         + (" “kept”: the block of domains in their old ratios." if results.fit.get("over") == "blocks" else "")
     )
     alt = f"Heat map of {len(rows)} tasks by {len(rows[0]['effects'])} domains: change in bits per byte."
-    return Section(title, (figure(plots.effects, "effects", alt, caption),))
+    return Section(title, (figure(mixture_plots.effects, "effects", alt, caption),))
 
 
 def _training(results: Results, figure: Callable) -> Section:
@@ -224,4 +235,4 @@ def _training(results: Results, figure: Callable) -> Section:
         "tasks, dark is better) and look here for jumps, plateaus and divergence."
     )
     alt = f"Lines: training loss of {len(results.curves.runs)} proxies against tokens seen."
-    return Section(title, (figure(trained.swarm_curves, "curves", alt, caption),))
+    return Section(title, (figure(training_plots.swarm_curves, "curves", alt, caption),))

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from olmix_jax.report.quality import level
-from olmix_jax.report.read import Results, cap_of
+from olmix_jax.report.law_plots import level
+from olmix_jax.report.results import Results, cap_of
 from olmix_jax.report.style import number, quantity
-from olmix_jax.report.trained import predicted_differences, task_differences
+from olmix_jax.report.training_plots import predicted_differences, task_differences
 
 # Ends of the interval of a proposal's predictions.
 ENDS = ("predicted_low", "predicted_high")

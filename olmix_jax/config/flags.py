@@ -1,0 +1,36 @@
+"""Configs as ml-collections ``ConfigDict``s. The only file that imports ml_collections."""
+
+import dataclasses
+import typing
+
+import ml_collections
+from ml_collections import config_dict
+
+from olmix_jax.config.build import alternatives
+from olmix_jax.config.schema import Config
+
+
+def default() -> ml_collections.ConfigDict:
+    """The defaults as a ``ConfigDict``, to be changed by a file in ``configs/`` and by ``--config.‹field›=``."""
+    return config_dict_of(Config())
+
+
+class _Root(ml_collections.ConfigDict):
+    """A ``ConfigDict`` whose section ``update`` is not hidden by the method of that name."""
+
+    @property
+    def update(self):
+        return self["update"]
+
+
+def config_dict_of(value, result: ml_collections.ConfigDict | None = None) -> ml_collections.ConfigDict:
+    """A dataclass as a ``ConfigDict`` that keeps the types of its fields."""
+    result, hints = _Root() if result is None else result, typing.get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        if dataclasses.is_dataclass(content):
+            content = config_dict_of(content, ml_collections.ConfigDict())
+        elif content is None:
+            content = config_dict.placeholder(alternatives(hints[field.name])[0])
+        result[field.name] = content
+    return result

@@ -1,0 +1,42 @@
+"""Reads YAML and JSON files strictly. The only file that imports YAML."""
+
+import pathlib
+from typing import Any
+
+import yaml
+
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without tags that run code, and with one value per key: the last one would win and nobody would know."""
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        lines = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(f"line {line}: `{key.value}` is on line {lines[key.value]} already; keep one")
+            lines[key.value] = line
+        return node
+
+
+def read(path: str | pathlib.Path) -> Any:
+    """Returns the content of a YAML file, or of a JSON file by its suffix ``.json``.
+
+    Raises:
+      UserError: the file cannot be read, is not valid YAML, or has a key twice.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".json":
+        return files.read_json(path)
+    try:
+        return _Loader(path.read_text(encoding="utf-8-sig")).get_single_data()
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read: {e.strerror}") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from e

@@ -1,0 +1,83 @@
+"""What every family asks of the swarm that it is fitted on, with messages that name the task."""
+
+import contextlib
+import functools
+
+import jax
+import numpy as np
+import scipy.linalg  # noqa: F401, so that its OpenBLAS is there to be limited
+import threadpoolctl
+
+from olmix_jax.utils.errors import UserError
+
+# How XLA compiles for a CPU. Its newer way of compiling fused loops takes longer than most programs here run, and its
+# last optimisations as long again: the first is for what runs for a while, the second for what runs for milliseconds.
+_LOOPS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}  # later, there is no choice
+STEADY = {"xla_backend_optimization_level": 1, **_LOOPS}
+QUICK = {"xla_backend_optimization_level": 0, **_LOOPS}
+
+
+@contextlib.contextmanager
+def float64():
+    """Where laws are computed: in float64, on a CPU, whatever else the machine has.
+
+    JAX factorises through SciPy's OpenBLAS, whose threads gain nothing on matrices this small and, on a busy machine,
+    cost twenty times the work: one thread each.
+    """
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        with _blas().limit(limits=1, user_api="blas"):
+            yield
+
+
+@functools.cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
+
+
+def checked(ratios_KM, bpb_KN, weight_RK=None, tasks=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The arguments of a fit as float64 arrays; ``weight_RK`` is one row of ones where there is none.
+
+    Raises:
+      UserError: the shapes disagree, a value is not finite, or a weight is negative.
+    """
+    ratios_KM, bpb_KN = np.asarray(ratios_KM, np.float64), np.asarray(bpb_KN, np.float64)
+    if ratios_KM.ndim != 2 or bpb_KN.ndim != 2 or len(ratios_KM) != len(bpb_KN) or not bpb_KN.size:
+        raise UserError(f"a fit needs runs × domains and runs × tasks, not {ratios_KM.shape} and {bpb_KN.shape}")
+    weight_RK = np.ones((1, len(ratios_KM))) if weight_RK is None else np.asarray(weight_RK, np.float64)
+    if weight_RK.ndim != 2 or weight_RK.shape[1] != len(ratios_KM):
+        raise UserError(f"a fit needs weights of resamples × {len(ratios_KM)} runs, not {weight_RK.shape}")
+    if not np.isfinite(ratios_KM).all() or not np.isfinite(weight_RK).all() or (weight_RK < 0).any():
+        raise UserError("a fit needs finite ratios, and finite weights of 0 or more")
+    refuse(~np.isfinite(bpb_KN).all(axis=0), tasks, "the fit needs a finite BPB of every run; not so for")
+    return ratios_KM, bpb_KN, weight_RK
+
+
+def one_row(weight_K) -> np.ndarray | None:
+    """Weights of the runs of a single fit as those of one resample; None for None."""
+    return None if weight_K is None else np.asarray(weight_K, np.float64)[None]
+
+
+def refuse(bad_N, tasks, message: str) -> None:
+    """Raises a UserError of ``message`` and the names of the tasks where ``bad_N`` is true, if there are any."""
+    if bad_N.any():
+        names = [str(tasks[i]) if tasks is not None else f"task {i}" for i in np.flatnonzero(bad_N)]
+        raise UserError(f"{message} {', '.join(names)}")
+
+
+def seen(ratios_KM, weight_RK) -> np.ndarray:
+    """seen_RM: whether a run of positive weight has a positive share of the domain."""
+    return (weight_RK > 0).astype(np.float64) @ (ratios_KM > 0) > 0
+
+
+def unseen(ratios_KM) -> tuple[int, ...]:
+    """The columns of domains that no run samples."""
+    return tuple(int(j) for j in np.flatnonzero(~(ratios_KM > 0).any(axis=0)))
+
+
+def refuse_negative_losses(bpb_KN, tasks, law: str) -> None:
+    """For laws that are positive whatever their parameters: a task with a loss under 0 is a UserError."""
+    refuse(
+        (np.asarray(bpb_KN) < 0).any(axis=0),
+        tasks,
+        f"{law} predicts no negative losses; use --config.fit.law=warped_gp, or fit.drop_metrics, for",
+    )

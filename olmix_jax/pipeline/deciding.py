@@ -1,0 +1,252 @@
+"""The stages that fit, propose and report; :mod:`olmix_jax.pipeline.training` has the others."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from olmix_jax import laws, propose
+from olmix_jax.config import budget
+from olmix_jax.config import workdir as workdirs
+from olmix_jax.config.schema import Config
+from olmix_jax.corpus import similarity, store
+from olmix_jax.laws import fitting, quality
+from olmix_jax.propose import export, next_runs
+from olmix_jax.swarm import rounding, table
+from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.update import history
+from olmix_jax.update import plan as updating
+from olmix_jax.utils import files, rng
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
+
+
+def fit(config: Config, workdir: pathlib.Path) -> None:
+    """A law per task, and how well it predicts runs that it has not seen."""
+    swarm_table, f = workdirs.read_table(config, workdir), config.fit
+    options = fitting.Options(f.law, f.starts, f.folds, f.resamples, rng.derive(config.seed, "fit"))
+    swarm_table, told = _informed(config, workdir, swarm_table)
+    content = fitting.fit(swarm_table, options, workdir / "fit") | told
+    for name in content["unseen"]:
+        log.warning("fit: no run contains %s; the swarm says nothing of it, its effect is the prior's", name)
+    for name, seen in content["barely_sampled"].items():
+        if seen["runs"]:
+            log.warning("fit: %s is in %d runs only, weight %.3f at most", name, seen["runs"], seen["max"])
+    if config.swarm.test_ratios:
+        law = laws.LAWS[f.law]
+        params = laws.store.load(workdir / "fit/params.npz", law)
+        stretch_N = np.array([task["stretch"] for task in content["tasks"].values()])
+        other = workdirs.read_test_table(config, swarm_table)
+        content["test"] = quality.scores_on(law, params, swarm_table, other, stretch_N)
+    files.write_json(workdir / "fit/fit.json", content)
+    log.info(
+        "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals hold %.0f %%; %.1f s",
+        content["spearman_cv_mean"],
+        content["spearman_of_mean_cv"],
+        content["folds"],
+        100 * content["coverage_cv_mean"],
+        content["wall_s"],
+    )
+
+
+def update(config: Config, workdir: pathlib.Path) -> None:
+    """What a changed domain set keeps of its parent's mixture, and how many runs the rest takes."""
+
+    def resembles(parent, old, new):
+        return similarity.resembles(workdir, parent, old, new)
+
+    files.write_json(workdir / workdirs.PLAN, updating.plan(config, workdir, resembles))
+
+
+def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> tuple[table.SwarmTable, dict]:
+    """The table with what old runs tell, where the domain set is a changed one, and what ``fit.json`` says of that."""
+    plan = workdirs.own_plan(config, workdir)
+    if plan is None:
+        return swarm_table, {}
+    runs = _old_runs(config, workdir, plan, swarm_table.tasks)
+    return updating.informed(plan, swarm_table, runs, laws.LAWS[config.fit.law], rng.derive(config.seed, "fit"))
+
+
+def _old_runs(config: Config, workdir: pathlib.Path, plan: dict, tasks) -> list[history.Runs]:
+    """Runs from before the update, as they would be on the new domains; none where they are not to be used."""
+    if not config.update.old_runs:
+        return []
+    if getattr(laws.LAWS[config.fit.law], "SLOW", False):
+        log.info("fit: old runs are left out, as %s counts runs and cannot count a part of one", config.fit.law)
+        return []
+    change, domains = history.change_to(workdir, plan)
+    return history.runs_before(pathlib.Path(plan["parent"]), change, domains.tokens_M, tasks)
+
+
+def _whole_law(config: Config, workdir: pathlib.Path, plan: dict, fitted: dict):
+    """(law, params) over all domains, from old and new runs, for what the law over blocks cannot tell; or None."""
+    errors = {float(trust): error for trust, error in fitted["error"].items() if float(trust) > 0}
+    swarm_table = workdirs.read_table(config, workdir)
+    runs = _old_runs(config, workdir, plan, swarm_table.tasks) if errors else []
+    if not runs:
+        return None
+    law, swarm_table = laws.LAWS[config.fit.law], updating.with_old(swarm_table, runs, min(errors, key=errors.get))
+    alike = np.ones((1, len(swarm_table.runs)))
+    ratios_KM, bpb_KN, (weight_K,) = quality.joined(
+        swarm_table.ratios_KM, swarm_table.bpb_KN, alike, swarm_table.inherited
+    )
+    seed = rng.derive(config.seed, "fit")
+    return law, law.fit(ratios_KM, bpb_KN, seed=seed, tasks=swarm_table.tasks, weight_K=weight_K).params
+
+
+def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
+    """The mixture that minimises the law under KL, repetition caps and what else the config asks for."""
+    plan = workdirs.own_plan(config, workdir)
+    swarm_table, fitted = _judged(config, workdir, plan)
+    if swarm_table.natural_M is None:
+        raise UserError("the natural distribution is not known: give --config.swarm.meta=… with `relative_sizes`")
+    settings, tokens_M = config.propose, swarm_table.tokens_M
+    if _trained_here(config, workdir):
+        # A stream reads whole sequences; the tokens after the last one are never trained on.
+        length = config.proxy.length
+        stores = (store.open_store(store.store_path(workdir, name)) for name in swarm_table.domains)
+        tokens_M = np.array([found.sequences(length) * length for found in stores])
+        settings = dataclasses.replace(settings, target_tokens=budget.target_tokens(config))
+    if plan is not None and plan["kept"] and not settings.keep_ratios.strip():
+        settings = dataclasses.replace(settings, keep_ratios=json.dumps(plan["kept"]))
+    found, measured = history.read_law(workdir, config), len(swarm_table.runs) > 0
+    known = {
+        "tasks": swarm_table.tasks,
+        "domains": swarm_table.domains,
+        "natural_M": swarm_table.natural_M,
+        "ratios_KM": swarm_table.ratios_KM if measured else None,
+        "tokens_M": tokens_M,
+        "sizes_N": swarm_table.sizes_N,
+        "families": config.fit.families if config.fit.granularity == "task" else _each_alone(swarm_table.tasks),
+        "seed": rng.derive(config.seed, "propose"),
+    }
+    # λ is chosen by refits to the swarm's own runs, and a law seen through a matrix has none.
+    bpb_KN = swarm_table.bpb_KN if found.law is laws.LAWS[config.fit.law] and measured else None
+    content = propose.propose(found.law, found.params, settings=settings, samples=found.samples, bpb_KN=bpb_KN, **known)
+    if plan is not None:
+        whole = _whole_law(config, workdir, plan, fitted) if fitted and fitted["over"] == "blocks" else None
+        content["reuse"] = _reuse(plan, fitted, found, whole, settings, content, known)
+    content["next_runs"] = _propose_next(config, workdir, found, fitted, swarm_table, content)
+    content |= _handed_over(config, workdir, settings, tokens_M, content)
+    digest = files.digest([plan, content["weights"]]) if fitted is None else fitted["digest"]
+    files.write_json(workdir / "propose/proposal.json", {**content, "fit": digest})
+    for line in (f"propose: {content['status']}", *content["warnings"]):
+        log.info("%s", line)
+
+
+def _judged(config: Config, workdir: pathlib.Path, plan: dict | None) -> tuple[table.SwarmTable, dict | None]:
+    """The swarm and its ``fit.json``; for an update that needed no runs a swarm of none, and None."""
+    if plan is not None and not plan["proxies"]:
+        domains, tasks = DomainSet.read(workdir / "domains.json"), tuple(history.read_noise(workdir)[0])
+        none = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
+        return table.SwarmTable((), domains.names, tasks, *none, domains.natural_M, domains.tokens_M, ()), None
+    swarm_table, fitted = workdirs.read_table(config, workdir), files.read_json(workdir / "fit/fit.json")
+    if (fitted["law"], tuple(fitted["tasks"])) != (config.fit.law, swarm_table.tasks):
+        raise UserError(f"{workdir / 'fit'}: of another law or other tasks than the config's; run --stages=fit,propose")
+    return swarm_table, fitted
+
+
+def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
+    return not config.swarm.ratios and (workdir / "corpus").is_dir()
+
+
+def _reuse(plan: dict, fitted: dict | None, found: history.Law, whole, settings, content: dict, known: dict) -> dict:
+    """What keeping ratios was predicted to cost, and what it costs by the new law, or by ``whole`` where that is over
+    blocks: the least objective with the kept ratios over the least without."""
+    told = {"predicted_loss": plan["predicted_loss"], "loss": None}
+    if settings.worst:
+        return told
+    if not settings.keep_ratios.strip():
+        return told | {"loss": 0.0, "by": "law"}
+    kept, by, law, samples = content["objective"], "law", (found.law, found.params), found.samples
+    if fitted is not None and fitted["over"] == "blocks":
+        if whole is None:
+            return told
+        # Of this law there are no samples to be cautious with.
+        law, by, samples, settings = whole, "old runs", None, dataclasses.replace(settings, tail=None, guard=None)
+        kept = propose.propose(*law, settings=dataclasses.replace(settings, explore=False), **known)["objective"]
+    free = dataclasses.replace(settings, keep_ratios="", explore=False)
+    best = propose.propose(*law, settings=free, samples=samples, **known)
+    return told | {"loss": kept - best["objective"], "free": best["weights"], "by": by}
+
+
+def _handed_over(config: Config, workdir: pathlib.Path, settings, tokens_M, content: dict) -> dict:
+    """Writes ``propose/handover``, the mixture as trainers read it: the proposal's ``counts`` and ``handover``."""
+    length = config.proxy.length if _trained_here(config, workdir) else 1
+    counts = _counts(content, settings.target_tokens, length)
+    names = list(content["weights"])
+    mixture = export.Mixture(
+        content["weights"],
+        counts=None if counts is None else {name: n * length for name, n in counts.items()},
+        target_tokens=settings.target_tokens,
+        unique_tokens=None if tokens_M is None else dict(zip(names, np.asarray(tokens_M, np.float64).tolist())),
+        max_repeats=settings.max_repeats,
+        sequence_length=config.proxy.length,
+        paths=settings.data_path,
+    )
+    folder = workdir / "propose/handover"
+    export.write_all(folder, mixture)
+    found = {}
+    for name, entry in files.read_json(folder / "handover.json")["formats"].items():
+        if "file" in entry:
+            largest = abs(entry["largest_deviation"]["by"])
+            found[name] = {"file": f"propose/handover/{entry['file']}", "realised": entry["realised"]}
+            found[name]["largest_error"] = largest
+    unit = {} if counts is None else {"counts": {"sequences" if length > 1 else "tokens": counts, "length": length}}
+    return unit | {"handover": found}
+
+
+def _counts(content: dict, target_tokens: float | None, length: int) -> dict[str, int] | None:
+    """The mixture in whole sequences of the target run (tokens, where ``length`` is 1), within every bound."""
+    if target_tokens is None:
+        return None
+    names, columns = list(content["weights"]), {}
+    for field in ("weights", "lower", "caps"):
+        columns[field] = np.array([content[field][name] for name in names])
+    groups = [
+        rounding.Group(np.array([names.index(name) for name in group["domains"]]), group["low"], group["high"])
+        for group in content.get("groups", ())
+    ]
+    total = int(target_tokens // length)
+    found_M = rounding.counts(columns["weights"], total, columns["lower"], columns["caps"], groups, names)
+    return dict(zip(names, found_M.tolist()))
+
+
+def _each_alone(tasks) -> str:
+    """Families as `fit.families` gives them, of tasks that are families already."""
+    return json.dumps({task: [task] for task in tasks})
+
+
+def _propose_next(config: Config, workdir: pathlib.Path, found_law, fitted, swarm_table, proposal: dict) -> dict:
+    """Writes the mixtures that would tell the law most, ``propose/next.csv``; {run: share of its uncertainty left}."""
+    path, law = workdir / "propose/next.csv", laws.LAWS[config.fit.law]
+    path.unlink(missing_ok=True)
+    wanted = config.propose.next_runs and found_law.law is law and fitted is not None
+    if not wanted or not (law is laws.warped_gp or found_law.samples is not None):
+        return {}
+    found = next_runs.propose_next(
+        law,
+        found_law.params,
+        config.propose.next_runs,
+        natural_M=swarm_table.natural_M,
+        domains=swarm_table.domains,
+        existing_KM=swarm_table.ratios_KM,
+        samples=found_law.samples,
+        noise_N=np.array([task["rmse_cv"] ** 2 for task in fitted["tasks"].values()]),
+        task_weights_N=list(proposal["task_weights"].values()),
+        sparsity=config.swarm.sparsity,
+        strength=config.swarm.strength,
+        seed=rng.derive(config.seed, "next_runs"),
+    )
+    runs = tuple(f"next-{k:04d}" for k in range(len(found.ratios_BM)))
+    table.write_ratios(path, runs, runs, swarm_table.domains, found.ratios_BM)
+    log.info("propose: the %d mixtures that would tell most are in %s", len(runs), path)
+    return dict(zip(runs, found.left_B))
+
+
+def write_report(config: Config, workdir: pathlib.Path) -> None:
+    """The page."""
+    from olmix_jax import report
+
+    report.build(workdir)

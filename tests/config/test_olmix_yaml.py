@@ -1,0 +1,342 @@
+"""olmix_yaml.py: the published configs of `olmix fit` run as they are; what cannot be followed is named."""
+
+import fnmatch
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from olmix_jax import config as configs
+from olmix_jax.config import workdir as workdirs
+from olmix_jax.propose.task_weights import task_weights
+from olmix_jax.swarm.task_groups import FAMILIES
+from olmix_jax.utils import progress
+from olmix_jax.utils.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Every section and field of the published format, in the style of its files.
+PUBLISHED = """
+swarm:
+  ratios: ratios.csv # beside this file
+  metrics: metrics.csv
+priors:
+  relative_sizes:
+    web: 0.75
+    dclm:code: "1/4.0"
+  token_counts:
+    web: 67_760_078_203
+    dclm:code: "1e9"
+eval:
+  type: offline
+  tasks:
+    math: ["math:a", "math:b"]
+    qa:
+      - "qa::olmes"
+      - "old"
+regression:
+  type: log_linear
+  seed: 3
+  n_test: 0
+  train_split: 1.0
+  aggregate_task_families: true
+proposer:
+  type: exact
+  temperature: null
+  kl_reg: 0.05
+  fit_only: false
+  make_worst_mix: false
+constraints:
+  enabled: true
+  target_tokens: 1_000_000_000
+  repetition_factor: 4.5
+filtering:
+  drop_metrics: ["old"]
+  obj_weights:
+    math: "2/3.0"
+    qa: 1/3
+"""
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The lines that the log was given."""
+    lines = []
+    monkeypatch.setattr(progress.log, "info", lambda text, *args: lines.append(text % args))
+    return lines
+
+
+@pytest.fixture
+def translate(tmp_path):
+    """translate(changes, given) → Config, of PUBLISHED with fields changed, on a swarm of ten runs beside the file."""
+    random = np.random.default_rng(0)
+    web_K = random.uniform(0.1, 0.9, 10)
+    tables = {"ratios": "run,web,dclm:code\n", "metrics": "run,math:a,math:b,qa::olmes,old,other\n"}
+    for k, web in enumerate(web_K):
+        scores = [round(1 + np.exp(web * slope), 6) for slope in (-1, 0.5, -0.5, 1, 2)]
+        tables["ratios"] += f"r{k},{web},{1 - web}\n"
+        tables["metrics"] += f"r{k},{','.join(map(str, scores))}\n"
+    for name, text in tables.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+
+    def translate(changes=(), given=(), config=()):
+        content = yaml.safe_load(PUBLISHED)
+        for field, value in dict(changes).items():
+            section, _, name = field.partition(".")
+            if name:
+                content[section][name] = value
+            else:
+                content[section] = value
+        path = tmp_path / "fit.yaml"
+        path.write_text(PUBLISHED if not changes else yaml.safe_dump(content))
+        return configs.from_dict({"olmix_yaml": str(path), **dict(config)}, given)
+
+    return translate
+
+
+def test_every_field_is_translated(translate, tmp_path):
+    got = translate()
+    assert got.swarm.ratios == str(tmp_path / "ratios.csv") and got.swarm.metrics == str(tmp_path / "metrics.csv")
+    assert json.loads(got.swarm.meta) == {
+        "source": f"{tmp_path / 'fit.yaml'}: priors",
+        "relative_sizes": {"web": 0.75, "dclm:code": 0.25},
+        "token_counts": {"web": 67760078203, "dclm:code": 1e9},
+        "drop_metrics": ["old"],
+    }
+    assert got.seed == 3 and got.olmix_yaml == ""
+    assert (got.fit.law, got.fit.granularity, got.fit.train_split) == ("log_linear", "family", 1.0)
+    assert json.loads(got.fit.families) == {"math": ["math:a", "math:b"], "qa": ["qa::olmes"]}
+    assert got.fit.keep_metrics == ("math:a", "math:b", "qa::olmes") and got.fit.drop_metrics == ()
+    assert (got.propose.kl_weight, got.propose.max_repeats, got.propose.target_tokens) == (0.05, 4.5, 1e9)
+    assert json.loads(got.propose.task_weights) == {"math": 2 / 3, "qa": 1 / 3}
+    # What is resolved can be read back without the YAML file.
+    (tmp_path / "fit.yaml").unlink()
+    assert configs.from_dict(json.loads(json.dumps({"swarm": {"meta": got.swarm.meta, "ratios": "r", "metrics": "m"}})))
+
+
+def test_the_table_is_what_the_file_says(translate, tmp_path):
+    table = workdirs.read_table(translate(), tmp_path)
+    assert table.tasks == ("math", "qa") and table.sizes_N.tolist() == [2, 1] and table.domains == ("web", "dclm:code")
+    np.testing.assert_allclose(table.natural_M, [0.75, 0.25])
+    np.testing.assert_array_equal(table.tokens_M, [67760078203, 1e9])
+    per_task = workdirs.read_table(translate({"regression.aggregate_task_families": False}), tmp_path)
+    assert per_task.tasks == ("math:a", "math:b", "qa::olmes")
+    everything = {"eval": None, "regression.aggregate_task_families": False, "regression.train_split": [7]}
+    thinned = workdirs.read_table(translate(everything), tmp_path)
+    assert thinned.tasks == ("math:a", "math:b", "qa::olmes", "other") and len(thinned.runs) == 7
+
+
+def test_families_are_no_fault_where_tasks_are_fitted(translate, tmp_path):
+    """They say which columns are read; without them it is all that are not dropped."""
+    got = translate({"regression.aggregate_task_families": False, "filtering.obj_weights": {"math:b": 1, "old": 2}})
+    assert (got.fit.granularity, got.fit.families) == ("task", "")
+    assert got.fit.keep_metrics == ("math:a", "math:b", "qa::olmes")
+    assert workdirs.read_table(got, tmp_path).tasks == ("math:a", "math:b", "qa::olmes")
+    assert json.loads(got.propose.task_weights) == {"math:b": 1}
+    unweighted = translate({"regression.aggregate_task_families": False, "filtering.obj_weights": {}})
+    assert unweighted.propose.task_weights == ""
+
+
+def test_families_weigh_the_same_unless_the_file_weighs_them(translate, tmp_path, said):
+    """As published: the mean over families. Ours would weigh them by their tasks, 2 to 1."""
+    got = translate({"filtering.obj_weights": None})
+    table = workdirs.read_table(got, tmp_path)
+    weights_N = task_weights(got.propose.task_weights, table.tasks, table.sizes_N)
+    assert table.sizes_N.tolist() == [2, 1] and weights_N.tolist() == [0.5, 0.5]
+    assert any("families weigh the same" in line for line in said)
+    weighed = task_weights(translate().propose.task_weights, table.tasks, table.sizes_N)
+    np.testing.assert_allclose(weighed, [2 / 3, 1 / 3])
+    # Without families of its own the file means those of the paper.
+    paper = translate({"eval": None, "filtering.obj_weights": None})
+    assert json.loads(paper.propose.task_weights) == {"math": 1, "code": 1, "qa": 1}
+    assert list(json.loads(paper.fit.families)) == ["math", "code", "qa"] and paper.fit.keep_metrics == ()
+
+
+def test_what_flags_say_of_families_carries_over(translate, tmp_path):
+    flags = {"fit": {"granularity": "task", "families": ""}}
+    per_task = translate({"filtering.obj_weights": None}, given={"fit.granularity"}, config=flags)
+    assert (per_task.fit.granularity, per_task.fit.families, per_task.propose.task_weights) == ("task", "", "")
+    flags = {"fit": {"granularity": "family", "families": ""}}
+    off = {"filtering.obj_weights": None, "regression.aggregate_task_families": False}
+    by_family = translate(off, given={"fit.granularity"}, config=flags)
+    assert workdirs.read_table(by_family, tmp_path).tasks == ("math", "qa")
+    flags = {"fit": {"families": json.dumps({"a": ["math:a"], "b": ["math:b", "qa*"]})}}
+    mine = translate({"filtering.obj_weights": None}, given={"fit.families"}, config=flags)
+    assert workdirs.read_table(mine, tmp_path).tasks == ("a", "b") and json.loads(mine.propose.task_weights) == {
+        "a": 1,
+        "b": 1,
+    }
+
+
+def test_dropped_columns_leave_their_families(translate, tmp_path, said):
+    """And a family that is left empty goes, with its weight."""
+    got = translate({"filtering.drop_metrics": ["qa::olmes", "old", "math:b", "ghost"]})
+    assert json.loads(got.fit.families) == {"math": ["math:a"]} and got.fit.keep_metrics == ("math:a",)
+    assert json.loads(got.propose.task_weights) == {"math": 2 / 3}
+    assert any("`filtering.drop_metrics` leaves nothing of qa" in line for line in said)
+    assert any("`filtering.obj_weights`: left out, as `drop_metrics` has it: qa" in line for line in said)
+    assert workdirs.read_table(got, tmp_path).tasks == ("math",)
+    # A column that this swarm lacks is no fault: published lists are shared between swarms.
+    assert any("no such columns to drop: ghost" in line for line in said)
+    # `olmix fit` drops results, and these are families.
+    assert list(json.loads(translate({"filtering.drop_metrics": ["qa"]}).fit.families)) == ["math"]
+    both = {"regression.aggregate_task_families": False, "filtering.drop_metrics": ["math:a", "math:b"]}
+    assert translate(both).fit.keep_metrics == ("qa::olmes", "old")
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_columns_are_dropped_whatever_meta_is_given(translate, tmp_path, as_file):
+    meta = {"relative_sizes": {"web": 1, "dclm:code": 1}, "drop_metrics": ["other"]}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    flags = {"swarm": {"meta": str(tmp_path / "meta.json") if as_file else json.dumps(meta)}}
+    changes = {"eval": None, "regression": None, "filtering.obj_weights": None}
+    table = workdirs.read_table(translate(changes, given={"swarm.meta"}, config=flags), tmp_path)
+    assert table.tasks == ("math:a", "math:b", "qa::olmes") and table.natural_M.tolist() == [0.5, 0.5]
+    none = translate(changes, given={"swarm.meta"}, config={"swarm": {"meta": ""}})
+    assert workdirs.read_table(none, tmp_path).tasks == ("math:a", "math:b", "qa::olmes", "other")
+    (tmp_path / "meta.json").write_text(json.dumps(meta | {"drop_metrics": "other"}))
+    flags["swarm"]["meta"] = str(tmp_path / "meta.json")
+    with pytest.raises(UserError, match="meta.json: `drop_metrics` must be a list"):
+        workdirs.read_table(translate(changes, given={"swarm.meta"}, config=flags), tmp_path)
+
+
+def test_the_published_families_of_the_published_swarm(translate, published, tmp_path):
+    """RQ5's config, unchanged: its list to drop has two columns that the table lacks, and empties no family."""
+    folder = published / "olmix_dclm"
+    meta = json.loads((folder / "meta.json").read_text())
+    header = (folder / "metrics.csv").read_text().splitlines()[0].split(",")[4:]
+    patterns = {family: re.compile("|".join(map(fnmatch.translate, p))) for family, p in FAMILIES.items()}
+    tasks = {family: [name for name in header if pattern.match(name)] for family, pattern in patterns.items()}
+    weights = {"math": "7/52.0", "code": "19/52.0", "qa": "26/52.0"}
+    swarm = {name: str(folder / f"{name}.csv") for name in ("ratios", "metrics")}
+    priors = {name: meta[name] for name in ("relative_sizes", "token_counts")}
+    filtering = {"drop_metrics": meta["drop_metrics"], "obj_weights": weights}
+    got = translate({"swarm": swarm, "priors": priors, "eval.tasks": tasks, "filtering": filtering})
+    table = workdirs.read_table(got, tmp_path)
+    assert dict(zip(table.tasks, table.sizes_N)) == {"math": 7, "code": 19, "qa": 26}
+    assert len(table.columns) == 110 - 5
+    weights_N = task_weights(got.propose.task_weights, table.tasks)
+    np.testing.assert_allclose(weights_N, table.sizes_N / 52)
+
+
+def test_a_held_out_swarm_is_put_together_as_the_fitted_one_was(translate, tmp_path):
+    """Its families must not be means over columns that the fit left out."""
+    held_out = {"test_ratios": str(tmp_path / "ratios.csv"), "test_metrics": str(tmp_path / "metrics.csv")}
+    config = translate({"filtering.drop_metrics": ["old", "math:b"]}, config={"swarm": held_out})
+    fitted = workdirs.read_table(config, tmp_path)
+    other = workdirs.read_test_table(config, fitted)
+    assert other.tasks == fitted.tasks == ("math", "qa") and other.columns == ("math:a", "qa::olmes")
+    np.testing.assert_array_equal(other.bpb_KN, fitted.bpb_KN)
+
+
+def test_what_is_left_out_has_the_formats_defaults(translate):
+    got = translate({"regression": None, "proposer": None, "constraints": None, "filtering": {"drop_metrics": ["old"]}})
+    assert (got.fit.law, got.fit.granularity, got.fit.families, got.seed) == ("log_linear", "task", "", 0)
+    assert got.propose.kl_weight == 0 and got.propose.target_tokens is None and got.propose.task_weights == ""
+
+
+def test_earlier_versions_of_the_format(translate, said):
+    in_loop = {"type": "inloop", "tasks": {"math": {"a_id": "math:a"}, "qa": {"qa_id": "qa::olmes"}}}
+    got = translate({"eval": in_loop, "priors.total_tokens": 7, "proposer.use_natural_kl": True, "regression.alpha": 1})
+    assert got.fit.keep_metrics == ("math:a", "qa::olmes")
+    assert "relative_sizes" not in json.loads(got.swarm.meta)
+    assert any("not used: priors.total_tokens, eval.type, regression.alpha" in line for line in said)
+
+
+def test_flags_win_over_the_file(translate, said, tmp_path):
+    got = translate(
+        {"swarm.ratios": "nowhere.csv"},
+        given={"swarm.ratios", "propose.kl_weight"},
+        config={"swarm": {"ratios": "mine.csv"}, "propose": {"kl_weight": 0.5, "max_repeats": 9.0}},
+    )
+    assert got.swarm.ratios == "mine.csv" and got.propose.kl_weight == 0.5
+    assert got.propose.max_repeats == 4.5, "a config file's own value gives way"
+    assert any("propose.kl_weight is given as a flag" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"filtering.keep_sources": ["web"]}, "`filtering.keep_sources`: is not supported"),
+        ({"filtering.support_domains": ["web"]}, "`filtering.support_domains`: is not supported"),
+        ({"filtering.fixed_weight": {"web": 0.5}}, "`filtering.fixed_weight`: is not supported"),
+        ({"proposer.make_worst_mix": True}, "`proposer.make_worst_mix`: is not supported"),
+        ({"proposer.type": "simulation"}, "`proposer.type`: 'simulation' is not supported; `exact`"),
+        ({"proposer.type": "search"}, "`proposer.type`: .* needs `regression.type: search`"),
+        ({"regression.n_test": 10}, "`regression.n_test`: is not supported; .*cross-validation"),
+        ({"regression.type": "loglinear"}, "`regression.type`: must be one of log_linear, .*'loglinear'"),
+        ({"regression.train_split": [0.5, 0.5]}, "`regression.train_split`: must be one number"),
+        ({"regression.seed": 1.5}, "`regression.seed`: must be a whole number, not 1.5"),
+        ({"regression.aggregate_task_families": "yes"}, "`regression.aggregate_task_families`: must be true or false"),
+        ({"proposer.kl_regg": 0.1}, "no field `proposer.kl_regg` is known; the nearest is `proposer.kl_reg`"),
+        ({"proposer.kl_reg": "__import__('os')"}, "`proposer.kl_reg`: must be a number or a fraction as 7/52"),
+        ({"filtering.obj_weights": {"math": "7/0"}}, "`filtering.obj_weights.math`: must be a number .* not '7/0'"),
+        ({"filtering.obj_weights": {"math": True}}, "`filtering.obj_weights.math`: must be a number"),
+        ({"filtering.drop_metrics": [1]}, "`filtering.drop_metrics`: must be a list of names"),
+        ({"infra": {"gpus": 1}}, "no section `infra` is known"),
+        ({"priors": None}, "has no section `priors`"),
+        ({"swarm": "ratios.csv"}, "`swarm` must be a mapping"),
+        ({"swarm.metrics": None}, "`swarm.metrics`: missing"),
+        ({"swarm.ratios": "nowhere.csv"}, "`swarm.ratios`: no file nowhere.csv, neither in the working directory nor"),
+        ({"priors.relative_sizes": {True: 1}}, "`priors.relative_sizes`: the name True is read as no text"),
+        ({"priors.relative_sizes": {}, "priors.token_counts": {}}, "`priors.relative_sizes`: missing"),
+        ({"priors.token_counts": None}, "`priors.token_counts`: missing, and `constraints.enabled` is true"),
+        ({"constraints.target_tokens": None}, "`constraints.target_tokens`: missing, and `enabled` is true"),
+        ({"constraints.requested_tokens": 5}, "`constraints.requested_tokens`: is not supported; give `target_tokens`"),
+        ({"eval.tasks": {"math": ["old"]}}, "`eval.tasks`: `filtering.drop_metrics` drops all of them; keep one"),
+        ({"eval.tasks": {True: ["math:a"]}}, "`eval.tasks`: the name True is read as no text; put it in quotes"),
+        (
+            {"filtering.drop_metrics": ["qa"], "filtering.obj_weights": {"qa": 1}},
+            "`filtering.obj_weights`: names only what",
+        ),
+        (
+            {"priors.token_counts": {"web": "1__0", "dclm:code": "x_1"}},
+            "`priors.token_counts.dclm:code`: must be a number",
+        ),
+        ({"eval.tasks": {"math": []}}, r"`eval.tasks.math`: must be a list of metric columns, not \[\]"),
+    ],
+)
+def test_what_cannot_be_followed_is_named(translate, changes, message):
+    """PITFALL 19: a flag that was accepted and ignored."""
+    with pytest.raises(UserError, match="fit.yaml: " + message):
+        translate(changes)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "no such file"),
+        ("a: [", "not valid YAML: .*line 1"),
+        ("- a", "must be a mapping with the sections swarm"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        (
+            PUBLISHED.replace('"1e9"', '"1e9"\n    web: 1'),
+            "not valid YAML: line 12: `web` is on line 10 already; keep one",
+        ),
+        (PUBLISHED + "swarm: {}", "not valid YAML: line 40: `swarm` is on line 2 already; keep one"),
+        ("swarm: {ratios: a, ratios: b}", "not valid YAML: line 1: `ratios` is on line 1 already; keep one"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, text, message):
+    path = tmp_path / "fit.yaml"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match="fit.yaml: " + message):
+        configs.from_dict({"olmix_yaml": str(path)})
+
+
+def test_the_command_line_takes_it(translate, tmp_path):
+    """`run.py --config.olmix_yaml=…` fits what the file names; a flag beside it wins."""
+    translate()
+    flags = ["--config=configs/fit_csv.py:smoke", f"--workdir={tmp_path / 'work'}", "--stages=fit"]
+    flags += [f"--config.olmix_yaml={tmp_path / 'fit.yaml'}", "--config.propose.kl_weight=0.25"]
+    done = subprocess.run([sys.executable, "run.py", *flags], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads((tmp_path / "work/fit/fit.json").read_text())["tasks"]) == ["math", "qa"]
+    resolved = json.loads((tmp_path / "work/config.json").read_text())
+    assert resolved["propose"]["kl_weight"] == 0.25 and resolved["propose"]["max_repeats"] == 4.5

@@ -1,0 +1,50 @@
+"""BFGS by one evaluation per step, against closed forms and SciPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+
+from olmix_jax.laws import bfgs, numerics
+
+
+def test_a_quadratic_is_solved_and_lanes_do_not_meet():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(4, 6, 6))
+    hessian = root @ root.swapaxes(1, 2) + 0.1 * np.eye(6)
+    goal = rng.normal(size=(4, 6))
+
+    def solve(h, g):
+        return bfgs.minimise(lambda x: (0.5 * (x - g) @ h @ (x - g), h @ (x - g)), jnp.zeros(6), jnp.full(6, 0.1), 60)
+
+    with numerics.float64():
+        found, value, _ = jax.vmap(solve)(hessian, goal)
+        alone = solve(hessian[2], goal[2])[0]
+    np.testing.assert_allclose(found, goal, atol=1e-4)
+    np.testing.assert_allclose(found[2], alone, atol=1e-9)
+    assert (np.asarray(value) >= 0).all()
+
+
+def test_rosenbrock_falls_as_far_as_with_scipy_and_never_rises():
+    def both(x):
+        return jax.value_and_grad(lambda y: (100 * (y[1:] - y[:-1] ** 2) ** 2 + (1 - y[:-1]) ** 2).sum())(x)
+
+    start = np.array([-1.2, 1.0, 0.5])
+    with numerics.float64():
+        found, value, promised = bfgs.minimise(both, jnp.asarray(start), jnp.full(3, 1e-3), 120)
+        early = bfgs.minimise(both, jnp.asarray(start), jnp.full(3, 1e-3), 120, tolerance=1e-3)
+        few = bfgs.minimise(both, jnp.asarray(start), jnp.full(3, 1e-3), 3)[1]
+        begin = both(jnp.asarray(start))[0]
+    assert scipy.optimize.rosen(np.asarray(found)) < 1e-8 and float(value) < float(few) <= float(begin)
+    np.testing.assert_allclose(value, scipy.optimize.rosen(np.asarray(found)), atol=1e-12)
+    assert float(promised) < 1e-8 < float(early[2]) <= 1e-3 and float(value) <= float(early[1])
+
+
+def test_a_step_out_of_range_is_taken_back():
+    def both(x):  # NaN beyond 1: log of a negative number
+        return -jnp.log(1 - x[0]) - 2 * jnp.log(x[0]), jnp.stack([1 / (1 - x[0]) - 2 / x[0]])
+
+    with numerics.float64():
+        found, value, _ = bfgs.minimise(both, jnp.array([0.1]), jnp.array([1.0]), 40)
+    np.testing.assert_allclose(found, 2 / 3, atol=1e-6)
+    assert np.isfinite(value)

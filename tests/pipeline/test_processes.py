@@ -1,0 +1,255 @@
+"""hosts.py, part.py, proxy/parts.py: a swarm in parts, by jobs on their own and by processes together, killed too."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from configs import paper
+from olmix_jax.config import part, schema
+from olmix_jax.pipeline import processes as hosts
+from olmix_jax.pipeline import runner
+from olmix_jax.proxy import merging, train
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_parts_by_name():
+    assert part.parse("") is None and part.parse("3/16") == part.Part(3, 16)
+    assert (part.Part(3, 16).name, str(part.Part(3, 16))) == ("0003-of-0016", "3/16")
+    for text in ("0/4", "5/4", "3", "a/b", "1/0", "-1/4", "1/4/2"):
+        with pytest.raises(UserError, match="swarm.part` must be as 3/16"):
+            part.parse(text)
+
+
+def test_parts_put_together_are_the_swarm(make_swarm, toy_tasks, tmp_path):
+    swarm = make_swarm(members=5, steps=6, seeds=range(5))
+    whole = train.train(swarm, toy_tasks, tmp_path / "whole", "toy")
+    assert merging.merged(tmp_path, swarm, toy_tasks.names) is None
+    pieces = [part.Part(i + 1, 3) for i in range(3)]
+    for piece in pieces[::-1]:
+        some = merging.members(swarm, piece)
+        done = train.train(some, toy_tasks, tmp_path / "train" / piece.name, "toy")
+        merging.write(tmp_path, piece, some, toy_tasks.names, done)
+    assert [len(merging.members(swarm, piece).runs) for piece in pieces] == [2, 2, 1]
+    found = merging.merged(tmp_path, swarm, toy_tasks.names)
+    np.testing.assert_array_equal(found.bpb_KN, whole.bpb_KN)
+    np.testing.assert_array_equal(found.loss_KT, whole.loss_KT)
+    np.testing.assert_array_equal(found.died_K, whole.died_K)
+    assert found.info["members"] == 5 and len(found.info["parts"]) == 3
+    # A lost part is named with the way to have it again; one of another swarm is not taken.
+    other = dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, lr=0.5))
+    with pytest.raises(UserError, match="of another swarm, or scored on other tasks; delete it"):
+        merging.merged(tmp_path, other, toy_tasks.names)
+    # The same names, other examples.
+    with pytest.raises(UserError, match="of another swarm, or scored on other tasks; delete it"):
+        merging.merged(tmp_path, swarm, toy_tasks.names, "another digest")
+    part.path_of(tmp_path, pieces[1]).write_bytes(b"torn")
+    with pytest.raises(UserError, match="0002-of-0003.npz: cannot be read .*train that part again"):
+        merging.merged(tmp_path, swarm, toy_tasks.names)
+    part.path_of(tmp_path, pieces[1]).unlink()
+    with pytest.raises(UserError, match="1 of 3 parts are not there yet: 2/3; run them, as .*swarm.part=2/3"):
+        merging.merged(tmp_path, swarm, toy_tasks.names)
+    # A copy of a file beside it is no part.
+    (tmp_path / part.FOLDER / "0001-of-0002 (1).npz").write_bytes(b"")
+    with pytest.raises(UserError, match="1 of 3 parts"):
+        merging.merged(tmp_path, swarm, toy_tasks.names)
+    (tmp_path / "train/0001-of-0002").mkdir()
+    with pytest.raises(UserError, match="several divisions, of 2 and of 3"):
+        merging.merged(tmp_path, swarm, toy_tasks.names)
+    with pytest.raises(UserError, match="5 members make no 7 parts"):
+        merging.members(swarm, part.Part(6, 7))
+
+
+def settings(**changes):
+    c = paper.get_config("smoke")
+    c.train.steps, c.swarm.size, c.train.checkpoint_every, c.train.remat = 8, 12, 2, False
+    c.proxy.preset = "tiny"
+    for name, value in changes.items():
+        section, field = name.split("_", 1)
+        c[section][field] = value
+    return c
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A workdir with a corpus and a swarm's mixtures, and what one process makes of them."""
+    workdir = tmp_path_factory.mktemp("hosts") / "whole"
+    runner.run(schema.from_dict(settings()), workdir, ("prepare", "sample", "train"))
+    return workdir
+
+
+@pytest.fixture
+def prepared(whole, tmp_path):
+    """A workdir with all that comes before training."""
+    for name in ("corpus", "tasks"):
+        shutil.copytree(whole / name, tmp_path / name)
+    for name in ("domains.json", "swarm/ratios.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(whole / name, tmp_path / name)
+    stamps = files.read_json(whole / "stamps.json")
+    files.write_json(tmp_path / "stamps.json", {name: stamps[name] for name in ("prepare", "sample")})
+    return tmp_path
+
+
+def started(workdir, processes: int, stages: str, devices: int = 2, **more):
+    """The processes of one run, on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings_ = [f"--config.{'.'.join(name.split('_', 1))}={value}" for name, value in more.items()]
+    command = [
+        sys.executable,
+        "run.py",
+        "--config=configs/paper.py:smoke",
+        f"--workdir={workdir}",
+        f"--stages={stages}",
+    ]
+    command += ["--config.train.steps=8", "--config.swarm.size=12", "--config.train.checkpoint_every=2"]
+    command += ["--config.train.remat=False", "--config.proxy.preset=tiny"]
+    found = []
+    for own in range(processes):
+        environment = os.environ | dict(zip(hosts.PLAIN, (address, str(processes), str(own))))
+        environment["OLMIX_HEARTBEAT"] = "15"
+        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        found.append(subprocess.Popen([*command, *settings_], cwd=ROOT, env=environment, **pipes))
+    return found
+
+
+def finish(processes):
+    return [(p.communicate(timeout=240), p.returncode) for p in processes]
+
+
+@pytest.mark.parametrize(
+    ("processes", "stages"), [(2, "train"), pytest.param(4, "prepare,sample,train", marks=pytest.mark.slow)]
+)
+def test_processes_make_the_table_that_one_makes(whole, prepared, processes, stages):
+    tmp_path = prepared
+    ends = finish(started(tmp_path, processes, stages))
+    assert [code for _, code in ends] == [0] * processes, ends[0][0][1][-2000:]
+    for name in ("swarm/ratios.csv", "swarm/metrics.csv"):
+        ours, theirs = ((folder / name).read_text().splitlines() for folder in (tmp_path, whole))
+        assert ours[0] == theirs[0] and len(ours) == len(theirs) == 13
+        for one, other in zip(ours[1:], theirs[1:]):
+            assert one.split(",")[:3] == other.split(",")[:3]
+            np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
+    assert len(json.loads((tmp_path / "train/info.json").read_text())["parts"]) == processes
+    assert (tmp_path / "log-0001.txt").is_file()
+
+
+def test_a_process_that_is_killed_and_the_job_again(whole, prepared):
+    """The others do not wait for ever; the same command goes on from the checkpoints, with fewer processes too."""
+    tmp_path = prepared
+    running = started(tmp_path, 2, "train", train_checkpoint_every=1)
+    deadline = time.monotonic() + 200
+    folder = tmp_path / "train/0002-of-0002/checkpoints"
+    while not (folder.is_dir() and any(p.name.isdecimal() for p in folder.iterdir())):
+        assert time.monotonic() < deadline and running[1].poll() is None
+        time.sleep(0.05)
+    running[1].send_signal(signal.SIGKILL)
+    ends = finish(running)
+    assert ends[0][1] != 0 and ends[1][1] == -signal.SIGKILL
+    assert "process 1 has given no sign of life" in ends[0][0][1]
+    assert not (tmp_path / "swarm/metrics.csv").exists()
+    ends = finish(started(tmp_path, 1, "train", train_checkpoint_every=1))
+    assert ends[0][1] == 0, ends[0][0][1][-2000:]
+    said = (tmp_path / "log.txt").read_text()
+    assert "part 2/2: going on from step" in said and "damaged" not in said
+    ours, theirs = ((w / "swarm/metrics.csv").read_text().splitlines() for w in (tmp_path, whole))
+    for one, other in zip(ours[1:], theirs[1:]):
+        np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
+
+
+@pytest.fixture
+def proposed(prepared):
+    """A workdir with all that comes before a validation, of three models."""
+    names = [domain["name"] for domain in files.read_json(prepared / "domains.json")["domains"]]
+    weights = {name: float(i == 1) for i, name in enumerate(names)}
+    files.write_json(prepared / "propose/proposal.json", {"weights": weights, "caps": dict.fromkeys(names, 1.0)})
+    return prepared
+
+
+LARGE = {"train_mapping": "fsdp", "validate_steps": 4, "validate_seeds": 1, "proxy_dtype": "float32"}
+
+
+def validated(workdir):
+    return np.load(workdir / "validate/curves.npz")["loss_KT"]
+
+
+def test_a_model_over_the_devices_of_two_processes(proposed, tmp_path_factory):
+    """Killed in one of them, stopped by a signal to the other, gone on with; and what one process makes of it."""
+    alone = tmp_path_factory.mktemp("alone") / "run"
+    shutil.copytree(proposed, alone)
+    runner.run(schema.from_dict(settings(**LARGE)), alone, ("validate",))
+    more = LARGE | {"train_checkpoint_every": 1}
+
+    def until(wave: int, step: int, running):
+        deadline = time.monotonic() + 200
+        while not (proposed / f"validate/wave-{wave:04d}/checkpoints/{step}").is_dir():
+            assert time.monotonic() < deadline and running[1].poll() is None, running[1].communicate()
+            time.sleep(0.05)
+
+    running = started(proposed, 2, "validate", 1, **more)
+    until(1, 2, running)
+    running[1].send_signal(signal.SIGTERM)
+    ends = finish(running)
+    assert [code for _, code in ends] == [130, 130], ends
+    running = started(proposed, 2, "validate", 1, **more)
+    until(2, 1, running)
+    running[1].send_signal(signal.SIGKILL)
+    ends = finish(running)
+    assert ends[0][1] not in (0, 2) and "process 1 has given no sign of life" in ends[0][0][1]
+    ends = finish(started(proposed, 2, "validate", 1, **more))
+    assert [code for _, code in ends] == [0, 0], ends
+    said = (proposed / "log.txt").read_text()
+    assert "wave 1 of 3: stopped at step" in said and "damaged" not in said
+    for wave in (1, 2):
+        assert f"wave {wave} of 3: going on from step" in said
+    np.testing.assert_allclose(validated(proposed), validated(alone), rtol=1e-5)
+    ours, theirs = (files.read_json(folder / "validate/validation.json")["mixtures"] for folder in (proposed, alone))
+    for name in ours:
+        assert ours[name]["bpb_mean"] == pytest.approx(theirs[name]["bpb_mean"], rel=1e-5)
+    lines = (proposed / "validate/wave-0003/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_what_the_environment_asks_for():
+    plain = dict(zip(hosts.PLAIN, ("10.0.0.1:1234", "4", "3")))
+    assert hosts.expected({}) is None and hosts.expected({"SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert hosts.expected(plain) == {"coordinator_address": "10.0.0.1:1234", "num_processes": 4, "process_id": 3}
+    assert hosts.expected({"SLURM_STEP_NUM_TASKS": "2"}) == {}
+    assert (
+        hosts.expected({"TPU_WORKER_HOSTNAMES": "a,b"}) == {} and hosts.expected({"TPU_WORKER_HOSTNAMES": "a"}) is None
+    )
+    with pytest.raises(UserError, match="JAX_PROCESS_ID not; set all three"):
+        hosts.expected({k: v for k, v in plain.items() if k != "JAX_PROCESS_ID"})
+    with pytest.raises(UserError, match="JAX_PROCESS_ID must be less than JAX_NUM_PROCESSES=4, not 4"):
+        hosts.expected(plain | {"JAX_PROCESS_ID": "4"})
+
+
+@pytest.mark.slow
+def test_jobs_of_an_array_share_a_workdir(whole, prepared):
+    tmp_path = prepared
+    for number in (3, 1):
+        runner.run(schema.from_dict(settings(swarm_part=f"{number}/3")), tmp_path, ("train",))
+    with pytest.raises(UserError, match="1 of 3 parts are not there yet: 2/3"):
+        runner.run(schema.from_dict(settings()), tmp_path, ("train",))
+    runner.run(schema.from_dict(settings(swarm_part="2/3")), tmp_path, ("train",))
+    runner.run(schema.from_dict(settings()), tmp_path, ("train",))
+    ours, theirs = ((folder / "swarm/metrics.csv").read_text() for folder in (tmp_path, whole))
+    assert ours == theirs
+    with pytest.raises(UserError, match="made with train.lr"):
+        runner.run(schema.from_dict(settings(swarm_part="2/3", train_lr=0.5)), tmp_path, ("train",))
+    assert files.read_json(tmp_path / "stamps.json")["train"]["finished"]

@@ -1,0 +1,108 @@
+"""Mixtures in which some domains keep their ratios (METHOD §3)."""
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from olmix_jax.propose import blocks as reuse
+from olmix_jax.solver.bounds import Bounds, box, holds
+from olmix_jax.utils.errors import UserError
+
+NAMES = ("a", "b", "c", "new")
+KEPT = {"old": {"a": 0.25, "b": 0.25, "c": 0.5}}
+
+
+def test_worked_example():
+    blocks = reuse.blocks(KEPT, NAMES)
+    assert blocks.names == ("old", "new")
+    np.testing.assert_array_equal(blocks.ratios_DM, [[0.25, 0.25, 0.5, 0], [0, 0, 0, 1]])
+    np.testing.assert_allclose(reuse.expand([0.4, 0.6], blocks), [0.1, 0.1, 0.2, 0.6], rtol=1e-15)
+    np.testing.assert_allclose(reuse.collapse([[0.1, 0.1, 0.2, 0.6]], blocks), [[0.4, 0.6]], rtol=1e-15)
+    # The tightest member decides: 0.1 / 0.25.
+    found = reuse.collapsed_bounds(box(np.array([0, 0.05, 0.05, 0]), np.array([0.3, 0.1, 0.5, 1])), blocks)
+    np.testing.assert_allclose([found.lower_M, found.upper_M], [[0.2, 0], [0.4, 1]], rtol=1e-15)
+
+
+def test_ratios_are_of_any_sum_and_blocks_of_one_or_none_are_domains():
+    np.testing.assert_array_equal(
+        reuse.blocks({"old": {"a": 1, "b": 1, "c": 2}}, NAMES).ratios_DM[0], [0.25, 0.25, 0.5, 0]
+    )
+    alone = reuse.blocks({"block": {"b": 7}}, NAMES)
+    assert alone.names == ("block", "a", "c", "new")
+    np.testing.assert_array_equal(alone.ratios_DM, np.eye(4)[[1, 0, 2, 3]])
+    assert reuse.blocks({}, NAMES).names == NAMES
+
+
+@st.composite
+def cases(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    size = draw(st.integers(1, 8))
+    names = [f"d{j}" for j in range(size)]
+    home = rng.integers(0, 3, size)  # 0 is no block
+    kept = {f"block {b}": {names[j]: float(rng.uniform(0.01, 5)) for j in np.flatnonzero(home == b)} for b in (1, 2)}
+    upper_M = rng.uniform(0.05, 1, size)
+    member_GM = np.array([home == 1, home > 0])
+    limits = Bounds(upper_M * rng.uniform(0, 0.1, size), upper_M, member_GM, np.array([0.05, 0]), np.array([0.6, 0.8]))
+    return rng, reuse.blocks({name: ratios for name, ratios in kept.items() if ratios}, names), limits
+
+
+@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.given(cases())
+def test_expanded_mixtures_are_within_bounds_exactly_where_collapsed_ones_are(case):
+    rng, blocks, limits = case
+    found = reuse.collapsed_bounds(limits, blocks)
+    ratios_KD = rng.dirichlet(np.full(len(blocks.names), 0.7), 30)
+    expanded_KM = reuse.expand(ratios_KD, blocks)
+    np.testing.assert_allclose(expanded_KM.sum(axis=1), 1, rtol=1e-13)
+    np.testing.assert_allclose(reuse.collapse(expanded_KM, blocks), ratios_KD, rtol=1e-13)
+    np.testing.assert_array_equal(holds(found, ratios_KD, 1e-12), holds(limits, expanded_KM, 1e-12))
+    # At the caps themselves too.
+    highest_M = reuse.expand(found.upper_M, blocks)
+    assert (highest_M <= limits.upper_M * (1 + 4e-16)).all()
+    touched_D = ((blocks.ratios_DM > 0) & (highest_M >= limits.upper_M * (1 - 1e-12))).any(axis=1)
+    assert (touched_D | (found.upper_M == 1)).all()
+
+
+def test_the_anchor_keeps_the_divergence():
+    rng = np.random.default_rng(0)
+    blocks = reuse.blocks({"one": {"d": 3, "a": 1}, "two": {"b": 1, "c": 2}}, "abcdef")
+    for _ in range(20):
+        anchor_M, r_D = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(4))
+        n_D, q_M = reuse.collapsed_anchor(anchor_M, blocks), reuse.expand(r_D, blocks)
+        exact = (q_M * np.log(q_M / anchor_M)).sum()
+        assert (r_D * np.log(r_D / n_D)).sum() == pytest.approx(exact, rel=1e-12, abs=1e-14)
+        assert n_D.sum() <= 1 + 1e-15 and n_D[2:] == pytest.approx(anchor_M[[4, 5]])
+    # Where the anchor keeps the ratios too it is collapsed alike; and a block with an absent domain is absent.
+    kept_M = reuse.expand([0.1, 0.2, 0.3, 0.4], blocks)
+    np.testing.assert_allclose(reuse.collapsed_anchor(kept_M, blocks), [0.1, 0.2, 0.3, 0.4], rtol=1e-14)
+    assert reuse.collapsed_anchor([0, 0.2, 0.2, 0.2, 0.2, 0.2], blocks)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "kept, message",
+    [
+        ({"a": {"b": 1}}, "a block cannot be called a"),
+        ({"old": {"z": 1}}, "old has z, which is no domain"),
+        ({"one": {"a": 1}, "two": {"a": 1}}, "a is in one and in two"),
+        ({"old": {"a": 0}}, "old: a must be a positive number, not 0"),
+        ({"old": {"a": True}}, "must be a positive number"),
+        ({"old": {"a": float("nan")}}, "must be a positive number"),
+        ({"old": {"a": "1"}}, "must be a positive number, not '1'"),
+        ({"old": {}}, "old has no domain"),
+        ({"old": ["a", "b"]}, r'old must be as \{"domain": ratio, …\}, not \[.a., .b.\]'),
+        ({"old": 3}, "old must be as .*, not 3"),
+    ],
+)
+def test_errors(kept, message):
+    with pytest.raises(UserError, match=message):
+        reuse.blocks(kept, NAMES)
+
+
+def test_groups_have_whole_blocks():
+    blocks, member_GM = reuse.blocks(KEPT, NAMES), np.array([[1, 1, 1, 0], [1, 1, 0, 1]], bool)
+    limits = Bounds(np.zeros(4), np.ones(4), member_GM[:1], np.array([0.1]), np.array([0.7]))
+    found = reuse.collapsed_bounds(limits, blocks, ["olds"])
+    assert found.member_GM.tolist() == [[True, False]] and found.high_G == [0.7]
+    with pytest.raises(UserError, match="some has only a part of the block old"):
+        reuse.collapsed_bounds(limits._replace(member_GM=member_GM[1:]), blocks, ["some"])

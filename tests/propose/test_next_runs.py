@@ -1,0 +1,146 @@
+"""Next runs against posteriors computed anew, and what a proposal must keep to."""
+
+import numpy as np
+import pytest
+
+from olmix_jax.laws import log_linear, warped_gp
+from olmix_jax.propose import next_runs
+from olmix_jax.utils.errors import UserError
+
+DOMAINS = tuple("abcd")
+NATURAL_M = np.array([0.4, 0.3, 0.2, 0.1])
+
+
+def runs(number=14, seed=0, shut=()):
+    random = np.random.default_rng(seed)
+    ratios_KM = random.dirichlet(np.ones(4), size=number)
+    ratios_KM[:, list(shut)] = 0
+    ratios_KM /= ratios_KM.sum(axis=1, keepdims=True)
+    bpb_KN = 0.8 + np.exp(ratios_KM @ random.normal(-0.3, 0.8, size=(4, 2)))
+    return ratios_KM, bpb_KN + 0.01 * random.normal(size=bpb_KN.shape)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return warped_gp.fit(*runs()).params
+
+
+def latent_variance(params, trained_KM, at_QM):
+    """Var_i(q) of the latent functions once ``trained_KM`` are trained, by a plain inverse in NumPy; NQ."""
+
+    def kernel(theta_P, a_KM, b_QM):
+        relevance_M, (linear, rough, length, _, warp) = theta_P[:-5], theta_P[-5:]
+        a_KM, b_QM = (np.log1p(x / warp) / np.log1p(1 / warp) for x in (a_KM, b_QM))
+        d2_KQ = (relevance_M * (a_KM[:, None] - b_QM[None]) ** 2).sum(axis=2)
+        d_KQ = np.sqrt(3 * length * d2_KQ + 1e-12)
+        return linear * (a_KM * relevance_M) @ b_QM.T + rough * (1 + d_KQ) * np.exp(-d_KQ)
+
+    variance_NQ = []
+    for theta_P in np.exp(params.theta_NP):
+        noisy_KK = kernel(theta_P, trained_KM, trained_KM) + (theta_P[-2] + 1e-8) * np.eye(len(trained_KM))
+        cross_KQ = kernel(theta_P, trained_KM, at_QM)
+        prior_Q = np.diag(kernel(theta_P, at_QM, at_QM))
+        variance_NQ.append(prior_Q - np.einsum("kq,kq->q", cross_KQ, np.linalg.solve(noisy_KK, cross_KQ)))
+    return np.array(variance_NQ)
+
+
+@pytest.mark.parametrize("weights_N", [None, [3.0, 0.5]])
+def test_the_choice_is_that_of_posteriors_computed_anew(params, weights_N):
+    random = np.random.default_rng(1)
+    candidates_CM, reference_QM = random.dirichlet(np.ones(4), size=12), random.dirichlet(np.ones(4), size=9)
+    w_N, trained_KM, expected, left = np.array(weights_N or [1.0, 1.0]), params.ratios_KM, [], []
+
+    def doubt(trained_KM):
+        return w_N @ np.log(latent_variance(params, trained_KM, reference_QM)).mean(axis=1) / w_N.sum() / 2
+
+    before = doubt(trained_KM)
+    for _ in range(4):
+        after = [
+            doubt(np.vstack([trained_KM, c_M])) if c not in expected else np.inf for c, c_M in enumerate(candidates_CM)
+        ]
+        expected.append(int(np.argmin(after)))
+        left.append(np.exp(min(after) - before))
+        trained_KM = np.vstack([trained_KM, candidates_CM[expected[-1]]])
+    assert next_runs.choose(params, candidates_CM, reference_QM, 4, weights_N).tolist() == expected
+    beliefs = next_runs._exact(params, candidates_CM, reference_QM)
+    np.testing.assert_allclose(next_runs._greedy(beliefs, weights_N, 4)[1], left, rtol=1e-6)
+
+
+def test_a_run_of_weight_zero_is_as_good_as_absent(params):
+    ratios_KM, bpb_KN = runs()
+    candidates_CM = np.random.default_rng(1).dirichlet(np.ones(4), size=12)
+    wide_KM, wide_KN = np.vstack([ratios_KM, candidates_CM[:3]]), np.vstack([bpb_KN, np.ones((3, 2))])
+    weight_RK = (np.arange(17) < 14)[None] * 1.0
+    wide = warped_gp.Params(*(x[0] for x in warped_gp.fit_weighted(wide_KM, wide_KN, weight_RK)))
+    chosen = [next_runs.choose(p, candidates_CM, candidates_CM, 5).tolist() for p in (params, wide)]
+    assert chosen[0] == chosen[1]
+
+
+def test_samples_choose_as_the_covariance_that_they_have():
+    """Samples a·u, of known covariance a aᵀ: choices by plain conditioning of the whole matrix."""
+    random = np.random.default_rng(2)
+    root_XR = random.normal(size=(15, 15))
+    # Orthogonal samples of mean 0, so that the covariance over them is exact.
+    basis_RR = np.linalg.qr(np.hstack([np.ones((16, 1)), random.normal(size=(16, 15))]))[0][:, 1:]
+    predicted_RX = basis_RR @ root_XR.T * np.sqrt(15) + np.arange(15.0)
+    covariance_XX, noise, expected = root_XR @ root_XR.T, 0.7, []
+    for _ in range(5):
+        lost_CQ = covariance_XX[:10, 10:] ** 2 / (np.diag(covariance_XX)[:10, None] + noise)
+        gain_C = -np.log(1 - lost_CQ / np.diag(covariance_XX)[None, 10:]).sum(axis=1)
+        gain_C[expected] = -1
+        c = int(gain_C.argmax())
+        covariance_XX = covariance_XX - np.outer(covariance_XX[c], covariance_XX[c]) / (covariance_XX[c, c] + noise)
+        expected.append(c)
+    predicted = predicted_RX[:, :10, None], predicted_RX[:, 10:, None]
+    assert next_runs.choose_sampled(*predicted, np.array([noise]), 5).tolist() == expected
+    with pytest.raises(UserError, match="16 samples"):
+        next_runs.choose_sampled(*predicted, np.array([noise]), 16)
+
+
+def propose(params, number=6, law=warped_gp, existing_KM=None, **settings):
+    existing_KM = params.ratios_KM if existing_KM is None else existing_KM
+    arguments = {"natural_M": NATURAL_M, "domains": DOMAINS, "existing_KM": existing_KM, "candidates": 200}
+    return next_runs.propose_next(law, params, number, **arguments | settings)
+
+
+def test_a_proposal_is_of_mixtures_apart_and_repeats_by_seed(params):
+    found, again, other = (propose(params, seed=seed, min_distance=0.1, total=64) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(found.ratios_BM, again.ratios_BM)
+    assert not np.array_equal(found.ratios_BM, other.ratios_BM)
+    assert (found.ratios_BM >= 0).all() and found.ratios_BM.shape == (6, 4)
+    np.testing.assert_allclose(found.ratios_BM.sum(axis=1), 1)
+    np.testing.assert_array_equal(found.ratios_BM * 64, np.rint(found.ratios_BM * 64))
+    everything_KM = np.vstack([params.ratios_KM, found.ratios_BM])
+    far_BK = next_runs._apart(found.ratios_BM, everything_KM)
+    far_BK[np.arange(6), np.arange(14, 20)] = np.inf
+    assert (far_BK >= 0.1).all()
+    assert (np.diff(np.append(1.0, found.left_B)) < 0).all() and found.left_B[-1] > 0
+
+
+def test_a_domain_that_no_run_has_is_covered():
+    params = warped_gp.fit(*runs(shut=(3,))).params
+    found = propose(params, 4)
+    assert found.ratios_BM[0, 3] > 0.1 and (found.ratios_BM[:, 3] > 0).sum() >= 2
+
+
+def test_any_law_proposes_by_its_samples():
+    ratios_KM, bpb_KN = runs()
+    weight_RK = np.random.default_rng(0).multinomial(14, np.full(14, 1 / 14), size=12) * 1.0
+    fit = log_linear.fit(ratios_KM, bpb_KN, starts=2)
+    samples = log_linear.fit_weighted(ratios_KM, bpb_KN, weight_RK, starts=2, near=fit.params)
+    found = propose(fit.params, 3, log_linear, ratios_KM, samples=samples, noise_N=np.full(2, 1e-4))
+    assert found.ratios_BM.shape == (3, 4) and (np.diff(found.left_B) < 0).all()
+    with pytest.raises(UserError, match="log_linear needs samples"):
+        propose(fit.params, 3, log_linear, ratios_KM)
+
+
+def test_what_cannot_be_proposed_is_refused(params):
+    with pytest.raises(UserError, match="lower swarm.min_distance"):
+        propose(params, 9, min_distance=0.6)
+    candidates_CM = np.eye(4)
+    with pytest.raises(UserError, match="only 4 candidates"):
+        next_runs.choose(params, candidates_CM, candidates_CM, 5)
+    with pytest.raises(UserError, match="4 domains"):
+        next_runs.choose(params, np.eye(3), candidates_CM, 1)
+    with pytest.raises(UserError, match="2 task weights"):
+        next_runs.choose(params, candidates_CM, candidates_CM, 1, [1.0, -1.0])

@@ -1,0 +1,45 @@
+"""proxy/optimizer.py: the schedule ends with the run (PITFALLS 10), decay spares embeddings."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from olmix_jax.config.schema import Train
+from olmix_jax.proxy import optimizer
+
+
+@pytest.mark.parametrize("steps", [3, 20, 777])
+def test_schedule_warms_up_and_reaches_its_end_at_the_last_step(steps):
+    train = Train(steps=steps, warmup=0.1, lr_end=0.1)
+    rates = np.array([optimizer.schedule(train, 2.0)(t) for t in range(steps)])
+    warmup = max(1, round(0.1 * steps))
+    assert rates.argmax() == warmup and rates.max() == pytest.approx(2.0)
+    assert (np.diff(rates[: warmup + 1]) > 0).all() and (np.diff(rates[warmup:]) < 0).all()
+    assert rates[-1] == pytest.approx(0.2)
+    # No stretch at the end stands still: the rate moves to within a step of the end.
+    assert steps < 10 or rates[-2] > rates[-1]
+    assert (rates > 0).all()
+
+
+def test_peak_learning_rate_of_the_paper():
+    assert optimizer.learning_rate(Train(), 29_102_336) == pytest.approx(0.00728, rel=1e-3)
+    assert optimizer.learning_rate(Train(lr=0.5), 29_102_336) == 0.5
+
+
+def test_weight_decay_is_for_matrices_only():
+    params = {"embedding": {"embedding": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}, "q": {"kernel": jnp.ones(3)}}
+    update = optimizer.optimizer(Train(steps=5, lr=1.0, weight_decay=0.5), 1000)
+    zeros = {name: {leaf: jnp.zeros(3) for leaf in leaves} for name, leaves in params.items()}
+    change, _ = update.update(zeros, update.init(params), params)
+    assert (change["q"]["kernel"] < 0).all()
+    assert (change["embedding"]["embedding"] == 0).all() and (change["norm"]["scale"] == 0).all()
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    params = {"a": {"kernel": jnp.zeros(4)}}
+    update = optimizer.optimizer(Train(steps=5, lr=1.0, clip=1.0), 1000)
+    changes = []
+    for size in (1e3, 1e6):
+        change, _ = update.update({"a": {"kernel": jnp.full(4, size)}}, update.init(params), params)
+        changes.append(change["a"]["kernel"])
+    np.testing.assert_allclose(*changes, rtol=1e-6)

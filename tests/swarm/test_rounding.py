@@ -1,0 +1,245 @@
+"""Whole tokens that keep every cap: brute force on small problems, closed forms, and properties at any size."""
+
+import itertools
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from olmix_jax.swarm import apportion, rounding
+from olmix_jax.utils.errors import UserError
+
+modest = settings(max_examples=120, deadline=None)
+
+
+class Group(NamedTuple):
+    members: np.ndarray
+    lower: float
+    upper: float
+
+
+def low(bound, total):
+    return math.ceil(bound * total - 1e-9)
+
+
+def high(bound, total):
+    return math.floor(bound * total + 1e-9)
+
+
+def kept(count_M, total, lower_M, upper_M, groups=()):
+    """Whether whole numbers keep every bound."""
+    spans = [([j], lower_M[j], upper_M[j]) for j in range(len(count_M))] + [
+        (g.members, g.lower, g.upper) for g in groups
+    ]
+    return all(low(a, total) <= sum(count_M[j] for j in span) <= high(b, total) for span, a, b in spans)
+
+
+def compositions(total, parts):
+    """All ways to write ``total`` as ``parts`` whole numbers."""
+    for cut in itertools.combinations(range(total + parts - 1), parts - 1):
+        yield np.diff([-1, *cut, total + parts - 1]) - 1
+
+
+def all_kept(total, lower_M, upper_M, groups):
+    return [c for c in compositions(total, len(lower_M)) if kept(c, total, lower_M, upper_M, groups)]
+
+
+@st.composite
+def problems(draw, most=5):
+    """A mixture, bounds that it keeps, and nested or disjoint groups that it keeps."""
+    M = draw(st.integers(1, most))
+    parts = np.array(draw(st.lists(st.integers(0, 12), min_size=M, max_size=M)))
+    parts[draw(st.integers(0, M - 1))] += 1
+    w_M = parts / parts.sum()
+    room = st.sampled_from([0.0, 0.0, 0.01, 0.1, 0.3, 1.0])
+    lower_M = [max(w - draw(room), 0.0) for w in w_M]
+    upper_M = [min(w + draw(room), 1.0) for w in w_M]
+    order, groups = draw(st.permutations(range(M))), []
+    cuts = sorted(draw(st.sets(st.integers(0, M), max_size=3)) | {0, M})
+    for a, b in [*itertools.pairwise(cuts), *([(cuts[0], cuts[-2])] if len(cuts) > 3 else [])]:
+        if draw(st.booleans()):
+            members = np.array(order[a:b])
+            share = float(w_M[members].sum())
+            groups.append(Group(members, max(share - draw(room), 0.0), min(share + draw(room), 1.0)))
+    return w_M, np.array(lower_M), np.array(upper_M), groups
+
+
+@modest
+@given(problems(), st.integers(1, 9))
+def test_as_near_as_any_that_keeps_the_bounds(problem, total):
+    w_M, lower_M, upper_M, groups = problem
+    grid = all_kept(total, lower_M, upper_M, groups)
+    try:
+        got = rounding.counts(w_M, total, lower_M, upper_M, groups)
+    except UserError:
+        assert not grid
+        return
+    assert got.dtype == np.int64 and got.sum() == total and kept(got, total, lower_M, upper_M, groups)
+    # Zeros stay zero if they can.
+    grid = [c for c in grid if not c[w_M == 0].any()] or grid
+    away = [np.abs(c - w_M * total) for c in grid]
+    mine = np.abs(got - w_M * total)
+    assert (mine**2).sum() <= min((a**2).sum() for a in away) + 1e-5
+    assert mine.max() <= min(a.max() for a in away) + 1e-5
+    if min(a.max() for a in away) < 1 - 1e-9:
+        assert mine.max() < 1
+    assert any((c == got).all() for c in grid)
+
+
+@modest
+@given(problems(), st.integers(1, 9))
+def test_refusal_names_the_least_total_that_would_do(problem, total):
+    w_M, lower_M, upper_M, groups = problem
+    if all_kept(total, lower_M, upper_M, groups):
+        return
+    with pytest.raises(UserError) as e:
+        rounding.counts(w_M, total, lower_M, upper_M, groups, names="pqrst"[: len(w_M)])
+    assert re.search(r"\b[p-t]\b", str(e.value))
+    if found := re.search(r"least total that would do is (\d+)", str(e.value)):
+        assert rounding.counts(w_M, int(found[1]), lower_M, upper_M, groups).sum() == int(found[1])
+        for smaller in range(total + 1, min(int(found[1]), 13)):
+            assert not all_kept(smaller, lower_M, upper_M, groups)
+    wider = [Group(g.members, max(g.lower - 1 / total, 0), g.upper + 1 / total) for g in groups]
+    rounding.counts(w_M, total, np.maximum(lower_M - 1 / total, 0), upper_M + 1 / total, wider)
+
+
+@modest
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(1, 10**13), st.data())
+def test_keeps_caps_at_any_size(raw, total, data):
+    raw = np.array(raw) + 1e-9
+    w_M = raw / raw.sum()
+    M = len(w_M)
+    tight = np.array(data.draw(st.lists(st.booleans(), min_size=M, max_size=M)))
+    tight[data.draw(st.integers(0, M - 1))] = False
+    upper_M, lower_M = np.where(tight, w_M, 1.0), np.zeros(M)
+    half = Group(np.arange(M // 2), 0.0, float(w_M[: M // 2].sum()))
+    try:
+        got = rounding.counts(w_M, total, lower_M, upper_M, [half])
+    except UserError:
+        # Every cap rounds down by less than a unit, so only where the free domains cannot take those units.
+        assert half.members.size and not (~tight[M // 2 :]).any()
+        return
+    assert got.sum() == total and (got >= 0).all()
+    # Python's integers and floats: a cap is broken by no more than its own rounding.
+    slack = 1e-9 + 2**-51 * total
+    assert (got <= np.floor(upper_M * total + slack)).all()
+    assert got[: M // 2].sum() <= math.floor(half.upper * total + slack)
+
+
+@modest
+@given(st.lists(st.integers(0, 10**12), min_size=2, max_size=20).filter(any))
+def test_what_is_whole_stays_as_it_is(parts):
+    total = sum(parts)
+    w_M = np.array([p / total for p in parts])
+    np.testing.assert_array_equal(rounding.counts(w_M, total, np.zeros(len(parts)), np.ones(len(parts))), parts)
+
+
+@modest
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=6).filter(any), st.integers(1, 500))
+def test_without_bounds_it_is_largest_remainders(parts, total):
+    w_M = np.array(parts) / sum(parts)
+    got = rounding.counts(w_M, total, np.zeros(len(parts)), np.ones(len(parts)))
+    np.testing.assert_array_equal(got, apportion.snap(w_M, total))
+
+
+def test_caps_of_unique_tokens_are_kept_exactly():
+    """Caps k·N/R of ten trillion tokens that bind: exactly k·N tokens, in spite of a quotient that is rounded."""
+    rng = np.random.default_rng(0)
+    total = 10**13
+    for _ in range(200):
+        unique_M = rng.integers(1, total // 40, 8)
+        upper_M = 4 * unique_M / total
+        w_M = np.append(upper_M, 1 - upper_M.sum())
+        got = rounding.counts(w_M, total, np.zeros(9), np.append(upper_M, 1.0))
+        np.testing.assert_array_equal(got[:8], 4 * unique_M)
+        assert got.sum() == total
+
+
+def test_a_cap_rounds_down_and_a_lower_bound_up():
+    w_M, ones = np.array([0.35, 0.325, 0.325]), np.ones(3)
+    np.testing.assert_array_equal(rounding.counts(w_M, 8, 0 * ones, ones), [3, 3, 2])
+    np.testing.assert_array_equal(rounding.counts(w_M, 8, 0 * ones, np.array([0.35, 1, 1])), [2, 3, 3])
+    np.testing.assert_array_equal(rounding.counts(w_M, 8, np.array([0, 0, 0.3]), ones), [3, 2, 3])
+    # Caps that leave no other place: a zero takes part, and one domain is off by more than a unit.
+    np.testing.assert_array_equal(rounding.counts([0.5, 0.5, 0.0], 3, 0 * ones, np.array([0.5, 0.5, 1])), [1, 1, 1])
+    w_M, upper_M = np.array([0.3, 0.3, 0.3, 0.1]), np.array([0.3, 0.3, 0.3, 1])
+    np.testing.assert_array_equal(rounding.counts(w_M, 5, np.zeros(4), upper_M), [1, 1, 1, 2])
+
+
+def test_a_cap_of_a_group_rounds_down_too():
+    w_M, zeros, ones = np.full(4, 0.25), np.zeros(4), np.ones(4)
+    np.testing.assert_array_equal(rounding.counts(w_M, 6, zeros, ones), [2, 2, 1, 1])
+    pair = Group(np.array([0, 1]), 0.0, 0.5)
+    np.testing.assert_array_equal(rounding.counts(w_M, 6, zeros, ones, [pair]), [2, 1, 2, 1])
+    mask = Group(np.array([True, True, False, False]), 0.0, 0.5)
+    np.testing.assert_array_equal(rounding.counts(w_M, 6, zeros, ones, [mask]), [2, 1, 2, 1])
+    inner, outer = Group(np.array([2]), 0.0, 0.3), Group(np.array([2, 0, 3]), 0.6, 0.8)
+    np.testing.assert_array_equal(rounding.counts(w_M, 6, zeros, ones, [outer, inner]), [2, 2, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "w, total, lower, upper, groups, message",
+    [
+        (
+            [0.5, 0.5],
+            3,
+            [0, 0],
+            [0.5, 0.5],
+            [],
+            r"1 of web, 1 of law at most: room for 2 of the 3 units .*would do is 4",
+        ),
+        ([0.9, 0.1], 5, [0, 0.05], [1, 0.12], [], r"no whole number of units is within the bounds of law .* do is 9"),
+        ([0.6, 0.4], 1, [0.1, 0.1], [1, 1], [], r"1 of web, 1 of law at least: 2, more than the 1 of the total.* is 2"),
+        ([0.5, 0.5], 3, [0, 0], [1, 1], [([0, 1], 0, 1)], None),
+        ([0.5, 0.5], 3, [0, 0], [1, 0.5], [([0], 0, 0.5)], r"room for 2 of the 3"),
+        ([1 / 3, 2 / 3], 10**6, [1 / 3, 0], [1 / 3, 1], [], r"bounds of web .*least total that would do is 1000002"),
+        ([0.5, 0.5], 3, [0, 0], [0.4, 1], [], r"weight 0.5 of web is outside its bounds, 0 to 0.4"),
+        ([0.5, 0.5], 3, [0, 0.6], [1, 0.5], [], r"no weight meets the bounds of law: 0.6 to 0.5"),
+        ([0.5, 0.5], 0, [0, 0], [1, 1], [], r"at least one and fewer than 2\*\*63, not 0"),
+        ([0.5, 0.5], 2**63, [0, 0], [1, 1], [], r"fewer than 2\*\*63"),
+        ([0.5, 0.5], 2.5, [0, 0], [1, 1], [], r"a whole number of units.*not 2.5"),
+        ([0.5, 0.5], 3, [0, 0], [1, 1], [([], 0.1, 1)], r"a group without domains should have 0.1 at least"),
+        ([0.0, 0.0], 3, [0, 0], [1, 1], [], r"not all zero"),
+        ([np.nan, 1.0], 3, [0, 0], [1, 1], [], r"must be finite"),
+        ([0.5, 0.5], 3, [0], [1, 1], [], r"bounds of shapes \(1,\) and \(2,\) for 2 domains"),
+        ([0.5, 0.5], 3, [0, 0], [1, 1], [([0, 2], 0, 1)], r"a group names column 2 of 2 domains"),
+    ],
+)
+def test_refusals(w, total, lower, upper, groups, message):
+    groups = [Group(np.array(m), a, b) for m, a, b in groups]
+    if message is None:
+        assert rounding.counts(w, total, lower, upper, groups).sum() == total
+        return
+    with pytest.raises(UserError, match=message):
+        rounding.counts(w, total, lower, upper, groups, names=("web", "law"))
+
+
+def test_groups_that_cross_are_refused():
+    groups = [Group(np.array([0, 1]), 0, 1), Group(np.array([1, 2]), 0, 1)]
+    with pytest.raises(UserError, match="the groups a, b and b, c share some domains"):
+        rounding.counts(np.ones(3) / 3, 9, np.zeros(3), np.ones(3), groups, names="abc")
+
+
+def test_an_empty_group_and_the_same_group_twice_are_fine():
+    groups = [Group(np.array([], int), 0, 0), Group(np.array([0, 1]), 0, 0.5), Group(np.array([1, 0]), 0, 0.4)]
+    got = rounding.counts([0.2, 0.2, 0.6], 7, np.zeros(3), np.ones(3), groups)
+    assert got.sum() == 7 and got[:2].sum() == 2
+
+
+@pytest.mark.parametrize("total", [np.int64(10**13), np.int32(10**9), 1e13])
+def test_the_total_may_be_of_any_kind_of_number(total):
+    w_M = np.array([0.1, 0.2, 0.7])
+    got = rounding.counts(w_M, total, np.zeros(3), np.ones(3))
+    np.testing.assert_array_equal(got, rounding.counts(w_M, int(total), np.zeros(3), np.ones(3)))
+
+
+def test_many_domains_are_quick():
+    rng = np.random.default_rng(1)
+    w_M = rng.dirichlet(np.full(2000, 0.3))
+    groups = [Group(np.arange(a, a + 100), 0, float(w_M[a : a + 100].sum())) for a in range(0, 2000, 100)][:-1]
+    got = rounding.counts(w_M, 10**13, np.zeros(2000), np.where(np.arange(2000) % 3, 1.0, w_M), groups)
+    assert got.sum() == 10**13 and np.abs(got - w_M * 1e13).max() < 1.01
