@@ -82,7 +82,7 @@ def key(table: SwarmTable, options: Options) -> str:
 def code() -> str:
     """A digest of all code that a fit comes from: this package's, and the versions of the libraries that compute."""
     here = pathlib.Path(__file__).parent
-    paths = sorted([pathlib.Path(__file__), here / "rng.py", *(here / "laws").glob("*.py")])
+    paths = [pathlib.Path(rng.__file__), *sorted(here.glob("*.py"))]
     versions = [(name, _version(name)) for name in ("jax", "jaxlib", "numpy", "scipy", "lightgbm")]
     return files.digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] + versions)
 

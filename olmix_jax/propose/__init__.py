@@ -2,7 +2,7 @@
 
 
 def propose(*args, **kwargs) -> dict:
-    """:func:`olmix_jax.propose.proposal.propose`, imported when it is called: the solver alone starts in half of it."""
-    from olmix_jax.propose import proposal
+    """:func:`olmix_jax.propose.solved.propose`, imported when it is called: the solver alone starts in half of it."""
+    from olmix_jax.propose import solved as proposal
 
     return proposal.propose(*args, **kwargs)

@@ -1,259 +1,360 @@
-"""The proposal: the mixture that the settings ask for, how it is known to be that, and what follows from it."""
+"""The content of ``propose/proposal.json``: the proposed mixture, how it is known to be best, and what follows from it.
 
-from types import ModuleType
+Names of domains and tasks are keys, so that a file is read without its table. Unless said otherwise, values by task are
+BPB, and values by domain are shares of the training tokens.
+"""
 
-import numpy as np
+import dataclasses
+import os
+from typing import Any
 
-from olmix_jax import config
-from olmix_jax.laws import evaluate, search
-from olmix_jax.propose import baselines, exploration, guard_slack, guards, shadow_prices, uncertainty
-from olmix_jax.propose.feasibility import rounded
-from olmix_jax.propose.formulation import Posed, pose
-from olmix_jax.propose.shadow_prices import named
-from olmix_jax.solver import ascent, problem
-from olmix_jax.solver.solve import Solution, solve
-from olmix_jax.swarm import task_groups
-from olmix_jax.utils.errors import UserError
-
-# A predicted rise of BPB below this is rounding.
-NOTICEABLE = 1e-9
-# Why a proposal has no duality gap.
-NOT_CONVEX = "the law is not convex, and a duality gap bounds only convex laws"
-WORST = "the worst mixture is a maximum, and a duality gap bounds only minima of convex laws"
-NO_SLOPES = "the law has no slopes: the best candidate is kept, without proof"
-SEARCHED = "a search over candidates proves nothing: another mixture may be better"
-# Why it has no intervals for weights.
-NO_OPTIMA = "a search has no optima of the law's samples"
-NOT_RESOLVED = "propose.guard and propose.tail are not solved again for each of the law's samples"
+from olmix_jax.solver.status import Status
+from olmix_jax.utils import records
 
 
-def propose(
-    law: ModuleType,
-    params,
-    *,
-    tasks,
-    domains,
-    natural_M,
-    settings: config.Propose,
-    samples=None,
-    ratios_KM=None,
-    bpb_KN=None,
-    tokens_M=None,
-    sizes_N=None,
-    families: str = "",
-    seed: int = 0,
-) -> dict:
-    """The content of ``proposal.json``: the mixture that minimises the law within its bounds, and what follows from it.
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """How a solution is known to be one.
 
-    A convex law is solved with proof, another differentiable one from several starts, one without slopes by search.
-
-    Args:
-      law: a module of :mod:`olmix_jax.laws`; convex in the mixture if it has ``CONVEX = True``.
-      params: its parameters.
-      tasks: N names.
-      domains: M names, in column order.
-      natural_M: natural distribution p0.
-      settings: the config's ``propose`` section; ``target_tokens`` None leaves repetition uncapped.
-      samples: parameters with a leading axis (refits, or draws from the posterior), for error bars; None: none.
-      ratios_KM: the swarm's runs, to start from; not needed for a convex law.
-      bpb_KN: what they measured, to choose λ by; None: it is not looked into.
-      tokens_M: unique tokens per domain; None leaves repetition uncapped.
-      sizes_N: how many tasks each task stands for (:func:`olmix_jax.solver.objective.task_weights`).
-      families: see :func:`olmix_jax.swarm.task_groups.families_of`.
-      seed: of what is drawn.
-
-    Raises:
-      UserError: no mixture meets the bounds, or an input is not what it should be.
+    Attributes:
+      gap: duality gap, an upper bound on the distance to the minimum [BPB]; None where there is no bound.
+      no_gap: why there is no gap.
+      relative_gap: the gap divided by max(1, |objective|).
+      iterations: iterations of the solver.
+      residual: distance from the optimality conditions.
+      starts: number of starting points.
+      agreeing: starting points that ended within 1e-6 BPB of the best.
+      candidates: number of candidates of a search.
     """
-    known = {"tasks": tasks, "domains": domains, "natural_M": natural_M, "tokens_M": tokens_M, "sizes_N": sizes_N}
-    known["families"] = families
-    posed = pose(law, params, settings=settings, **known)
-    choice = exploration.choice(posed, settings, ratios_KM, bpb_KN, seed)
-    if settings.choose_kl_weight:
-        settings = exploration.chosen(settings, choice)
-        posed = pose(law, params, settings=settings, **known)
-    guard = _guard(posed, tasks, settings, families)
-    found, ends = _solved(posed, guard, settings, samples, ratios_KM, seed)
-    weights_M = posed.expand(found.weights_M)
-    predicted_CN = evaluate(law, params, np.stack([weights_M, posed.natural_M]))
-    if not np.isfinite(predicted_CN).all():
-        raise UserError("the law predicts no finite BPB at the proposed or the natural mixture: fit it on more runs")
-    content = _content(posed, found, weights_M, predicted_CN, tasks, domains)
-    content |= {name: getattr(settings, name) for name in ("kl_weight", "max_repeats", "target_tokens")}
-    content |= shadow_prices.of(posed, found, weights_M, domains, tokens_M, settings)
-    content |= _guarded(posed, guard, ends, samples, settings)
-    if samples is not None:
-        content["warnings"] += _add_error_bars(content, posed, samples, found, tasks, domains)
-    content["warnings"] += [] if posed.capped else [_why_uncapped(tokens_M)]
-    content |= {"choice": choice} if choice else {}
-    if settings.explore and not settings.worst:
-        content |= exploration.beside(posed, settings, tokens_M, ratios_KM, tasks, domains, families, weights_M, seed)
-    return content
+
+    gap: float | None
+    no_gap: str | None = None
+    relative_gap: float | None = None
+    iterations: int | None = None
+    residual: float | None = None
+    starts: int | None = None
+    agreeing: int | None = None
+    candidates: int | None = None
 
 
-def _guard(posed: Posed, tasks, settings: config.Propose, families: str) -> guards.Guard:
-    if settings.guard is None:
-        return guards.nothing(posed.problem)
-    groups = {task: (task,) for task in tasks}
-    if settings.guard_by == "family":
-        groups = task_groups.families_of(tasks, families)
-    natural_N = evaluate(posed.problem.law, posed.problem.params, posed.natural_M[None])[0]
-    return guards.guard(tasks, natural_N, groups, settings.guard)
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """Predicted BPB of natural minus that of the proposal, over samples of the law.
 
-
-def _solved(posed: Posed, guard: guards.Guard, settings: config.Propose, samples, ratios_KM, seed: int):
-    """(the solution over blocks, the Saddle that it comes from where there are guards or caution)."""
-    reduced, ratios_KD = posed.reduced, posed.collapse(ratios_KM)
-    if not reduced.law.DIFFERENTIABLE or settings.method != "exact":
-        return _searched(posed, settings, ratios_KD, seed), None
-    if settings.tail is not None and samples is None:
-        raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
-    starts_SD = None if reduced.convex else problem.starts(reduced, ratios_KD, seed)
-    if settings.worst:
-        starts_SD = np.concatenate([ascent.ends(reduced, seed), starts_SD])
-    natural_D = posed.collapse(posed.natural_M)
-    # Before anything else: it costs least, and what cannot be kept is not worth solving for.
-    safe_D = None if settings.guard is None else _keeps(reduced, guard, natural_D, settings)
-    free = solve(reduced.law.predict, *reduced[1:], starts_SM=starts_SD, convex=reduced.convex)
-    if settings.guard is None and settings.tail is None:
-        return free, None
-    drawn = None if settings.tail is None else posed.samples(samples)
-    starts_SD = free.weights_M[None]
-    if not reduced.convex:
-        starts_SD = np.stack([free.weights_M, natural_D if safe_D is None else safe_D])
-    share = 1.0 if settings.tail is None else settings.tail
-    ends = guards.solve(reduced, guard, drawn, share, starts_SM=starts_SD, safe_M=safe_D)
-    return ends.solution, ends
-
-
-def _searched(posed: Posed, settings: config.Propose, ratios_KD, seed: int) -> Solution:
-    """The best of candidates, for a law without slopes or as a published baseline."""
-    reduced, law = posed.reduced, posed.problem.law
-    if settings.guard is not None or settings.tail is not None:
-        raise UserError("propose.guard and propose.tail need a law with slopes; choose another fit.law")
-    only_runs = settings.method == "search" or (law is search and settings.method == "exact")
-    if only_runs and posed.blocks is not None:
-        which = "propose.method=search" if settings.method == "search" else "fit.law=search"
-        raise UserError(f"propose.keep_ratios has no effect with {which}, which proposes one of the runs as it is")
-    if reduced.law is search:
-        ratios_KD = np.asarray(reduced.params.ratios_KM)[np.asarray(reduced.params.present_K) > 0]
-    if only_runs:
-        return baselines.best_run(reduced, ratios_KD, seed)
-    return (baselines.simulate if settings.method == "simulation" else baselines.refine)(reduced, ratios_KD, seed)
-
-
-def _keeps(reduced: problem.Problem, guard: guards.Guard, natural_D, settings: config.Propose) -> np.ndarray:
-    """A mixture that keeps the guards.
-
-    Raises:
-      UserError: none was found; it says which guard is the hardest, and how much more room is enough.
+    Attributes:
+      mean, low, high: mean, 5 % and 95 % quantile [BPB].
+      probability: share of samples with a positive gain.
+      samples: number of samples.
     """
-    least = guard_slack.least(reduced, guard, natural_D[None])
-    if least.rise <= guards.HOLDS:
-        return least.weights_M
-    # A little room more, as a set of one mixture is hard to find again.
-    enough = rounded(settings.guard + least.rise * (1 + guard_slack.NEAR), np.ceil, 3)
-    found = "no mixture" if least.lower is not None and least.lower > 0 else "no mixture that was found"
-    raise UserError(
-        f"{found} within the bounds keeps propose.guard = {settings.guard:g} BPB ({least.hardest} is the hardest); it "
-        f"takes {enough} or more, or looser bounds"
-    )
+
+    mean: float
+    low: float
+    high: float
+    probability: float
+    samples: int
 
 
-def _content(posed: Posed, found: Solution, weights_M, predicted_CN, tasks, domains) -> dict:
-    """What there is to say of a solution, of any kind; rows of ``predicted_CN`` are proposed and natural."""
-    problem_, sign = posed.problem, 1 if posed.problem.task_weights_N.sum() > 0 else -1
-    worse = [task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + NOTICEABLE]
-    warnings = [] if found.converged else [f"the solver did not converge: {found.status}"]
-    if sign < 0:
-        warnings.append(
-            "this is the WORST mixture that was found within the bounds, as propose.worst asks for: do not train on it"
-        )
-    elif worse:
-        warnings.append(
-            f"{len(worse)} of {len(tasks)} tasks predicted worse than under the natural mixture: {', '.join(worse)}"
-        )
-    content = {
-        "status": found.status,
-        "weights": named(domains, weights_M),
-        "natural": named(domains, posed.natural_M),
-        "caps": named(domains, problem_.bounds.upper_M),
-        "lower": named(domains, problem_.bounds.lower_M),
-        "predicted": named(tasks, predicted_CN[0]),
-        "predicted_natural": named(tasks, predicted_CN[1]),
-        "objective": sign * found.value,
-        "objective_natural": _with_kl(posed, float(problem_.task_weights_N @ predicted_CN[1])),
-        "kl": found.kl if np.isfinite(found.kl) else None,
-        "certificate": _certificate(found, problem_),
-        "task_weights": named(tasks, sign * problem_.task_weights_N),
-        "worse_tasks": worse,
-        "warnings": warnings,
-    }
-    if posed.own_anchor:
-        content["anchor"] = named(domains, problem_.anchor_M)
-    return content | ({"worst": True} if sign < 0 else {})
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A bound on the summed weight of several domains.
+
+    Attributes:
+      name: the pattern that selects the domains.
+      domains: the domains.
+      low, high: least and most summed weight; None for no limit.
+      weight: the proposed summed weight.
+      multiplier: fall of the minimum per unit of the binding limit [BPB]; None if unknown.
+    """
+
+    name: str
+    domains: tuple[str, ...]
+    low: float | None
+    high: float | None
+    weight: float
+    multiplier: float | None = None
 
 
-def _with_kl(posed: Posed, law: float) -> float | None:
-    """The objective of natural, whose part of the law is given; None where it is infinite."""
-    problem_ = posed.problem
-    sign = 1 if problem_.task_weights_N.sum() > 0 else -1
-    kl = float(problem_.kl(posed.natural_M[None])[0]) if posed.own_anchor and problem_.kl_weight > 0 else 0.0
-    return sign * (law + problem_.kl_weight * kl) if np.isfinite(kl) else None
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """Limits on how much worse than natural a task or family may be predicted.
+
+    Attributes:
+      by: "task" or "family".
+      slack: the largest allowed rise over natural [BPB].
+      names: the guarded tasks or families.
+      multipliers: fall of the minimum per BPB of slack, by name.
+      binding: names whose guard binds.
+      worst: the largest predicted rise over natural [BPB].
+    """
+
+    by: str
+    slack: float
+    names: tuple[str, ...]
+    multipliers: dict[str, float | None]
+    binding: tuple[str, ...]
+    worst: float | None
 
 
-def _certificate(found: Solution, problem_: problem.Problem) -> dict:
-    """How the solution is known to be one."""
-    steps = {"iterations": found.iterations, "residual": found.residual}
-    if found.gap is not None:
-        return {"gap": found.gap, "relative_gap": found.gap / max(1.0, abs(found.value)), **steps}
-    if found.residual is None:
-        why = SEARCHED if problem_.law.DIFFERENTIABLE else NO_SLOPES
-        return {"gap": None, "no_gap": why, "candidates": found.starts}
-    why = WORST if problem_.task_weights_N.sum() < 0 else NOT_CONVEX
-    return {"gap": None, "no_gap": why, **steps, "starts": found.starts, "agreeing": found.agreeing}
+@dataclasses.dataclass(frozen=True)
+class Tail:
+    """Mean over the worst share of the law's samples.
+
+    Attributes:
+      share: the share.
+      value: of the proposal [BPB].
+      natural: of the natural mixture [BPB].
+      samples: number of samples.
+    """
+
+    share: float
+    value: float
+    natural: float | None
+    samples: int | None
 
 
-def _guarded(posed: Posed, guard: guards.Guard, ends: guards.Saddle | None, samples, settings: config.Propose) -> dict:
-    """What guards hold back, and what caution costs; the objective of natural is then of the same caution."""
-    content = {}
-    if ends is not None and settings.guard is not None:
-        binding = [name for name, dual in zip(guard.names, ends.dual_F) if dual > 1e-9]
-        content["guard"] = {
-            "by": settings.guard_by,
-            "slack": settings.guard,
-            "names": list(guard.names),
-            "multipliers": named(guard.names, ends.dual_F),
-            "binding": binding,
-            "worst": float(ends.rise_F.max() + settings.guard),
-        }
-    if ends is not None and settings.tail is not None:
-        natural = guards.tail_at(posed.problem, samples, settings.tail, posed.natural_M)
-        content["tail"] = {"share": settings.tail, "value": ends.tail, "natural": natural, "samples": len(ends.dual_S)}
-        content["objective_natural"] = _with_kl(posed, natural)
-    return content
+@dataclasses.dataclass(frozen=True)
+class LambdaChoice:
+    """Gain by λ, measured by laws that have not seen the runs behind the proposal.
+
+    Attributes:
+      kl_weight: λ [BPB per nat], ascending.
+      gain, gain_error: mean over splits and its standard error, by λ [BPB].
+      best: the chosen λ.
+      splits: number of random halvings.
+      used: whether the proposal uses ``best``.
+    """
+
+    kl_weight: tuple[float, ...]
+    gain: tuple[float, ...]
+    gain_error: tuple[float | None, ...]
+    best: float
+    splits: int
+    used: bool
+
+    def check(self) -> None:
+        if not len(self.kl_weight) == len(self.gain) == len(self.gain_error):
+            raise ValueError("choice: gain and gain_error must have an entry for each λ")
 
 
-def _add_error_bars(content: dict, posed: Posed, samples, found: Solution, tasks, domains) -> list[str]:
-    """Adds what samples of the law say; returns warnings."""
-    whole = posed.problem._replace(task_weights_N=np.abs(posed.problem.task_weights_N))
-    weights_M = posed.expand(found.weights_M)
-    bars = uncertainty.error_bars(whole, samples, weights_M, posed.natural_M, tasks)
-    warnings = bars.pop("warnings")
-    content.update(bars)
-    if found.residual is None:
-        content["no_weight_intervals"] = NO_OPTIMA
-    elif "guard" in content or "tail" in content:
-        content["no_weight_intervals"] = NOT_RESOLVED
-    elif "gain" in bars:
-        optima_RM = posed.expand(uncertainty.own_optima(posed.reduced, posed.samples(samples), found.weights_M))
-        low_M, high_M = np.quantile(optima_RM, [uncertainty.LOW, uncertainty.HIGH], axis=0)
-        content["weights_std"] = named(domains, optima_RM.std(axis=0))
-        content |= {"weights_low": named(domains, low_M), "weights_high": named(domains, high_M)}
-    # Of the worst mixture no gain is expected.
-    return [] if content.get("worst") else warnings
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """Proposals over a grid of λ (rows) and of the repetition limit k (columns).
+
+    Attributes:
+      kl_weight: λ of the rows.
+      max_repeats: k of the columns; one column of None where repetition is not capped.
+      weights: mixtures, in the order of the proposal's domains; None where no mixture meets the caps.
+      predicted: task-weighted BPB.
+      kl: KL from the anchor [nats].
+      predicted_natural: task-weighted BPB of natural.
+      chosen: ``kl_weight`` and ``max_repeats`` of the proposal.
+    """
+
+    kl_weight: tuple[float, ...]
+    max_repeats: tuple[float | None, ...]
+    weights: tuple[tuple[tuple[float, ...] | None, ...], ...]
+    predicted: tuple[tuple[float | None, ...], ...]
+    kl: tuple[tuple[float | None, ...], ...]
+    predicted_natural: float | None
+    chosen: dict[str, float | None] | None = None
+
+    def check(self) -> None:
+        for name in ("weights", "predicted", "kl"):
+            rows = getattr(self, name)
+            if len(rows) != len(self.kl_weight) or any(len(row) != len(self.max_repeats) for row in rows):
+                raise ValueError(f"path.{name} must have a row for each λ and an entry for each k")
 
 
-def _why_uncapped(tokens_M) -> str:
-    missing = "unique tokens per domain" if tokens_M is None else "propose.target_tokens"
-    return f"repetition is not capped: {missing} not given"
+@dataclasses.dataclass(frozen=True)
+class FrontPoint:
+    """A mixture at which no family can improve without another getting worse.
+
+    Attributes:
+      family_weights: weights of the families that lead to it.
+      predicted: predicted BPB by family.
+      weights: the mixture.
+    """
+
+    family_weights: dict[str, float]
+    predicted: dict[str, float]
+    weights: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Front:
+    """The Pareto front between task families.
+
+    Attributes:
+      families: names.
+      points: mixtures on the front.
+      natural, proposed: predicted BPB by family.
+    """
+
+    families: tuple[str, ...]
+    points: tuple[FrontPoint, ...]
+    natural: dict[str, float]
+    proposed: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """The mixture in whole sequences or tokens of the target run; one of the two is given.
+
+    Attributes:
+      length: tokens in a sequence.
+      sequences, tokens: number by domain.
+    """
+
+    length: int
+    sequences: dict[str, int] | None = None
+    tokens: dict[str, int] | None = None
+
+    def check(self) -> None:
+        if (self.sequences is None) == (self.tokens is None):
+            raise ValueError("counts must hold either sequences or tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """One trainer's file.
+
+    Attributes:
+      file: path, relative to the workdir.
+      realised: weights that the trainer really trains on.
+      largest_error: largest deviation of a weight from the proposal.
+    """
+
+    file: str
+    realised: dict[str, float]
+    largest_error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ReuseCost:
+    """What keeping ratios costs in an update.
+
+    Attributes:
+      predicted_loss: mean, low and high as the plan predicted it [BPB].
+      loss: objective with the kept ratios minus the objective without, by the new law [BPB]; None if unknown.
+      free: the mixture without kept ratios.
+      by: "law", or "old runs" where the new law is over blocks.
+    """
+
+    predicted_loss: dict[str, float]
+    loss: float | None
+    free: dict[str, float] | None = None
+    by: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A proposed mixture.
+
+    Attributes:
+      status: how the solver ended.
+      weights: the mixture.
+      natural: the natural distribution.
+      caps, lower: upper and lower bounds.
+      predicted, predicted_natural: predicted BPB by task, at the proposal and at natural.
+      objective, objective_natural: task-weighted BPB plus λ·KL; None where infinite.
+      kl: KL(weights ‖ anchor) [nats]; None where infinite.
+      certificate: how the solution is known to be one.
+      task_weights: weights of the tasks, of sum 1.
+      worse_tasks: tasks that are predicted worse than under natural.
+      warnings: sentences for people.
+      kl_weight: λ [BPB per nat].
+      max_repeats: k, most epochs over a domain.
+      target_tokens: R, tokens of the target run; None if repetition is not capped.
+      capped_by: what sets the cap of a domain: "repetition", "bound", or None without a cap.
+      anchor: the mixture that KL pulls towards, if not natural.
+      worst: whether this is the worst mixture instead of the best.
+      groups: bounds on sums of weights.
+      repeats: epochs over each domain in the target run.
+      shadow_prices: fall of the minimum per billion more unique tokens of a domain [BPB].
+      repeat_prices: fall of the minimum per additional repeat of a domain [BPB].
+      guard, tail: of a guarded or cautious proposal.
+      gain: predicted gain over natural.
+      predicted_low, predicted_high: 5 % and 95 % quantile by task.
+      weights_std, weights_low, weights_high: spread of the optimum over samples of the law.
+      no_weight_intervals: why they are missing.
+      choice: λ chosen from data.
+      explored_without: settings that ``path`` and ``pareto`` ignore.
+      path, pareto: how the proposal moves with settings.
+      sensitivity: how the proposal moves per unit of a setting.
+      reuse: of an update.
+      next_runs: share of the law's standard deviation left after each proposed run, by run.
+      counts: the mixture in whole sequences.
+      handover: files for trainers, by format.
+      fit: digest of the fit behind it.
+    """
+
+    SCHEMA = 1
+
+    status: Status
+    weights: dict[str, float]
+    natural: dict[str, float]
+    caps: dict[str, float | None]
+    lower: dict[str, float | None]
+    predicted: dict[str, float]
+    predicted_natural: dict[str, float]
+    objective: float | None
+    objective_natural: float | None
+    kl: float | None
+    certificate: Certificate
+    task_weights: dict[str, float]
+    worse_tasks: tuple[str, ...]
+    warnings: tuple[str, ...]
+    kl_weight: float
+    max_repeats: float
+    target_tokens: float | None
+    capped_by: dict[str, str | None]
+    anchor: dict[str, float] | None = None
+    worst: bool = False
+    groups: tuple[Group, ...] = ()
+    repeats: dict[str, float] | None = None
+    shadow_prices: dict[str, float] | None = None
+    repeat_prices: dict[str, float] | None = None
+    guard: Guard | None = None
+    tail: Tail | None = None
+    gain: Gain | None = None
+    predicted_low: dict[str, float] | None = None
+    predicted_high: dict[str, float] | None = None
+    weights_std: dict[str, float] | None = None
+    weights_low: dict[str, float] | None = None
+    weights_high: dict[str, float] | None = None
+    no_weight_intervals: str | None = None
+    choice: LambdaChoice | None = None
+    explored_without: tuple[str, ...] | None = None
+    path: Path | None = None
+    pareto: Front | None = None
+    sensitivity: dict[str, Any] | None = None
+    reuse: ReuseCost | None = None
+    next_runs: dict[str, float] | None = None
+    counts: Counts | None = None
+    handover: dict[str, Export] | None = None
+    fit: str = ""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Proposal":
+        """Reads ``proposal.json``.
+
+        Raises:
+          UserError: the file is not a proposal; the message names the field.
+        """
+        return records.read(path, cls, "propose")
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Writes ``proposal.json``, whole or not at all."""
+        records.write(path, self)
+
+    def check(self) -> None:
+        """Raises ``ValueError`` where names of domains or tasks disagree between fields."""
+        for names, fields in ((self.weights, DOMAIN_FIELDS), (self.predicted, TASK_FIELDS)):
+            for field in fields:
+                values = getattr(self, field)
+                if values is not None and (missing := [name for name in names if name not in values]):
+                    raise ValueError(f"{field} must have a number for each name, {missing[0]!r} too")
+
+
+DOMAIN_FIELDS = "natural caps lower capped_by repeats shadow_prices repeat_prices weights_std".split()
+TASK_FIELDS = "predicted_natural task_weights predicted_low predicted_high".split()
