@@ -24,7 +24,7 @@ def pitfalls() -> dict[int, str]:
 
 
 def named_tests(text: str) -> list[tuple[str, str]]:
-    return re.findall(r"(tests/\w+\.py)::(\w+)", text)
+    return re.findall(r"(tests/[\w/]+\.py)::(\w+)", text)
 
 
 def functions(path: pathlib.Path) -> set[str]:

@@ -1,10 +1,24 @@
 """Every setting, where files of a workdir are, and how configs and YAML files are read."""
 
 from olmix_jax.config.build import field_names, from_dict, unknown_field
-from olmix_jax.config.schema import Config, Fit, Plan, Propose, Proxy, Swarm, Tasks, Track, Train, Update, Validate
+from olmix_jax.config.schema import (
+    Config,
+    Corpus,
+    Fit,
+    Plan,
+    Propose,
+    Proxy,
+    Swarm,
+    Tasks,
+    Track,
+    Train,
+    Update,
+    Validate,
+)
 
 __all__ = [
     "Config",
+    "Corpus",
     "Fit",
     "Plan",
     "Propose",

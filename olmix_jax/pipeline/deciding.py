@@ -11,7 +11,7 @@ from olmix_jax.config import budget
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import similarity, store
-from olmix_jax.laws import fitting, quality
+from olmix_jax.laws import fitting, params_files, quality
 from olmix_jax.propose import export, next_runs
 from olmix_jax.swarm import rounding, table
 from olmix_jax.swarm.domains import DomainSet
@@ -35,7 +35,7 @@ def fit(config: Config, workdir: pathlib.Path) -> None:
             log.warning("fit: %s is in %d runs only, weight %.3f at most", name, seen["runs"], seen["max"])
     if config.swarm.test_ratios:
         law = laws.LAWS[f.law]
-        params = laws.store.load(workdir / "fit/params.npz", law)
+        params = params_files.load(workdir / "fit/params.npz", law)
         stretch_N = np.array([task["stretch"] for task in content["tasks"].values()])
         other = workdirs.read_test_table(config, swarm_table)
         content["test"] = quality.scores_on(law, params, swarm_table, other, stretch_N)

@@ -13,6 +13,7 @@ import numpy as np
 from olmix_jax import laws
 from olmix_jax.config.schema import Config
 from olmix_jax.config.workdir import PLAN, ancestors, read_config, read_plan, read_table
+from olmix_jax.laws import params_files
 from olmix_jax.propose import blocks
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
@@ -135,8 +136,8 @@ def read_law(workdir: pathlib.Path, config: Config | None = None) -> Law:
         raise UserError(f"{workdir}: has no fitted law; finish it with --stages=fit,propose first")
     fitted, law = files.read_json(path), laws.LAWS[config.fit.law]
     drawn = workdir / "fit/samples.npz"
-    samples = laws.store.load(drawn, law) if drawn.is_file() else None
-    found = Law(law, laws.store.load(workdir / "fit/params.npz", law), samples)
+    samples = params_files.load(drawn, law) if drawn.is_file() else None
+    found = Law(law, params_files.load(workdir / "fit/params.npz", law), samples)
     if plan is not None and fitted.get("over") == "blocks":
         return seen(found, (blocks_of(plan).ratios_DM > 0).T.astype(np.float64))
     return found

@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def write(path: str | os.PathLike, record: Any) -> None:
-    """Writes a record as JSON, whole or not at all; ``schema`` is the version of its class, ``SCHEMA``, 1 without it."""
+    """Writes a record as JSON, whole or not at all, with the ``SCHEMA`` version of its class (1 by default)."""
     files.write_json(path, {"schema": getattr(type(record), "SCHEMA", 1)} | plain(record))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from olmix_jax import laws
-from olmix_jax.laws import fitting, per_task
+from olmix_jax.laws import fitting, params_files, per_task
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
@@ -30,8 +30,8 @@ def test_a_fit_is_complete(law, tmp_path):
     assert {"loss", "spearman_cv", "r2_cv", "rmse_cv", "coverage_cv", "spearman_loo", "spearman_in_sample"} <= set(task)
     assert list(task["effects"]) == ["a", "b", "c"] and content["law"] == law
     assert [len(content[name]["x"]) for name in ("measured", "predicted_cv", "low_cv", "high_cv")] == [24] * 4
-    params = laws.store.load(tmp_path / "params.npz", laws.LAWS[law])
-    drawn = laws.store.load(tmp_path / "samples.npz", laws.LAWS[law])
+    params = params_files.load(tmp_path / "params.npz", laws.LAWS[law])
+    drawn = params_files.load(tmp_path / "samples.npz", laws.LAWS[law])
     ratios_KM = table().ratios_KM
     assert laws.evaluate_each(laws.LAWS[law], drawn, ratios_KM).shape == (5, 24, 2)
     base_M, effect_MN = fitting.effects(laws.LAWS[law], params, table())
@@ -80,7 +80,7 @@ def test_a_fit_is_found_again_and_a_torn_one_is_made_again(tmp_path, monkeypatch
     (kept / "fit.json").unlink()  # written last: without it the rest does not count
     (kept / "params.npz").write_bytes(b"torn")
     fitting.fit(table(), options(), tmp_path)
-    laws.store.load(tmp_path / "params.npz", laws.warped_gp)
+    params_files.load(tmp_path / "params.npz", laws.warped_gp)
 
 
 def test_what_is_on_disk_is_arrays_and_a_wrong_file_is_an_error(tmp_path):
@@ -88,10 +88,10 @@ def test_what_is_on_disk_is_arrays_and_a_wrong_file_is_an_error(tmp_path):
     with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
         assert set(arrays.files) == {"log_c_N", "coef_NM"}
     with pytest.raises(UserError, match="p.npz: holds log_c_N"):
-        laws.store.load(tmp_path / "p.npz", laws.warped_gp)
+        params_files.load(tmp_path / "p.npz", laws.warped_gp)
     (tmp_path / "p.npz").write_bytes(b"not arrays")
     with pytest.raises(UserError, match="p.npz: cannot be read as a fitted law"):
-        laws.store.load(tmp_path / "p.npz", laws.warped_gp)
+        params_files.load(tmp_path / "p.npz", laws.warped_gp)
 
 
 def test_too_few_runs_are_refused_by_what_the_law_needs(tmp_path):

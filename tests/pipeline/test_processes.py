@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from configs import paper
-from olmix_jax.config import part, schema
+from olmix_jax import config
+from olmix_jax.config import part
 from olmix_jax.pipeline import processes as hosts
 from olmix_jax.pipeline import runner
 from olmix_jax.proxy import merging, train
@@ -86,7 +87,7 @@ def settings(**changes):
 def whole(tmp_path_factory):
     """A workdir with a corpus and a swarm's mixtures, and what one process makes of them."""
     workdir = tmp_path_factory.mktemp("hosts") / "whole"
-    runner.run(schema.from_dict(settings()), workdir, ("prepare", "sample", "train"))
+    runner.run(config.from_dict(settings()), workdir, ("prepare", "sample", "train"))
     return workdir
 
 
@@ -192,7 +193,7 @@ def test_a_model_over_the_devices_of_two_processes(proposed, tmp_path_factory):
     """Killed in one of them, stopped by a signal to the other, gone on with; and what one process makes of it."""
     alone = tmp_path_factory.mktemp("alone") / "run"
     shutil.copytree(proposed, alone)
-    runner.run(schema.from_dict(settings(**LARGE)), alone, ("validate",))
+    runner.run(config.from_dict(settings(**LARGE)), alone, ("validate",))
     more = LARGE | {"train_checkpoint_every": 1}
 
     def until(wave: int, step: int, running):
@@ -243,13 +244,13 @@ def test_what_the_environment_asks_for():
 def test_jobs_of_an_array_share_a_workdir(whole, prepared):
     tmp_path = prepared
     for number in (3, 1):
-        runner.run(schema.from_dict(settings(swarm_part=f"{number}/3")), tmp_path, ("train",))
+        runner.run(config.from_dict(settings(swarm_part=f"{number}/3")), tmp_path, ("train",))
     with pytest.raises(UserError, match="1 of 3 parts are not there yet: 2/3"):
-        runner.run(schema.from_dict(settings()), tmp_path, ("train",))
-    runner.run(schema.from_dict(settings(swarm_part="2/3")), tmp_path, ("train",))
-    runner.run(schema.from_dict(settings()), tmp_path, ("train",))
+        runner.run(config.from_dict(settings()), tmp_path, ("train",))
+    runner.run(config.from_dict(settings(swarm_part="2/3")), tmp_path, ("train",))
+    runner.run(config.from_dict(settings()), tmp_path, ("train",))
     ours, theirs = ((folder / "swarm/metrics.csv").read_text() for folder in (tmp_path, whole))
     assert ours == theirs
     with pytest.raises(UserError, match="made with train.lr"):
-        runner.run(schema.from_dict(settings(swarm_part="2/3", train_lr=0.5)), tmp_path, ("train",))
+        runner.run(config.from_dict(settings(swarm_part="2/3", train_lr=0.5)), tmp_path, ("train",))
     assert files.read_json(tmp_path / "stamps.json")["train"]["finished"]
