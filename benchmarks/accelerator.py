@@ -19,12 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import run as program
 from benchmarks import throughput
 from configs import paper, quickstart
 from olmix_jax import config as configs
 from olmix_jax.proxy import aot, model, optimizer, resources, sharding, state, train
-from olmix_jax.utils import files
+from olmix_jax.utils import devices, files
 
 # Members that are divided over devices, and that are started on one.
 MEMBERS, STARTED = 64, 128
@@ -107,7 +106,7 @@ def read(members: int) -> dict:
 def speed(torch: str = "") -> dict:
     """Tokens a second of all members in one program; of the same members one after another, by the same step of ours
     and by PyTorch's; and how far apart the losses of ours and PyTorch's are [nats]."""
-    program.use_all_cpus()
+    devices.use_all_cpus()
     swarm, steps = throughput.swarm_of(settings(), 8 if on_accelerator() else 24), 4
     mapping, tokens = sharding.default_mapping(), next(swarm.chunks())
     states = swarm.start(mapping)

@@ -15,9 +15,9 @@ import time
 import jax
 import numpy as np
 
-import run as program
 from olmix_jax import config as configs
 from olmix_jax.proxy import data, model, sharding, train
+from olmix_jax.utils import devices
 
 
 class Random:
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--mapping", default=None, choices=sharding.MAPPINGS, help="default: the one that run.py takes")
     parser.add_argument("--all", action="store_true", help="every mapping, not the default one alone")
     args = parser.parse_args()
-    program.use_all_cpus()
+    devices.use_all_cpus()
     from configs import quickstart
 
     config = configs.from_dict(quickstart.get_config())

@@ -1,7 +1,6 @@
 """What every experiment's command line has in common: --scale, --workdir, and results.json."""
 
 import argparse
-import os
 import pathlib
 
 from olmix_jax.utils import files, progress
@@ -24,15 +23,6 @@ def arguments(about: str, scales=SCALES, **more) -> argparse.Namespace:
     found = parser.parse_args()
     progress.start_log(found.workdir)
     return found
-
-
-def use_all_cpus() -> None:
-    """One JAX device per CPU core, as ``run.py`` has it; before JAX is used."""
-    import jax
-
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        jax.config.update("jax_num_cpu_devices", cores)
 
 
 def write_results(workdir: pathlib.Path, results: dict) -> pathlib.Path:

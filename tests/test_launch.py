@@ -48,7 +48,7 @@ def test_every_host_of_a_slice(called):
     code, lines, said = called("cloud_tpu.sh")
     assert (code, lines) == (2, []) and "launch/cloud_tpu.sh create" in said
     assert "the name of the slice" in called("cloud_tpu.sh", "run")[2]
-    assert processes.expected({"OLMIX_DISTRIBUTED": "auto"}) == {}
+    assert processes.initialize_arguments({"OLMIX_DISTRIBUTED": "auto"}) == {}
 
 
 def test_slurm(called):
@@ -107,7 +107,7 @@ def test_jobset():
     inner = job["template"]["spec"]
     container = inner["template"]["spec"]["containers"][0]
     told = {entry["name"]: entry.get("value", "0") for entry in container["env"]}
-    found = processes.expected(told)
+    found = processes.initialize_arguments(told)
     assert found["num_processes"] == inner["completions"] == inner["parallelism"]
     name = spec["metadata"]["name"]
     assert found["coordinator_address"] == f"{name}-{job['name']}-0-0.{name}:1234"

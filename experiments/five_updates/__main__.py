@@ -24,7 +24,7 @@ from olmix_jax.pipeline import runner
 from olmix_jax.swarm import task_groups
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import history, strategies
-from olmix_jax.utils import files
+from olmix_jax.utils import devices, files
 from olmix_jax.utils.progress import log
 
 # {strategy: settings of update}; old runs inform the law only where the paper has it so, but for ours, `auto`.
@@ -203,7 +203,7 @@ def main() -> None:
     flags = common.arguments(__doc__, (*SCALES, "paper"), **where)
     if flags.scale == "paper":
         return _paper(flags)
-    common.use_all_cpus()
+    devices.use_all_cpus()
     scale, folder, begun = SCALES[flags.scale] | {"seed": flags.seed}, flags.workdir, time.monotonic()
     if not (folder / "tasks").is_dir():
         corpus.write(folder, *corpus.steps(scale["max_bytes"], scale["examples"]))

@@ -81,7 +81,7 @@ class Job:
     at_once: int | None
 
     def run(self) -> train.Trained:
-        """Trains it; a model that lies over all devices with all processes, which :func:`join` then."""
+        """Trains it; a model that lies over all devices with all processes, which :func:`join_training` then."""
         if waves.is_large(self.swarm.train, self.swarm.member):
             coordination.everyones(coordination.JOIN)
         return self.run_here()
@@ -98,9 +98,14 @@ def is_large(config: Config, workdir: pathlib.Path) -> bool:
     return waves.is_large(config.train, member)
 
 
-def join(config: Config, workdir: pathlib.Path, stage: str) -> None:
-    """Trains what the first process trains in a stage, with it; what comes of it is the first's."""
-    {"train": _proxies, "validate": _validated}[stage](config, workdir).run_here()
+def join_training(config: Config, workdir: pathlib.Path) -> None:
+    """Train a proxy that is sharded over all processes, as one of the processes that do not write results."""
+    _proxies(config, workdir).run_here()
+
+
+def join_validation(config: Config, workdir: pathlib.Path) -> None:
+    """Train the validation models, as one of the processes that do not write results."""
+    _validated(config, workdir).run_here()
 
 
 def _proxies(config: Config, workdir: pathlib.Path) -> Job:

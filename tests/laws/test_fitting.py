@@ -139,18 +139,3 @@ def test_folds_that_cannot_be_are_refused_before_anything_is_fitted(monkeypatch,
     monkeypatch.setattr(laws.warped_gp, "fit", lambda *args, **kwargs: pytest.fail("fitted"))
     with pytest.raises(UserError, match="fit.folds to 24 or less"):
         fitting.fit(table(), options(folds=25), tmp_path)
-
-
-def test_other_code_fits_again(tmp_path, monkeypatch):
-    """The stage's stamp knows the code, so that `found, finished` is never of an older law."""
-    from olmix_jax import config
-    from olmix_jax.pipeline import runner
-
-    c = config.default()
-    c.swarm.ratios = c.swarm.metrics = str(tmp_path / "x.csv")
-    (tmp_path / "x.csv").write_text("run\n")
-    stamp = lambda: runner._stamp(runner.STAGES["fit"], config.from_dict(c), tmp_path, "fit")  # noqa: E731
-    before = stamp()
-    assert stamp() == before
-    monkeypatch.setattr(fitting, "_version", lambda library: "another")
-    assert not runner._same(before, stamp())

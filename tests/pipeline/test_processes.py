@@ -17,8 +17,7 @@ import pytest
 from configs import paper
 from olmix_jax import config
 from olmix_jax.config import part
-from olmix_jax.pipeline import processes as hosts
-from olmix_jax.pipeline import runner
+from olmix_jax.pipeline import processes, runner
 from olmix_jax.proxy import merging, train
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
@@ -104,7 +103,7 @@ def prepared(whole, tmp_path):
     return tmp_path
 
 
-def started(workdir, processes: int, stages: str, devices: int = 2, **more):
+def started(workdir, number: int, stages: str, devices: int = 2, **more):
     """The processes of one run, on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -120,8 +119,8 @@ def started(workdir, processes: int, stages: str, devices: int = 2, **more):
     command += ["--config.train.steps=8", "--config.swarm.size=12", "--config.train.checkpoint_every=2"]
     command += ["--config.train.remat=False", "--config.proxy.preset=tiny"]
     found = []
-    for own in range(processes):
-        environment = os.environ | dict(zip(hosts.PLAIN, (address, str(processes), str(own))))
+    for own in range(number):
+        environment = os.environ | dict(zip(processes.VARIABLES, (address, str(number), str(own))))
         environment["OLMIX_HEARTBEAT"] = "15"
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -129,24 +128,24 @@ def started(workdir, processes: int, stages: str, devices: int = 2, **more):
     return found
 
 
-def finish(processes):
-    return [(p.communicate(timeout=240), p.returncode) for p in processes]
+def finish(running):
+    return [(p.communicate(timeout=240), p.returncode) for p in running]
 
 
 @pytest.mark.parametrize(
-    ("processes", "stages"), [(2, "train"), pytest.param(4, "prepare,sample,train", marks=pytest.mark.slow)]
+    ("number", "stages"), [(2, "train"), pytest.param(4, "prepare,sample,train", marks=pytest.mark.slow)]
 )
-def test_processes_make_the_table_that_one_makes(whole, prepared, processes, stages):
+def test_processes_make_the_table_that_one_makes(whole, prepared, number, stages):
     tmp_path = prepared
-    ends = finish(started(tmp_path, processes, stages))
-    assert [code for _, code in ends] == [0] * processes, ends[0][0][1][-2000:]
+    ends = finish(started(tmp_path, number, stages))
+    assert [code for _, code in ends] == [0] * number, ends[0][0][1][-2000:]
     for name in ("swarm/ratios.csv", "swarm/metrics.csv"):
         ours, theirs = ((folder / name).read_text().splitlines() for folder in (tmp_path, whole))
         assert ours[0] == theirs[0] and len(ours) == len(theirs) == 13
         for one, other in zip(ours[1:], theirs[1:]):
             assert one.split(",")[:3] == other.split(",")[:3]
             np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
-    assert len(json.loads((tmp_path / "train/info.json").read_text())["parts"]) == processes
+    assert len(json.loads((tmp_path / "train/info.json").read_text())["parts"]) == number
     assert (tmp_path / "log-0001.txt").is_file()
 
 
@@ -227,17 +226,16 @@ def test_a_model_over_the_devices_of_two_processes(proposed, tmp_path_factory):
 
 
 def test_what_the_environment_asks_for():
-    plain = dict(zip(hosts.PLAIN, ("10.0.0.1:1234", "4", "3")))
-    assert hosts.expected({}) is None and hosts.expected({"SLURM_STEP_NUM_TASKS": "1"}) is None
-    assert hosts.expected(plain) == {"coordinator_address": "10.0.0.1:1234", "num_processes": 4, "process_id": 3}
-    assert hosts.expected({"SLURM_STEP_NUM_TASKS": "2"}) == {}
-    assert (
-        hosts.expected({"TPU_WORKER_HOSTNAMES": "a,b"}) == {} and hosts.expected({"TPU_WORKER_HOSTNAMES": "a"}) is None
-    )
+    plain = dict(zip(processes.VARIABLES, ("10.0.0.1:1234", "4", "3")))
+    arguments = processes.initialize_arguments
+    assert arguments({}) is None and arguments({"SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert arguments(plain) == {"coordinator_address": "10.0.0.1:1234", "num_processes": 4, "process_id": 3}
+    assert arguments({"SLURM_STEP_NUM_TASKS": "2"}) == {}
+    assert arguments({"TPU_WORKER_HOSTNAMES": "a,b"}) == {} and arguments({"TPU_WORKER_HOSTNAMES": "a"}) is None
     with pytest.raises(UserError, match="JAX_PROCESS_ID not; set all three"):
-        hosts.expected({k: v for k, v in plain.items() if k != "JAX_PROCESS_ID"})
+        processes.initialize_arguments({k: v for k, v in plain.items() if k != "JAX_PROCESS_ID"})
     with pytest.raises(UserError, match="JAX_PROCESS_ID must be less than JAX_NUM_PROCESSES=4, not 4"):
-        hosts.expected(plain | {"JAX_PROCESS_ID": "4"})
+        processes.initialize_arguments(plain | {"JAX_PROCESS_ID": "4"})
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_finished_work_is_found_and_not_repeated(smoke, tmp_path):
     # Made with other pieces of a step, on another mapping, it would be the same.
     pieces = ("--config.train.micro_batch=1", "--config.train.mapping=map", "--config.train.remat=True")
     done = run(workdir, "--stages=prepare,sample,train,fit,propose,validate", *pieces)
-    assert done.stderr.count("found, finished") == 6
+    assert done.stderr.count("finished, skipped") == 6
     assert {p: p.stat().st_mtime_ns for p in workdir.glob("*/*.csv")} == before
 
 

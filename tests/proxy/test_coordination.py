@@ -83,14 +83,14 @@ def test_one_that_failed_is_one_too_many_for_all(several):
     store = several([(10, 1, "heard"), (10, 3, "heard")])
     store.words |= {"olmix_jax/failed/2": "own", "olmix_jax/failed/3": "heard"}
     with pytest.raises(UserError, match="^stopped, as process 2 did; its output says why"):
-        processes._together(lambda: None)
+        processes.together(lambda: None)
     assert {key[-1]: word for key, word in store.words.items() if "failed" in key} == dict(
         zip("0123", ("heard", "heard", "own", "heard"))
     )
     # Its own reason is not lost, not even where the others cannot be told.
     several(lost_at=0)
     with pytest.raises(ZeroDivisionError):
-        processes._together(lambda: 1 / 0)
+        processes.together(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_one_that_fails_says_why_before_it_waits(several, caplog, error, said):
 
     several([(130, p, "heard") for p in (1, 2, 3)])
     with caplog.at_level("INFO", logger="olmix_jax"), pytest.raises(type(error)):
-        processes._together(work)
+        processes.together(work)
     first, second = [record.getMessage() for record in caplog.records][:2]
     assert re.search(said, first) and "waiting for" in second
 
@@ -115,14 +115,14 @@ def test_one_that_failed_in_step_waits_a_minute(several, monkeypatch):
     with company.in_step():
         pass
     with pytest.raises(ZeroDivisionError), company.in_step():
-        processes._together(lambda: 1 / 0)
+        processes.together(lambda: 1 / 0)
     assert 60 <= store.clock[0] <= 70 and store.words == {"olmix_jax/failed/0": "own"}
 
 
 def test_processes_that_were_given_different_things(several, tmp_path):
     several([(1, p, "another command's") for p in (1, 2, 3)])
-    with pytest.raises(UserError, match="different stages or settings; start all by the same command"):
-        processes._check_shared(config.Config(), tmp_path, ("train",))
+    with pytest.raises(UserError, match="different stages or settings; start all of them with the same"):
+        processes.check_shared(config.Config(), tmp_path, ("train",))
 
 
 def test_what_all_have_read_is_not_kept(several):
@@ -172,7 +172,7 @@ def test_a_process_that_failed_is_named_before_it_is_waited_for(several, caplog,
 
 
 def test_processes_that_never_come_are_not_waited_for_in_silence(monkeypatch, caplog):
-    monkeypatch.setattr(processes, "expected", lambda: {})
+    monkeypatch.setattr(processes, "initialize_arguments", lambda: {})
     monkeypatch.setattr(coordination, "SAY", 0.01)
     monkeypatch.setattr(coordination.log, "propagate", True)
 
@@ -186,11 +186,14 @@ def test_processes_that_never_come_are_not_waited_for_in_silence(monkeypatch, ca
     with pytest.raises(UserError, match=r"cannot join the other processes \(gone\)"):
         processes.start()
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("still waiting for the other processes; see that all run")
+    assert line.startswith("still waiting for the other processes; check that all")
 
 
 def test_a_heartbeat_that_is_no_number_is_named():
-    assert processes._patience({}) == processes.HEARTBEAT and processes._patience({"OLMIX_HEARTBEAT": "10"}) == 10
+    assert (
+        processes.heartbeat_timeout({}) == processes.HEARTBEAT
+        and processes.heartbeat_timeout({"OLMIX_HEARTBEAT": "10"}) == 10
+    )
     for text in ("abc", "0", "-5", "1.5"):
-        with pytest.raises(UserError, match=f"OLMIX_HEARTBEAT must be a number of seconds, as 60, not '{text}'"):
-            processes._patience({"OLMIX_HEARTBEAT": text})
+        with pytest.raises(UserError, match=f"OLMIX_HEARTBEAT must be a number of seconds such as 60, not '{text}'"):
+            processes.heartbeat_timeout({"OLMIX_HEARTBEAT": text})

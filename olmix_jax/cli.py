@@ -1,0 +1,115 @@
+"""Choose a pretraining data mixture: run the stages of a config.
+
+    olmix-jax --config=configs/quickstart.py --workdir=DIR [--stages=fit,propose,report] [--config.‹field›=value]
+
+Stages, in order: prepare, update, sample, train, fit, propose, validate, report. Without --stages all of them run, and
+update only where the config names a parent. Finished stages are skipped, so the same command resumes an interrupted
+run. --stages=plan reports the devices, memory and time that the run needs, without running it.
+"""
+
+import importlib.resources
+import pathlib
+import re
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from olmix_jax import config as configs
+from olmix_jax.utils import devices, progress
+from olmix_jax.utils.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, such as configs/quickstart.py[:smoke]")
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder for all results")
+STAGES = flags.DEFINE_list("stages", None, "stages to run, separated by commas; default: all that the config calls for")
+EXAMPLE = "--config=configs/quickstart.py --workdir=runs/quickstart"
+
+
+def main() -> None:
+    """The console command: parse flags, run the stages, exit with a code."""
+    app.run(_run_or_explain, flags_parser=_parse_or_exit)
+
+
+def run(config: configs.Config, workdir: pathlib.Path, names: tuple[str, ...] = ()) -> None:
+    """Run stages of a config on all local CPU cores or accelerators, with progress and a log in the workdir.
+
+    Args:
+      config: all settings.
+      workdir: the folder for all results.
+      names: the stages; empty for all that the config calls for.
+
+    Raises:
+      UserError: a stage cannot run; the message says what to change.
+    """
+    devices.use_all_cpus()
+    devices.cache_compiled_programs(workdir)
+    from olmix_jax.pipeline import processes, runner  # after the devices are set
+
+    processes.start()
+    progress.start_log(workdir, processes.process_index())
+    names = names or runner.default_stages(config)
+    processes.run(config, workdir, names)
+    if "report" in names and processes.process_index() == 0:
+        from olmix_jax import report
+
+        print(f"report: {workdir / 'report/index.html'}")
+        print("\n".join(report.summary(workdir)))
+
+
+def _run_or_explain(argv: list[str]) -> int:
+    """Run; a user's mistake is one line on stderr and exit code 2, ctrl-C is exit code 130."""
+    del argv
+    logging.set_verbosity(logging.WARNING)  # JAX logs the backends that it did not find
+    try:
+        config = configs.from_dict(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
+        run(config, pathlib.Path(WORKDIR.value), tuple(STAGES.value or ()))
+        return 0
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run the same command to resume from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _parse_or_exit(argv: list[str]) -> list[str]:
+    try:
+        return _parse([_located(argument) for argument in argv])
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _located(argument: str) -> str:
+    """``--config=configs/NAME.py`` as the installed package has it, where the current folder has no such file."""
+    match = re.fullmatch(r"--config=configs/(\w+\.py)(:.*)?", argument)
+    if match is None or pathlib.Path("configs", match[1]).is_file():
+        return argument
+    packaged = pathlib.Path(str(importlib.resources.files("olmix_jax"))) / "configs" / match[1]
+    return f"--config={packaged}{match[2] or ''}" if packaged.is_file() else argument
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parse absl flags, with one sentence where ml-collections would print a traceback."""
+    try:
+        rest = flags.FLAGS(argv, known_only=False)
+    except AttributeError as e:
+        wanted = [m[1] for argument in argv if (m := re.match(r"--config\.([\w.]+)", argument))]
+        unknown = [name for name in wanted if name not in configs.field_names()]
+        raise UserError(configs.unknown_field(unknown[0]) if unknown else str(e)) from e
+    except (flags.Error, FileNotFoundError, ValueError, TypeError) as e:
+        # The message of a config that raises contains its traceback; the last line is the reason.
+        reason = str(e).strip().splitlines()[-1]
+        raise UserError(f"{reason}; --help shows the flags, olmix_jax/config/schema.py the fields of a config") from e
+    try:
+        # ml-collections reports a file that does not load only when the config is read.
+        if CONFIG.value:
+            CONFIG.value.to_dict()
+    except OSError as e:
+        raise UserError("--config: " + " ".join(str(e).split())) from e
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
+    for flag in (CONFIG, WORKDIR):
+        if flag.value is None:
+            raise UserError(f"--{flag.name} is missing; for example: {EXAMPLE}")
+    return rest

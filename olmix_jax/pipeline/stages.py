@@ -1,0 +1,279 @@
+"""The stages, in the order in which they run.
+
+Functions that train are imported when they run, so that fitting and proposing load no training library.
+"""
+
+import dataclasses
+import pathlib
+
+from olmix_jax.config import part
+from olmix_jax.config import workdir as workdirs
+from olmix_jax.config.schema import Config
+from olmix_jax.laws import fitting
+from olmix_jax.pipeline import deciding
+from olmix_jax.pipeline.stage import Stage
+from olmix_jax.update import history
+from olmix_jax.utils.errors import UserError
+
+SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
+BUDGET = ("train.steps", "train.batch", "proxy.length")
+TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
+
+
+def is_external_update(config: Config) -> bool:
+    """Whether this is an update of a swarm that was trained elsewhere."""
+    return bool(config.update.parent) and bool(history.parent_config(config).swarm.ratios)
+
+
+def _trains(config: Config) -> bool:
+    """Whether the swarm is trained here, by this run alone rather than by one job of an array."""
+    return not is_external_update(config) and not config.swarm.ratios and not config.swarm.part
+
+
+def _decides(config: Config) -> bool:
+    """Whether this run ends in a proposal."""
+    return is_external_update(config) or bool(config.swarm.ratios) or not config.swarm.part
+
+
+def _needs_no_runs(workdir: pathlib.Path) -> bool:
+    plan = workdirs.read_plan(workdir)
+    return plan is not None and not plan["proxies"]
+
+
+def _skip_training(config: Config, workdir: pathlib.Path) -> str:
+    return "the update needs no runs" if config.update.parent and _needs_no_runs(workdir) else ""
+
+
+def _wait_for_runs(config: Config, workdir: pathlib.Path) -> str:
+    if config.swarm.ratios or not is_external_update(config) or _needs_no_runs(workdir):
+        return ""
+    return (
+        f"train and score the mixtures of {workdir / 'swarm/ratios.csv'}, then run again with swarm.ratios and "
+        "swarm.metrics"
+    )
+
+
+def _planned(config: Config) -> tuple[str, ...]:
+    """The plan of an update, for stages that follow it."""
+    return (workdirs.PLAN,) if config.update.parent else ()
+
+
+def _parent_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
+    del workdir
+    return {"update.parent": history.evidence(pathlib.Path(config.update.parent))} if config.update.parent else {}
+
+
+# plan ----------------------------------------------------------------------------------------------------------------
+
+
+def _plan(config: Config, workdir: pathlib.Path) -> None:
+    from olmix_jax.proxy import resources
+
+    resources.run(config, workdir)
+
+
+# prepare -------------------------------------------------------------------------------------------------------------
+
+
+def _prepare(config: Config, workdir: pathlib.Path) -> None:
+    from olmix_jax.pipeline import training
+
+    training.prepare(config, workdir)
+
+
+def _prepare_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
+    del workdir
+    found = {}
+    if config.update.parent:
+        found["update.parent"] = history.text(pathlib.Path(config.update.parent))
+    if config.corpus.path:
+        from olmix_jax.corpus import token_files
+
+        # Token files are large, and may be remote: their listing stands for their content.
+        listing = token_files.stamp(config.corpus.path)
+        found |= {"corpus.path": listing} if listing else {}
+    return found
+
+
+# update --------------------------------------------------------------------------------------------------------------
+
+
+def _update_reads(config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
+    del workdir
+    return () if is_external_update(config) else ("domains.json",)
+
+
+def _check_update(config: Config) -> None:
+    if not config.update.parent:
+        raise UserError("stage update needs config field `update.parent`, the finished workdir of the run before")
+
+
+# sample, train -------------------------------------------------------------------------------------------------------
+
+
+def _sample(config: Config, workdir: pathlib.Path) -> None:
+    from olmix_jax.pipeline import training
+
+    training.sample(config, workdir)
+
+
+def _train(config: Config, workdir: pathlib.Path) -> None:
+    from olmix_jax.pipeline import training
+
+    training.train_proxies(config, workdir)
+
+
+def _join_training(config: Config, workdir: pathlib.Path) -> None:
+    from olmix_jax.pipeline import training
+
+    training.join_training(config, workdir)
+
+
+def _train_job(config: Config) -> Stage:
+    """Jobs of an array train side by side in one workdir, so each has results and a stamp for itself."""
+    job = part.parse(config.swarm.part)
+    if job is None:
+        return TRAIN
+    result = str(part.path_of(pathlib.Path(), job))
+    return dataclasses.replace(
+        TRAIN,
+        writes=(result,),
+        costly=(result, f"train/{job.name}"),
+        stamps=f"{part.FOLDER}/{job.name}.json",
+        records_config=False,
+    )
+
+
+# fit, propose, validate, report --------------------------------------------------------------------------------------
+
+
+def _fit_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
+    return {"code": fitting.code()} | _parent_evidence(config, workdir)
+
+
+def _propose_reads(config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
+    if config.update.parent and _needs_no_runs(workdir):
+        return ("domains.json", workdirs.PLAN)
+    return ("fit/fit.json", "fit/params.npz", *TABLE, *_planned(config))
+
+
+def _validate(config: Config, workdir: pathlib.Path) -> None:
+    from olmix_jax.pipeline import training
+
+    training.validate(config, workdir)
+
+
+def _join_validation(config: Config, workdir: pathlib.Path) -> None:
+    from olmix_jax.pipeline import training
+
+    training.join_validation(config, workdir)
+
+
+def _report(config: Config, workdir: pathlib.Path) -> None:
+    from olmix_jax import report  # plotting libraries take half a second to import
+
+    del config
+    report.build(workdir)
+
+
+def _report_reads(config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
+    if config.update.parent and _needs_no_runs(workdir):
+        return ("propose/proposal.json",)
+    return ("fit/fit.json", "propose/proposal.json")
+
+
+PLAN = Stage(
+    "plan",
+    _plan,
+    by_default=lambda config: False,
+    reads=lambda config, workdir: (),
+    writes=("plan/plan.json",),
+    settings=("plan", "proxy", "train", "swarm.size", "corpus.vocabulary", "corpus.tokenizer"),
+    repeat=True,
+    records_config=False,
+)
+PREPARE = Stage(
+    "prepare",
+    _prepare,
+    by_default=_trains,
+    reads=lambda config, workdir: (),
+    writes=("tasks/tasks.json", "domains.json"),
+    settings=("seed", "corpus", "tasks"),
+    evidence=_prepare_evidence,
+    costly=("domains.json", "corpus", "tasks"),
+)
+UPDATE = Stage(
+    "update",
+    deciding.update,
+    by_default=lambda config: is_external_update(config) or (_trains(config) and bool(config.update.parent)),
+    reads=_update_reads,
+    writes=(workdirs.PLAN,),
+    settings=("seed", "update", "propose", "validate", "fit.families", "swarm.meta", *BUDGET),
+    evidence=_parent_evidence,
+    check=_check_update,
+    expands=True,
+)
+SAMPLE = Stage(
+    "sample",
+    _sample,
+    by_default=lambda config: _trains(config) or (is_external_update(config) and not config.swarm.ratios),
+    reads=lambda config, workdir: ("domains.json", *_planned(config)),
+    writes=("swarm/ratios.csv",),
+    settings=("seed", *SAMPLER, "train.steps", "train.batch"),
+    costly=("swarm/ratios.csv",),
+    skip=_skip_training,
+)
+TRAIN = Stage(
+    "train",
+    _train,
+    by_default=lambda config: not is_external_update(config) and not config.swarm.ratios,
+    reads=lambda config, workdir: ("domains.json", "tasks/tasks.json", "swarm/ratios.csv"),
+    writes=("swarm/meta.json", "swarm/metrics.csv"),
+    settings=("seed", "proxy", "train", "tasks.length", "validate.steps", "propose.target_tokens"),
+    costly=("swarm/metrics.csv", "train"),
+    resumable=True,
+    skip=_skip_training,
+    for_job=_train_job,
+    divisible=True,
+    join=_join_training,
+)
+FIT = Stage(
+    "fit",
+    deciding.fit,
+    by_default=lambda config: bool(config.swarm.ratios) or _trains(config),
+    reads=lambda config, workdir: (*TABLE, *_planned(config)),
+    writes=("fit/params.npz", "fit/fit.json"),
+    settings=("seed", "fit", "swarm", "update.old_runs"),
+    evidence=_fit_evidence,
+    skip=_skip_training,
+)
+PROPOSE = Stage(
+    "propose",
+    deciding.propose_mixture,
+    by_default=_decides,
+    reads=_propose_reads,
+    writes=("propose/proposal.json",),
+    settings=("seed", "propose", "fit", "validate", "swarm", *BUDGET),
+    evidence=_parent_evidence,
+    wait=_wait_for_runs,
+)
+VALIDATE = Stage(
+    "validate",
+    _validate,
+    by_default=_trains,
+    reads=lambda config, workdir: ("domains.json", "tasks/tasks.json", "propose/proposal.json"),
+    writes=("validate/validation.json",),
+    settings=("seed", "proxy", "train", "tasks.length", "validate"),
+    costly=("validate",),
+    resumable=True,
+    join=_join_validation,
+)
+REPORT = Stage(
+    "report",
+    _report,
+    by_default=_decides,
+    reads=_report_reads,
+    writes=("report/index.html",),
+    repeat=True,
+)
+STAGES = (PLAN, PREPARE, UPDATE, SAMPLE, TRAIN, FIT, PROPOSE, VALIDATE, REPORT)

@@ -1,0 +1,59 @@
+"""Stamps: what makes a result stale."""
+
+import pytest
+
+from olmix_jax import config
+from olmix_jax.laws import fitting
+from olmix_jax.pipeline import stage, stages
+from olmix_jax.utils.errors import UserError
+
+
+@pytest.fixture
+def external(tmp_path):
+    """The config of a swarm that was trained elsewhere."""
+    made = config.default()
+    made.swarm.ratios = made.swarm.metrics = str(tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_text("run\n")
+    return config.from_dict(made)
+
+
+def test_fit_is_stale_when_its_code_changes(external, tmp_path, monkeypatch):
+    before = stage.stamp_of(stages.FIT, external, tmp_path, {})
+    assert before.covers(stage.stamp_of(stages.FIT, external, tmp_path, {}))
+    monkeypatch.setattr(fitting, "code", lambda: "another")
+    assert not before.covers(stage.stamp_of(stages.FIT, external, tmp_path, {}))
+
+
+def test_fit_is_stale_when_an_input_file_changes(external, tmp_path):
+    before = stage.stamp_of(stages.FIT, external, tmp_path, {})
+    (tmp_path / "x.csv").write_text("run,name\n")
+    assert not before.covers(stage.stamp_of(stages.FIT, external, tmp_path, {}))
+
+
+def test_a_missing_input_names_the_stage_that_writes_it(tmp_path):
+    with pytest.raises(UserError, match="sample needs .*domains.json, which does not exist; run --stages=prepare"):
+        stage.stamp_of(stages.SAMPLE, config.Config(), tmp_path, {"domains.json": "prepare"})
+
+
+def test_costly_files_are_not_recomputed_after_a_change(tmp_path):
+    old, new = stage.Stamp({"train.lr": 0.1}, {}), stage.Stamp({"train.lr": 0.2}, {})
+    with pytest.raises(UserError, match="made with train.lr = 0.1, now it is 0.2; use another --workdir"):
+        old.refuse_changes(new, [tmp_path / "train"])
+    old.refuse_changes(old, [tmp_path / "train"])
+
+
+def test_settings_of_how_members_are_computed_do_not_make_a_result_stale(tmp_path):
+    one, other = (config.from_dict({"train": {"mapping": name}}) for name in ("map", "vmap"))
+    (tmp_path / "domains.json").write_text("{}")
+    for file in ("tasks/tasks.json", "swarm/ratios.csv"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    stamps = [stage.stamp_of(stages.TRAIN, made, tmp_path, {}) for made in (one, other)]
+    assert stamps[0].covers(stamps[1])
+
+
+def test_every_input_of_a_stage_is_written_by_an_earlier_one(tmp_path):
+    written: set[str] = set()
+    for each in stages.STAGES:
+        assert set(each.reads(config.Config(), tmp_path)) <= written, each.name
+        written |= set(each.writes)
