@@ -97,7 +97,7 @@ def builtin_domains(max_bytes: int = 0, installation: Installation | None = None
     share = min(1.0, max_bytes / max(1.0, sum(sizes.values()))) if max_bytes else 1.0
     skipped = collections.Counter()
     domains = {}
-    for name in tracked(NAMES, "read", "domains", len(NAMES)):
+    for name in tracked(NAMES, "read", "domains"):
         documents = _documents(places[name], READ.get(name, _code), skipped)
         domains[name] = _take(documents, sizes[name] * share) if share < 1 else list(documents)
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "none"

@@ -104,7 +104,7 @@ def read_olmes(folder: str | pathlib.Path, max_examples: int) -> dict[str, list[
         readers = {column: (_requests, where) for column, where in REQUESTS.items()}
         readers |= {f"mmlu_{s}:rc::olmes": (_mmlu, s) for s in subjects}
         tasks = {}
-        for column, (read, where) in tracked(readers.items(), "read olmes", "tasks", len(readers)):
+        for column, (read, where) in tracked(readers.items(), "read olmes", "tasks"):
             try:
                 tasks[column] = sample(read(wheel, where), max_examples)
             except (KeyError, TypeError, ValueError, IndexError, struct.error, EOFError, OSError, zlib.error) as e:

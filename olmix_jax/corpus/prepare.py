@@ -74,7 +74,7 @@ def _of_tokens(config: configs.Config, workdir: pathlib.Path, found: dict[str, l
         )
     _write_tokenizer(workdir, words)
     rows = []
-    for name, paths in tracked(found.items(), "read", "domains", len(found)):
+    for name, paths in tracked(found.items(), "read", "domains"):
         shards, size, content = token_files.read(paths, words, name)
         tokens = store.link_store(store_path(workdir, name), shards, words.size)
         log.info("%-24s %7d token files, %15d tokens, %15d bytes", name, len(shards), tokens, size)
@@ -129,7 +129,7 @@ def _store(path: pathlib.Path, documents: list[Document], words: Tokenizer, prog
 
 def _write_tokenizer(workdir: pathlib.Path, words: Tokenizer) -> None:
     words.write(tokenizer_path(workdir))
-    with files.write_whole(token_bytes_path(workdir), "wb") as f:
+    with files.atomic_write(token_bytes_path(workdir), "wb") as f:
         np.save(f, words.token_bytes_V, allow_pickle=False)
 
 
@@ -182,7 +182,7 @@ def _texts(documents: list[Document], progress: Progress) -> Iterator[str]:
 
 
 def _write_heldout(path: pathlib.Path, documents: list[Document]) -> None:
-    with files.write_whole(path) as f:
+    with files.atomic_write(path) as f:
         for document in documents:
             f.write(json.dumps({"text": document.text, "source": document.source}) + "\n")
 

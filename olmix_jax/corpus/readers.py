@@ -12,7 +12,7 @@ import numpy as np
 
 from olmix_jax.swarm.domains import CONTENT
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.files import below
+from olmix_jax.utils.files import list_files
 from olmix_jax.utils.progress import log, tracked
 
 KINDS = (".txt", ".md", ".jsonl")
@@ -72,7 +72,7 @@ def read_domains(path: str | pathlib.Path, max_bytes: int = 0) -> tuple[dict[str
         if total > max_bytes:
             shares = {n: _share_cutoff(rows, max_bytes / total) for n, rows in sizes.items()}
     domains = {}
-    for name, read in tracked(readers.items(), "read", "domains", len(readers)):
+    for name, read in tracked(readers.items(), "read", "domains"):
         limit = shares.get(name)
         domains[name] = [d for d in read() if limit is None or hashed(d.source) <= limit]
         if not domains[name]:
@@ -102,7 +102,7 @@ def _domain_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            name, inside = entry.name, below(entry)
+            name, inside = entry.name, list_files(entry)
             known = [p for p in inside if _kind(p) and not p.name.startswith(".")]
             others = [p for p in inside if not _kind(p)]
             ignored += others

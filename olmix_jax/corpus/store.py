@@ -71,7 +71,7 @@ def write_store(
     tokens = 0
     # The record of an earlier store must not vouch for this one.
     _sidecar(path).unlink(missing_ok=True)
-    with files.write_whole(path, "wb") as f:
+    with files.atomic_write(path, "wb") as f:
         for ids in documents:
             ids = np.asarray(ids)
             if ids.size and not 0 <= ids.min() <= ids.max() < vocabulary:

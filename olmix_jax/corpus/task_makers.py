@@ -56,7 +56,7 @@ def make(documents: Mapping[str, Iterable[str]], most: int) -> dict[str, list[Ex
     their hash, so that no place in it is preferred. A task whose domains are absent has none.
     """
     found = {task: [] for task in TASKS}
-    for domain, texts in tracked(documents.items(), "make tasks", "domains", len(documents)):
+    for domain, texts in tracked(documents.items(), "make tasks", "domains"):
         makers = {task: maker for task, (domains, maker) in TASKS.items() if domain in domains}
         for source in map(_Source, texts):
             for task, maker in makers.items():

@@ -158,7 +158,7 @@ def _inside(system, root: str, where: str) -> list[str]:
     if is_remote(where):
         with reached(where):
             return sorted(system.find(root))
-    return [str(path) for path in files.below(root)] if os.path.isdir(root) else []
+    return [str(path) for path in files.list_files(root)] if os.path.isdir(root) else []
 
 
 def _named(system, path: str, where: str) -> str:

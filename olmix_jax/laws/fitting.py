@@ -64,7 +64,7 @@ def fit(table: SwarmTable, options: Options, folder: pathlib.Path) -> dict:
     for name in ("params.npz", "samples.npz"):
         (folder / name).unlink(missing_ok=True)
         if (kept / name).exists():
-            with files.write_whole(folder / name, "wb") as f:
+            with files.atomic_write(folder / name, "wb") as f:
                 f.write((kept / name).read_bytes())
     return {**files.read_json(kept / "fit.json"), "wall_s": time.monotonic() - begun}
 

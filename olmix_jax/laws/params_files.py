@@ -11,7 +11,7 @@ from olmix_jax.utils.errors import UserError
 
 def save(path: str | os.PathLike, params) -> None:
     """Writes a law's Params, whole or not at all."""
-    with files.write_whole(path, "wb") as f:
+    with files.atomic_write(path, "wb") as f:
         np.savez_compressed(f, **{name: np.asarray(value) for name, value in params._asdict().items()})
 
 

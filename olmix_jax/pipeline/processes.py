@@ -25,7 +25,7 @@ from olmix_jax.proxy import coordination
 from olmix_jax.swarm import table
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import log, quiet
+from olmix_jax.utils.progress import log, warnings_only
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Seconds without a heartbeat after which a process counts as lost, and the run ends. OLMIX_HEARTBEAT overrides it.
@@ -148,7 +148,7 @@ def _run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
         coordination.everyones("")
         return
     while coordination.everyones("")[0] == coordination.JOIN and stage.join is not None:
-        with quiet():
+        with warnings_only():
             stage.join(config, workdir)
 
 

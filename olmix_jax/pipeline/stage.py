@@ -173,7 +173,7 @@ def _settings(stage: Stage, config: Config) -> dict[str, Any]:
 def content_digest(path: pathlib.Path) -> str:
     """A digest of a file's bytes; for a folder, whose text may be large, of names, sizes and modification times."""
     if path.is_dir():
-        found = [(f, f.stat()) for f in files.below(path)]
+        found = [(f, f.stat()) for f in files.list_files(path)]
         return files.digest([(str(f.relative_to(path)), s.st_size, s.st_mtime_ns) for f, s in found])
     if not path.exists():
         return "missing"

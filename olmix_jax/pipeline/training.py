@@ -268,7 +268,7 @@ def _swarm(
 def _write_curves(path: pathlib.Path, runs, done: train.Trained, config: Config) -> None:
     steps_T = np.arange(1, done.loss_KT.shape[1] + 1)
     tokens = config.train.batch * config.proxy.length
-    with files.write_whole(path, "wb") as f:
+    with files.atomic_write(path, "wb") as f:
         np.savez_compressed(
             f, runs=np.array(runs, str), steps_T=steps_T, loss_KT=done.loss_KT, tokens_per_step=np.int64(tokens)
         )

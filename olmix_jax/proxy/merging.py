@@ -30,8 +30,8 @@ def members(swarm: Swarm, part: Part) -> Swarm:
 def write(workdir: pathlib.Path, part: Part, swarm: Swarm, tasks, done: Trained, data: str = "") -> None:
     """Writes what came of a part, with what it was trained from; ``data`` is a digest of text and tasks."""
     arrays = {"bpb_KN": done.bpb_KN, "loss_KT": done.loss_KT, "died_K": done.died_K}
-    about = {"identity": swarm.identity, "tasks": np.array(tasks, str), "data": data, "info": files.text(done.info)}
-    with files.write_whole(path_of(workdir, part), "wb") as f:
+    about = {"identity": swarm.identity, "tasks": np.array(tasks, str), "data": data, "info": files.to_json(done.info)}
+    with files.atomic_write(path_of(workdir, part), "wb") as f:
         np.savez_compressed(f, **arrays, **{name: np.asarray(value) for name, value in about.items()})
 
 

@@ -201,7 +201,7 @@ def _train(
             loss_KT[:, done : done + n] = sharding.fetched(chunk_KT)[: len(swarm.runs), :n]
             done += n
             progress.advance(n * per_step, _note(loss_KT[:, done - 1]))
-            speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
+            speed = (progress.done - progress.done_at_start) / max(time.monotonic() - trained, 1e-9)
             tracker.write(done, done * swarm.train.batch * swarm.length, loss_KT[:, done - 1], speed)
             stopping = company.anyone(stop.is_set())
             if done - saved >= swarm.train.checkpoint_every or done == total or stopping:
@@ -212,7 +212,7 @@ def _train(
                 tracker.close()
                 log.info("%s: stopped at step %d of %d; the same command goes on from here", what, done, total)
                 raise KeyboardInterrupt
-    speed = (progress.done - progress.first) / max(time.monotonic() - trained, 1e-9)
+    speed = (progress.done - progress.done_at_start) / max(time.monotonic() - trained, 1e-9)
     tracker.close()
     checkpoints.close()
     bpb_KN, died_K = _outcome(swarm, states.params, loss_KT, tasks, what, mapping)

@@ -74,7 +74,7 @@ def _lead(results: Results) -> str:
 def _sections(results: Results, folder: pathlib.Path) -> Iterator[Section]:
     def figure(draw: Callable, name: str, alt: str, caption: str) -> Figure:
         wide, narrow = render(draw, results)
-        with files.write_whole(folder / f"{name}.png", "wb") as f:
+        with files.atomic_write(folder / f"{name}.png", "wb") as f:
             f.write(wide)
         return Figure(name, Picture.of(wide), Picture.of(narrow), alt, caption)
 

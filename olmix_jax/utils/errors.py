@@ -1,5 +1,5 @@
-"""The one exception that is the user's to mend."""
+"""The exception for errors that the user can fix."""
 
 
 class UserError(Exception):
-    """Bad input: the message names the file, field or row and says what to do. Shown without a traceback."""
+    """Bad input. The message names the file, field or row and says what to change. Shown without a traceback."""

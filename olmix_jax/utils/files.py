@@ -1,4 +1,4 @@
-"""Files written whole, read with clear errors, and named by their content."""
+"""Atomic writes, JSON with clear errors, and digests of values."""
 
 import contextlib
 import dataclasses
@@ -8,6 +8,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from olmix_jax.utils.errors import UserError
 
 
 @contextlib.contextmanager
-def write_whole(path: str | os.PathLike, mode: str = "w") -> Iterator:
-    """Opens a temporary neighbour of ``path`` and renames it into place at the end, so no reader sees half a file.
+def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path`` and rename it to ``path`` at the end.
+
+    Readers see the old file or the complete new one. If the block raises, the old file stays.
 
     Raises:
-      UserError: the disk is full, or the place cannot be written.
+      UserError: the disk is full, or the folder is not writable.
     """
     path = pathlib.Path(path)
     temporary = None
@@ -32,12 +35,12 @@ def write_whole(path: str | os.PathLike, mode: str = "w") -> Iterator:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        # mkstemp makes files private; a workdir is shared as its folder is.
+        # mkstemp creates private files; files in a workdir get the permissions of ordinary new files.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
     except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; free space or give another --workdir") from e
+        raise UserError(f"cannot write {path}: {e.strerror or e}; free disk space or choose another --workdir") from e
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -51,26 +54,26 @@ def _umask() -> int:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes ``text`` as UTF-8, whole or not at all."""
-    with write_whole(path) as f:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic_write(path) as f:
         f.write(text)
 
 
-def text(value) -> str:
-    """``value`` as JSON; a NaN or an infinity in it is a ValueError."""
+def to_json(value: Any) -> str:
+    """Return ``value`` as indented JSON. Raises ValueError if it holds a NaN or an infinity."""
     return json.dumps(plain(value), indent=1, allow_nan=False) + "\n"
 
 
-def write_json(path: str | os.PathLike, value) -> None:
-    """Writes ``value`` as JSON; a NaN or an infinity in it is a ValueError, never a file."""
-    write_text(path, text(value))
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write ``value`` as JSON, atomically. Raises ValueError, and writes nothing, if it holds a NaN or an infinity."""
+    write_text(path, to_json(value))
 
 
-def read_json(path: str | os.PathLike) -> dict:
-    """Reads a JSON object.
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a JSON object.
 
     Raises:
-      UserError: the file is missing, unreadable or not JSON.
+      UserError: the file is missing, unreadable, not JSON, or not an object.
     """
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
@@ -79,38 +82,38 @@ def read_json(path: str | os.PathLike) -> dict:
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not valid JSON: {e}; delete it and run the stage that writes it again") from e
+        raise UserError(f"{path}: not valid JSON: {e}; delete the file and rerun the stage that writes it") from e
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a JSON object, not {type(content).__name__}")
     return content
 
 
-def below(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """All files in a folder and in those below it, sorted; links are followed, but not in a circle.
+def list_files(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """List all files in a folder and its sub-folders, sorted. Follows links; skips links that form a cycle.
 
     Raises:
       UserError: a folder cannot be read.
     """
 
-    def inside(place: str | os.PathLike, above: frozenset[str]) -> Iterator[pathlib.Path]:
+    def walk(place: str | os.PathLike, ancestors: frozenset[str]) -> Iterator[pathlib.Path]:
         real = os.path.realpath(place)
-        # Where a folder itself is above, a link leads back to it; two links to one folder are two folders.
-        if real in above:
+        # A folder among its own ancestors is a cycle. Two separate links to one folder are both listed.
+        if real in ancestors:
             return
         for entry in pathlib.Path(place).iterdir():
             if entry.is_dir():
-                yield from inside(entry, above | {real})
+                yield from walk(entry, ancestors | {real})
             elif entry.is_file():
                 yield entry
 
     try:
-        return sorted(inside(folder, frozenset()))
+        return sorted(walk(folder, frozenset()))
     except OSError as e:
         raise UserError(f"{e.filename or folder}: cannot be read: {e.strerror or e}") from e
 
 
-def plain(value):
-    """``value`` with arrays as lists, dataclasses as dicts and NumPy scalars as numbers, as JSON needs it."""
+def plain(value: Any) -> Any:
+    """Convert ``value`` for JSON: arrays to lists, dataclasses to dicts, NumPy scalars to numbers."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -124,24 +127,32 @@ def plain(value):
     return value
 
 
-def digest(value) -> str:
-    """A short name for the content of ``value``: equal content, equal name, on every machine."""
+def digest(value: Any) -> str:
+    """Return a 16-digit hash of the content of ``value``, the same on every machine."""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_object(source: str | os.PathLike | Mapping, field: str) -> tuple[str, dict]:
-    """A JSON object and how errors name it, from a path, from its text, or from the object itself.
+def read_object(source: str | os.PathLike | Mapping, field: str) -> tuple[str, dict[str, Any]]:
+    """Read a JSON object from a path, from JSON text, or from a mapping.
+
+    Args:
+      field: the config field that ``source`` comes from, for errors.
+
+    Returns:
+      The name to use for the source in errors, and the object.
 
     Raises:
-      UserError: it is no JSON object; ``field`` is the config's field that it comes from.
+      UserError: ``source`` is not a JSON object.
     """
     if isinstance(source, Mapping):
-        named = source.get("source")
-        return named if isinstance(named, str) else f"config field `{field}`", dict(source)
+        name = source.get("source")
+        return name if isinstance(name, str) else f"config field `{field}`", dict(source)
     if not str(source).lstrip().startswith("{"):
         return str(source), read_json(source)
     try:
-        return read_object(json.loads(source), field)
+        return read_object(json.loads(str(source)), field)
     except json.JSONDecodeError as e:
-        raise UserError(f"config field `{field}`: not valid JSON: {e}; give an object, or the path of a file") from e
+        raise UserError(
+            f"config field `{field}`: not valid JSON: {e}; set it to a JSON object or to the path of a file"
+        ) from e

@@ -1,59 +1,69 @@
-"""What a run says while it works: bars on a terminal, plain lines elsewhere, all of it in the workdir's log."""
+"""Progress and log: bars on a terminal, plain lines elsewhere, and a copy of every line in the workdir's log file."""
 
 import contextlib
 import logging
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
+from typing import TypeVar
 
 import tqdm
 
 from olmix_jax.utils.errors import UserError
 
+T = TypeVar("T")
+
 log = logging.getLogger("olmix_jax")
 
 
 def counted(number: int, noun: str) -> str:
-    """As "1 member", "1,200 members"."""
+    """Return a number with its noun: "1 member", "1,200 members"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-class _AboveTheBar(logging.Handler):
-    def emit(self, record):
+class _TerminalHandler(logging.Handler):
+    """Prints log lines above the progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
         tqdm.tqdm.write(self.format(record), file=sys.stderr)
 
 
-class _File(logging.FileHandler):
-    def handleError(self, record):
-        # A full disk is told once by the stage that needs it, not with a traceback for every line.
+class _FileHandler(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        # The stage that writes to the full disk reports the error. The log must not repeat it for every line.
         log.removeHandler(self)
+        with contextlib.suppress(OSError):
+            self.close()
 
 
 def start_log(workdir: str | pathlib.Path | None, process: int = 0) -> None:
-    """Sends ``log`` to the terminal and, where a workdir is given, to its ``log.txt``; that of a process other than the
-    first to ``log-‹process›.txt``."""
+    """Send ``log`` to the terminal and, if ``workdir`` is given, to a file in it.
+
+    The first process writes ``log.txt``, the others ``log-‹process›.txt``.
+    """
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
     log.setLevel(logging.INFO)
     log.propagate = False
-    screen = _AboveTheBar()
-    screen.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(screen)
+    terminal = _TerminalHandler()
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(terminal)
     if workdir is not None:
+        name = f"log-{process:04d}.txt" if process else "log.txt"
         try:
             pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-            file = _File(pathlib.Path(workdir) / (f"log-{process:04d}.txt" if process else "log.txt"), encoding="utf-8")
+            file = _FileHandler(pathlib.Path(workdir) / name, encoding="utf-8")
         except OSError as e:
-            raise UserError(f"--workdir={workdir} cannot be written: {e.strerror}; give another folder") from e
+            raise UserError(f"--workdir={workdir} is not writable: {e.strerror}; choose another folder") from e
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
 
 
 @contextlib.contextmanager
-def quiet():
-    """Warnings alone are said; of what another process says already."""
+def warnings_only() -> Iterator[None]:
+    """Log warnings only, for work that another process already logs."""
     before = log.level
     log.setLevel(logging.WARNING)
     try:
@@ -63,49 +73,64 @@ def quiet():
 
 
 class Progress:
-    """Counts work done, with rate and time left: a bar on a terminal, a line every ten seconds elsewhere.
+    """Counts finished work and shows its rate and the time left.
 
-    Use as a context manager; ``advance`` after each piece of work.
+    A bar on a terminal; elsewhere a log line every ten seconds. Use it as a context manager and call ``advance`` after
+    each piece of work.
+
+    Args:
+      title: what is done, as "tokenize".
+      total: the amount of work, in ``unit``.
+      unit: the plural noun that is counted, as "bytes".
+      done: the amount already done by an earlier run.
     """
 
-    def __init__(self, what: str, total: int, unit: str, done: int = 0):
-        self.what, self.total, self.unit, self.done, self.first = what, total, unit, done, done
-        self.bar = None
+    def __init__(self, title: str, total: int, unit: str, done: int = 0):
+        self.title, self.total, self.unit, self.done, self.done_at_start = title, total, unit, done, done
+        self.bar: tqdm.tqdm | None = None
 
     def __enter__(self) -> "Progress":
-        self.start = self.said = time.monotonic()
+        self.start = self.last_line = time.monotonic()
         if sys.stderr.isatty() and log.level <= logging.INFO:
             self.bar = tqdm.tqdm(
-                total=self.total, initial=self.done, desc=self.what, unit=self.unit, unit_scale=True, dynamic_ncols=True
+                total=self.total,
+                initial=self.done,
+                desc=self.title,
+                unit=self.unit,
+                unit_scale=True,
+                dynamic_ncols=True,
             )
         return self
 
     def advance(self, amount: int = 1, note: str = "") -> None:
+        """Add ``amount`` to the finished work. ``note`` is shown after the figures."""
         self.done += amount
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(amount)
-        elif time.monotonic() - self.said > 10:
-            self.said = time.monotonic()
+        elif time.monotonic() - self.last_line > 10:
+            self.last_line = time.monotonic()
             log.info("%s", self._line(note))
 
     def _line(self, note: str) -> str:
-        rate = (self.done - self.first) / max(time.monotonic() - self.start, 1e-9)
+        rate = (self.done - self.done_at_start) / max(time.monotonic() - self.start, 1e-9)
         left = (self.total - self.done) / rate if rate else float("inf")
-        line = f"{self.what}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f} {self.unit}/s, {left:.0f} s left"
+        line = (
+            f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f} {self.unit}/s, {left:.0f} s left"
+        )
         return f"{line}, {note}" if note else line
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self.bar is not None:
             self.bar.close()
         seconds = time.monotonic() - self.start
         if exc[0] is None:
-            log.info("%s: %s %s in %.1f s", self.what, f"{self.done:,}", self.unit, seconds)
+            log.info("%s: %s %s in %.1f s", self.title, f"{self.done:,}", self.unit, seconds)
 
 
-def tracked(items: Iterable, what: str, unit: str, total: int | None = None) -> Iterator:
-    """Yields ``items`` while showing progress."""
-    with Progress(what, len(items) if total is None else total, unit) as progress:
+def tracked(items: Collection[T], title: str, unit: str) -> Iterator[T]:
+    """Yield ``items`` and show progress."""
+    with Progress(title, len(items), unit) as progress:
         for item in items:
             yield item
             progress.advance()

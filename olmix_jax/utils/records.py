@@ -1,8 +1,8 @@
-"""Frozen dataclasses as JSON files: written by field, read back with every type checked.
+"""Frozen dataclasses as JSON files: written field by field, and every type checked when read.
 
-A record is a frozen dataclass whose fields are text, numbers, booleans, enums, records, ``tuple[X, ...]``,
-``dict[str, X]``, and ``X | None``. A field without a default is always in the file; a field that equals its default is
-left out. Numbers must be finite. Unknown keys are ignored, so that a file may carry notes.
+A record is a frozen dataclass. Its fields hold text, numbers, booleans, enums, other records, ``tuple[X, ...]``,
+``dict[str, X]`` or ``X | None``. Numbers must be finite. A field without a default is always written; a field that
+equals its default is left out. Unknown keys are ignored, so a file may hold extra notes.
 """
 
 import dataclasses
@@ -20,21 +20,21 @@ R = TypeVar("R")
 
 
 def write(path: str | os.PathLike, record: Any) -> None:
-    """Writes a record as JSON, whole or not at all, with the ``SCHEMA`` version of its class (1 by default)."""
+    """Write a record as JSON, atomically, with its class' ``SCHEMA`` (default 1) as the field ``schema``."""
     files.write_json(path, {"schema": getattr(type(record), "SCHEMA", 1)} | plain(record))
 
 
 def plain(record: Any) -> dict[str, Any]:
-    """A record as a dict of plain values, in the order of its fields."""
-    found = {}
+    """Convert a record to a dict of JSON values, in the order of its fields."""
+    content = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         if field.default is not dataclasses.MISSING and value is field.default:
             continue
         if field.default_factory is not dataclasses.MISSING and value == field.default_factory():
             continue
-        found[field.name] = _plain(value)
-    return found
+        content[field.name] = _plain(value)
+    return content
 
 
 def _plain(value: Any) -> Any:
@@ -50,32 +50,33 @@ def _plain(value: Any) -> Any:
 
 
 def read(path: str | os.PathLike, kind: type[R], stage: str) -> R:
-    """Reads a record of ``kind``; ``stage`` is the stage that writes the file, for errors.
+    """Read a record of class ``kind``. Errors name ``stage``, the stage that writes the file.
 
-    A record with a method ``check()`` that raises ``ValueError`` is refused with its message.
+    If ``kind`` has a method ``check()``, it is called on the record; its ValueError becomes a UserError.
 
     Raises:
-      UserError: there is no such file, it is not JSON, a field is missing or of another type, or the file is of a later
-        schema. The message names the file, the field and the stage to run again.
+      UserError: the file is missing or not JSON, has another schema, or a field is missing or has the wrong type. The
+        message names the file, the field and the stage to rerun.
     """
     content = files.read_json(path)
-    again = f"delete the file and run --stages={stage} again"
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold an object, not {_shown(content)}; {again}")
-    known, schema = getattr(kind, "SCHEMA", 1), content.get("schema", 1)
-    if schema != known:
-        raise UserError(f"{path}: schema {schema!r}, and this version of olmix_jax reads {known}; {again}")
+    remedy = f"delete the file and rerun --stages={stage}"
+    expected, schema = getattr(kind, "SCHEMA", 1), content.get("schema", 1)
+    if schema != expected:
+        raise UserError(f"{path}: has schema {schema!r}, but this version of olmix_jax reads {expected}; {remedy}")
     try:
         return from_plain(kind, content)
     except ValueError as e:
-        raise UserError(f"{path}: {e}; {again}") from e
+        raise UserError(f"{path}: {e}; {remedy}") from e
 
 
 def from_plain(kind: type[R], content: Any, where: str = "") -> R:
-    """A record from a dict of plain values.
+    """Build a record of class ``kind`` from a dict of JSON values. Inverse of :func:`plain`.
+
+    Args:
+      where: path of ``content`` in the file, for errors; "" at the top.
 
     Raises:
-      ValueError: a field is missing or of another type; the message names it, as ``path.weights``.
+      ValueError: a field is missing or has the wrong type. The message gives its path, as ``weights.web``.
     """
     if not isinstance(content, dict):
         raise ValueError(f"{where or 'the content'} must be an object, not {_shown(content)}")
@@ -83,7 +84,7 @@ def from_plain(kind: type[R], content: Any, where: str = "") -> R:
     for field in dataclasses.fields(typing.cast(Any, kind)):
         name = f"{where}.{field.name}" if where else field.name
         if field.name in content:
-            values[field.name] = _value(hints[field.name], content[field.name], name)
+            values[field.name] = _convert(hints[field.name], content[field.name], name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{name} is missing")
     record = kind(**values)
@@ -92,42 +93,53 @@ def from_plain(kind: type[R], content: Any, where: str = "") -> R:
     return record
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as the type ``hint`` wants it."""
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Convert a JSON value to the type ``hint``. Raises ValueError if it does not fit."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (types.UnionType, typing.Union):
         if value is None and types.NoneType in inner:
             return None
         (hint,) = (option for option in inner if option is not types.NoneType)
-        return _value(hint, value, where)
+        return _convert(hint, value, where)
     if dataclasses.is_dataclass(hint):
         return from_plain(typing.cast(type, hint), value, where)
     if origin is tuple and isinstance(value, list):
-        return tuple(_value(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(_convert(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        return {name: _value(inner[1], item, f"{where}.{name}") for name, item in value.items()}
+        return {name: _convert(inner[1], item, f"{where}.{name}") for name, item in value.items()}
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         options = [option.value for option in hint]
         if value not in options:
             raise ValueError(f"{where} must be one of {', '.join(map(str, options))}, not {_shown(value)}")
         return hint(value)
-    if hint is Any:
-        return value
+    return _convert_scalar(hint, value, where)
+
+
+def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint in (str, bool) and isinstance(value, hint):
         return value
-    names = {float: "a finite number", int: "a whole number", str: "text", bool: "true or false"}
-    wanted = names.get(hint) or {tuple: "a list", dict: "an object"}.get(origin, str(hint))
-    raise ValueError(f"{where} must be {wanted}, not {_shown(value)}")
+    names: dict[Any, str] = {
+        float: "a finite number",
+        int: "a whole number",
+        str: "text",
+        bool: "true or false",
+        tuple: "a list",
+        dict: "an object",
+    }
+    raise ValueError(f"{where} must be {names.get(typing.get_origin(hint) or hint, str(hint))}, not {_shown(value)}")
 
 
 def _shown(value: Any) -> str:
-    """A value for an error: short ones as JSON shows them, others by their type."""
+    """Return a value for an error: numbers, booleans and null as JSON shows them, everything else by its type."""
     if value is None:
         return "null"
     if isinstance(value, (bool, int, float)):
         return str(value)
-    return {str: "text", list: "a list", dict: "an object"}.get(type(value), type(value).__name__)
+    names: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)

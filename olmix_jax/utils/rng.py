@@ -1,4 +1,4 @@
-"""One seed in the config; every random draw derives from it by name."""
+"""Named random draws: the config has one seed, and every draw derives its own seed from it and the draw's name."""
 
 import zlib
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def derive(seed: int, name: str) -> int:
-    """A 31-bit seed for the draw called ``name``. Adding a draw elsewhere never changes this one."""
+    """Return a 31-bit seed for the draw ``name``. It does not change when other draws are added."""
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0] & 0x7FFFFFFF)
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """A NumPy generator for the draw called ``name``."""
+    """Return a NumPy generator for the draw ``name``."""
     return np.random.default_rng(derive(seed, name))
