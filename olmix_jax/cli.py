@@ -7,7 +7,7 @@ update only where the config names a parent. Finished stages are skipped, so the
 run. --stages=plan reports the devices, memory and time that the run needs, without running it.
 """
 
-import importlib.resources
+import importlib
 import pathlib
 import re
 import sys
@@ -62,7 +62,7 @@ def _run_or_explain(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # JAX logs the backends that it did not find
     try:
         config = configs.from_dict(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
-        run(config, pathlib.Path(WORKDIR.value), tuple(STAGES.value or ()))
+        run(config, pathlib.Path(str(WORKDIR.value)), tuple(STAGES.value or ()))
         return 0
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -73,6 +73,9 @@ def _run_or_explain(argv: list[str]) -> int:
 
 
 def _parse_or_exit(argv: list[str]) -> list[str]:
+    if {"--help", "-help", "-h"} & set(argv):
+        print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}\n\nEvery field of a config: olmix_jax/config/schema.py")
+        sys.exit(0)
     try:
         return _parse([_located(argument) for argument in argv])
     except UserError as e:
@@ -81,12 +84,18 @@ def _parse_or_exit(argv: list[str]) -> list[str]:
 
 
 def _located(argument: str) -> str:
-    """``--config=configs/NAME.py`` as the installed package has it, where the current folder has no such file."""
-    match = re.fullmatch(r"--config=configs/(\w+\.py)(:.*)?", argument)
-    if match is None or pathlib.Path("configs", match[1]).is_file():
+    """Replace ``--config=configs/NAME.py`` by the installed file, if the current folder has no such file."""
+    match = re.fullmatch(r"--config=configs/(\w+)\.py(:.*)?", argument)
+    if match is None or pathlib.Path("configs", f"{match[1]}.py").is_file():
         return argument
-    packaged = pathlib.Path(str(importlib.resources.files("olmix_jax"))) / "configs" / match[1]
-    return f"--config={packaged}{match[2] or ''}" if packaged.is_file() else argument
+    try:
+        installed = importlib.import_module("olmix_jax.configs")
+    except ModuleNotFoundError:
+        return argument
+    # Configs import each other as `configs`, which is their name in a checkout.
+    sys.modules.setdefault("configs", installed)
+    path = pathlib.Path(installed.__path__[0], f"{match[1]}.py")
+    return f"--config={path}{match[2] or ''}" if path.is_file() else argument
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ all processes together. After each stage all processes agree that it succeeded. 
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import threading
@@ -118,8 +119,8 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     check_shared(config, workdir, names)
     for stage in runner.in_order(config, names):
         if stage.divisible:
-            together(lambda stage=stage: _run_parts(config, workdir, stage))
-        together(lambda stage=stage: _run_stage(config, workdir, stage))
+            together(functools.partial(_run_parts, config, workdir, stage))
+        together(functools.partial(_run_stage, config, workdir, stage))
 
 
 def _run_parts(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
