@@ -23,7 +23,8 @@ from olmix_jax import config as configs
 from olmix_jax.pipeline import runner
 from olmix_jax.swarm import task_groups
 from olmix_jax.swarm.domains import DomainSet
-from olmix_jax.update import history, strategies
+from olmix_jax.update import strategies
+from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import devices, files
 from olmix_jax.utils.progress import log
 
@@ -85,10 +86,10 @@ def chain(name: str, how: dict, scale: dict, folder: pathlib.Path, steps: int) -
         made = settings(scale, folder, step, parent=str(parent), proxies=scale.get("proxies"), **how | own)
         workdir = folder / name / str(step)
         runner.run(made, workdir, ("prepare", "update", "sample", "train", "fit", "propose"))
-        plan = files.read_json(workdir / "update/plan.json")
+        plan = UpdatePlan.read(workdir / "update/plan.json")
         proposal = files.read_json(workdir / "propose/proposal.json")
-        runs.append(plan["proxies"])
-        told.append({"recomputed": plan["recomputed"], "why": plan["why"], "reuse": proposal["reuse"]})
+        runs.append(plan.proxies)
+        told.append({"recomputed": plan.recomputed, "why": plan.why, "reuse": proposal["reuse"]})
         parent = workdir
     return {"workdir": str(parent), "proxies": runs, "updates": told}
 
@@ -99,9 +100,10 @@ def carried(found: dict, folder: pathlib.Path, steps: int) -> dict:
     weights = proposal["weights"]
     for step in range(1, steps):
         workdir = folder / f"{next(iter(found))}/{step}"
-        change, new = history.change_to(workdir, history.read_plan(workdir))
+        change = UpdatePlan.read(workdir / "update/plan.json").change
+        new = DomainSet.read(workdir / "domains.json")
         old_M = [weights[change.origin[name]] if name in change.origin else 0.0 for name in new.names]
-        blocks = strategies.strategy("carry", new.names, change.affected, old_M, new.natural_M).blocks
+        blocks = strategies.apply(strategies.Strategy.CARRY, new.names, change.affected, old_M, new.natural_M).blocks
         weights = dict(zip(new.names, blocks.ratios_DM[0].tolist()))
     return {"proxies": [0] * (steps - 1), "weights": weights, "updates": []}
 

@@ -143,7 +143,7 @@ def losses(world: World, runs: int, seed: int) -> dict:
     known = change.new, change.affected, weights_M, world.natural_M
     found = {"natural": value(world, world.natural_M) - best}
     for rule in RULES:
-        blocks = taken.blocks if rule == "auto" else strategies.strategy(rule, *known).blocks
+        blocks = taken.blocks if rule == "auto" else strategies.apply(strategies.Strategy(rule), *known).blocks
         found[rule] = _by(world, blocks, runs, rng.generator(seed, f"{rule} {blocks.names}")) - best
     more = [name for name in taken.recomputed if name not in change.affected]
     predicted = {"auto": taken.loss, "full_reuse": tried[0].loss, "full": tried[1].loss}

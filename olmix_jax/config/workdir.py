@@ -10,9 +10,7 @@ from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 
-PLAN = "update/plan.json"
-# What of a plan is read, and of what kind.
-FIELDS = {"parent": str, "updates": list, "old": list, "new": list, "kept": dict, "proxies": int, "history": list}
+UPDATE_PLAN = "update/plan.json"
 
 
 def read_config(workdir: pathlib.Path) -> Config:
@@ -20,43 +18,24 @@ def read_config(workdir: pathlib.Path) -> Config:
     return from_dict(files.read_json(workdir / "config.json"))
 
 
-def read_plan(workdir: pathlib.Path) -> dict | None:
-    """The plan of an update's workdir; None for a first run's.
-
-    Raises:
-      UserError: the file is no plan.
-    """
-    path = workdir / PLAN
-    if not path.is_file():
-        return None
-    plan = files.read_json(path)
-    for field, kind in FIELDS.items():
-        if not isinstance(plan.get(field), kind):
-            raise UserError(f"{path}: lacks `{field}`, so it is no plan; delete it and run --stages=update again")
-    return plan
-
-
-def own_plan(config: Config, workdir: pathlib.Path) -> dict | None:
-    """The plan that a run of ``config`` in ``workdir`` follows; None for one that is no update, or not planned yet."""
-    return read_plan(workdir) if config.update.parent else None
-
-
 def ancestors(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """``workdir`` and the workdirs that it comes from, the youngest first.
+    """Returns ``workdir``, its parent, the parent's parent and so on; the youngest first.
 
     Raises:
-      UserError: they go in a circle.
+      UserError: an update plan does not name its parent, or the parents form a cycle.
     """
-    found, plan = [workdir], read_plan(workdir)
-    while plan is not None:
-        parent = pathlib.Path(plan["parent"])
-        if parent.resolve() in [other.resolve() for other in found]:
+    result = [workdir]
+    while (path := result[-1] / UPDATE_PLAN).is_file():
+        name = files.read_json(path).get("parent")
+        if not isinstance(name, str):
+            raise UserError(f"{path}: parent must be text; delete the file and run --stages=update again")
+        parent = pathlib.Path(name)
+        if parent.resolve() in [folder.resolve() for folder in result]:
             raise UserError(
-                f"{found[-1] / PLAN}: comes from itself, by {parent}; give every update a workdir of its own"
+                f"{path}: its parent {parent} is an update of this workdir; give each update another workdir"
             )
-        found.append(parent)
-        plan = read_plan(parent)
-    return found
+        result.append(parent)
+    return result
 
 
 def table_path(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path | None:

@@ -15,8 +15,8 @@ from olmix_jax.laws import fitting, params_files, quality
 from olmix_jax.propose import export, next_runs
 from olmix_jax.swarm import rounding, table
 from olmix_jax.swarm.domains import DomainSet
-from olmix_jax.update import history
-from olmix_jax.update import plan as updating
+from olmix_jax.update import decide, history, update_plan
+from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -56,37 +56,37 @@ def update(config: Config, workdir: pathlib.Path) -> None:
     def resembles(parent, old, new):
         return similarity.resembles(workdir, parent, old, new)
 
-    files.write_json(workdir / workdirs.PLAN, updating.plan(config, workdir, resembles))
+    decide.decide(config, workdir, resembles).write(workdir / workdirs.UPDATE_PLAN)
 
 
 def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> tuple[table.SwarmTable, dict]:
     """The table with what old runs tell, where the domain set is a changed one, and what ``fit.json`` says of that."""
-    plan = workdirs.own_plan(config, workdir)
+    plan = update_plan.read_for(config, workdir)
     if plan is None:
         return swarm_table, {}
     runs = _old_runs(config, workdir, plan, swarm_table.tasks)
-    return updating.informed(plan, swarm_table, runs, laws.LAWS[config.fit.law], rng.derive(config.seed, "fit"))
+    return decide.informed(plan, swarm_table, runs, laws.LAWS[config.fit.law], rng.derive(config.seed, "fit"))
 
 
-def _old_runs(config: Config, workdir: pathlib.Path, plan: dict, tasks) -> list[history.Runs]:
+def _old_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks) -> list[history.Runs]:
     """Runs from before the update, as they would be on the new domains; none where they are not to be used."""
     if not config.update.old_runs:
         return []
     if getattr(laws.LAWS[config.fit.law], "SLOW", False):
         log.info("fit: old runs are left out, as %s counts runs and cannot count a part of one", config.fit.law)
         return []
-    change, domains = history.change_to(workdir, plan)
-    return history.runs_before(pathlib.Path(plan["parent"]), change, domains.tokens_M, tasks)
+    domains = DomainSet.read(workdir / "domains.json")
+    return history.runs_before(pathlib.Path(plan.parent), plan.change, domains.tokens_M, tasks)
 
 
-def _whole_law(config: Config, workdir: pathlib.Path, plan: dict, fitted: dict):
+def _whole_law(config: Config, workdir: pathlib.Path, plan: UpdatePlan, fitted: dict):
     """(law, params) over all domains, from old and new runs, for what the law over blocks cannot tell; or None."""
     errors = {float(trust): error for trust, error in fitted["error"].items() if float(trust) > 0}
     swarm_table = workdirs.read_table(config, workdir)
     runs = _old_runs(config, workdir, plan, swarm_table.tasks) if errors else []
     if not runs:
         return None
-    law, swarm_table = laws.LAWS[config.fit.law], updating.with_old(swarm_table, runs, min(errors, key=errors.get))
+    law, swarm_table = laws.LAWS[config.fit.law], decide.with_old(swarm_table, runs, min(errors, key=errors.get))
     alike = np.ones((1, len(swarm_table.runs)))
     ratios_KM, bpb_KN, (weight_K,) = quality.joined(
         swarm_table.ratios_KM, swarm_table.bpb_KN, alike, swarm_table.inherited
@@ -97,7 +97,7 @@ def _whole_law(config: Config, workdir: pathlib.Path, plan: dict, fitted: dict):
 
 def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     """The mixture that minimises the law under KL, repetition caps and what else the config asks for."""
-    plan = workdirs.own_plan(config, workdir)
+    plan = update_plan.read_for(config, workdir)
     swarm_table, fitted = _judged(config, workdir, plan)
     if swarm_table.natural_M is None:
         raise UserError("the natural distribution is not known: give --config.swarm.meta=… with `relative_sizes`")
@@ -108,8 +108,8 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         stores = (store.open_store(store.store_path(workdir, name)) for name in swarm_table.domains)
         tokens_M = np.array([found.sequences(length) * length for found in stores])
         settings = dataclasses.replace(settings, target_tokens=budget.target_tokens(config))
-    if plan is not None and plan["kept"] and not settings.keep_ratios.strip():
-        settings = dataclasses.replace(settings, keep_ratios=json.dumps(plan["kept"]))
+    if plan is not None and plan.kept and not settings.keep_ratios.strip():
+        settings = dataclasses.replace(settings, keep_ratios=json.dumps(plan.kept))
     found, measured = history.read_law(workdir, config), len(swarm_table.runs) > 0
     known = {
         "tasks": swarm_table.tasks,
@@ -135,9 +135,9 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         log.info("%s", line)
 
 
-def _judged(config: Config, workdir: pathlib.Path, plan: dict | None) -> tuple[table.SwarmTable, dict | None]:
+def _judged(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -> tuple[table.SwarmTable, dict | None]:
     """The swarm and its ``fit.json``; for an update that needed no runs a swarm of none, and None."""
-    if plan is not None and not plan["proxies"]:
+    if plan is not None and plan.needs_no_runs:
         domains, tasks = DomainSet.read(workdir / "domains.json"), tuple(history.read_noise(workdir)[0])
         none = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
         return table.SwarmTable((), domains.names, tasks, *none, domains.natural_M, domains.tokens_M, ()), None
@@ -151,10 +151,12 @@ def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
     return not config.swarm.ratios and (workdir / "corpus").is_dir()
 
 
-def _reuse(plan: dict, fitted: dict | None, found: history.Law, whole, settings, content: dict, known: dict) -> dict:
+def _reuse(
+    plan: UpdatePlan, fitted: dict | None, found: history.Law, whole, settings, content: dict, known: dict
+) -> dict:
     """What keeping ratios was predicted to cost, and what it costs by the new law, or by ``whole`` where that is over
     blocks: the least objective with the kept ratios over the least without."""
-    told = {"predicted_loss": plan["predicted_loss"], "loss": None}
+    told = {"predicted_loss": plan.predicted_loss, "loss": None}
     if settings.worst:
         return told
     if not settings.keep_ratios.strip():

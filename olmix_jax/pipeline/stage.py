@@ -12,7 +12,7 @@ from typing import Any
 
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
-from olmix_jax.update.history import digest_of_plan
+from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
@@ -145,7 +145,7 @@ def stamp_of(stage: Stage, config: Config, workdir: pathlib.Path, writers: dict[
                 "check the config's swarm section" if config.swarm.ratios else f"run --stages={writers[file]} first"
             )
             raise UserError(f"{stage.name} needs {path}, which does not exist; {advice}")
-        inputs[file] = digest_of_plan(path) if file == workdirs.PLAN else content_digest(path)
+        inputs[file] = UpdatePlan.read(path).digest if file == workdirs.UPDATE_PLAN else content_digest(path)
     inputs |= {
         field: content_digest(pathlib.Path(settings[field]))
         for field in PATHS

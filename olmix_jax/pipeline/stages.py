@@ -12,7 +12,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.laws import fitting
 from olmix_jax.pipeline import deciding
 from olmix_jax.pipeline.stage import Stage
-from olmix_jax.update import history
+from olmix_jax.update import history, update_plan
 from olmix_jax.utils.errors import UserError
 
 SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
@@ -36,8 +36,8 @@ def _decides(config: Config) -> bool:
 
 
 def _needs_no_runs(workdir: pathlib.Path) -> bool:
-    plan = workdirs.read_plan(workdir)
-    return plan is not None and not plan["proxies"]
+    plan = update_plan.read_if_any(workdir)
+    return plan is not None and plan.needs_no_runs
 
 
 def _skip_training(config: Config, workdir: pathlib.Path) -> str:
@@ -55,7 +55,7 @@ def _wait_for_runs(config: Config, workdir: pathlib.Path) -> str:
 
 def _planned(config: Config) -> tuple[str, ...]:
     """The plan of an update, for stages that follow it."""
-    return (workdirs.PLAN,) if config.update.parent else ()
+    return (workdirs.UPDATE_PLAN,) if config.update.parent else ()
 
 
 def _parent_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
@@ -69,7 +69,8 @@ def _parent_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
 def _plan(config: Config, workdir: pathlib.Path) -> None:
     from olmix_jax.proxy import resources
 
-    resources.run(config, workdir)
+    update = update_plan.read_for(config, workdir)
+    resources.run(config, workdir, None if update is None else update.proxies)
 
 
 # prepare -------------------------------------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def _fit_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
 
 def _propose_reads(config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
     if config.update.parent and _needs_no_runs(workdir):
-        return ("domains.json", workdirs.PLAN)
+        return ("domains.json", workdirs.UPDATE_PLAN)
     return ("fit/fit.json", "fit/params.npz", *TABLE, *_planned(config))
 
 
@@ -207,7 +208,7 @@ UPDATE = Stage(
     deciding.update,
     by_default=lambda config: is_external_update(config) or (_trains(config) and bool(config.update.parent)),
     reads=_update_reads,
-    writes=(workdirs.PLAN,),
+    writes=(workdirs.UPDATE_PLAN,),
     settings=("seed", "update", "propose", "validate", "fit.families", "swarm.meta", *BUDGET),
     evidence=_parent_evidence,
     check=_check_update,

@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 
 from olmix_jax.config import budget, part
-from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import prepare as corpus_prepare
 from olmix_jax.corpus import store, tokenizer
@@ -15,7 +14,7 @@ from olmix_jax.propose import blocks as reuse
 from olmix_jax.proxy import coordination, data, merging, model, state, train, waves
 from olmix_jax.swarm import sampling, table
 from olmix_jax.swarm.domains import DomainSet
-from olmix_jax.update import history
+from olmix_jax.update import update_plan
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -32,10 +31,10 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
     domains = DomainSet.read(workdir / "domains.json")
     total = config.train.steps * config.train.batch
     size = config.swarm.size if config.swarm.size is not None else 3 * (len(domains) + 1)
-    blocks, known, plan = reuse.blocks({}, domains.names), 0, workdirs.own_plan(config, workdir)
+    blocks, known, plan = reuse.blocks({}, domains.names), 0, update_plan.read_for(config, workdir)
     if plan is not None:
-        blocks, size = history.blocks_of(plan), plan["proxies"]
-        known = sum(older["runs"] for older in plan["old_runs"])
+        blocks, size = plan.kept_blocks, plan.proxies
+        known = sum(older.runs for older in plan.old_runs)
     seed = config.swarm.seed if config.swarm.seed is not None else rng.derive(config.seed, "swarm")
     counts_KD = sampling.sample(
         reuse.collapse(domains.natural_M, blocks),
@@ -48,7 +47,7 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
         min_distance=config.swarm.min_distance,
         min_runs=config.swarm.min_runs,
         known=known,
-        seed=_own_seed(seed, plan),
+        seed=seed if plan is None else plan.derive_seed(seed),
     )
     # Domains of a block share its sequences in their kept ratios, as nearly as whole sequences can.
     counts_KM = np.array([sampling.snap(weights_M, total) for weights_M in reuse.expand(counts_KD / total, blocks)])
@@ -63,11 +62,6 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
             seen["mean"],
             seen["max"],
         )
-
-
-def _own_seed(seed: int, plan: dict | None) -> int:
-    """The seed; of an update another than its parent's, or the same runs would be trained again and count twice."""
-    return seed if plan is None else rng.derive(seed, f"update {len(plan['history'])}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +110,8 @@ def _proxies(config: Config, workdir: pathlib.Path) -> Job:
         raise UserError(f"{workdir / 'swarm/ratios.csv'}: its domains are not those of domains.json; sample again")
     counts_KM = sampling.realise(ratios_KM, config.train.steps * config.train.batch, domains.names)
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
-    seed = _own_seed(seed, workdirs.own_plan(config, workdir))
+    plan = update_plan.read_for(config, workdir)
+    seed = seed if plan is None else plan.derive_seed(seed)
     seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in runs])
     share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
     proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), share)

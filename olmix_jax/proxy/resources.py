@@ -10,7 +10,6 @@ import pathlib
 
 import jax
 
-from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tokenizer
 from olmix_jax.proxy import aot, model, sharding, state
@@ -45,14 +44,20 @@ CHIPS = {
 KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
 
 
-def plan(config: Config, workdir: pathlib.Path) -> dict:
+def plan(config: Config, workdir: pathlib.Path, members: int | None = None) -> dict:
     """The content of ``plan/plan.json``.
+
+    Args:
+      config: all settings.
+      workdir: for its domains and its tokenizer, if it has them.
+      members: number of proxies if an update plan decides it; None: from the config or the number of domains.
 
     Raises:
       UserError: the number of members is not known, or the topology cannot be compiled for.
     """
     p, t = config.plan, config.train
-    members, vocabulary = _members(config, workdir), _vocabulary(config, workdir)
+    members = _members(config, workdir) if members is None else members
+    vocabulary = _vocabulary(config, workdir)
     member = _member(config, vocabulary)
     devices = aot.devices_of(p.topology) if p.topology else jax.devices()
     chip = chip_of(p.topology or devices[0].device_kind)
@@ -140,8 +145,6 @@ def parts(total: int, members: float) -> dict:
 
 
 def _members(config: Config, workdir: pathlib.Path) -> int:
-    if (made := workdirs.own_plan(config, workdir)) is not None:
-        return made["proxies"]
     if config.swarm.size is not None:
         return config.swarm.size
     if (workdir / "domains.json").is_file():
@@ -205,6 +208,6 @@ def summary(content: dict) -> str:
     )
 
 
-def run(config: Config, workdir: pathlib.Path) -> None:
-    """The stage ``plan``."""
-    files.write_json(workdir / "plan/plan.json", plan(config, workdir))
+def run(config: Config, workdir: pathlib.Path, members: int | None = None) -> None:
+    """Runs the stage ``plan``; ``members`` as in :func:`plan`."""
+    files.write_json(workdir / "plan/plan.json", plan(config, workdir, members))

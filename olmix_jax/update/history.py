@@ -12,12 +12,12 @@ import numpy as np
 
 from olmix_jax import laws
 from olmix_jax.config.schema import Config
-from olmix_jax.config.workdir import PLAN, ancestors, read_config, read_plan, read_table
+from olmix_jax.config.workdir import ancestors, read_config, read_table
 from olmix_jax.laws import params_files
-from olmix_jax.propose import blocks
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
-from olmix_jax.update import changes, changes_file
+from olmix_jax.update import changes
+from olmix_jax.update.update_plan import read_if_any
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -79,7 +79,8 @@ def evidence(workdir: pathlib.Path) -> str:
         tables = [pathlib.Path(swarm.ratios), pathlib.Path(swarm.metrics)] if swarm.ratios else own
         paths = [*tables, *(folder / "fit" / name for name in ("params.npz", "samples.npz"))]
         told += [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
-        told += [digest_of_plan(folder / PLAN)] if (folder / PLAN).is_file() else []
+        plan = read_if_any(folder)
+        told += [] if plan is None else [plan.digest]
         told += [files.read_json(folder / "propose/proposal.json")["weights"]]
     return files.digest(told)
 
@@ -105,18 +106,6 @@ def text(workdir: pathlib.Path) -> str:
     return files.digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()])
 
 
-def digest_of_plan(path: pathlib.Path) -> str:
-    """What of a plan later stages depend on: not its history, in which a parent may be validated later on."""
-    return files.digest({name: value for name, value in files.read_json(path).items() if name != "history"})
-
-
-def change_to(workdir: pathlib.Path, plan: dict) -> tuple[changes.Change, DomainSet]:
-    """What an update's plan made of its parent's domains, and the domains that this led to."""
-    new = DomainSet.read(workdir / "domains.json")
-    steps = [step for i, row in enumerate(plan["updates"]) for step in changes_file.step(f"{workdir / PLAN}: {i}", row)]
-    return changes.change(plan["old"], steps).ordered(new.names), new
-
-
 def read_law(workdir: pathlib.Path, config: Config | None = None) -> Law:
     """The law over a workdir's domains: its own, or its parent's where it needed no runs.
 
@@ -127,10 +116,9 @@ def read_law(workdir: pathlib.Path, config: Config | None = None) -> Law:
     Raises:
       UserError: there is none; the workdir is not finished.
     """
-    plan, config = read_plan(workdir), read_config(workdir) if config is None else config
-    if plan is not None and not plan["proxies"]:
-        change, _ = change_to(workdir, plan)
-        return seen(read_law(pathlib.Path(plan["parent"])), _back(change))
+    plan, config = read_if_any(workdir), read_config(workdir) if config is None else config
+    if plan is not None and plan.needs_no_runs:
+        return seen(read_law(pathlib.Path(plan.parent)), _back(plan.change))
     path = workdir / "fit/fit.json"
     if not path.is_file():
         raise UserError(f"{workdir}: has no fitted law; finish it with --stages=fit,propose first")
@@ -139,26 +127,20 @@ def read_law(workdir: pathlib.Path, config: Config | None = None) -> Law:
     samples = params_files.load(drawn, law) if drawn.is_file() else None
     found = Law(law, params_files.load(workdir / "fit/params.npz", law), samples)
     if plan is not None and fitted.get("over") == "blocks":
-        return seen(found, (blocks_of(plan).ratios_DM > 0).T.astype(np.float64))
+        return seen(found, (plan.kept_blocks.ratios_DM > 0).T.astype(np.float64))
     return found
 
 
 def tied(workdir: pathlib.Path) -> set[str]:
     """The workdir's domains whose ratios to each other its law cannot judge, as it is fitted over them as one block."""
-    plan = read_plan(workdir)
+    plan = read_if_any(workdir)
     if plan is None:
         return set()
-    if not plan["proxies"]:
-        change, _ = change_to(workdir, plan)
-        before = tied(pathlib.Path(plan["parent"]))
-        return {new for new, old in {**change.origin, **change.parts}.items() if old in before}
+    if plan.needs_no_runs:
+        before = tied(pathlib.Path(plan.parent))
+        return {new for new, old in {**plan.change.origin, **plan.change.parts}.items() if old in before}
     over = files.read_json(workdir / "fit/fit.json").get("over")
-    return {name for ratios in plan["kept"].values() for name in ratios} if over == "blocks" else set()
-
-
-def blocks_of(plan: dict) -> blocks.Blocks:
-    """The blocks that an update keeps together, over its new domains."""
-    return blocks.blocks(plan["kept"], plan["new"])
+    return {name for ratios in plan.kept.values() for name in ratios} if over == "blocks" else set()
 
 
 def seen(found: Law, matrix_MD) -> Law:
@@ -178,8 +160,8 @@ def _back(change: changes.Change) -> np.ndarray:
 
 def own_table(workdir: pathlib.Path) -> SwarmTable | None:
     """The table of the workdir's own runs over its domains; None for an update that needed no runs."""
-    plan = read_plan(workdir)
-    return None if plan is not None and not plan["proxies"] else read_table(read_config(workdir), workdir)
+    plan = read_if_any(workdir)
+    return None if plan is not None and plan.needs_no_runs else read_table(read_config(workdir), workdir)
 
 
 def runs_before(workdir: pathlib.Path, change: changes.Change, tokens_M, tasks) -> list[Runs]:
@@ -195,7 +177,7 @@ def runs_before(workdir: pathlib.Path, change: changes.Change, tokens_M, tasks) 
       tokens_M: of the new domains.
       tasks: N names, the order of the scores.
     """
-    noise, plan, found = read_noise(workdir)[0], read_plan(workdir), []
+    noise, plan, found = read_noise(workdir)[0], read_if_any(workdir), []
     missing = [task for task in tasks if task not in noise]
     if missing:
         log.info("update: runs of %s are left out, as they were not scored on %s", workdir, ", ".join(missing))
@@ -205,8 +187,8 @@ def runs_before(workdir: pathlib.Path, change: changes.Change, tokens_M, tasks) 
         columns = [swarm.tasks.index(task) for task in tasks]
         found.append(Runs(swarm.ratios_KM, swarm.bpb_KN[:, columns], np.zeros(len(swarm.runs)), 0))
     if plan is not None:
-        own, domains = change_to(workdir, plan)
-        found += runs_before(pathlib.Path(plan["parent"]), own, domains.tokens_M, tasks)
+        domains = DomainSet.read(workdir / "domains.json")
+        found += runs_before(pathlib.Path(plan.parent), plan.change, domains.tokens_M, tasks)
     law, columns = read_law(workdir), [list(noise).index(task) for task in tasks]
     noise_N = np.array([noise[task] for task in tasks])
 
@@ -219,9 +201,9 @@ def runs_before(workdir: pathlib.Path, change: changes.Change, tokens_M, tasks) 
 
 def read_noise(workdir: pathlib.Path) -> tuple[dict[str, float], float]:
     """({task: standard deviation of held-out errors [BPB]}, share of its square that a run's tasks have in common)."""
-    path, plan = workdir / "fit/fit.json", read_plan(workdir)
+    path, plan = workdir / "fit/fit.json", read_if_any(workdir)
     if not path.is_file() and plan is not None:
-        return read_noise(pathlib.Path(plan["parent"]))
+        return read_noise(pathlib.Path(plan.parent))
     fitted = files.read_json(path)
     noise = {task: max(float(found["rmse_cv"]), 1e-6) for task, found in fitted["tasks"].items()}
     error_NK = np.array([np.subtract(fitted["measured"][t], fitted["predicted_cv"][t]) for t in noise])

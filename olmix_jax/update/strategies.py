@@ -12,6 +12,7 @@ and a solver over blocks are all there is to it; one weight needs no runs.
 """
 
 import dataclasses
+import enum
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,28 +20,38 @@ import numpy as np
 from olmix_jax.propose import blocks as reuse
 from olmix_jax.utils.errors import UserError
 
-NAMES = ("full", "full_reuse", "partial_reuse", "swarm_reuse", "carry", "natural")
+
+class Strategy(enum.StrEnum):
+    """A way to update a mixture. ``AUTO`` chooses the domains to recompute (:mod:`olmix_jax.update.recompute`)."""
+
+    AUTO = "auto"
+    FULL = "full"
+    FULL_REUSE = "full_reuse"
+    PARTIAL_REUSE = "partial_reuse"
+    SWARM_REUSE = "swarm_reuse"
+    CARRY = "carry"
+    NATURAL = "natural"
 
 
 @dataclasses.dataclass(frozen=True)
-class Strategy:
-    """What is solved for, and with how many runs.
+class Reuse:
+    """What a strategy keeps and recomputes, and with how many runs.
 
     Attributes:
-      name: one of :data:`NAMES`.
+      strategy: which one.
       blocks: of domains that keep their ratios.
       recomputed: domains whose weights are found anew.
       proxies: new runs.
     """
 
-    name: str
+    strategy: Strategy
     blocks: reuse.Blocks
     recomputed: tuple[str, ...]
     proxies: int
 
 
-def strategy(
-    name: str,
+def apply(
+    strategy: Strategy,
     domains: Sequence[str],
     affected: Sequence[str],
     weights_M,
@@ -48,11 +59,11 @@ def strategy(
     *,
     recompute: Sequence[str] = (),
     old_runs: int = 0,
-) -> Strategy:
-    """The strategy ``name`` on a changed domain set.
+) -> Reuse:
+    """Applies a strategy to a changed domain set.
 
     Args:
-      name: one of :data:`NAMES`.
+      strategy: any but ``AUTO``.
       domains: M names of the new set.
       affected: those that are not what they were.
       weights_M: the old mixture on the unaffected domains; others are not looked at.
@@ -61,10 +72,8 @@ def strategy(
       old_runs: of the old swarm, those that the new set can express; they save ``swarm_reuse`` new ones.
 
     Raises:
-      UserError: there is no such strategy, or ``recompute`` names no unaffected domain.
+      UserError: ``recompute`` names a domain that is not unaffected.
     """
-    if name not in NAMES:
-        raise UserError(f"no strategy {name!r}; there are {', '.join(NAMES)}")
     wrong = [d for d in recompute if d not in domains or d in affected]
     if wrong:
         raise UserError(
@@ -72,22 +81,23 @@ def strategy(
             f"{', '.join(d for d in domains if d not in affected)}"
         )
     natural_M, weights = np.asarray(natural_M, np.float64), dict(zip(domains, np.asarray(weights_M).tolist()))
-    if name == "natural":
-        return Strategy(name, _one({d: float(p) for d, p in zip(domains, natural_M)}, domains), (), 0)
+    if strategy is Strategy.NATURAL:
+        return Reuse(strategy, _one({d: float(p) for d, p in zip(domains, natural_M)}, domains), (), 0)
     kept = {d: weights[d] for d in domains if d not in affected and weights[d] > 0}
-    if name == "carry":
+    if strategy is Strategy.CARRY:
         share = sum(p for d, p in zip(domains, natural_M) if d not in affected)
         total = sum(kept.values())
         whole = {d: share * w / total for d, w in kept.items()}
-        return Strategy(name, _one(whole | _natural(affected, domains, natural_M), domains), (), 0)
-    alone = set(domains) if name in ("full", "swarm_reuse") else {*affected, *(recompute * (name == "partial_reuse"))}
+        return Reuse(strategy, _one(whole | _natural(affected, domains, natural_M), domains), (), 0)
+    alone = set(domains) if strategy in (Strategy.FULL, Strategy.SWARM_REUSE) else {*affected}
+    alone |= {*recompute} if strategy is Strategy.PARTIAL_REUSE else set()
     kept = {d: w for d, w in kept.items() if d not in alone}
     blocks = reuse.blocks({"kept": kept} if len(kept) > 1 else {}, domains)
     proxies = reuse.proxies(len(blocks.names))
-    if name == "swarm_reuse":
+    if strategy is Strategy.SWARM_REUSE:
         # Affected domains have no old runs, so they get what a swarm over them and the rest as one would have.
         proxies = max(proxies - old_runs, reuse.proxies(len(affected) + 1))
-    return Strategy(name, blocks, tuple(d for d in domains if d in alone), proxies)
+    return Reuse(strategy, blocks, tuple(d for d in domains if d in alone), proxies)
 
 
 def _natural(names: Sequence[str], domains: Sequence[str], natural_M) -> dict[str, float]:

@@ -5,6 +5,7 @@ import pytest
 
 from olmix_jax.propose import blocks
 from olmix_jax.update import changes, strategies
+from olmix_jax.update.strategies import Strategy
 from olmix_jax.utils.errors import UserError
 
 # The paper's scenario: domains of each step, and how many of them are affected (Table 5).
@@ -28,7 +29,7 @@ def runs(name, recompute=((),) * 5):
         change = changes.change(domains, [step])
         uniform_M = np.full(len(change.new), 1 / len(change.new))
         found.append(
-            strategies.strategy(name, change.new, change.affected, uniform_M, uniform_M, recompute=more).proxies
+            strategies.apply(Strategy(name), change.new, change.affected, uniform_M, uniform_M, recompute=more).proxies
         )
         domains = change.new
     return found
@@ -56,7 +57,9 @@ def test_swarm_reuse_fills_the_swarm_up(lost, total):
         change = changes.change(domains, [step])
         uniform_M = np.full(len(change.new), 1 / len(change.new))
         known -= lost if step is STEPS[-1] else 0
-        found = strategies.strategy("swarm_reuse", change.new, change.affected, uniform_M, uniform_M, old_runs=known)
+        found = strategies.apply(
+            Strategy.SWARM_REUSE, change.new, change.affected, uniform_M, uniform_M, old_runs=known
+        )
         trained, known, domains = [*trained, found.proxies], known + found.proxies, change.new
     assert trained == [64, 64, 16, 8, 0, 104 + lost] and sum(trained) == total
 
@@ -76,7 +79,7 @@ def test_what_each_strategy_keeps():
     domains, old, natural = ("a", "b", "c", "new"), [0.6, 0.3, 0.1, 9.0], [0.2, 0.2, 0.4, 0.2]
 
     def found(name, **more):
-        return strategies.strategy(name, domains, ("new",), old, natural, **more)
+        return strategies.apply(Strategy(name), domains, ("new",), old, natural, **more)
 
     full = found("full")
     assert full.blocks.names == domains == full.recomputed and full.proxies == 16
@@ -97,7 +100,5 @@ def test_what_each_strategy_keeps():
 
 def test_a_strategy_that_is_none():
     known = ("a", "new"), ("new",), [1.0, 0], [0.5, 0.5]
-    with pytest.raises(UserError, match="no strategy 'half'; there are full, full_reuse"):
-        strategies.strategy("half", *known)
     with pytest.raises(UserError, match="update.recompute: new is not an unaffected domain; these are a"):
-        strategies.strategy("partial_reuse", *known, recompute=("new",))
+        strategies.apply(Strategy.PARTIAL_REUSE, *known, recompute=("new",))

@@ -19,6 +19,16 @@ from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.meta import Meta
 from olmix_jax.update import changes, changes_file, prior, recompute, strategies
 from olmix_jax.update import history as lineage
+from olmix_jax.update.strategies import Strategy
+from olmix_jax.update.update_plan import (
+    Candidate,
+    Interval,
+    OldRuns,
+    PastUpdate,
+    PredictedGain,
+    UpdatePlan,
+    read_if_any,
+)
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -31,8 +41,8 @@ SAMPLES = 32
 EXPECTED = 0.3
 
 
-def plan(config: Config, workdir: pathlib.Path, resembles=None) -> dict:
-    """Decides what the update recomputes: the content of ``update/plan.json``.
+def decide(config: Config, workdir: pathlib.Path, resembles=None) -> UpdatePlan:
+    """Decides what an update keeps and recomputes.
 
     Args:
       config: of the new workdir.
@@ -52,7 +62,7 @@ def plan(config: Config, workdir: pathlib.Path, resembles=None) -> dict:
     runs = lineage.runs_before(parent, change, new.tokens_M, tasks) if u.old_runs else []
     setting = _setting(config, parent, change, new, proposal, runs)
     known = setting.domains, change.affected, setting.weights_M, new.natural_M
-    everything = strategies.strategy("full", *known)
+    everything = strategies.apply(Strategy.FULL, *known)
     likeness_MO = None if resembles is None else resembles(parent, old, new)
     truth = _truths(parent, change, old, new, likeness_MO, rng.derive(config.seed, "update"))
     only, runs_wanted = _decided(config, change, known, runs)
@@ -62,28 +72,28 @@ def plan(config: Config, workdir: pathlib.Path, resembles=None) -> dict:
     play |= {"budget": u.budget * everything.proxies} if u.proxies is None else {}
     taken, found, gain = recompute.choose(truth, setting, size, **play)
     _check_runs(config, taken)
-    content = {
-        "strategy": u.strategy,
-        "parent": str(parent),
-        "updates": [step.plain() for step in change.updates],
-        "old": change.old,
-        "new": new.names,
-        "unaffected": change.unaffected,
-        "affected": change.affected,
-        "lost": change.lost,
-        "kept": kept(taken.blocks, new.names),
-        "recomputed": taken.recomputed,
-        "proxies": taken.proxies,
-        "proxies_full": everything.proxies,
-        "predicted_loss": _spread(taken.loss_S),
-        "predicted_gain": gain,
-        "candidates": [{"recomputed": c.recomputed, "proxies": c.proxies, "loss": _spread(c.loss_S)} for c in found],
-        "old_runs": [{"age": older.age, "runs": len(older.doubt_K)} for older in runs],
-        "why": _why(u.strategy, change, taken, found, gain, everything.proxies),
-        "history": history(parent),
-    }
-    log.info("update: %s", content["why"])
-    return content
+    decided = UpdatePlan(
+        strategy=Strategy(u.strategy),
+        parent=str(parent),
+        updates=tuple(step.plain() for step in change.updates),
+        old=change.old,
+        new=new.names,
+        unaffected=change.unaffected,
+        affected=change.affected,
+        lost=change.lost,
+        kept=kept(taken.blocks, new.names),
+        recomputed=taken.recomputed,
+        proxies=taken.proxies,
+        proxies_full=everything.proxies,
+        predicted_loss=_interval(taken.loss_S),
+        predicted_gain=PredictedGain(**gain),
+        candidates=tuple(Candidate(c.recomputed, c.proxies, _interval(c.loss_S)) for c in found),
+        old_runs=tuple(OldRuns(older.age, len(older.doubt_K)) for older in runs),
+        why=_why(u.strategy, change, taken, found, gain, everything.proxies),
+        history=tuple(history(parent)),
+    )
+    log.info("update: %s", decided.why)
+    return decided
 
 
 def _check_runs(config: Config, taken: recompute.Choice) -> None:
@@ -111,7 +121,7 @@ def _decided(config: Config, change: changes.Change, known, runs) -> tuple[tuple
     if u.strategy == "auto":
         return None, u.proxies
     number = sum(len(older.doubt_K) for older in runs)
-    fixed = strategies.strategy(u.strategy, *known, recompute=u.recompute, old_runs=number)
+    fixed = strategies.apply(Strategy(u.strategy), *known, recompute=u.recompute, old_runs=number)
     # Other strategies take as many as there turn out to be weights.
     return fixed.recomputed, fixed.proxies if u.strategy == "swarm_reuse" and u.proxies is None else u.proxies
 
@@ -225,11 +235,11 @@ def _why(name: str, change: changes.Change, taken, found, gain: dict, full: int)
     return f"{said}, {taken.proxies} runs: {cost} ({others})"
 
 
-def history(workdir: pathlib.Path) -> list[dict]:
+def history(workdir: pathlib.Path) -> list[PastUpdate]:
     """What each workdir up to this one came to, the oldest first."""
-    made, proposal = workdirs.read_plan(workdir), files.read_json(workdir / "propose/proposal.json")
+    made, proposal = read_if_any(workdir), files.read_json(workdir / "propose/proposal.json")
     path = workdir / "validate/validation.json"
-    found = {"workdir": str(workdir), "strategy": "first swarm", "updates": [], "validated": path.is_file()}
+    found = {"workdir": str(workdir), "strategy": "first swarm", "updates": (), "validated": path.is_file()}
     if path.is_file():
         mixtures = files.read_json(path)["mixtures"]
         found |= {name: mixtures[name]["bpb_mean"] for name in ("natural", "proposed")}
@@ -240,17 +250,17 @@ def history(workdir: pathlib.Path) -> list[dict]:
     if made is None:
         fitted = files.read_json(workdir / "fit/fit.json")
         runs = len(fitted["runs"])
-        return [found | {"proxies": runs, "proxies_full": runs}]
-    found |= {key: made[key] for key in ("strategy", "updates", "proxies", "proxies_full")}
-    return [*made["history"], found]
+        return [PastUpdate(**found | {"proxies": runs, "proxies_full": runs})]
+    found |= {key: getattr(made, key) for key in ("strategy", "updates", "proxies", "proxies_full")}
+    return [*made.history, PastUpdate(**found)]
 
 
-def _spread(loss_S) -> dict:
+def _interval(loss_S) -> Interval:
     low, high = np.quantile(loss_S, [0.05, 0.95])
-    return {"mean": float(np.mean(loss_S)), "low": float(low), "high": float(high)}
+    return Interval(float(np.mean(loss_S)), float(low), float(high))
 
 
-def informed(plan_: dict, swarm: table.SwarmTable, runs: list[lineage.Runs], law, seed: int) -> tuple:
+def informed(plan: UpdatePlan, swarm: table.SwarmTable, runs: list[lineage.Runs], law, seed: int) -> tuple:
     """The table that the law of an update is fitted to, and what old runs proved to be worth.
 
     Over blocks there are the fewest weights; but old runs are over domains. So there is a table over the blocks, with
@@ -260,7 +270,7 @@ def informed(plan_: dict, swarm: table.SwarmTable, runs: list[lineage.Runs], law
     Returns:
       (table, {"over": "blocks" or "domains", "trust", "error": {trust: error}}).
     """
-    blocks = reuse.blocks(plan_["kept"], swarm.domains)
+    blocks = reuse.blocks(plan.kept, swarm.domains)
     alone = dataclasses.replace(
         swarm,
         domains=blocks.names,
@@ -273,7 +283,7 @@ def informed(plan_: dict, swarm: table.SwarmTable, runs: list[lineage.Runs], law
         choices |= {first: with_old(swarm, runs, first) for first in TRUSTS}
     error = {first: _error(law, found, seed) for first, found in choices.items()}
     best = min(error, key=error.get)
-    over = "domains" if best or not plan_["kept"] else "blocks"
+    over = "domains" if best or not plan.kept else "blocks"
     log.info("update: old runs count for %g of a new one (error by trust: %s)", best, error)
     return choices[best], {"over": over, "trust": best, "error": {str(k): v for k, v in error.items()}}
 

@@ -11,8 +11,8 @@ from olmix_jax.config import workdir as workdirs
 from olmix_jax.laws import evaluate, log_linear
 from olmix_jax.pipeline import runner
 from olmix_jax.swarm import table
-from olmix_jax.update import history
-from olmix_jax.update import plan as updating
+from olmix_jax.update import decide, history, update_plan
+from olmix_jax.update.update_plan import OldRuns, UpdatePlan
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
@@ -77,7 +77,7 @@ def begin(parent, folder, steps, domains, **changes):
     given = {"update_parent": str(parent), "update_file": str(folder / "update.json"), "swarm_meta": meta, **changes}
     made = settings(**given)
     runner.run(made, folder / "run", ("update",))
-    return given, workdirs.read_plan(folder / "run")
+    return given, UpdatePlan.read(folder / "run/update/plan.json")
 
 
 def finish(folder, given, domains):
@@ -94,10 +94,10 @@ def test_a_domain_is_added(parent, tmp_path):
     """The kept block keeps its ratios, in the swarm and in the proposal, and no member exceeds its cap (Lemma 1)."""
     domains = (*OLD, "new")
     given, plan = begin(parent, tmp_path, [{"add": ["new"]}], domains, update_strategy="full_reuse")
-    assert (plan["affected"], plan["recomputed"]) == (["new"], ["new"])
-    assert (plan["proxies"], plan["proxies_full"]) == (8, 16)
+    assert (plan.affected, plan.recomputed) == (("new",), ("new",))
+    assert (plan.proxies, plan.proxies_full) == (8, 16)
     old = files.read_json(parent / "propose/proposal.json")["weights"]
-    kept = plan["kept"]["kept"]
+    kept = plan.kept["kept"]
     assert kept == pytest.approx({d: old[d] for d in OLD})
     _, _, _, ratios_KM = table.read_ratios(tmp_path / "run/swarm/ratios.csv")
     assert len(ratios_KM) == 8
@@ -109,7 +109,7 @@ def test_a_domain_is_added(parent, tmp_path):
     assert {d: weights[d] / total for d in OLD} == pytest.approx(kept, abs=1e-9)
     assert all(weights[d] <= min(1, 4 * TOKENS[d] / TARGET) + 1e-12 for d in domains)
     assert caps["wiki"] == pytest.approx(0.16)
-    assert fitted["trust"] in (0.0, *updating.TRUSTS) and fitted["over"] in ("domains", "blocks")
+    assert fitted["trust"] in (0.0, *decide.TRUSTS) and fitted["over"] in ("domains", "blocks")
     assert set(proposal["reuse"]) >= {"predicted_loss", "loss"}
     # KL is of the expanded mixture against natural of the new set (PITFALL 22).
     p_M, natural_M = (np.array([proposal[of][d] for d in domains]) for of in ("weights", "natural"))
@@ -122,9 +122,9 @@ def test_the_rule_decides_and_the_chain_goes_on(parent, tmp_path):
     domains = (*OLD, "new")
     first = tmp_path / "1"
     given, plan = begin(parent, first, [{"add": ["new"]}], domains)
-    assert plan["strategy"] == "auto" and plan["predicted_loss"]["mean"] >= -1e-9
-    least = min(c["loss"]["mean"] for c in plan["candidates"])
-    assert plan["predicted_loss"]["mean"] <= least + 0.02 * plan["predicted_gain"]["gain"] + 1e-12
+    assert plan.strategy == "auto" and plan.predicted_loss.mean >= -1e-9
+    least = min(c.loss.mean for c in plan.candidates)
+    assert plan.predicted_loss.mean <= least + 0.02 * plan.predicted_gain.gain + 1e-12
     proposal, _ = finish(first, given, domains)
     assert proposal["objective"] < proposal["objective_natural"]
     # The new domain is what math wants most: columns that were mixed up would not find it.
@@ -133,19 +133,19 @@ def test_the_rule_decides_and_the_chain_goes_on(parent, tmp_path):
     second = tmp_path / "2"
     names = ("web", "code", "books", "wiki:a", "wiki:b", "new")
     given, plan = begin(first / "run", second, [{"partition": {"wiki": ["wiki:a", "wiki:b"]}}], names)
-    assert plan["affected"] == ["wiki:a", "wiki:b"] and not plan["lost"]
-    assert plan["old_runs"] == [{"age": 1, "runs": 8 * (plan["history"][1]["proxies"] // 8)}, {"age": 2, "runs": 24}]
-    assert [entry["strategy"] for entry in plan["history"]] == ["first swarm", "auto"]
+    assert plan.affected == ("wiki:a", "wiki:b") and not plan.lost
+    assert plan.old_runs == (OldRuns(1, 8 * (plan.history[1].proxies // 8)), OldRuns(2, 24))
+    assert [entry.strategy for entry in plan.history] == ["first swarm", "auto"]
     finish(second, given, names)
 
     # Full recomputation is the paper's: it trains, whatever the old law says (METHOD §3).
     left = tuple(d for d in names if d != "code")
     _, plan = begin(second / "run", tmp_path / "4", [{"remove": ["code"]}], left, update_strategy="full")
-    assert plan["proxies"] == plan["proxies_full"] == 16
+    assert plan.proxies == plan.proxies_full == 16
 
     third = tmp_path / "3"
     _, plan = begin(second / "run", third, [{"remove": ["code"]}], left)
-    assert plan["proxies"] == 0 and len(plan["history"]) == 3 and plan["lost"] == ["code"]
+    assert plan.proxies == 0 and len(plan.history) == 3 and plan.lost == ("code",)
     proposal = files.read_json(third / "run/propose/proposal.json")
     assert set(proposal["weights"]) == set(left) and sum(proposal["weights"].values()) == pytest.approx(1)
     # The old law on mixtures without the domain that is gone.
@@ -181,7 +181,7 @@ def test_runs_with_a_little_of_a_lost_domain_are_told_without_it(parent):
     assert off < 0.4 * off_before
     most, least = swarm.ratios_KM[kept_K, 3].argmax(), swarm.ratios_KM[kept_K, 3].argmin()
     assert found.doubt_K[most] > found.doubt_K[least] >= 0
-    assert (updating.trust(found, 0.3) <= 0.3).all() and updating.trust(found, 0.3)[most] < 0.3
+    assert (decide.trust(found, 0.3) <= 0.3).all() and decide.trust(found, 0.3)[most] < 0.3
 
 
 def test_tasks_are_joined_by_name(parent, tmp_path, caplog):
@@ -208,17 +208,13 @@ def test_tasks_are_joined_by_name(parent, tmp_path, caplog):
 
 def test_a_run_counts_once(parent):
     """New runs that stand among the old ones, as in a table that was appended to, and seeds of an unchanged set."""
-    from olmix_jax.pipeline import training
-
     swarm = workdirs.read_table(workdirs.read_config(parent), parent)
     both = history.Runs(swarm.ratios_KM, swarm.bpb_KN, np.zeros(24), 1)
     new = dataclasses.replace(swarm, runs=swarm.runs[:9], names=swarm.names[:9])
     new = dataclasses.replace(new, ratios_KM=swarm.ratios_KM[:9], bpb_KN=swarm.bpb_KN[:9])
-    (left,) = updating._without([both], new)
+    (left,) = decide._without([both], new)
     np.testing.assert_array_equal(left.bpb_KN, swarm.bpb_KN[9:])
-    assert updating._without([left], swarm) == []
-    seeds = {training._own_seed(7, plan) for plan in (None, {"history": [1]}, {"history": [1, 2]})}
-    assert len(seeds) == 3
+    assert decide._without([left], swarm) == []
 
 
 def test_bounds_are_met_or_refused_before_anything_is_trained(parent, tmp_path):
@@ -226,7 +222,7 @@ def test_bounds_are_met_or_refused_before_anything_is_trained(parent, tmp_path):
     begun = {"update_strategy": "full_reuse", "propose_bounds": '{"w*": [0, 0.3]}'}
     _, plan = begin(parent, tmp_path / "1", [{"add": ["new"]}], domains, **begun)
     # The group has two of the four: they leave the block.
-    assert set(plan["recomputed"]) == {"new", "web", "wiki"} and [*plan["kept"]["kept"]] == ["code", "books"]
+    assert set(plan.recomputed) == {"new", "web", "wiki"} and [*plan.kept["kept"]] == ["code", "books"]
     with pytest.raises(UserError, match="no domain is or matches pdfs"):
         begin(parent, tmp_path / "2", [{"add": ["new"]}], domains, propose_bounds='{"pdfs": [0, 0.1]}')
     with pytest.raises(UserError, match="so no mixture meets them"):
@@ -239,7 +235,7 @@ def test_runs_that_cannot_be_are_refused_before_any_is_trained(parent, tmp_path,
     with pytest.raises(UserError, match="takes 3 runs .* fewer than the 4 by .* set update.proxies"):
         begin(parent, tmp_path / "1", [{"add": ["new"]}], (*OLD, "new"), update_strategy="full_reuse", **few)
     _, plan = begin(parent, tmp_path / "2", [{"remove": ["wiki"]}], OLD[:3], **few)
-    assert plan["proxies"] == 0 and "update.proxies=3 is not heeded" in caplog.text
+    assert plan.proxies == 0 and "update.proxies=3 is not heeded" in caplog.text
 
 
 def test_what_is_told_by_a_parent_is_told_again_when_it_changes(parent, tmp_path):
@@ -265,11 +261,11 @@ def test_a_law_over_blocks_does_not_undo_their_ratios(parent, tmp_path):
     assert fitted["over"] == "blocks" and history.tied(first / "run") == set(OLD) and history.tied(parent) == set()
     left = ("web", "books", "wiki", "new")
     _, plan = begin(first / "run", tmp_path / "2", [{"remove": ["code"]}], left, propose_max_repeats=50.0)
-    assert plan["strategy"] == "auto" and plan["proxies"] == 0 and history.tied(tmp_path / "2/run") == set(left[:3])
+    assert plan.strategy == "auto" and plan.proxies == 0 and history.tied(tmp_path / "2/run") == set(left[:3])
     after = files.read_json(tmp_path / "2/run/propose/proposal.json")["weights"]
     before = proposal["weights"]
-    kept = list(plan["kept"]["kept"])
-    assert set(kept) == set(left[:3]) and plan["recomputed"] == ["new"]
+    kept = list(plan.kept["kept"])
+    assert set(kept) == set(left[:3]) and plan.recomputed == ("new",)
     ratios = [np.array([weights[d] for d in kept]) / sum(weights[d] for d in kept) for weights in (before, after)]
     np.testing.assert_allclose(*ratios, rtol=1e-6)
 
@@ -313,11 +309,11 @@ def test_what_cannot_be_updated_is_said(parent, tmp_path):
     begin(parent, lost, [{"add": ["new"]}], (*OLD, "new"))
     plan = files.read_json(lost / "run/update/plan.json")
     files.write_json(lost / "run/update/plan.json", {**plan, "parent": str(lost / "run")})
-    with pytest.raises(UserError, match="comes from itself"):
+    with pytest.raises(UserError, match=r"plan\.json: its parent .* is an update of this workdir"):
         workdirs.ancestors(lost / "run")
     files.write_json(lost / "run/update/plan.json", {"strategy": "auto"})
-    with pytest.raises(UserError, match="lacks `parent`, so it is no plan; delete it and run --stages=update"):
-        workdirs.read_plan(lost / "run")
+    with pytest.raises(UserError, match=r"plan\.json: parent is missing; delete the file and run --stages=update"):
+        update_plan.read_if_any(lost / "run")
     with pytest.raises(UserError, match="stage update needs config field `update.parent`"):
         runner.run(settings(), tmp_path / "x", ("update",))
     with pytest.raises(UserError, match="the workdir itself"):
