@@ -19,7 +19,7 @@ from olmix_jax.propose import feasibility
 from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.proxy import data, train
 from olmix_jax.solver.bounds import box
-from olmix_jax.swarm import sampling, table
+from olmix_jax.swarm import apportion, table
 from olmix_jax.utils.errors import UserError
 from tests.toy import ArrayStore
 
@@ -244,7 +244,7 @@ def test_a_domain_at_its_cap_is_not_begun_once_more(sequences, repeats):
     stores = {"a": ArrayStore(np.arange(sequences * length + 1)), "b": ArrayStore(np.arange(5000, 9000))}
     tokens_M = np.array([store.sequences(length) * length for store in stores.values()])
     upper_M = feasibility.repetition_caps(tokens_M, steps * batch * length, repeats)
-    counts_M = sampling.snap(np.array([upper_M[0], 1 - upper_M[0]]), steps * batch, upper_M)
+    counts_M = apportion.snap(np.array([upper_M[0], 1 - upper_M[0]]), steps * batch, upper_M)
     runs = data.Runs(("x",), counts_M[None], np.zeros(1, int), np.zeros(1, int))
     read_S = np.concatenate([c[0].reshape(-1, length + 1) for c in data.chunks(runs, stores, length, batch, 30, steps)])
     seen = collections.Counter(read_S[:, 0].tolist())

@@ -62,7 +62,7 @@ def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
     if config.update.parent and (workdir / "domains.json").is_file():
         # The order that plan, law and proposal have, whatever order the tables came back in.
         found = found.ordered(DomainSet.read(workdir / "domains.json").names)
-    found = found.thinned(f.train_split, rng.derive(config.seed, "train_split"))
+    found = found.subsampled(f.train_split, rng.derive(config.seed, "train_split"))
     return task_groups.grouped(found, mmlu_groups=f.mmlu_groups, granularity=f.granularity, families=f.families)
 
 

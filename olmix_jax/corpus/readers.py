@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from olmix_jax.swarm.domains import CONTENT
+from olmix_jax.swarm.domains import CONTENT_MODULUS
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.files import list_files
 from olmix_jax.utils.progress import log, tracked
@@ -49,7 +49,7 @@ def cutoff(hashes: Iterable[int], sizes: Iterable[int], budget: float) -> int:
 def content_of(documents: Iterable[Document]) -> str:
     """The sum of a hash of each text: the same for the same texts under any name and in any order."""
     hashes = (hashlib.blake2b(d.text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for d in documents)
-    return f"{sum(int.from_bytes(h, 'big') for h in hashes) % CONTENT:032x}"
+    return f"{sum(int.from_bytes(h, 'big') for h in hashes) % CONTENT_MODULUS:032x}"
 
 
 def read_domains(path: str | pathlib.Path, max_bytes: int = 0) -> tuple[dict[str, list[Document]], dict[str, str]]:

@@ -15,7 +15,7 @@ from olmix_jax.corpus.readers import is_text
 from olmix_jax.corpus.store import Shard, TokenStore, is_remote, reached
 from olmix_jax.corpus.token_formats import KINDS, look, shards_of
 from olmix_jax.corpus.tokenizer import Tokenizer
-from olmix_jax.swarm.domains import CONTENT
+from olmix_jax.swarm.domains import CONTENT_MODULUS
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -111,7 +111,7 @@ def read(paths: Sequence[str], words: Tokenizer, domain: str) -> tuple[list[Shar
         log.warning(
             "%s: no end of a document (id %d) in %d tokens: documents run into one another", domain, words.end, seen
         )
-    return shards, round(size * len(store) / max(1, seen)), f"{content % CONTENT:032x}"
+    return shards, round(size * len(store) / max(1, seen)), f"{content % CONTENT_MODULUS:032x}"
 
 
 def _is_listed(where: str) -> bool:

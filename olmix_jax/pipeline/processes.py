@@ -135,7 +135,7 @@ def _run_parts(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     # Without mixtures the update needs no runs, or the first process raises the error.
     if not mixtures.is_file() or training.is_large(config, workdir):
         return
-    runs = len(table.read_ratios(mixtures)[0])
+    runs = len(table.read_ratios(mixtures).runs)
     parts = part.divided(workdir) or min(jax.process_count(), runs)
     for k in range(process_index(), parts, jax.process_count()):
         swarm = dataclasses.replace(config.swarm, part=str(part.Part(k + 1, parts)))

@@ -12,7 +12,7 @@ from olmix_jax.corpus import store, tokenizer
 from olmix_jax.corpus import tasks as corpus_tasks
 from olmix_jax.propose import blocks as reuse
 from olmix_jax.proxy import coordination, data, merging, model, state, train, waves
-from olmix_jax.swarm import sampling, table
+from olmix_jax.swarm import apportion, sampling, table
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import update_plan
 from olmix_jax.utils import files, rng
@@ -50,17 +50,17 @@ def sample(config: Config, workdir: pathlib.Path) -> None:
         seed=seed if plan is None else plan.derive_seed(seed),
     )
     # Domains of a block share its sequences in their kept ratios, as nearly as whole sequences can.
-    counts_KM = np.array([sampling.snap(weights_M, total) for weights_M in reuse.expand(counts_KD / total, blocks)])
+    counts_KM = np.array([apportion.snap(weights_M, total) for weights_M in reuse.expand(counts_KD / total, blocks)])
     runs = tuple(f"run-{k:04d}" for k in range(size))
     table.write_ratios(workdir / "swarm/ratios.csv", runs, runs, domains.names, counts_KM / counts_KM.sum(1)[:, None])
-    for domain, seen in sampling.sampled_report(counts_KM, domains.names).items():
+    for domain, seen in sampling.coverage(counts_KM, domains.names).items():
         log.info(
             "%-24s in %3d of %d runs, weight %.3f on average, %.3f at most",
             domain,
-            seen["runs"],
+            seen.runs,
             size,
-            seen["mean"],
-            seen["max"],
+            seen.mean,
+            seen.max,
         )
 
 
@@ -105,16 +105,16 @@ def join_validation(config: Config, workdir: pathlib.Path) -> None:
 def _proxies(config: Config, workdir: pathlib.Path) -> Job:
     """All members of the swarm, or of a part."""
     domains = DomainSet.read(workdir / "domains.json")
-    runs, _, columns, ratios_KM = table.read_ratios(workdir / "swarm/ratios.csv")
-    if columns != domains.names:
+    mixtures = table.read_ratios(workdir / "swarm/ratios.csv")
+    if mixtures.domains != domains.names:
         raise UserError(f"{workdir / 'swarm/ratios.csv'}: its domains are not those of domains.json; sample again")
-    counts_KM = sampling.realise(ratios_KM, config.train.steps * config.train.batch, domains.names)
+    counts_KM = apportion.realise(mixtures.ratios_KM, config.train.steps * config.train.batch, domains.names)
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
     plan = update_plan.read_for(config, workdir)
     seed = seed if plan is None else plan.derive_seed(seed)
-    seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in runs])
+    seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in mixtures.runs])
     share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
-    proxies = _swarm(config, workdir, domains, data.Runs(runs, counts_KM, seed_K, seed_K), share)
+    proxies = _swarm(config, workdir, domains, data.Runs(mixtures.runs, counts_KM, seed_K, seed_K), share)
     tasks, at_once = _tasks(config, workdir), config.swarm.members_per_device
     share_of = part.parse(config.swarm.part)
     if share_of is None:
@@ -136,7 +136,7 @@ def train_proxies(config: Config, workdir: pathlib.Path) -> None:
     if done is None:
         done = job.run()
     runs, counts_KM = job.swarm.runs.names, job.swarm.runs.counts_KM
-    names = table.read_ratios(workdir / "swarm/ratios.csv")[1]
+    names = table.read_ratios(workdir / "swarm/ratios.csv").names
     _write_curves(workdir / "swarm/curves.npz", runs, done, config)
     died = {run: int(step) for run, step in zip(runs, done.died_K) if step >= 0}
     if len(died) == len(runs):
@@ -218,7 +218,7 @@ def _models(config: Config, workdir: pathlib.Path, mixtures: dict, caps: dict) -
     """Models on the mixtures, the seeds of each one after another."""
     domains, target = DomainSet.read(workdir / "domains.json"), budget.validated(config)
     total, seeds = target.train.steps * target.train.batch, config.validate.seeds
-    counts_CM = np.stack([sampling.snap(p_M, total, caps.get(name)) for name, p_M in mixtures.items()])
+    counts_CM = np.stack([apportion.snap(p_M, total, caps.get(name)) for name, p_M in mixtures.items()])
     names = tuple(f"{mixture}/{s}" for mixture in mixtures for s in range(seeds))
     # The same seeds for every mixture: differences between mixtures are then of mixtures alone.
     seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(mixtures))

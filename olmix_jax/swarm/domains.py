@@ -1,4 +1,4 @@
-"""The set of domains that a mixture is over."""
+"""The domains of a mixture: their names, sizes and content."""
 
 import dataclasses
 import pathlib
@@ -8,19 +8,23 @@ import numpy as np
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
-# The content hash of a domain is the sum of its documents' hashes modulo this.
-CONTENT = 2**128
+# A domain's content hash is the sum of its documents' hashes modulo this number.
+CONTENT_MODULUS = 2**128
 
 
 @dataclasses.dataclass(frozen=True)
 class DomainSet:
-    """Named domains with their unique training tokens (N_j in METHOD) and bytes. The order is the column order.
+    """Named domains and their sizes, in the order of the columns of every mixture.
 
-    ``content`` says what text they are of, whatever their names: the sum over documents of a hash of each, in
-    hexadecimal, so that parts of a domain add up to it; empty where it is not known.
+    Attributes:
+      names: M names.
+      tokens: unique training tokens per domain (N_j in METHOD).
+      bytes: bytes of text per domain.
+      content: a hash of each domain's text, independent of its name: the sum over documents of a hash of each, in
+        hexadecimal. The hashes of a domain's parts add up to the domain's. Empty if not known.
 
     Raises:
-      UserError: no domain, a name twice, or a domain without tokens.
+      UserError: there is no domain, a name is repeated, or a domain has no tokens.
     """
 
     names: tuple[str, ...]
@@ -30,31 +34,31 @@ class DomainSet:
 
     def __post_init__(self):
         if not self.names:
-            raise UserError("no domains: a mixture needs at least one")
-        twice = sorted({n for n in self.names if self.names.count(n) > 1})
-        if twice:
-            raise UserError(f"domain named more than once: {', '.join(twice)}")
+            raise UserError("no domains: a mixture needs at least one domain")
+        repeated = sorted({n for n in self.names if self.names.count(n) > 1})
+        if repeated:
+            raise UserError(f"repeated domain: {', '.join(repeated)}; give every domain a different name")
         if len(self.tokens) != len(self.names):
             raise UserError(f"{len(self.names)} domains but {len(self.tokens)} token counts")
         empty = [n for n, t in zip(self.names, self.tokens) if not t > 0]
         if empty:
-            raise UserError(f"domain without tokens: {', '.join(empty)}; remove it or check where it is read from")
+            raise UserError(f"domain without tokens: {', '.join(empty)}; remove it, or check its source")
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
     def tokens_M(self) -> np.ndarray:
-        """Unique tokens per domain, float64."""
+        """Return the unique tokens per domain, float64."""
         return np.asarray(self.tokens, np.float64)
 
     @property
     def natural_M(self) -> np.ndarray:
-        """The natural distribution p0_j ∝ N_j."""
+        """Return the natural distribution p0_j ∝ N_j."""
         return self.tokens_M / self.tokens_M.sum()
 
     def write(self, path: str | pathlib.Path) -> None:
-        """Writes ``domains.json``."""
+        """Write ``domains.json``."""
         sizes, content = self.bytes or (0,) * len(self), self.content or ("",) * len(self)
         rows = [{"name": n, "tokens": t, "bytes": b} for n, t, b in zip(self.names, self.tokens, sizes)]
         rows = [{**row, "content": c} if c else row for row, c in zip(rows, content)]
@@ -62,7 +66,11 @@ class DomainSet:
 
     @classmethod
     def read(cls, path: str | pathlib.Path) -> "DomainSet":
-        """Reads ``domains.json``; a missing count is an error, never a zero."""
+        """Read ``domains.json``.
+
+        Raises:
+          UserError: the file cannot be read, or a domain lacks its name, tokens or bytes.
+        """
         content = files.read_json(path)
         try:
             rows = content["domains"]

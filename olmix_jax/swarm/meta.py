@@ -1,4 +1,4 @@
-"""What a swarm's ``meta.json`` says: sizes of domains, columns to leave out, runs that diverged."""
+"""``meta.json`` of a swarm: sizes of the domains, metric columns to drop, runs that diverged."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from olmix_jax.utils.files import read_object
 from olmix_jax.utils.progress import log
 
 _FIELDS = ("relative_sizes", "token_counts", "drop_metrics", "diverged")
-# A distribution closer to 1 than this is left as it is, so that what was written is read back bit for bit.
+# A distribution whose sum is closer to 1 than this is not renormalised, so that it is read back bit for bit.
 _SUM_EXACT = 1e-9
 
 
@@ -21,11 +21,11 @@ class Meta:
     """The content of ``meta.json``.
 
     Attributes:
-      where: how an error names it.
-      natural_M: the natural distribution in the order of the ratios' columns, summing to 1; None if not known.
-      tokens_M: unique tokens per domain in that order; None if not known.
-      drop_metrics: columns of the metrics to leave out.
-      diverged: ids of runs to leave out.
+      where: the file or config field, for errors.
+      natural_M: the natural distribution, summing to 1, in the order of the domains; None if not given.
+      tokens_M: unique tokens per domain; None if not given.
+      drop_metrics: metric columns to drop.
+      diverged: ids of the runs that diverged in training.
     """
 
     where: str = ""
@@ -36,19 +36,20 @@ class Meta:
 
     @classmethod
     def read(cls, meta: str | os.PathLike | Mapping, domains: tuple[str, ...]) -> "Meta":
-        """Reads a path, a JSON object as text, or an object that was read already; nothing for an empty one.
+        """Read a file, a JSON object as text, or a mapping. Empty input gives an empty ``Meta``.
 
-        An object's ``source`` names the file that it is from, for errors.
+        Errors name the file; for a mapping they name its ``source``, if it has one. Without ``relative_sizes`` the
+        natural distribution is proportional to ``token_counts``.
 
         Raises:
-          UserError: a field is not what it should be, or its names are not those of ``domains``.
+          UserError: a field has the wrong type, or its names differ from ``domains``.
         """
         if not meta:
             return cls()
         where, content = read_object(meta, "swarm.meta")
         unused = sorted(set(content) - {*_FIELDS, "source"})
         if unused:
-            log.info("%s: not used: %s", where, ", ".join(unused))
+            log.info("%s: fields not used: %s", where, ", ".join(unused))
         tokens_M = _by_name(where, content, "token_counts", domains)
         natural_M = _by_name(where, content, "relative_sizes", domains)
         if natural_M is None:
@@ -59,21 +60,21 @@ class Meta:
         if not isinstance(drop, (list, tuple)) or not all(isinstance(d, str) for d in drop):
             raise UserError(f"{where}: `drop_metrics` must be a list of task names, not {drop!r}")
         if not isinstance(diverged, dict):
-            raise UserError(f"{where}: `diverged` must be an object of run: step, not {diverged!r}")
+            raise UserError(f"{where}: `diverged` must be an object {{run: step}}, not {diverged!r}")
         return cls(where, natural_M, tokens_M, tuple(drop), tuple(diverged))
 
 
 def _by_name(where: str, content: dict, field: str, domains: tuple[str, ...]) -> np.ndarray | None:
-    """The positive numbers that ``field`` gives to the domains, in column order; None where the field is absent."""
+    """Return the positive numbers of ``field`` in the order of ``domains``; None if the field is absent."""
     sizes = content.get(field)
     if sizes is None:
         return None
     if not isinstance(sizes, dict):
-        raise UserError(f"{where}: `{field}` must be an object of domain: number, not {sizes!r}")
+        raise UserError(f"{where}: `{field}` must be an object {{domain: number}}, not {sizes!r}")
     lacking, unknown = [d for d in domains if d not in sizes], [d for d in sizes if d not in domains]
     if lacking or unknown:
-        parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-        raise UserError(f"{where}: `{field}` {' and '.join(parts)}; its names must be the columns of the ratios")
+        faults = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+        raise UserError(f"{where}: `{field}` {' and '.join(faults)}; its names must be the columns of ratios.csv")
     for d in domains:
         v = sizes[d]
         if isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) or v <= 0:

@@ -1,10 +1,13 @@
-"""A mixture as whole tokens (or sequences): largest remainders that never break a cap, of a domain or of a group.
+"""Mixtures in whole tokens (or sequences): largest remainders that never break a cap of a domain or of a group.
 
-Domains, groups and the total form a tree, and every node of it has bounds. What integers can meet is known from the
-leaves up: a node's least is the larger of its own and the sum of its children's, its most likewise, and a solution
-exists exactly if no least exceeds its most (bounds on a laminar family are totally unimodular). So units can be handed
-out one by one, where they are wanted most, with a look at one path of the tree each; the sets are M-convex, for which
-that greedy order is optimal (Murota, Discrete Convex Analysis, 2003). Arithmetic is in fractions: exact at any total.
+Domains, groups and the total form a tree, and every node has bounds. The bounds that integers can meet follow from the
+leaves up: the lower bound of a node is the larger of its own and the sum of its children's, the upper bound likewise.
+A solution exists if and only if no lower bound exceeds its upper bound (constraints on a laminar family are totally
+unimodular). Units can therefore be given out one by one, each to the domain furthest below its share, and only the path
+from that domain to the root has to be checked. The feasible sets are M-convex, for which this greedy order is optimal
+(Murota, Discrete Convex Analysis, 2003). Arithmetic is in fractions, exact at any total.
+
+:func:`olmix_jax.swarm.apportion.snap` is the fast form in float64, for caps on single domains only.
 """
 
 import heapq
@@ -17,18 +20,24 @@ import numpy as np
 
 from olmix_jax.utils.errors import UserError
 
-# Slack of `bound × total`, in units, and relative to it: a cap k·N/R has been rounded twice.
+# Tolerance for `bound × total` in units, and relative to it, because a cap k·N/R has been rounded twice.
 SLACK = Fraction(1, 10**9)
 ROUNDED = Fraction(1, 2**52)
 # How far outside its bounds a weight may be.
 OUTSIDE = 1e-9
-# Totals that are tried for the advice, and domains that a message names.
+# How many larger totals are tried for the advice of an error, and how many domains an error names.
 TRIED = 2000
 SHOWN = 10
 
 
 class Group(NamedTuple):
-    """Columns of domains, and the least and the largest weight of their sum."""
+    """Domains whose summed weight has bounds.
+
+    Attributes:
+      members: column indices, or a mask.
+      lower: lower bound of the sum.
+      upper: upper bound of the sum.
+    """
 
     members: np.ndarray
     lower: float
@@ -36,7 +45,7 @@ class Group(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """A domain, a group or the total: its parent's place in the list (−1: none), bounds as weights, and name."""
+    """A domain, a group or the total: index of its parent (−1 for the total), bounds as weights, and name."""
 
     parent: int
     lower: Fraction
@@ -45,37 +54,37 @@ class _Node(NamedTuple):
 
 
 def counts(
-    weights_M, total: int, lower_M, upper_M, groups: Sequence = (), names: Sequence[str] | None = None
+    weights_M, total: int, lower_M, upper_M, groups: Sequence[Group] = (), names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """The mixture in whole units nearest to ``weights_M`` that keeps every bound.
+    """Return the mixture in whole units nearest to ``weights_M`` that keeps every bound.
 
     argmin over integer counts_M, Σ counts = total, of Σ_j φ(counts_j − total·w_j) for every strictly convex, even φ at
-    once, with ceil(lower·total) ≤ counts ≤ floor(upper·total) for each domain and for the sum of each group. Products
-    are taken as whole within 1e-9, and within the two roundings of a cap k·N/R. Every |counts_j − total·w_j| is under
-    1 unless the bounds in whole units forbid it. Ties go to the lower index. A zero stays zero, unless the bounds
-    leave no other place.
+    once, with ceil(lower·total) ≤ counts ≤ floor(upper·total) for each domain and for the sum of each group. A product
+    within 1e-9 of an integer, or within the two roundings of a cap k·N/R, counts as that integer. Every
+    |counts_j − total·w_j| is below 1 unless the bounds in whole units forbid it. Ties go to the lower index. A zero
+    weight stays zero unless the bounds leave no other place.
 
     Args:
-      weights_M: weights ≥ 0 within the bounds to 1e-9; normalised here.
+      weights_M: weights ≥ 0, within the bounds to 1e-9; normalised here.
       total: units of the run, tokens or sequences.
-      lower_M: least weights.
-      upper_M: largest weights.
-      groups: objects with ``members`` (column indices, or a mask), ``lower`` and ``upper``; any two share no domain, or
-        one holds the other.
-      names: of the M domains, for messages.
+      lower_M: lower bounds of the weights.
+      upper_M: upper bounds of the weights.
+      groups: bounds on sums of weights; any two groups are disjoint or nested.
+      names: the M domains, for messages.
 
     Returns:
       counts_M, int64, summing to ``total`` exactly.
 
     Raises:
-      UserError: ``total`` is not whole, under 1, or 2⁶³ or more; the weights are no mixture or break a bound; groups
-        cross; or no whole numbers meet the bounds: the message names the domains and a total that would do.
+      UserError: ``total`` is not whole, below 1, or 2⁶³ or more; the weights are not a mixture or break a bound; groups
+        overlap without being nested; or no whole numbers meet the bounds. The last message names the domains and, if
+        there is one, a total that works.
     """
     weights_M = np.asarray(weights_M, np.float64)
     names = [f"domain {j}" for j in range(len(weights_M))] if names is None else list(names)
     if not 1 <= total < 2**63 or total != int(total):
         raise UserError(f"a run needs a whole number of units, at least one and fewer than 2**63, not {total}")
-    # Of a NumPy integer, products would overflow.
+    # Products with a NumPy integer could overflow.
     total = int(total)
     if weights_M.ndim != 1 or not np.isfinite(weights_M).all() or (weights_M < 0).any() or not weights_M.any():
         raise UserError(f"mixture weights must be finite, not negative and not all zero: {weights_M.tolist()}")
@@ -85,23 +94,23 @@ def counts(
     share_M = [w / sum_of_shares for w in share_M]
     _check_inside(share_M, tree)
     low_V, high_V = _whole(tree, total)
-    if fault := _propagate(tree, low_V, high_V):
-        raise UserError(f"{fault} ({total} units): {_advice(tree, total)}")
+    if conflict := _propagate(tree, low_V, high_V):
+        raise UserError(f"{conflict} ({total} units): {_advice(tree, total)}")
     wanted_M = [w * total for w in share_M]
     return np.array(_nearest(tree, wanted_M, low_V, high_V), np.int64)
 
 
 def _tree(lower_M, upper_M, groups: Sequence, names: list[str]) -> list[_Node]:
-    """Domains first, in order, then groups from small to large, then the total: children before their parents."""
+    """Return the domains in order, then the groups from small to large, then the total: children before parents."""
     M = len(names)
     if not lower_M.shape == upper_M.shape == (M,):
         raise UserError(f"bounds of shapes {lower_M.shape} and {upper_M.shape} for {M} domains")
     members = [np.asarray(g.members) for g in groups]
     sets = [frozenset((np.flatnonzero(m) if m.dtype == bool else m).tolist()) for m in members]
     if outside := sorted(set().union(*sets) - set(range(M))):
-        raise UserError(f"a group names column {outside[0]} of {M} domains")
+        raise UserError(f"a group contains column {outside[0]}, but there are only {M} domains")
     if empty := [g for g in range(len(sets)) if not sets[g] and groups[g].lower > 0]:
-        raise UserError(f"a group without domains should have {groups[empty[0]].lower:.6g} at least")
+        raise UserError(f"a group without domains has the lower bound {groups[empty[0]].lower:.6g}; it must be 0")
     order = sorted((g for g in range(len(sets)) if sets[g]), key=lambda g: len(sets[g]))
     spans = [*(frozenset([j]) for j in range(M)), *(sets[g] for g in order), frozenset(range(M))]
     bounds = [*zip(lower_M, upper_M), *((groups[g].lower, groups[g].upper) for g in order), (1.0, 1.0)]
@@ -109,13 +118,11 @@ def _tree(lower_M, upper_M, groups: Sequence, names: list[str]) -> list[_Node]:
     for v, (span, (lower, upper)) in enumerate(zip(spans, bounds)):
         name = "the total" if v == len(spans) - 1 else _listed([names[j] for j in sorted(span)])
         if not 0 <= lower <= upper:
-            raise UserError(f"no weight meets the bounds of {name}: {lower:.6g} to {upper:.6g}")
+            raise UserError(f"no weight meets the bounds of {name}: from {lower:.6g} to {upper:.6g}")
         above = [u for u in range(max(v + 1, M), len(spans)) if span & spans[u]]
         if crossing := [u for u in above if not span <= spans[u]]:
-            both = _listed([names[j] for j in sorted(spans[crossing[0]])])
-            raise UserError(
-                f"the groups {name} and {both} share some domains: make them disjoint, or one hold the other"
-            )
+            other = _listed([names[j] for j in sorted(spans[crossing[0]])])
+            raise UserError(f"the groups {name} and {other} overlap: make them disjoint, or make one contain the other")
         parent = above[0] if above else -1
         nodes.append(_Node(parent, Fraction(float(lower)), Fraction(float(min(upper, 1.0))), name))
     return nodes
@@ -125,13 +132,13 @@ def _check_inside(share_M: list[Fraction], tree: list[_Node]) -> None:
     for node, share in zip(tree, _summed(tree, share_M)):
         if not node.lower - Fraction(OUTSIDE) <= share <= node.upper + Fraction(OUTSIDE):
             raise UserError(
-                f"weight {float(share):.9g} of {node.name} is outside its bounds, {float(node.lower):.9g} to "
-                f"{float(node.upper):.9g}: round a mixture that keeps them"
+                f"the weight {float(share):.9g} of {node.name} is outside its bounds, {float(node.lower):.9g} to "
+                f"{float(node.upper):.9g}: give a mixture that keeps its bounds"
             )
 
 
 def _summed(tree: list[_Node], leaf_M: list) -> list:
-    """The sum over the leaves under each node."""
+    """Return the sum over the leaves under each node."""
     sum_V = [*leaf_M, *[0] * (len(tree) - len(leaf_M))]
     for v, node in enumerate(tree[:-1]):
         sum_V[node.parent] += sum_V[v]
@@ -139,7 +146,7 @@ def _summed(tree: list[_Node], leaf_M: list) -> list:
 
 
 def _whole(tree: list[_Node], total: int) -> tuple[list[int], list[int]]:
-    """Each node's own bounds in units."""
+    """Return the bounds of each node in units: lower and upper."""
     low_V = [math.ceil(node.lower * total * (1 - ROUNDED) - SLACK) for node in tree]
     high_V = [math.floor(node.upper * total * (1 + ROUNDED) + SLACK) for node in tree]
     low_V[-1] = high_V[-1] = total
@@ -147,7 +154,7 @@ def _whole(tree: list[_Node], total: int) -> tuple[list[int], list[int]]:
 
 
 def _propagate(tree: list[_Node], low_V: list[int], high_V: list[int]) -> str:
-    """Tightens the bounds, in place, to what the leaves allow; says where there is no solution, or nothing."""
+    """Tighten the bounds, in place, to what the leaves allow. Return the first conflict in words; empty for none."""
     inner = {node.parent for node in tree}
     least_V, most_V = [0] * len(tree), [0] * len(tree)
     for v, node in enumerate(tree):
@@ -170,7 +177,7 @@ def _parts(tree: list[_Node], parent: int, bound_V: list[int]) -> str:
 
 
 def _nearest(tree: list[_Node], wanted_M: list[Fraction], low_V: list[int], high_V: list[int]) -> list[int]:
-    """From the least of each domain, unit by unit where most is wanting, wherever that leaves a solution."""
+    """Start from the lower bounds and give each unit to the domain furthest below its share that can take it."""
     M = len(wanted_M)
     held_V = [low if v < M and wanted_M[v] == 0 else high for v, (low, high) in enumerate(zip(low_V, high_V))]
     if not _propagate(tree, [*low_V], [*held_V]):
@@ -179,19 +186,19 @@ def _nearest(tree: list[_Node], wanted_M: list[Fraction], low_V: list[int], high
     least_V = [0] * len(tree)
     for v, node in enumerate(tree[:-1]):
         least_V[node.parent] += low_V[v]
-    # Rounded, so that ties are ties in spite of float weights and the lower index wins them.
+    # Rounded so that float errors do not break ties: the lower index wins.
     units = [(round(float(low_V[j] - wanted_M[j]), 6), j) for j in range(M)]
     heapq.heapify(units)
     while units:
         over, j = heapq.heappop(units)
-        # A domain that cannot be raised now never can be again: what holds it only gets tighter.
+        # A domain that cannot take a unit now never can later, as the room on its path only shrinks.
         if _raise(tree, j, low_V, high_V, least_V):
             heapq.heappush(units, (over + 1, j))
     return low_V[:M]
 
 
 def _first_units(tree: list[_Node], wanted_M: list[Fraction], low_V: list[int], high_V: list[int]) -> list[int]:
-    """The first units at once: all below ``wanted_M + over``, for the largest integer ``over`` that is feasible."""
+    """Give out many units at once: all up to ``wanted_M + over``, for the largest feasible integer ``over``."""
     M, total = len(wanted_M), low_V[-1]
 
     def filled(over: int) -> list[int]:
@@ -210,13 +217,13 @@ def _first_units(tree: list[_Node], wanted_M: list[Fraction], low_V: list[int], 
 
 
 def _raise(tree: list[_Node], j: int, low_V: list[int], high_V: list[int], least_V: list[int]) -> bool:
-    """Gives domain j one unit more, if there is a solution with it.
+    """Give domain j one more unit if a solution remains; return whether it did.
 
     Args:
-      tree: as of :func:`_tree`.
+      tree: from :func:`_tree`.
       j: the domain.
-      low_V: least of each node, as the domains under it stand; raised in place.
-      high_V: most of each node.
+      low_V: current lower bound of each node; the bounds on the path are raised in place.
+      high_V: upper bound of each node.
       least_V: sum of ``low_V`` over each node's children; raised in place.
     """
     rising = [j]
@@ -232,15 +239,15 @@ def _raise(tree: list[_Node], j: int, low_V: list[int], high_V: list[int], least
 
 
 def _advice(tree: list[_Node], total: int) -> str:
-    """The least total that would do, if it is among the next ones; else by how much to loosen the bounds."""
-    # What must have something needs a cap of a unit.
+    """Return the smallest total that works, if one of the next totals does; else how far to loosen the bounds."""
+    # A domain that must get something needs a cap of at least one unit.
     needed = [(1 - SLACK) / n.upper for n in tree if n.upper > 0 and n.lower * total > 2 * SLACK]
     first = max(total + 1, math.ceil(max(needed, default=1) * (1 - ROUNDED)))
     for larger in range(first, first + TRIED):
         if not _propagate(tree, *_whole(tree, larger)):
-            return f"the least total that would do is {larger}; or move each bound out by 1/{total}"
-    # Then each node may have what it wants rounded up, or down, and such roundings always fit together.
-    return f"no total up to {first + TRIED - 1} would do: move each bound out by 1/{total}"
+            return f"use a total of {larger} units, the smallest that works, or loosen each bound by 1/{total}"
+    # With bounds looser by one unit each node may round either way, and then a solution always exists.
+    return f"no total up to {first + TRIED - 1} works: loosen each bound by 1/{total}"
 
 
 def _listed(items: Sequence[str]) -> str:

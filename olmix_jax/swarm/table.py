@@ -1,8 +1,8 @@
-"""SwarmTable: what was trained and how well it did, all that passes from training to deciding.
+"""SwarmTable: the mixtures of a swarm's runs and their scores. Fitting and proposing need nothing else.
 
-Two CSV files hold it: ``ratios.csv`` with columns ``run,name,index,‹domain…›`` and ``metrics.csv`` with
-``run,name,index,‹task…›``, and ``meta.json`` what belongs to no run. They may have been written here
-(:func:`write_swarm`) or elsewhere: the published Olmix and RegMix swarms are read as they are.
+Three files hold it: ``ratios.csv`` with columns ``run,name,index,‹domain…›``, ``metrics.csv`` with columns
+``run,name,index,‹task…›``, and ``meta.json`` with the sizes of the domains. :func:`write_swarm` writes them. Swarms
+that were trained elsewhere, such as the published Olmix and RegMix swarms, are read in their own format.
 """
 
 import dataclasses
@@ -13,23 +13,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olmix_jax.swarm import csv_files
+from olmix_jax.swarm import csv_files, csv_values
 from olmix_jax.swarm.meta import Meta
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import log
+from olmix_jax.utils.progress import counted, log
 
-# Fewer runs than this are refused whatever is fitted to them.
+# The fewest runs that any law is fitted to.
 _FEWEST = 4
+# How many names a log line lists.
+_SHOWN = 8
 
 
 class Inherited(NamedTuple):
-    """Runs of an earlier domain set, expressed on this one; a law is fitted to them as well, and judged on none.
+    """Runs of an earlier domain set, expressed on the current one. A law is fitted to them but never scored on them.
 
     Attributes:
-      ratios_JM: their mixtures.
-      bpb_JN: their scores.
-      trust_J: what each counts, 1 for as much as a run of this set: their noise is 1/trust times its variance.
+      ratios_JM: mixtures of the J runs.
+      bpb_JN: scores of the J runs.
+      trust_J: weight of each run relative to a run of the current set; its noise variance is 1/trust times as large.
     """
 
     ratios_JM: np.ndarray
@@ -39,22 +41,22 @@ class Inherited(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SwarmTable:
-    """Realised mixtures of K runs over M domains and their scores on N tasks; row k of both belongs to ``runs[k]``.
+    """Realised mixtures of K runs over M domains, and their scores on N tasks. Row k of both belongs to ``runs[k]``.
 
     Attributes:
       runs: K run ids.
       domains: M names, the columns of ``ratios_KM``, ``natural_M`` and ``tokens_M``.
       tasks: N names, the columns of ``bpb_KN``.
       ratios_KM: float64, ≥ 0, rows summing to 1.
-      bpb_KN: float64, bits per byte (or another loss; lower is better), finite.
+      bpb_KN: float64, finite, bits per byte or another loss; lower is better.
       natural_M: the natural distribution p0, positive, summing to 1; None if not known.
       tokens_M: unique tokens N_j per domain; None if not known.
-      names: K names for people, the ``name`` column; the run ids where there is none.
-      diverged: ids of runs that diverged in training and were left out.
-      columns: the columns of the metrics that the tasks were made of; given none, the tasks.
-      sizes_N: how many tasks each of ``tasks`` stands for, to weigh it by: 1, or a family's number of tasks (see
-        :mod:`olmix_jax.swarm.task_groups`); given none, ones.
-      inherited: what earlier runs tell; None for nothing.
+      names: K display names, from the ``name`` column; the run id if a name is empty.
+      diverged: ids of runs that diverged in training. They are not among ``runs``.
+      columns: the metric columns that the tasks were made from; by default the tasks.
+      sizes_N: number of tasks that each of ``tasks`` stands for: 1, or a family's number of tasks (see
+        :mod:`olmix_jax.swarm.task_groups`). Averages over tasks use it as weights. Default: ones.
+      inherited: runs of an earlier domain set, or None.
     """
 
     runs: tuple[str, ...]
@@ -67,7 +69,7 @@ class SwarmTable:
     names: tuple[str, ...]
     diverged: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
-    sizes_N: np.ndarray | None = None
+    sizes_N: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
     inherited: Inherited | None = None
 
     def __post_init__(self):
@@ -85,54 +87,54 @@ class SwarmTable:
         keep_metrics: Sequence[str] = (),
         missing: str = "error",
     ) -> "SwarmTable":
-        """Reads a swarm, its tables joined by run id whatever their order, in the order of ``ratios``.
+        """Read a swarm. The two tables are joined by run id; the order of the runs is that of ``ratios``.
 
-        ``meta.json`` may hold ``relative_sizes`` and ``token_counts`` by domain name, ``drop_metrics`` (task columns
-        left out, together with the argument's) and ``diverged`` ({run: step}, runs left out). Without relative sizes
-        the natural distribution is that of the token counts. Rows of ratios that sum to 1 within 0.01 are
-        renormalised. Runs in only one of the tables are left out, and the log says so.
+        ``meta.json`` may hold ``relative_sizes`` and ``token_counts`` by domain, ``drop_metrics`` (task columns to drop
+        in addition to the argument's) and ``diverged`` ({run: step}, runs to drop). Without ``relative_sizes`` the
+        natural distribution is proportional to the token counts. Rows of ratios that sum to 1 within 0.01 are
+        renormalised. Runs that are in only one of the tables are dropped and logged.
 
         Args:
           ratios: path of the mixtures.
           metrics: path of the scores.
-          meta: path of ``meta.json``, or its content, as text or as a mapping; empty for none.
-          drop_metrics: task columns to leave out, named as in the file or as in ``tasks``. One that does not exist is
-            an error; in meta's own list, which swarms share, it is only logged.
-          keep_metrics: the only task columns to read, named likewise, but for those to leave out; empty for all.
+          meta: path of ``meta.json``, or its content as text or as a mapping; empty for none.
+          drop_metrics: task columns to drop, named as in the file or as in ``tasks``. An unknown name is an error; in
+            meta's ``drop_metrics``, which several swarms may share, an unknown name is only logged.
+          keep_metrics: the only task columns to read, apart from dropped ones; empty for all.
           missing: what to do about a score that is empty, NaN, NA or null: "error", "drop_run" or "drop_task".
 
         Raises:
-          UserError: anything else about the files; the message names file, line, run and column.
+          UserError: the files are malformed or disagree; the message names file, line, run and column.
         """
         if missing not in ("error", "drop_run", "drop_task"):
             raise UserError(f"`missing` must be error, drop_run or drop_task, not {missing!r}")
-        sheet_r, sheet_m = csv_files.read_sheets(ratios, metrics)
-        about = Meta.read(meta, sheet_r.columns)
-        strange = sorted(set(about.diverged) - set(sheet_r.rows))
-        if strange:
-            raise UserError(f"{about.where}: `diverged` names runs not in {sheet_r.path}: {', '.join(strange)}")
-        runs = _common(sheet_r, sheet_m, set(about.diverged))
-        tasks = csv_files.choose(sheet_m, about.drop_metrics, drop_metrics, keep_metrics)
-        ratios_KM = csv_files.mixtures(sheet_r, runs)
-        runs, tasks, kept_K, bpb_KN = csv_files.scores(sheet_m, runs, tasks, missing)
+        sheets = csv_files.read_sheets(ratios, metrics)
+        about = Meta.read(meta, sheets.ratios.columns)
+        unknown = sorted(set(about.diverged) - set(sheets.ratios.rows))
+        if unknown:
+            raise UserError(f"{about.where}: `diverged` names runs not in {sheets.ratios.path}: {', '.join(unknown)}")
+        runs = _common(sheets, set(about.diverged))
+        tasks = csv_values.choose_columns(sheets.metrics, about.drop_metrics, drop_metrics, keep_metrics)
+        ratios_KM = csv_values.mixtures(sheets.ratios, runs)
+        scores = csv_values.scores(sheets.metrics, runs, tasks, missing)
         return cls(
-            runs=runs,
-            domains=sheet_r.columns,
-            tasks=tasks,
-            ratios_KM=ratios_KM[kept_K],
-            bpb_KN=bpb_KN,
+            runs=scores.runs,
+            domains=sheets.ratios.columns,
+            tasks=scores.tasks,
+            ratios_KM=ratios_KM[scores.kept_K],
+            bpb_KN=scores.bpb_KN,
             natural_M=about.natural_M,
             tokens_M=about.tokens_M,
-            names=_names(sheet_r, runs),
-            diverged=tuple(run for run in sheet_r.rows if run in about.diverged),
+            names=_names(sheets.ratios, scores.runs),
+            diverged=tuple(run for run in sheets.ratios.rows if run in about.diverged),
         )
 
     def check_enough(self, parameters: int) -> None:
-        """Refuses a table that a law of ``parameters`` numbers per task cannot be fitted to, with a run to spare.
+        """Raise an error if the table has too few runs to fit ``parameters`` numbers per task with one run to spare.
 
         Args:
-          parameters: what the data alone must settle: M + 1 for a plain log-linear law; fewer, down to 0, for a law
-            that a prior or shrinkage settles where the data do not.
+          parameters: numbers that the data alone must determine: M + 1 for a log-linear law without a prior, fewer
+            (down to 0) for a law with a prior or shrinkage.
 
         Raises:
           UserError: there are fewer than ``parameters`` + 1 runs, or fewer than 4.
@@ -148,40 +150,49 @@ class SwarmTable:
             )
 
     def ordered(self, domains: Sequence[str]) -> "SwarmTable":
-        """The table with its columns of domains in another order.
+        """Return the table with its domains in the order of ``domains``.
 
         Raises:
-          UserError: these are other domains.
+          UserError: ``domains`` is not the same set.
         """
         if set(domains) != set(self.domains):
-            other = ", ".join(sorted(set(domains) ^ set(self.domains)))
-            raise UserError(f"the swarm's domains are not those of the domain set; not in both: {other}")
+            differing = ", ".join(sorted(set(domains) ^ set(self.domains)))
+            raise UserError(f"the swarm's domains and the domain set differ in {differing}; both need the same domains")
         at = [self.domains.index(name) for name in domains]
-        sizes = {f: None if (x := getattr(self, f)) is None else x[at] for f in ("natural_M", "tokens_M")}
-        return dataclasses.replace(self, domains=tuple(domains), ratios_KM=self.ratios_KM[:, at], **sizes)
+        return dataclasses.replace(
+            self,
+            domains=tuple(domains),
+            ratios_KM=self.ratios_KM[:, at],
+            natural_M=None if self.natural_M is None else self.natural_M[at],
+            tokens_M=None if self.tokens_M is None else self.tokens_M[at],
+        )
 
     def barely_sampled(self, minimum_runs: int = 3) -> dict[str, dict]:
-        """Domains that fewer than ``minimum_runs`` runs have weight on, so that the law knows little about them.
+        """Return the domains that fewer than ``minimum_runs`` runs sample. A law's effects for them are uncertain.
 
         Returns:
-          {domain: {"runs": how many runs have weight on it, "max": the largest weight}}, in the order of the domains.
+          {domain: {"runs": number of runs with a positive weight, "max": largest weight}}, in the domains' order.
         """
         runs_M, most_M = (self.ratios_KM > 0).sum(axis=0), self.ratios_KM.max(axis=0)
-        found = zip(self.domains, runs_M.tolist(), most_M.tolist())
-        return {domain: {"runs": runs, "max": most} for domain, runs, most in found if runs < minimum_runs}
+        rows = zip(self.domains, runs_M.tolist(), most_M.tolist())
+        return {domain: {"runs": runs, "max": most} for domain, runs, most in rows if runs < minimum_runs}
 
-    def thinned(self, split: float, seed: int) -> "SwarmTable":
-        """The table with a random part of its runs, in their order: a share ``split`` ≤ 1 of them, or that many.
+    def subsampled(self, split: float, seed: int) -> "SwarmTable":
+        """Return the table with a random subset of its runs, in their order.
+
+        Args:
+          split: share of the runs (at most 1), or number of runs (above 1).
+          seed: of the draw.
 
         Raises:
-          UserError: there are fewer runs, or none would be left.
+          UserError: ``split`` asks for more runs than the table has, or for none.
         """
         total = len(self.runs)
         number = round(split * total) if split <= 1 else int(split)
         if not 0 < number <= total:
             raise UserError(
-                f"config field `fit.train_split` asks for {number} runs, and the swarm has {total} of use; up to 1 it "
-                "is a share of them, above 1 a number of runs"
+                f"config field `fit.train_split` asks for {number} runs, and the swarm has {total}; a value up to 1 is "
+                "a share of the runs, a value above 1 a number of runs"
             )
         kept = np.sort(np.random.default_rng(seed).permutation(total)[:number])
         return dataclasses.replace(
@@ -193,20 +204,22 @@ class SwarmTable:
         )
 
 
-def _common(ratios: csv_files.Sheet, metrics: csv_files.Sheet, diverged: set[str]) -> tuple[str, ...]:
-    """Ids of the runs to use: in both tables and not diverged, in the order of the ratios."""
+def _common(sheets: csv_files.Sheets, diverged: set[str]) -> tuple[str, ...]:
+    """Return the ids of the runs that are in both tables and did not diverge, in the order of the ratios."""
+    ratios, metrics = sheets
     if diverged:
-        log.info("%s: left out, diverged in training: %s", ratios.path, ", ".join(sorted(diverged)))
+        log.info("%s: dropped, diverged in training: %s", ratios.path, ", ".join(sorted(diverged)))
     for one, other in ((ratios, metrics), (metrics, ratios)):
         alone = [run for run in one.rows if run not in other.rows and run not in diverged]
         if alone:
-            log.info("%s: %d runs left out, not in %s: %s", one.path, len(alone), other.path, ", ".join(alone[:8]))
+            ids = ", ".join(alone[:_SHOWN])
+            log.info("%s: %s dropped, not in %s: %s", one.path, counted(len(alone), "run"), other.path, ids)
     runs = tuple(run for run in ratios.rows if run in metrics.rows and run not in diverged)
     if not runs:
         examples = [next((run for run in sheet.rows if run not in diverged), "none") for sheet in (ratios, metrics)]
         raise UserError(
-            f"{ratios.path} and {metrics.path} have no {ratios.key} in common that can be used: the one has, for "
-            f"example, {examples[0]}, the other {examples[1]}; write the same {ratios.key} in both"
+            f"{ratios.path} and {metrics.path} have no usable {ratios.key} in common: the first has, for example, "
+            f"{examples[0]}, the second {examples[1]}; use the same {ratios.key} in both"
         )
     return runs
 
@@ -227,14 +240,21 @@ def write_swarm(
     tokens_M: np.ndarray,
     diverged: Mapping[str, int],
 ) -> None:
-    """Writes ``ratios.csv``, ``metrics.csv`` and ``meta.json`` into ``folder``; :meth:`SwarmTable.read` gives it back.
+    """Write ``ratios.csv``, ``metrics.csv`` and ``meta.json`` into ``folder``, for :meth:`SwarmTable.read`.
 
-    Numbers are written as the shortest text that reads back as the same float64, so equal tables are equal files.
-    Runs in ``diverged`` ({run: step at which it became non-finite}) have empty cells in ``metrics.csv``, whatever
-    their row of ``bpb_KN`` holds.
+    Numbers are written as the shortest text that reads back as the same float64, so equal tables give equal files.
+
+    Args:
+      folder: created if necessary.
+      runs, names: K run ids and K display names.
+      domains, tasks: M and N names.
+      ratios_KM: realised mixtures.
+      bpb_KN: scores; rows of diverged runs are ignored, and their cells left empty.
+      natural_M, tokens_M: the natural distribution, and unique tokens per domain.
+      diverged: {run: step at which its loss became non-finite}.
 
     Raises:
-      UserError: a file cannot be written, or a run that has not diverged has a score that is not finite.
+      UserError: a file cannot be written, or a run outside ``diverged`` has a score that is not finite.
     """
     folder = pathlib.Path(folder)
     write_ratios(folder / "ratios.csv", runs, names, domains, ratios_KM)
@@ -242,7 +262,7 @@ def write_swarm(
     for run, row in zip(runs, bpb_KN, strict=True):
         if run not in diverged and not np.isfinite(row).all():
             task = tasks[int(np.argmin(np.isfinite(row)))]
-            raise UserError(f"run {run}: the score of task {task} is not finite; it cannot be fitted")
+            raise UserError(f"run {run}: the score of task {task} is not finite; a law cannot be fitted to it")
     rows = [[""] * len(tasks) if run in diverged else row.tolist() for run, row in zip(runs, bpb_KN)]
     csv_files.write_sheet(folder / "metrics.csv", runs, names, tasks, rows)
     meta = {
@@ -254,22 +274,27 @@ def write_swarm(
 
 
 def write_ratios(
-    path: str | os.PathLike,
-    runs: Sequence[str],
-    names: Sequence[str],
-    domains: Sequence[str],
-    ratios_KM: np.ndarray,
+    path: str | os.PathLike, runs: Sequence[str], names: Sequence[str], domains: Sequence[str], ratios_KM: np.ndarray
 ) -> None:
-    """Writes mixtures alone, as a swarm has them before it is trained."""
+    """Write mixtures without scores, as they are before the swarm is trained."""
     csv_files.write_sheet(path, runs, names, domains, np.asarray(ratios_KM, np.float64).tolist())
 
 
-def read_ratios(path: str | os.PathLike) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], np.ndarray]:
-    """Reads mixtures alone: runs, names, domains and ratios_KM.
+class Mixtures(NamedTuple):
+    """Mixtures without scores: K run ids, K display names, M domains, and the weights."""
+
+    runs: tuple[str, ...]
+    names: tuple[str, ...]
+    domains: tuple[str, ...]
+    ratios_KM: np.ndarray
+
+
+def read_ratios(path: str | os.PathLike) -> Mixtures:
+    """Read mixtures without scores.
 
     Raises:
-      UserError: as :meth:`SwarmTable.read`.
+      UserError: as for :meth:`SwarmTable.read`.
     """
     sheet = csv_files.read_sheet(path)
     runs = tuple(sheet.rows)
-    return runs, _names(sheet, runs), sheet.columns, csv_files.mixtures(sheet, runs)
+    return Mixtures(runs, _names(sheet, runs), sheet.columns, csv_values.mixtures(sheet, runs))

@@ -1,7 +1,6 @@
-"""Tasks put together: MMLU's subjects into its groups, tasks into families or into one average (paper RQ5).
+"""Average tasks: MMLU's subjects into its four groups, tasks into families, or all tasks into one (paper RQ5).
 
-Pure functions from a :class:`~olmix_jax.swarm.table.SwarmTable` to another one, in which a column is the
-mean of several.
+Pure functions from a :class:`~olmix_jax.swarm.table.SwarmTable` to a new one whose columns are means of columns.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.files import read_object
 from olmix_jax.utils.progress import log
 
-# Subjects of MMLU (Hendrycks et al. 2021) in its four groups, with the questions of their test splits: 14,042 in all.
+# Subjects of MMLU (Hendrycks et al. 2021) by group, with the number of questions in their test splits: 14,042 in total.
 MMLU = {
     "stem": {
         "abstract_algebra": 100,
@@ -84,7 +83,7 @@ MMLU = {
         "virology": 166,
     },
 }
-# Families of the paper's tasks (METHOD §4), by pattern; of the 52 tasks of the DCLM swarm they have 7, 19 and 26.
+# Families of the paper's tasks (METHOD §4), as shell patterns. They cover the 52 tasks of the DCLM swarm: 7, 19 and 26.
 FAMILIES = {
     "math": ("minerva_math_*", "gsm8k*"),
     "code": ("codex_*", "mbpp*", "mt_mbpp_*"),
@@ -96,92 +95,98 @@ FAMILIES = {
         ).split()
     ),
 }
+# Name of the only task of an aggregated table.
 AGGREGATED = "average"
 
 
 def grouped(table: SwarmTable, *, mmlu_groups: bool, granularity: str, families: str = "") -> SwarmTable:
-    """The table that a law is fitted to: MMLU's groups in place of its subjects, then families or the average of all.
+    """Return the table that a law is fitted to: with MMLU's groups, then one column per task, per family, or in all.
 
     Args:
-      table: a swarm, a column per task.
-      mmlu_groups: whether to average the subjects of MMLU.
-      granularity: "task", "family" or "aggregated".
-      families: as :func:`families_of` takes them.
+      table: a swarm, one column per task.
+      mmlu_groups: whether to average the subjects of MMLU into its groups.
+      granularity: "task", "family" or "aggregated" (one average of all tasks).
+      families: the argument of :func:`families_of`.
 
     Raises:
-      UserError: as :func:`with_mmlu_groups` and :func:`families_of`.
+      UserError: as for :func:`with_mmlu_groups` and :func:`families_of`.
     """
     if mmlu_groups:
         table = with_mmlu_groups(table)
     if granularity == "task":
         return table
     groups = families_of(table.tasks, families) if granularity == "family" else {AGGREGATED: table.tasks}
-    counts = {task: size for task, size in zip(table.tasks, table.sizes_N)}
+    counts = dict(zip(table.tasks, table.sizes_N))
     result = _averaged(table, {group: {task: counts[task] for task in tasks} for group, tasks in groups.items()})
     sizes_N = [sum(counts[task] for task in groups[group]) for group in result.tasks]
     return dataclasses.replace(result, sizes_N=np.array(sizes_N))
 
 
 def with_mmlu_groups(table: SwarmTable) -> SwarmTable:
-    """Averages the subjects of MMLU among the tasks into their groups, ``mmlu_stem:rc::olmes`` and so on.
+    """Average the subjects of MMLU into its groups: ``mmlu_virology:rc::olmes`` goes into ``mmlu_other:rc::olmes``.
 
-    A group's BPB is Σ_s n_s y_s / Σ_s n_s over its subjects s that the table has, n_s the questions in the subject's
-    test split. What follows a subject's name (``:rc::olmes``) is kept; subjects with different endings are grouped
-    apart. A group stands where the first of its subjects stood, and counts as one task.
+    A group's BPB is Σ_s n_s y_s / Σ_s n_s over its subjects s in the table, with n_s questions in the subject's test
+    split. The ending of a name (``:rc::olmes``) is kept, and each ending has its own groups. A group takes the place
+    of its first subject and counts as one task.
 
     Raises:
-      UserError: the table has a group's column and its subjects as well.
+      UserError: the table has both a group and its subjects.
     """
-    groups = {}
+    groups: dict[str, dict[str, float]] = {}
+    expected = {}
     for task in table.tasks:
-        if found := _SUBJECT.fullmatch(task):
-            group = _group_of(found["subject"])
-            groups.setdefault(f"mmlu_{group}{found['ending']}", {})[task] = MMLU[group][found["subject"]]
+        if match := _SUBJECT.fullmatch(task):
+            group = _group_of(match["subject"])
+            column = f"mmlu_{group}{match['ending']}"
+            expected[column] = len(MMLU[group])
+            groups.setdefault(column, {})[task] = MMLU[group][match["subject"]]
     for column, weights in groups.items():
         if column in table.tasks:
             raise UserError(
-                f"the metrics have both {column} and its subjects ({', '.join(list(weights)[:3])}, …); leave one of "
-                "them out with `fit.drop_metrics`"
+                f"the metrics have both {column} and its subjects ({', '.join(list(weights)[:3])}, …); drop one of "
+                "them with `fit.drop_metrics`"
             )
-        expected = len(MMLU[_GROUP.fullmatch(column)["group"]])
-        if len(weights) < expected:
-            log.info("%s: the mean of %d of its %d subjects; the others are not there", column, len(weights), expected)
+        if len(weights) < expected[column]:
+            log.info(
+                "%s: mean of %d of its %d subjects; the others are missing", column, len(weights), expected[column]
+            )
     return _averaged(table, groups)
 
 
 def families_of(tasks: Sequence[str], families: str = "") -> dict[str, tuple[str, ...]]:
-    """Sorts tasks into named families.
+    """Assign tasks to named families.
 
     Args:
       tasks: names of tasks.
       families: a JSON object {family: [names or shell patterns]}, or the path of a file with one; empty for
-        :data:`FAMILIES`. A group of MMLU is also found by the name of any of its subjects.
+        :data:`FAMILIES`. The name of an MMLU subject also matches the subject's group.
 
     Returns:
-      {family: its tasks}, both in the order given.
+      {family: its tasks}, both in the given order.
 
     Raises:
-      UserError: a task is in no family or in two, or a family of the user's has no task.
+      UserError: a task is in no family or in two, or a family in ``families`` has no task.
     """
     where, named = read_object(families, "fit.families") if families.strip() else ("the built-in families", FAMILIES)
     for family, patterns in named.items():
         if not isinstance(patterns, (list, tuple)) or not all(isinstance(p, str) for p in patterns):
             raise UserError(f"{where}: {family} must be a list of task names, not {patterns!r}")
-    found = {family: tuple(t for t in tasks if _matches(t, patterns)) for family, patterns in named.items()}
+    members = {family: tuple(t for t in tasks if _matches(t, patterns)) for family, patterns in named.items()}
     for task in tasks:
-        homes = [family for family, members in found.items() if task in members]
+        homes = [family for family, matches in members.items() if task in matches]
         if len(homes) > 1:
-            raise UserError(f"{where}: task {task} is in {' and '.join(homes)}; a task belongs to one family")
-    stray = sorted(set(tasks) - {task for members in found.values() for task in members})
+            raise UserError(f"{where}: task {task} is in families {' and '.join(homes)}; put it into only one")
+    stray = sorted(set(tasks) - {task for matches in members.values() for task in matches})
     if stray:
         raise UserError(
-            f"{where}: in no family: {', '.join(stray[:8])}{', …' * (len(stray) > 8)}; name their family in "
-            '`fit.families`, as {"mine": ["task_a", "qa_*"]}, leave them out with `fit.drop_metrics`, or fit per task'
+            f"{where}: tasks without a family: {', '.join(stray[:8])}{', …' * (len(stray) > 8)}; add them to "
+            '`fit.families`, for example {"mine": ["task_a", "qa_*"]}, drop them with `fit.drop_metrics`, or set '
+            "`fit.granularity` to task"
         )
-    empty = [family for family, members in found.items() if not members]
+    empty = [family for family, matches in members.items() if not matches]
     if empty and families.strip():
-        raise UserError(f"{where}: no task of the metrics is in {', '.join(empty)}; correct the names, or take it out")
-    return {family: members for family, members in found.items() if members}
+        raise UserError(f"{where}: family without tasks: {', '.join(empty)}; correct its names, or remove it")
+    return {family: matches for family, matches in members.items() if matches}
 
 
 _SUBJECT = re.compile(
@@ -196,13 +201,13 @@ def _group_of(subject: str) -> str:
 
 def _matches(task: str, patterns: Sequence[str]) -> bool:
     names = [task]
-    if found := _GROUP.fullmatch(task):
-        names += [f"mmlu_{subject}{found['ending']}" for subject in MMLU[found["group"]]]
+    if match := _GROUP.fullmatch(task):
+        names += [f"mmlu_{subject}{match['ending']}" for subject in MMLU[match["group"]]]
     return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def _averaged(table: SwarmTable, groups: dict[str, dict[str, float]]) -> SwarmTable:
-    """A column per group, the weighted mean of its members, where the first of them stood; other tasks as they are."""
+    """Return the table with each group's members replaced by their weighted mean, in the place of the first member."""
     group_of = {task: group for group, weights in groups.items() for task in weights}
     tasks = tuple(dict.fromkeys(group_of.get(task, task) for task in table.tasks))
     if tasks == table.tasks:
@@ -212,4 +217,4 @@ def _averaged(table: SwarmTable, groups: dict[str, dict[str, float]]) -> SwarmTa
         weights = groups.get(task, {task: 1.0})
         members = [table.tasks.index(member) for member in weights]
         columns.append(np.average(table.bpb_KN[:, members], axis=1, weights=list(weights.values())))
-    return dataclasses.replace(table, tasks=tasks, bpb_KN=np.stack(columns, axis=1), sizes_N=None)
+    return dataclasses.replace(table, tasks=tasks, bpb_KN=np.stack(columns, axis=1), sizes_N=np.ones(len(tasks)))

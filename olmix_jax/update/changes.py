@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from olmix_jax.swarm.domains import CONTENT, DomainSet
+from olmix_jax.swarm.domains import CONTENT_MODULUS, DomainSet
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -259,7 +259,7 @@ def _parts(name: str, content: int, fresh: dict[str, int]) -> list[str]:
     some = [named, list(fresh)]
     if len(fresh) <= SUBSETS:
         some += [list(s) for k in range(2, len(fresh)) for s in itertools.combinations(fresh, k)]
-    return next((s for s in some if len(s) > 1 and sum(fresh[n] for n in s) % CONTENT == content), [])
+    return next((s for s in some if len(s) > 1 and sum(fresh[n] for n in s) % CONTENT_MODULUS == content), [])
 
 
 def check_content(change: Change, old: DomainSet, new: DomainSet) -> None:
@@ -283,7 +283,7 @@ def check_content(change: Change, old: DomainSet, new: DomainSet) -> None:
     for whole in dict.fromkeys(change.parts.values()):
         some = [part for part, of in change.parts.items() if of == whole]
         if whole in content_old and all(part in content_new for part in some):
-            if sum(content_new[part] for part in some) % CONTENT != content_old[whole]:
+            if sum(content_new[part] for part in some) % CONTENT_MODULUS != content_old[whole]:
                 raise UserError(
                     f"{', '.join(some)} do not hold the text of {whole} between them, neither more nor less; say "
                     f"`remove: [{whole}]` and `add: [{', '.join(some)}]` in the update file, or mend the parts"

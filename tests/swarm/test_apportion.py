@@ -1,4 +1,4 @@
-"""Mixtures are realised exactly and spread evenly, against brute force."""
+"""apportion.py against brute force: the nearest mixture, the exact one, and an even order of its sequences."""
 
 import re
 
@@ -16,7 +16,7 @@ modest = settings(deadline=None, max_examples=60)
 
 
 def compositions(total, parts):
-    """Every way to write ``total`` as ``parts`` whole numbers."""
+    """Yield every way to write ``total`` as a sum of ``parts`` whole numbers."""
     if parts == 1:
         yield (total,)
         return
@@ -27,7 +27,7 @@ def compositions(total, parts):
 
 @modest
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4).filter(lambda w: sum(w) > 1e-3), st.integers(1, 9))
-def test_snap_is_the_nearest_grid_point(w, total):
+def test_snap_returns_the_nearest_grid_point(w, total):
     wanted = np.array(w) / sum(w) * total
     grid = np.array(list(compositions(total, len(w))))
     error = np.abs(apportion.snap(np.array(w), total) - wanted)
@@ -50,14 +50,14 @@ def test_snap_breaks_ties_by_index():
 
 
 @pytest.mark.parametrize("w", [[0.0, 0.0], [np.nan, 1.0], [-0.1, 1.1], [np.inf, 1.0]])
-def test_snap_refuses_what_is_no_mixture(w):
+def test_snap_rejects_invalid_weights(w):
     with pytest.raises(UserError, match="finite, not negative"):
         apportion.snap(np.array(w), 10)
 
 
 @modest
 @given(counts, st.integers(1, 5000))
-def test_realise_is_exact_on_the_grid(c, scale):
+def test_realise_is_exact_for_whole_sequences(c, scale):
     wanted = np.array([c]) * scale
     total = int(wanted.sum())
     got = apportion.realise(wanted / total, total, tuple(map(str, range(len(c)))))
@@ -66,7 +66,7 @@ def test_realise_is_exact_on_the_grid(c, scale):
 
 @modest
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=4), st.integers(1, 9))
-def test_realise_succeeds_exactly_where_brute_force_does(w, total):
+def test_realise_succeeds_if_and_only_if_brute_force_does(w, total):
     w = np.array(w) / sum(w)
     grid = np.array(list(compositions(total, len(w))))
     errors = np.abs(grid - w * total).max(axis=1)
@@ -80,16 +80,16 @@ def test_realise_succeeds_exactly_where_brute_force_does(w, total):
         assert near.any() and got.sum() == total and np.abs(got - w * total).max() <= 0.5 + 1e-5
 
 
-def test_realise_says_what_cannot_be_and_what_can():
-    """PITFALL 8: a domain that would get no sequence is an error that names it, not a silent zero."""
-    with pytest.raises(UserError, match=r"member 1: law is asked for at 0.004.*would get no sequence") as e:
+def test_realise_error_names_the_domain_and_a_total_that_works():
+    """PITFALL 8: a domain that would get no sequence raises an error that names it; it is not silently dropped."""
+    with pytest.raises(UserError, match=r"member 1: law has weight 0.004, .*would get no sequence") as e:
         apportion.realise(np.array([[0.5, 0.5], [0.996, 0.004]]), 100, ("web", "law"))
     total = int(re.search(r"train on (\d+) sequences", str(e.value))[1])
     assert apportion.realise(np.array([[0.996, 0.004]]), total, ("web", "law")).min() == 1
-    with pytest.raises(UserError, match=r"member 0: b is asked for at 0.3, 0.3 of 1 sequences, and would get no"):
+    with pytest.raises(UserError, match=r"member 0: b has weight 0.3, which is 0.3 of 1 sequences, and would get no"):
         apportion.realise(np.array([[0.4, 0.3, 0.3]]), 1, ("a", "b", "c"))
-    # To the nearest, 2.4, 2.4, 2.4 and 0.8 make 7 of 8 sequences: one domain has to be off by 0.6.
-    with pytest.raises(UserError, match=r"member 0: a is asked for at 0.3, 2.4 of 8 sequences, and would get 3 seq"):
+    # 2.4, 2.4, 2.4 and 0.8 round to 7 of 8 sequences, so one domain has to be off by 0.6.
+    with pytest.raises(UserError, match=r"member 0: a has weight 0.3, which is 2.4 of 8 sequences, and would get 3"):
         apportion.realise(np.array([[0.3, 0.3, 0.3, 0.1]]), 8, ("a", "b", "c", "d"))
 
 
@@ -103,23 +103,24 @@ def test_realise_says_what_cannot_be_and_what_can():
         ([0.2, 0.3, 0.5], "for 2 domains"),
     ],
 )
-def test_realise_refuses_what_is_no_mixture(row, message):
+def test_realise_rejects_invalid_rows(row, message):
     with pytest.raises(UserError, match=message):
         apportion.realise(np.array([row]), 10, ("a", "b"))
 
 
-def test_realise_does_not_ask_for_a_sum_of_exactly_one():
+def test_realise_tolerates_float_error_in_the_sum():
     row = np.array([[0.7, 0.2, 0.1]])
     assert row.sum() != 1.0
     np.testing.assert_array_equal(apportion.realise(row, 50, ("a", "b", "c")), [[35, 10, 5]])
 
 
 def order_of(counts_M):
-    """The whole order, and how often each domain came before."""
+    """Return the whole order, and the number of each sequence within its domain."""
     return apportion.read_at(apportion.interleaving(np.array(counts_M)), np.arange(sum(counts_M)))
 
 
 def worst_prefix(counts_M):
+    """Return the largest error of a domain's count over all prefixes, in sequences."""
     order, nth = order_of(counts_M)
     total = len(order)
     np.testing.assert_array_equal(np.bincount(order, minlength=len(counts_M)), counts_M)
@@ -131,23 +132,23 @@ def worst_prefix(counts_M):
 
 @modest
 @given(counts)
-def test_the_order_is_even_at_every_prefix(c):
+def test_order_is_even_at_every_prefix(c):
     assert worst_prefix(c) <= 1.68
 
 
 @pytest.mark.parametrize("c", [[977] + [1] * 23, [40] * 24, list(range(1, 25)), [1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89]])
-def test_the_order_is_even_in_hard_cases(c):
+def test_order_is_even_in_hard_cases(c):
     assert worst_prefix(c) <= 1.68
 
 
-def test_the_order_of_few():
+def test_order_of_a_few_sequences():
     np.testing.assert_array_equal(order_of([0, 3])[0], [1, 1, 1])
     np.testing.assert_array_equal(np.sort(order_of([2, 2])[0][:2]), [0, 1])
     assert order_of([1, 2])[0].dtype == np.int32
 
 
-def test_any_place_of_a_long_run_is_found_at_once():
-    """A run of a billion sequences, of which nothing is held."""
+def test_places_of_a_long_run_are_read_without_the_whole_order():
+    """A billion sequences: only the tree is in memory."""
     counts_M = np.array([6, 3, 1]) * 10**8
     places_n = np.array([0, 10**5, 10**9 - 1, 7 * 10**8])
     domain_n, nth_n = apportion.read_at(apportion.interleaving(counts_M), places_n)
@@ -156,7 +157,7 @@ def test_any_place_of_a_long_run_is_found_at_once():
 
 @modest
 @given(st.data(), st.integers(1, 9))
-def test_snap_keeps_caps(data, total):
+def test_snap_is_nearest_within_caps(data, total):
     caps = np.array(data.draw(st.lists(st.floats(0, 1), min_size=2, max_size=4)))
     w = np.array(data.draw(st.lists(st.floats(0.01, 1), min_size=len(caps), max_size=len(caps))))
     w = w / w.sum()
@@ -172,11 +173,11 @@ def test_snap_keeps_caps(data, total):
         assert np.abs(got - w * total).sum() <= least + 1e-5
 
 
-def test_snap_rounds_down_what_is_at_its_cap():
-    """Largest remainders alone would give the first domain 3 of 8: more than its cap of 0.35."""
+def test_snap_rounds_down_weights_at_their_cap():
+    """Plain largest remainders would give the first domain 3 of 8, more than its cap of 0.35."""
     np.testing.assert_array_equal(apportion.snap(np.array([0.35, 0.325, 0.325]), 8), [3, 3, 2])
     np.testing.assert_array_equal(apportion.snap(np.array([0.35, 0.325, 0.325]), 8, np.array([0.35, 1, 1])), [2, 3, 3])
-    # A zero gets something only where nothing else can.
+    # A zero weight gets a sequence only if no other domain can take it.
     np.testing.assert_array_equal(apportion.snap(np.array([0.5, 0.5, 0.0]), 3, np.array([0.5, 0.5, 1.0])), [1, 1, 1])
     with pytest.raises(UserError, match="room for 2 of 3: raise a cap"):
         apportion.snap(np.array([0.5, 0.5]), 3, np.array([0.5, 0.5]))

@@ -1,9 +1,8 @@
-"""Whole tokens that keep every cap: brute force on small problems, closed forms, and properties at any size."""
+"""rounding.py against brute force on small problems, closed forms, apportion.snap, and properties at any size."""
 
 import itertools
 import math
 import re
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,15 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix_jax.swarm import apportion, rounding
+from olmix_jax.swarm.rounding import Group
 from olmix_jax.utils.errors import UserError
 
 modest = settings(max_examples=120, deadline=None)
-
-
-class Group(NamedTuple):
-    members: np.ndarray
-    lower: float
-    upper: float
+# For tests in which an infeasible example tries thousands of totals for its advice.
+few = settings(max_examples=40, deadline=None)
 
 
 def low(bound, total):
@@ -31,7 +27,7 @@ def high(bound, total):
 
 
 def kept(count_M, total, lower_M, upper_M, groups=()):
-    """Whether whole numbers keep every bound."""
+    """Return whether whole numbers keep every bound."""
     spans = [([j], lower_M[j], upper_M[j]) for j in range(len(count_M))] + [
         (g.members, g.lower, g.upper) for g in groups
     ]
@@ -39,7 +35,7 @@ def kept(count_M, total, lower_M, upper_M, groups=()):
 
 
 def compositions(total, parts):
-    """All ways to write ``total`` as ``parts`` whole numbers."""
+    """Yield every way to write ``total`` as a sum of ``parts`` whole numbers."""
     for cut in itertools.combinations(range(total + parts - 1), parts - 1):
         yield np.diff([-1, *cut, total + parts - 1]) - 1
 
@@ -50,7 +46,7 @@ def all_kept(total, lower_M, upper_M, groups):
 
 @st.composite
 def problems(draw, most=5):
-    """A mixture, bounds that it keeps, and nested or disjoint groups that it keeps."""
+    """Draw a mixture, bounds that it keeps, and nested or disjoint groups whose bounds it keeps."""
     M = draw(st.integers(1, most))
     parts = np.array(draw(st.lists(st.integers(0, 12), min_size=M, max_size=M)))
     parts[draw(st.integers(0, M - 1))] += 1
@@ -70,7 +66,7 @@ def problems(draw, most=5):
 
 @modest
 @given(problems(), st.integers(1, 9))
-def test_as_near_as_any_that_keeps_the_bounds(problem, total):
+def test_counts_are_the_nearest_within_the_bounds(problem, total):
     w_M, lower_M, upper_M, groups = problem
     grid = all_kept(total, lower_M, upper_M, groups)
     try:
@@ -79,7 +75,7 @@ def test_as_near_as_any_that_keeps_the_bounds(problem, total):
         assert not grid
         return
     assert got.dtype == np.int64 and got.sum() == total and kept(got, total, lower_M, upper_M, groups)
-    # Zeros stay zero if they can.
+    # Zero weights stay zero if a solution allows it.
     grid = [c for c in grid if not c[w_M == 0].any()] or grid
     away = [np.abs(c - w_M * total) for c in grid]
     mine = np.abs(got - w_M * total)
@@ -90,26 +86,26 @@ def test_as_near_as_any_that_keeps_the_bounds(problem, total):
     assert any((c == got).all() for c in grid)
 
 
-@modest
+@few
 @given(problems(), st.integers(1, 9))
-def test_refusal_names_the_least_total_that_would_do(problem, total):
+def test_infeasible_error_names_the_smallest_total_that_works(problem, total):
     w_M, lower_M, upper_M, groups = problem
     if all_kept(total, lower_M, upper_M, groups):
         return
     with pytest.raises(UserError) as e:
         rounding.counts(w_M, total, lower_M, upper_M, groups, names="pqrst"[: len(w_M)])
     assert re.search(r"\b[p-t]\b", str(e.value))
-    if found := re.search(r"least total that would do is (\d+)", str(e.value)):
-        assert rounding.counts(w_M, int(found[1]), lower_M, upper_M, groups).sum() == int(found[1])
-        for smaller in range(total + 1, min(int(found[1]), 13)):
+    if match := re.search(r"use a total of (\d+) units", str(e.value)):
+        assert rounding.counts(w_M, int(match[1]), lower_M, upper_M, groups).sum() == int(match[1])
+        for smaller in range(total + 1, min(int(match[1]), 13)):
             assert not all_kept(smaller, lower_M, upper_M, groups)
     wider = [Group(g.members, max(g.lower - 1 / total, 0), g.upper + 1 / total) for g in groups]
     rounding.counts(w_M, total, np.maximum(lower_M - 1 / total, 0), upper_M + 1 / total, wider)
 
 
-@modest
+@few
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(1, 10**13), st.data())
-def test_keeps_caps_at_any_size(raw, total, data):
+def test_caps_hold_at_any_size(raw, total, data):
     raw = np.array(raw) + 1e-9
     w_M = raw / raw.sum()
     M = len(w_M)
@@ -120,11 +116,11 @@ def test_keeps_caps_at_any_size(raw, total, data):
     try:
         got = rounding.counts(w_M, total, lower_M, upper_M, [half])
     except UserError:
-        # Every cap rounds down by less than a unit, so only where the free domains cannot take those units.
+        # Every cap rounds down by less than a unit, so it is infeasible only if no free domain can take those units.
         assert half.members.size and not (~tight[M // 2 :]).any()
         return
     assert got.sum() == total and (got >= 0).all()
-    # Python's integers and floats: a cap is broken by no more than its own rounding.
+    # Exact integers against a float cap: the cap holds up to the rounding of the cap itself.
     slack = 1e-9 + 2**-51 * total
     assert (got <= np.floor(upper_M * total + slack)).all()
     assert got[: M // 2].sum() <= math.floor(half.upper * total + slack)
@@ -132,7 +128,7 @@ def test_keeps_caps_at_any_size(raw, total, data):
 
 @modest
 @given(st.lists(st.integers(0, 10**12), min_size=2, max_size=20).filter(any))
-def test_what_is_whole_stays_as_it_is(parts):
+def test_whole_numbers_stay_unchanged(parts):
     total = sum(parts)
     w_M = np.array([p / total for p in parts])
     np.testing.assert_array_equal(rounding.counts(w_M, total, np.zeros(len(parts)), np.ones(len(parts))), parts)
@@ -140,14 +136,31 @@ def test_what_is_whole_stays_as_it_is(parts):
 
 @modest
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=6).filter(any), st.integers(1, 500))
-def test_without_bounds_it_is_largest_remainders(parts, total):
+def test_counts_without_bounds_equal_snap(parts, total):
     w_M = np.array(parts) / sum(parts)
     got = rounding.counts(w_M, total, np.zeros(len(parts)), np.ones(len(parts)))
     np.testing.assert_array_equal(got, apportion.snap(w_M, total))
 
 
-def test_caps_of_unique_tokens_are_kept_exactly():
-    """Caps k·N/R of ten trillion tokens that bind: exactly k·N tokens, in spite of a quotient that is rounded."""
+def test_counts_with_caps_equal_snap():
+    """The fast float64 form and the exact form agree, also about which requests are infeasible."""
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        M, total = int(random.integers(2, 8)), int(random.integers(1, 400))
+        w_M = random.dirichlet(np.ones(M)) if random.uniform() < 0.5 else random.integers(1, 6, M) / 1.0
+        w_M = w_M / w_M.sum()
+        upper_M = np.minimum(w_M + random.choice([0, 0, 0.05, 0.3, 1], M), 1)
+        try:
+            want = apportion.snap(w_M, total, upper_M)
+        except UserError:
+            with pytest.raises(UserError):
+                rounding.counts(w_M, total, np.zeros(M), upper_M)
+        else:
+            np.testing.assert_array_equal(rounding.counts(w_M, total, np.zeros(M), upper_M), want)
+
+
+def test_caps_from_unique_tokens_hold_exactly():
+    """Binding caps k·N/R of ten trillion tokens give exactly k·N tokens, although the float k·N/R is rounded."""
     rng = np.random.default_rng(0)
     total = 10**13
     for _ in range(200):
@@ -159,18 +172,18 @@ def test_caps_of_unique_tokens_are_kept_exactly():
         assert got.sum() == total
 
 
-def test_a_cap_rounds_down_and_a_lower_bound_up():
+def test_caps_round_down_and_lower_bounds_round_up():
     w_M, ones = np.array([0.35, 0.325, 0.325]), np.ones(3)
     np.testing.assert_array_equal(rounding.counts(w_M, 8, 0 * ones, ones), [3, 3, 2])
     np.testing.assert_array_equal(rounding.counts(w_M, 8, 0 * ones, np.array([0.35, 1, 1])), [2, 3, 3])
     np.testing.assert_array_equal(rounding.counts(w_M, 8, np.array([0, 0, 0.3]), ones), [3, 2, 3])
-    # Caps that leave no other place: a zero takes part, and one domain is off by more than a unit.
+    # With no other place left, a zero weight gets a unit, or one domain is off by more than a unit.
     np.testing.assert_array_equal(rounding.counts([0.5, 0.5, 0.0], 3, 0 * ones, np.array([0.5, 0.5, 1])), [1, 1, 1])
     w_M, upper_M = np.array([0.3, 0.3, 0.3, 0.1]), np.array([0.3, 0.3, 0.3, 1])
     np.testing.assert_array_equal(rounding.counts(w_M, 5, np.zeros(4), upper_M), [1, 1, 1, 2])
 
 
-def test_a_cap_of_a_group_rounds_down_too():
+def test_caps_of_groups_round_down():
     w_M, zeros, ones = np.full(4, 0.25), np.zeros(4), np.ones(4)
     np.testing.assert_array_equal(rounding.counts(w_M, 6, zeros, ones), [2, 2, 1, 1])
     pair = Group(np.array([0, 1]), 0.0, 0.5)
@@ -190,26 +203,47 @@ def test_a_cap_of_a_group_rounds_down_too():
             [0, 0],
             [0.5, 0.5],
             [],
-            r"1 of web, 1 of law at most: room for 2 of the 3 units .*would do is 4",
+            r"1 of web, 1 of law at most: room for 2 of the 3 units .*: use a total of 4 units",
         ),
-        ([0.9, 0.1], 5, [0, 0.05], [1, 0.12], [], r"no whole number of units is within the bounds of law .* do is 9"),
-        ([0.6, 0.4], 1, [0.1, 0.1], [1, 1], [], r"1 of web, 1 of law at least: 2, more than the 1 of the total.* is 2"),
+        (
+            [0.9, 0.1],
+            5,
+            [0, 0.05],
+            [1, 0.12],
+            [],
+            r"no whole number of units is within the bounds of law .* total of 9 units",
+        ),
+        (
+            [0.6, 0.4],
+            1,
+            [0.1, 0.1],
+            [1, 1],
+            [],
+            r"1 of web, 1 of law at least: 2, more than the 1 of the total.* total of 2 units",
+        ),
         ([0.5, 0.5], 3, [0, 0], [1, 1], [([0, 1], 0, 1)], None),
         ([0.5, 0.5], 3, [0, 0], [1, 0.5], [([0], 0, 0.5)], r"room for 2 of the 3"),
-        ([1 / 3, 2 / 3], 10**6, [1 / 3, 0], [1 / 3, 1], [], r"bounds of web .*least total that would do is 1000002"),
+        (
+            [1 / 3, 2 / 3],
+            10**6,
+            [1 / 3, 0],
+            [1 / 3, 1],
+            [],
+            r"bounds of web .*: use a total of 1000002 units, the smallest",
+        ),
         ([0.5, 0.5], 3, [0, 0], [0.4, 1], [], r"weight 0.5 of web is outside its bounds, 0 to 0.4"),
-        ([0.5, 0.5], 3, [0, 0.6], [1, 0.5], [], r"no weight meets the bounds of law: 0.6 to 0.5"),
+        ([0.5, 0.5], 3, [0, 0.6], [1, 0.5], [], r"no weight meets the bounds of law: from 0.6 to 0.5"),
         ([0.5, 0.5], 0, [0, 0], [1, 1], [], r"at least one and fewer than 2\*\*63, not 0"),
         ([0.5, 0.5], 2**63, [0, 0], [1, 1], [], r"fewer than 2\*\*63"),
         ([0.5, 0.5], 2.5, [0, 0], [1, 1], [], r"a whole number of units.*not 2.5"),
-        ([0.5, 0.5], 3, [0, 0], [1, 1], [([], 0.1, 1)], r"a group without domains should have 0.1 at least"),
+        ([0.5, 0.5], 3, [0, 0], [1, 1], [([], 0.1, 1)], r"a group without domains has the lower bound 0.1"),
         ([0.0, 0.0], 3, [0, 0], [1, 1], [], r"not all zero"),
         ([np.nan, 1.0], 3, [0, 0], [1, 1], [], r"must be finite"),
         ([0.5, 0.5], 3, [0], [1, 1], [], r"bounds of shapes \(1,\) and \(2,\) for 2 domains"),
-        ([0.5, 0.5], 3, [0, 0], [1, 1], [([0, 2], 0, 1)], r"a group names column 2 of 2 domains"),
+        ([0.5, 0.5], 3, [0, 0], [1, 1], [([0, 2], 0, 1)], r"a group contains column 2, but there are only 2 domains"),
     ],
 )
-def test_refusals(w, total, lower, upper, groups, message):
+def test_invalid_problems_raise_an_error(w, total, lower, upper, groups, message):
     groups = [Group(np.array(m), a, b) for m, a, b in groups]
     if message is None:
         assert rounding.counts(w, total, lower, upper, groups).sum() == total
@@ -218,26 +252,26 @@ def test_refusals(w, total, lower, upper, groups, message):
         rounding.counts(w, total, lower, upper, groups, names=("web", "law"))
 
 
-def test_groups_that_cross_are_refused():
+def test_groups_that_overlap_are_an_error():
     groups = [Group(np.array([0, 1]), 0, 1), Group(np.array([1, 2]), 0, 1)]
-    with pytest.raises(UserError, match="the groups a, b and b, c share some domains"):
+    with pytest.raises(UserError, match="the groups a, b and b, c overlap"):
         rounding.counts(np.ones(3) / 3, 9, np.zeros(3), np.ones(3), groups, names="abc")
 
 
-def test_an_empty_group_and_the_same_group_twice_are_fine():
+def test_empty_and_repeated_groups_are_allowed():
     groups = [Group(np.array([], int), 0, 0), Group(np.array([0, 1]), 0, 0.5), Group(np.array([1, 0]), 0, 0.4)]
     got = rounding.counts([0.2, 0.2, 0.6], 7, np.zeros(3), np.ones(3), groups)
     assert got.sum() == 7 and got[:2].sum() == 2
 
 
 @pytest.mark.parametrize("total", [np.int64(10**13), np.int32(10**9), 1e13])
-def test_the_total_may_be_of_any_kind_of_number(total):
+def test_total_may_have_any_number_type(total):
     w_M = np.array([0.1, 0.2, 0.7])
     got = rounding.counts(w_M, total, np.zeros(3), np.ones(3))
     np.testing.assert_array_equal(got, rounding.counts(w_M, int(total), np.zeros(3), np.ones(3)))
 
 
-def test_many_domains_are_quick():
+def test_two_thousand_domains_and_ten_trillion_tokens():
     rng = np.random.default_rng(1)
     w_M = rng.dirichlet(np.full(2000, 0.3))
     groups = [Group(np.arange(a, a + 100), 0, float(w_M[a : a + 100].sum())) for a in range(0, 2000, 100)][:-1]

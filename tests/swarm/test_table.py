@@ -1,4 +1,4 @@
-"""A swarm is joined by run, written and read back bit for bit: PITFALLS 1 and 3."""
+"""table.py: tables are joined by run id, and written tables are read back bit for bit (PITFALLS 1 and 3)."""
 
 import json
 import random
@@ -19,8 +19,8 @@ META = {"relative_sizes": {"code": 0.25, "web": 0.75}, "token_counts": {"code": 
 
 
 @pytest.fixture
-def said(monkeypatch):
-    """The lines that the log was given."""
+def logged(monkeypatch):
+    """Return the list of logged lines."""
     lines = []
     monkeypatch.setattr(progress.log, "info", lambda text, *args: lines.append(text % args))
     return lines
@@ -42,7 +42,7 @@ def same(a, b):
         np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
 
 
-def test_read(tmp_path):
+def test_read_returns_the_tables(tmp_path):
     got = read(tmp_path, meta=META)
     assert got.runs == ("r1", "r2", "r3") and got.names == ("one", "two", "three")
     assert got.domains == ("web", "code") and got.tasks == ("qa", "math") and got.diverged == ()
@@ -53,14 +53,14 @@ def test_read(tmp_path):
     assert got.ratios_KM.dtype == got.bpb_KN.dtype == got.natural_M.dtype == np.float64
 
 
-def test_rows_are_joined_by_run(tmp_path):
-    """PITFALL 1: the tables in different orders."""
+def test_rows_are_joined_by_run_id(tmp_path):
+    """PITFALL 1: two tables with their rows in different orders."""
     head, *rows = METRICS.splitlines(keepends=True)
     same(read(tmp_path), read(tmp_path, metrics=head + "".join(rows[::-1])))
 
 
-def test_misjoined_rows_are_found_by_their_names(tmp_path):
-    """PITFALL 1: ids pasted beside another order of rows."""
+def test_rows_with_the_ids_of_other_runs_are_an_error(tmp_path):
+    """PITFALL 1: ids pasted beside rows in another order; the names disagree."""
     swapped = METRICS.replace("r1,one", "r0,one").replace("r3,three", "r1,three").replace("r0,one", "r3,one")
     with pytest.raises(
         UserError, match=r"metrics.csv: line 4 \(run r1\), column name: 'three', but 'one' on line 2 of"
@@ -68,7 +68,7 @@ def test_misjoined_rows_are_found_by_their_names(tmp_path):
         read(tmp_path, metrics=swapped)
 
 
-def test_optional_columns(tmp_path):
+def test_name_and_index_columns_are_optional(tmp_path):
     ratios = ",run,web,code\n0,r1,0.25,0.75\n1,r2,1.0,0.0\n"
     metrics = "qa,run\n1.5,r1\n1.25,r2\n"
     got = read(tmp_path, ratios, metrics)
@@ -78,7 +78,7 @@ def test_optional_columns(tmp_path):
     same(named, got)
 
 
-def test_meta_is_a_path_or_its_content(tmp_path):
+def test_meta_is_a_path_text_or_mapping(tmp_path):
     want = read(tmp_path, meta=META)
     for meta in (META, json.dumps(META)):
         same(SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", meta), want)
@@ -89,14 +89,14 @@ def test_meta_is_a_path_or_its_content(tmp_path):
         SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", '{"token_counts": ')
 
 
-def test_runs_in_one_table_only_are_left_out_and_said(tmp_path, said):
+def test_runs_in_only_one_table_are_dropped_and_logged(tmp_path, logged):
     got = read(tmp_path, metrics=METRICS.replace("r2,", "r9,"))
     assert got.runs == ("r1", "r3")
-    assert any("1 runs left out" in line and "r2" in line for line in said)
-    assert any("1 runs left out" in line and "r9" in line for line in said)
+    assert any("1 run dropped" in line and "r2" in line for line in logged)
+    assert any("1 run dropped" in line and "r9" in line for line in logged)
 
 
-def test_missing_scores_can_be_left_out(tmp_path, said):
+def test_missing_scores_drop_their_run_or_task(tmp_path, logged):
     holed = METRICS.replace("1.25,2.25", "1.25,")
     by_run = read(tmp_path, metrics=holed, missing="drop_run")
     assert by_run.runs == ("r1", "r3") and by_run.names == ("one", "three") and by_run.tasks == ("qa", "math")
@@ -105,65 +105,69 @@ def test_missing_scores_can_be_left_out(tmp_path, said):
     by_task = read(tmp_path, metrics=holed, missing="drop_task")
     assert by_task.runs == ("r1", "r2", "r3") and by_task.tasks == ("qa",)
     np.testing.assert_array_equal(by_task.bpb_KN, [[1.5], [1.25], [1.125]])
-    assert any("column math: empty, one of 1 missing; drop_run leaves out 1: r2" in line for line in said)
-    assert any("drop_task leaves out 1: math" in line for line in said)
-    with pytest.raises(UserError, match="nothing is left after drop_run; complete them, or take the other"):
+    assert any(
+        "column math: empty, the first of 1 missing scores; drop_run leaves out 1: r2" in line for line in logged
+    )
+    assert any("drop_task leaves out 1: math" in line for line in logged)
+    with pytest.raises(
+        UserError, match="drop_run leaves nothing; complete them, or set --config.fit.missing=drop_task"
+    ):
         read(tmp_path, metrics="run,qa\nr1,\nr2,\n", missing="drop_run")
     with pytest.raises(UserError, match="`missing` must be"):
         read(tmp_path, missing="ignore")
 
 
 @pytest.mark.parametrize("word", ["NaN", "nan", "NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None"])
-def test_a_word_for_a_missing_score_is_an_empty_cell(tmp_path, word):
-    """pandas, R, JSON and spreadsheets write it so."""
+def test_words_for_a_missing_score_count_as_an_empty_cell(tmp_path, word):
+    """pandas, R, JSON and spreadsheets write missing values in these forms."""
     holed = METRICS.replace("1.25,2.25", f"1.25,{word}")
     with pytest.raises(UserError) as caught:
         read(tmp_path, metrics=holed)
     assert str(caught.value) == (
-        f"{tmp_path / 'metrics.csv'}: line 3 (run r2), column math: '{word}', one of 1 missing; complete it, or set "
-        "--config.fit.missing=drop_run or drop_task"
+        f"{tmp_path / 'metrics.csv'}: line 3 (run r2), column math: '{word}', the first of 1 missing scores; complete them, or "
+        "set --config.fit.missing=drop_run or drop_task"
     )
     same(read(tmp_path, metrics=holed, missing="drop_run"), read(tmp_path, RATIOS, METRICS.replace("r2,", "r9,")))
     assert read(tmp_path, metrics=holed, missing="drop_task").tasks == ("qa",)
 
 
 @pytest.mark.parametrize("missing", ["error", "drop_run", "drop_task"])
-def test_an_infinite_score_is_never_a_missing_one(tmp_path, missing):
+def test_infinite_score_is_an_error_not_a_missing_score(tmp_path, missing):
     with pytest.raises(UserError, match="column math: '-inf' is not a finite number"):
         read(tmp_path, metrics=METRICS.replace("2.25", "-inf"), missing=missing)
 
 
-def test_rounded_rows_are_renormalised_and_said(tmp_path, said):
+def test_rounded_rows_are_renormalised_and_logged(tmp_path, logged):
     got = read(tmp_path, RATIOS.replace("0.25,0.75", "0.25,0.746"))
     np.testing.assert_allclose(got.ratios_KM[0], [0.25 / 0.996, 0.746 / 0.996], rtol=1e-15)
     np.testing.assert_array_equal(got.ratios_KM[1:], [[1, 0], [0.5, 0.5]])
-    assert any("1 rows renormalised" in line and "run r1 by 0.004" in line for line in said)
+    assert any("1 rows renormalised" in line and "run r1 by 0.004" in line for line in logged)
 
 
-def test_dropped_metrics(tmp_path, said):
+def test_drop_metrics_and_keep_metrics_choose_the_columns(tmp_path, logged):
     got = read(tmp_path, meta={**META, "drop_metrics": ["math", "ghost", "ghost"]})
     assert got.tasks == ("qa",) and got.bpb_KN.shape == (3, 1)
-    assert any(line.endswith("no such columns to drop: ghost") for line in said)
-    # The meta's list is shared between swarms; who names a column for this one has it wrong.
+    assert any(line.endswith("no such columns to drop: ghost") for line in logged)
+    # Swarms may share the list in meta.json; an unknown name in the argument is a mistake.
     with pytest.raises(
-        UserError, match=r"line 1: no column maths, x to leave out \(`drop_.*; the nearest to maths is math"
+        UserError, match=r"line 1: no column maths, x, which `drop_metrics` names; the nearest to maths is math"
     ):
         read(tmp_path, drop_metrics=("maths", "qa", "x"))
-    # A hole in a column that is dropped is nobody's problem.
+    # A missing score in a dropped column does not matter.
     assert read(tmp_path, metrics=METRICS.replace("2.25", ""), drop_metrics=("math",)).tasks == ("qa",)
     kept = read(tmp_path, keep_metrics=("math",))
     assert kept.tasks == kept.columns == ("math",) and kept.sizes_N.tolist() == [1]
     got = read(tmp_path, meta={"drop_metrics": ["qa", "old"]}, keep_metrics=("math", "qa", "old"))
     assert got.tasks == ("math",)
     with pytest.raises(
-        UserError, match="metrics.csv: line 1: no column qq that the fit asks for .*; the nearest to qq is qa"
+        UserError, match="metrics.csv: line 1: no column qq, which `keep_metrics` names; the nearest to qq is qa"
     ):
         read(tmp_path, keep_metrics=("math", "qq"))
     with pytest.raises(UserError, match="every task is dropped"):
         read(tmp_path, drop_metrics=("math", "qa"))
 
 
-def test_columns_are_named_as_in_the_file_or_without_its_prefix(tmp_path):
+def test_columns_may_be_named_with_or_without_the_prefix(tmp_path):
     ratios = "index,train_web,train_code\n" + "".join(f"{k},0.25,0.75\n" for k in range(3))
     metrics = "index,metric/a,metric/b,metric/c\n" + "".join(f"{k},{k}.1,{k}.2,{k}.3\n" for k in range(3))
     whole = read(tmp_path, ratios, metrics)
@@ -174,14 +178,14 @@ def test_columns_are_named_as_in_the_file_or_without_its_prefix(tmp_path):
         np.testing.assert_array_equal(dropped.bpb_KN, whole.bpb_KN[:, [0, 2]])
         assert read(tmp_path, ratios, metrics, {"drop_metrics": [name]}).tasks == ("a", "c")
         kept = read(tmp_path, ratios, metrics, keep_metrics=("metric/c", name))
-        assert kept.tasks == kept.columns == ("b", "c"), "the file's order, whatever the list's"
+        assert kept.tasks == kept.columns == ("b", "c"), "in the order of the file, not of the list"
         np.testing.assert_array_equal(kept.bpb_KN, whole.bpb_KN[:, 1:])
-    with pytest.raises(UserError, match="no column metric/d to leave out .*; the nearest to metric/d is "):
+    with pytest.raises(UserError, match="no column metric/d, which `drop_metrics` names; the nearest to metric/d is "):
         read(tmp_path, ratios, metrics, drop_metrics=("metric/d",))
-    # Where nothing was taken off, the prefix is a part of the name.
+    # If no prefix was removed, it is a part of the name.
     plain = read(tmp_path, metrics="run,metric/a,metric/b\nr1,1,2\n", drop_metrics=("metric/a",))
     assert plain.tasks == ("metric/b",)
-    with pytest.raises(UserError, match="no column a to leave out"):
+    with pytest.raises(UserError, match="no column a, which `drop_metrics` names"):
         read(tmp_path, metrics="run,metric/a,metric/b\nr1,1,2\n", drop_metrics=("a",))
 
 
@@ -200,21 +204,21 @@ def test_columns_are_named_as_in_the_file_or_without_its_prefix(tmp_path):
         ([], "must be a JSON object"),
     ],
 )
-def test_bad_meta_names_the_field(tmp_path, meta, message):
+def test_invalid_meta_raises_an_error_that_names_the_field(tmp_path, meta, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, meta=meta)
 
 
-def test_natural_is_normalised_or_taken_from_token_counts(tmp_path, said):
+def test_natural_mixture_is_normalised_or_derived_from_token_counts(tmp_path, logged):
     got = read(tmp_path, meta={"relative_sizes": {"code": 1, "web": 4}, "note": "x"})
     np.testing.assert_allclose(got.natural_M, [0.8, 0.2])
-    assert got.tokens_M is None and any("not used: note" in line for line in said)
+    assert got.tokens_M is None and any("fields not used: note" in line for line in logged)
     got = read(tmp_path, meta={"token_counts": {"code": 100, "web": 300}})
     np.testing.assert_allclose(got.natural_M, [0.75, 0.25])
 
 
-def test_too_few_runs_are_refused(tmp_path):
-    """PITFALL 3: a guard that compared a count with itself."""
+def test_too_few_runs_are_an_error(tmp_path):
+    """PITFALL 3: the check must compare the number of runs with the number of parameters, not with itself."""
     with pytest.raises(UserError, match="3 runs for 2 domains: a fit of this law needs at least 4, better 9"):
         read(tmp_path).check_enough(0)
     more = RATIOS + "r4,four,3,0.1,0.9\n", METRICS + "r4,four,3,1,2\n"
@@ -225,8 +229,8 @@ def test_too_few_runs_are_refused(tmp_path):
         four.check_enough(4)
 
 
-def test_a_domain_that_no_run_has_is_reported(tmp_path):
-    """PITFALL 14: it is not refused; nothing is known about it, and who fits can say so."""
+def test_domains_in_few_runs_are_reported(tmp_path):
+    """PITFALL 14: an unsampled domain is not an error, but it is reported."""
     ratios = "run,web,code,law\n" + "".join(f"r{i},{1 - 0.25 * (i == 2)},0,{0.25 * (i == 2)}\n" for i in range(6))
     got = read(tmp_path, ratios, "run,qa\n" + "".join(f"r{i},{i}\n" for i in range(6)))
     got.check_enough(4)
@@ -234,23 +238,24 @@ def test_a_domain_that_no_run_has_is_reported(tmp_path):
     assert list(got.barely_sampled(1)) == ["code"] and got.barely_sampled(0) == {}
 
 
-def test_thinned(tmp_path):
+def test_subsampled_keeps_a_random_subset_in_order(tmp_path):
     whole = read(tmp_path, meta=META)
-    same(whole.thinned(1.0, 0), whole)
-    two = whole.thinned(2, 0)
-    assert two.runs == whole.thinned(0.67, 0).runs and two.natural_M is whole.natural_M
-    assert len({whole.thinned(2, seed).runs for seed in range(20)}) == 3
+    same(whole.subsampled(1.0, 0), whole)
+    two = whole.subsampled(2, 0)
+    assert two.runs == whole.subsampled(0.67, 0).runs and two.natural_M is whole.natural_M
+    assert len({whole.subsampled(2, seed).runs for seed in range(20)}) == 3
     for k, run in enumerate(two.runs):
         i = whole.runs.index(run)
         assert two.names[k] == whole.names[i] and (k == 0 or i > whole.runs.index(two.runs[k - 1]))
         np.testing.assert_array_equal(two.ratios_KM[k], whole.ratios_KM[i])
         np.testing.assert_array_equal(two.bpb_KN[k], whole.bpb_KN[i])
     with pytest.raises(
-        UserError, match="`fit.train_split` asks for 4 runs, and the swarm has 3 of use; up to 1 it is a share of them"
+        UserError,
+        match="`fit.train_split` asks for 4 runs, and the swarm has 3; a value up to 1 is a share of the runs",
     ):
-        whole.thinned(4, 0)
-    with pytest.raises(UserError, match="`fit.train_split` asks for 0 runs, .*above 1 a number of runs"):
-        whole.thinned(0.1, 0)
+        whole.subsampled(4, 0)
+    with pytest.raises(UserError, match="`fit.train_split` asks for 0 runs, .*a value above 1 a number of runs"):
+        whole.subsampled(0.1, 0)
 
 
 def write(folder, **changes):
@@ -269,7 +274,7 @@ def write(folder, **changes):
     return SwarmTable.read(folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json")
 
 
-def test_written_is_read_back_bit_for_bit(tmp_path, said):
+def test_written_swarm_is_read_back_bit_for_bit(tmp_path, logged):
     got = write(tmp_path)
     assert got.runs == ("r0", "r2") and got.names == ("natural", "r2") and got.diverged == ("r1",)
     assert got.domains == ("web", "code, C++") and got.tasks == ("qa:rc::olmes", "math")
@@ -277,7 +282,7 @@ def test_written_is_read_back_bit_for_bit(tmp_path, said):
     np.testing.assert_array_equal(got.bpb_KN, [[0.1 + 0.2, 1e-17], [2 / 7, 1.5]])
     np.testing.assert_array_equal(got.natural_M, [1 / 7, 6 / 7])
     np.testing.assert_array_equal(got.tokens_M, [10**12 + 1, 3])
-    assert any("diverged in training: r1" in line for line in said)
+    assert any("diverged in training: r1" in line for line in logged)
     assert (tmp_path / "ratios.csv").read_text().splitlines()[:2] == [
         'run,name,index,web,"code, C++"',
         "r0,natural,0,0.3333333333333333,0.6666666666666666",
@@ -286,7 +291,7 @@ def test_written_is_read_back_bit_for_bit(tmp_path, said):
     assert json.loads((tmp_path / "meta.json").read_text())["diverged"] == {"r1": 17}
 
 
-def test_equal_tables_are_equal_files(tmp_path):
+def test_equal_tables_give_equal_files(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b")
     for name in ("ratios.csv", "metrics.csv", "meta.json"):
@@ -315,28 +320,28 @@ def test_any_table_is_read_back_bit_for_bit(tmp_path_factory, data):
     np.testing.assert_array_equal(got.tokens_M, counts[0])
 
 
-def test_what_cannot_be_read_back_is_not_written(tmp_path):
+def test_tables_that_could_not_be_read_back_are_not_written(tmp_path):
     with pytest.raises(UserError, match="run r1: the score of task qa:rc::olmes is not finite"):
         write(tmp_path, diverged={})
-    with pytest.raises(UserError, match="cannot have a run 'r0'"):
+    with pytest.raises(UserError, match="'r0' cannot be a run id"):
         write(tmp_path, runs=["r0", "r1", "r0"])
     for name in ("run", "", " web", "web", "Index", "run_id"):
-        with pytest.raises(UserError, match="cannot have a column"):
+        with pytest.raises(UserError, match="cannot be a column"):
             write(tmp_path, domains=["web", name])
 
 
-def test_ratios_alone(tmp_path):
+def test_ratios_without_scores_are_read_back(tmp_path):
     path = tmp_path / "swarm" / "ratios.csv"
     counts = np.array([[1, 2], [7, 0]])
     table.write_ratios(path, ["r0", "r1"], ["natural", ""], ["web", "code"], counts / counts.sum(axis=1, keepdims=True))
     text = "run,name,index,web,code\nr0,natural,0,0.3333333333333333,0.6666666666666666\nr1,,1,1.0,0.0\n"
     assert path.read_text() == text and [p.name for p in path.parent.iterdir()] == ["ratios.csv"]
-    runs, names, domains, ratios_KM = table.read_ratios(path)
-    assert (runs, names, domains) == (("r0", "r1"), ("natural", "r1"), ("web", "code"))
-    np.testing.assert_array_equal(ratios_KM, [[1 / 3, 2 / 3], [1, 0]])
+    got = table.read_ratios(path)
+    assert got[:3] == (("r0", "r1"), ("natural", "r1"), ("web", "code"))
+    np.testing.assert_array_equal(got.ratios_KM, [[1 / 3, 2 / 3], [1, 0]])
 
 
-def test_published_dclm_swarm(published, tmp_path):
+def test_published_dclm_swarm_is_read(published, tmp_path):
     """METHOD §4: 127 runs over 24 topics, 110 metric columns, some of them dropped."""
     folder = published / "olmix_dclm"
     paths = folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json"
@@ -362,11 +367,11 @@ def test_published_dclm_swarm(published, tmp_path):
 
 
 @pytest.mark.parametrize("part, runs", [("train", 512), ("test", 256)])
-def test_published_regmix_swarm(published, part, runs, said):
+def test_published_regmix_swarm_is_read(published, part, runs, logged):
     folder = published / "regmix_1m"
     got = SwarmTable.read(folder / f"{part}_mixture_1m.csv", folder / f"{part}_pile_loss_1m.csv")
     assert got.ratios_KM.shape == (runs, 17) and got.bpb_KN.shape == (runs, 13)
     assert got.domains[0] == "the_pile_arxiv" and got.tasks[0] == "the_pile_arxiv_val_loss" and got.runs[0] == "1"
     np.testing.assert_allclose(got.ratios_KM.sum(axis=1), 1, atol=1e-14)
-    assert any("renormalised" in line for line in said)
+    assert any("renormalised" in line for line in logged)
     got.check_enough(len(got.domains) + 1)

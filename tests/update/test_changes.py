@@ -108,7 +108,7 @@ def test_updates_are_found_by_content():
     ]
     assert set(changes.change(old.names, found).new) == set(new.names)
     # Hashes that add up to more than the modulus are still those of the parts.
-    most = f"{changes.CONTENT - 1:032x}"
+    most = f"{changes.CONTENT_MODULUS - 1:032x}"
     assert changes.infer(domains(a="04"), domains(b="05", c=most)) == [changes.partition("a", "b", "c")]
     assert changes.infer(old, old) == []
     # Without content, names are all there is.
