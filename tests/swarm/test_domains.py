@@ -19,7 +19,7 @@ def test_round_trip_keeps_the_order(tmp_path):
     ("names", "tokens", "message"),
     [
         ((), (), "no domains"),
-        (("a", "a"), (1, 2), "more than once: a"),
+        (("a", "a"), (1, 2), "repeated domain: a"),
         (("a", "b"), (1, 0), "without tokens: b"),
         (("a", "b"), (1,), "2 domains but 1 token counts"),
     ],

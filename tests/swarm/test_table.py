@@ -85,7 +85,7 @@ def test_meta_is_a_path_text_or_mapping(tmp_path):
     with pytest.raises(UserError, match="fit.yaml: priors: `token_counts` lacks web"):
         given = {"source": "fit.yaml: priors", "token_counts": {"code": 1}}
         SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", given)
-    with pytest.raises(UserError, match="`swarm.meta`: not valid JSON: .*; give an object, or the path of a file"):
+    with pytest.raises(UserError, match="`swarm.meta`: not valid JSON: .*; set it to a JSON object or to the path of a file"):
         SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", '{"token_counts": ')
 
 
@@ -124,8 +124,8 @@ def test_words_for_a_missing_score_count_as_an_empty_cell(tmp_path, word):
     with pytest.raises(UserError) as caught:
         read(tmp_path, metrics=holed)
     assert str(caught.value) == (
-        f"{tmp_path / 'metrics.csv'}: line 3 (run r2), column math: '{word}', the first of 1 missing scores; complete them, or "
-        "set --config.fit.missing=drop_run or drop_task"
+        f"{tmp_path / 'metrics.csv'}: line 3 (run r2), column math: '{word}', the first of 1 missing scores; "
+        "complete them, or set --config.fit.missing=drop_run or drop_task"
     )
     same(read(tmp_path, metrics=holed, missing="drop_run"), read(tmp_path, RATIOS, METRICS.replace("r2,", "r9,")))
     assert read(tmp_path, metrics=holed, missing="drop_task").tasks == ("qa",)
