@@ -25,7 +25,7 @@ from olmix_jax.swarm import task_groups
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import strategies
 from olmix_jax.update.update_plan import UpdatePlan
-from olmix_jax.utils import devices, files
+from olmix_jax.utils import devices, files, records
 from olmix_jax.utils.progress import log
 
 # {strategy: settings of update}; old runs inform the law only where the paper has it so, but for ours, `auto`.
@@ -110,7 +110,7 @@ def carried(found: dict, folder: pathlib.Path, steps: int) -> dict:
 
 def judged(found: dict, scale: dict, folder: pathlib.Path, steps: int) -> dict:
     """Fresh models on every strategy's last mixture and on natural, with the same seeds."""
-    from olmix_jax.pipeline import training
+    from olmix_jax.pipeline import validate
 
     last = pathlib.Path(found["full"]["workdir"])
     domains = DomainSet.read(last / "domains.json")
@@ -122,8 +122,7 @@ def judged(found: dict, scale: dict, folder: pathlib.Path, steps: int) -> dict:
             told["weights"] = proposal["weights"]
         mixtures[name] = np.array([told["weights"][d] for d in domains.names])
     # Models of their own folder, beside the workdir that has the text.
-    trained, facts = training.compare(settings(scale, folder, steps - 1), last, mixtures, caps)
-    return {"mixtures": trained, **facts}
+    return records.plain(validate.compare(settings(scale, folder, steps - 1), last, mixtures, caps))
 
 
 def by_family(row: dict) -> np.ndarray:

@@ -129,11 +129,11 @@ def _run_parts(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     There is one part per process, or as many as an earlier run with other processes made. Members that are sharded
     over all devices are not divided.
     """
-    from olmix_jax.pipeline import training
+    from olmix_jax.pipeline import jobs
 
     mixtures = workdir / "swarm/ratios.csv"
     # Without mixtures the update needs no runs, or the first process raises the error.
-    if not mixtures.is_file() or training.is_large(config, workdir):
+    if not mixtures.is_file() or jobs.is_sharded_over_all(config, workdir):
         return
     runs = len(table.read_ratios(mixtures).runs)
     parts = part.divided(workdir) or min(jax.process_count(), runs)

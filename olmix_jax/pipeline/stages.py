@@ -77,9 +77,9 @@ def _plan(config: Config, workdir: pathlib.Path) -> None:
 
 
 def _prepare(config: Config, workdir: pathlib.Path) -> None:
-    from olmix_jax.pipeline import training
+    from olmix_jax.pipeline import prepare
 
-    training.prepare(config, workdir)
+    prepare.run(config, workdir)
 
 
 def _prepare_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
@@ -113,21 +113,21 @@ def _check_update(config: Config) -> None:
 
 
 def _sample(config: Config, workdir: pathlib.Path) -> None:
-    from olmix_jax.pipeline import training
+    from olmix_jax.pipeline import sample
 
-    training.sample(config, workdir)
+    sample.run(config, workdir)
 
 
 def _train(config: Config, workdir: pathlib.Path) -> None:
-    from olmix_jax.pipeline import training
+    from olmix_jax.pipeline import train
 
-    training.train_proxies(config, workdir)
+    train.run(config, workdir)
 
 
 def _join_training(config: Config, workdir: pathlib.Path) -> None:
-    from olmix_jax.pipeline import training
+    from olmix_jax.pipeline import train
 
-    training.join_training(config, workdir)
+    train.join(config, workdir)
 
 
 def _train_job(config: Config) -> Stage:
@@ -159,15 +159,15 @@ def _propose_reads(config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
 
 
 def _validate(config: Config, workdir: pathlib.Path) -> None:
-    from olmix_jax.pipeline import training
+    from olmix_jax.pipeline import validate
 
-    training.validate(config, workdir)
+    validate.run(config, workdir)
 
 
 def _join_validation(config: Config, workdir: pathlib.Path) -> None:
-    from olmix_jax.pipeline import training
+    from olmix_jax.pipeline import validate
 
-    training.join_validation(config, workdir)
+    validate.join(config, workdir)
 
 
 def _report(config: Config, workdir: pathlib.Path) -> None:

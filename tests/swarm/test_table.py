@@ -85,7 +85,9 @@ def test_meta_is_a_path_text_or_mapping(tmp_path):
     with pytest.raises(UserError, match="fit.yaml: priors: `token_counts` lacks web"):
         given = {"source": "fit.yaml: priors", "token_counts": {"code": 1}}
         SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", given)
-    with pytest.raises(UserError, match="`swarm.meta`: not valid JSON: .*; set it to a JSON object or to the path of a file"):
+    with pytest.raises(
+        UserError, match="`swarm.meta`: not valid JSON: .*; set it to a JSON object or to the path of a file"
+    ):
         SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", '{"token_counts": ')
 
 

@@ -1,0 +1,92 @@
+"""A training job: which models a stage trains, on which data, and where their checkpoints are."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from olmix_jax.config.schema import Config
+from olmix_jax.corpus import store, tasks, tokenizer
+from olmix_jax.proxy import coordination, data, model, state, train, waves
+from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.utils import files
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Models to train in one stage.
+
+    Attributes:
+      swarm: the models and their data.
+      tasks: what they are scored on.
+      folder: for checkpoints.
+      label: names the job in progress lines.
+      members_per_device: models that a device holds at once; None for as many as fit.
+    """
+
+    swarm: train.Swarm
+    tasks: tasks.TaskSet
+    folder: pathlib.Path
+    label: str
+    members_per_device: int | None
+
+    def run(self) -> train.Trained:
+        """Train and score the models. Models that are sharded over all devices need all processes, which join in."""
+        if waves.is_large(self.swarm.train, self.swarm.member):
+            coordination.everyones(coordination.JOIN)
+        return self.run_here()
+
+    def run_here(self) -> train.Trained:
+        """This process's share of :meth:`run`."""
+        return waves.in_waves(self.swarm, self.tasks, self.folder, self.label, self.members_per_device)
+
+
+def swarm_of(
+    config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data.Runs, share: float = 1.0
+) -> train.Swarm:
+    """The models of a config on the workdir's token stores.
+
+    Args:
+      config: its ``proxy`` and ``train`` sections say what is trained.
+      workdir: of a prepared corpus.
+      domains: its domains.
+      runs: what makes the models differ.
+      share: part of each domain that a model reads, to repeat it as often as the target run would.
+    """
+    return train.Swarm(
+        shape=model.PRESETS[config.proxy.preset],
+        vocabulary=_tokenizer(workdir).size,
+        length=config.proxy.length,
+        dtype=config.proxy.dtype,
+        train=config.train,
+        runs=runs,
+        stores={name: store.open_store(store.store_path(workdir, name)) for name in domains.names},
+        share=share,
+        track=config.track,
+    )
+
+
+def tasks_of(config: Config, workdir: pathlib.Path) -> tasks.TaskSet:
+    """The workdir's tasks, packed to ``tasks.length`` tokens."""
+    return tasks.read_tasks(workdir, _tokenizer(workdir), config.tasks.length)
+
+
+def is_sharded_over_all(config: Config, workdir: pathlib.Path) -> bool:
+    """Whether a proxy is too large for one device, so that it is sharded over all of them."""
+    shape = model.PRESETS[config.proxy.preset]
+    member = state.member(shape, _tokenizer(workdir).size, config.train, config.proxy.dtype)
+    return waves.is_large(config.train, member)
+
+
+def write_curves(path: pathlib.Path, runs: tuple[str, ...], trained: train.Trained, config: Config) -> None:
+    """Write the training losses as ``runs``, ``steps_T``, ``loss_KT`` and ``tokens_per_step``."""
+    steps_T = np.arange(1, trained.loss_KT.shape[1] + 1)
+    tokens = np.int64(config.train.batch * config.proxy.length)
+    with files.atomic_write(path, "wb") as f:
+        np.savez_compressed(
+            f, runs=np.array(runs, str), steps_T=steps_T, loss_KT=trained.loss_KT, tokens_per_step=tokens
+        )
+
+
+def _tokenizer(workdir: pathlib.Path) -> tokenizer.Tokenizer:
+    return tokenizer.Tokenizer.read(workdir / "corpus/tokenizer.json")

@@ -1,0 +1,12 @@
+"""The stage ``prepare``: text to token stores and tasks."""
+
+import pathlib
+
+from olmix_jax.config.schema import Config
+from olmix_jax.corpus import prepare, tasks
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Write token stores per domain, ``domains.json`` and the tasks."""
+    prepare.prepare(config, workdir)
+    tasks.make_tasks(config, workdir)

@@ -1,0 +1,55 @@
+"""The stage ``sample``: draw the mixtures of the swarm."""
+
+import pathlib
+
+import numpy as np
+
+from olmix_jax.config.schema import Config
+from olmix_jax.propose import blocks
+from olmix_jax.swarm import apportion, sampling, table
+from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.update import update_plan
+from olmix_jax.utils import rng
+from olmix_jax.utils.progress import log
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Write ``swarm/ratios.csv``: mixtures that a run can train exactly, as whole sequences.
+
+    An update samples over its blocks. The domains of a block then share its sequences in their kept ratios, as nearly
+    as whole sequences can.
+    """
+    domains = DomainSet.read(workdir / "domains.json")
+    total = config.train.steps * config.train.batch
+    size = config.swarm.size if config.swarm.size is not None else 3 * (len(domains) + 1)
+    kept, earlier_runs = blocks.blocks({}, domains.names), 0
+    plan = update_plan.read_for(config, workdir)
+    if plan is not None:
+        kept, size = plan.kept_blocks, plan.proxies
+        earlier_runs = sum(older.runs for older in plan.old_runs)
+    seed = config.swarm.seed if config.swarm.seed is not None else rng.derive(config.seed, "swarm")
+    counts_KD = sampling.sample(
+        blocks.collapse(domains.natural_M, kept),
+        size,
+        total,
+        names=kept.names,
+        sparsity=config.swarm.sparsity,
+        strength=config.swarm.strength,
+        min_weight=config.swarm.min_weight,
+        min_distance=config.swarm.min_distance,
+        min_runs=config.swarm.min_runs,
+        known=earlier_runs,
+        seed=seed if plan is None else plan.derive_seed(seed),
+    )
+    counts_KM = np.array([apportion.snap(weights_M, total) for weights_M in blocks.expand(counts_KD / total, kept)])
+    runs = tuple(f"run-{k:04d}" for k in range(size))
+    table.write_ratios(workdir / "swarm/ratios.csv", runs, runs, domains.names, counts_KM / counts_KM.sum(1)[:, None])
+    for domain, seen in sampling.coverage(counts_KM, domains.names).items():
+        log.info(
+            "%-24s in %3d of %d runs, weight %.3f on average, %.3f at most",
+            domain,
+            seen.runs,
+            size,
+            seen.mean,
+            seen.max,
+        )

@@ -1,0 +1,79 @@
+"""The stage ``train``: all proxies in one program, and the swarm's table."""
+
+import pathlib
+
+import numpy as np
+
+from olmix_jax.config import budget, part
+from olmix_jax.config.schema import Config
+from olmix_jax.pipeline import jobs
+from olmix_jax.proxy import data, merging
+from olmix_jax.swarm import apportion, table
+from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.update import update_plan
+from olmix_jax.utils import files, rng
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Train the proxies, or one part of them (``swarm.part``), and write the table once all parts exist."""
+    domains, job = DomainSet.read(workdir / "domains.json"), _job(config, workdir)
+    if job.swarm.share < 1:
+        log.info(
+            "train: proxies read %.3f of every domain, to repeat it as often as the target run would", job.swarm.share
+        )
+    tasks, content = job.tasks, files.digest([domains, job.tasks])
+    own_part = part.parse(config.swarm.part)
+    if own_part is not None:
+        merging.write(workdir, own_part, job.swarm, tasks.names, job.run(), content)
+        return
+    trained = merging.merged(workdir, job.swarm, tasks.names, content)
+    if trained is None:
+        trained = job.run()
+    runs, counts_KM = job.swarm.runs.names, job.swarm.runs.counts_KM
+    names = table.read_ratios(workdir / "swarm/ratios.csv").names
+    jobs.write_curves(workdir / "swarm/curves.npz", runs, trained, config)
+    diverged = {run: int(step) for run, step in zip(runs, trained.died_K) if step >= 0}
+    if len(diverged) == len(runs):
+        raise UserError("every member diverged; lower `train.lr`, delete the workdir's train folder, and run again")
+    table.write_swarm(
+        workdir / "swarm",
+        runs,
+        names,
+        domains.names,
+        tasks.names,
+        counts_KM / counts_KM.sum(1)[:, None],
+        trained.bpb_KN,
+        domains.natural_M,
+        domains.tokens_M,
+        diverged,
+    )
+    files.write_json(workdir / "train/info.json", {"preset": config.proxy.preset, **trained.info})
+
+
+def join(config: Config, workdir: pathlib.Path) -> None:
+    """Train proxies that are sharded over all processes, as a process that writes no results."""
+    _job(config, workdir).run_here()
+
+
+def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
+    """All members of the swarm, or those of a part."""
+    domains = DomainSet.read(workdir / "domains.json")
+    path = workdir / "swarm/ratios.csv"
+    mixtures = table.read_ratios(path)
+    if mixtures.domains != domains.names:
+        raise UserError(f"{path}: its domains are not those of domains.json; run --stages=sample again")
+    counts_KM = apportion.realise(mixtures.ratios_KM, config.train.steps * config.train.batch, domains.names)
+    seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
+    plan = update_plan.read_for(config, workdir)
+    seed = seed if plan is None else plan.derive_seed(seed)
+    seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in mixtures.runs])
+    share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
+    swarm = jobs.swarm_of(config, workdir, domains, data.Runs(mixtures.runs, counts_KM, seed_K, seed_K), share)
+    tasks, members_per_device = jobs.tasks_of(config, workdir), config.swarm.members_per_device
+    own_part = part.parse(config.swarm.part)
+    if own_part is None:
+        return jobs.Job(swarm, tasks, workdir / "train", "swarm", members_per_device)
+    members = merging.members(swarm, own_part)
+    return jobs.Job(members, tasks, workdir / "train" / own_part.name, f"swarm, part {own_part}", members_per_device)

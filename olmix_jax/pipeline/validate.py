@@ -1,0 +1,114 @@
+"""The stage ``validate``: fresh models on the natural, uniform and proposed mixtures."""
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from olmix_jax.config import budget
+from olmix_jax.config.schema import Config
+from olmix_jax.pipeline import jobs
+from olmix_jax.proxy import data
+from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
+from olmix_jax.swarm import apportion
+from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.utils import files, rng
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Train several seeds per mixture in one program and write ``validate/validation.json``."""
+    proposal = files.read_json(workdir / "propose/proposal.json")
+    mixtures, caps = _candidates(workdir, proposal)
+    compare(config, workdir, mixtures, caps, proposal["weights"]).write(workdir / "validate/validation.json")
+
+
+def join(config: Config, workdir: pathlib.Path) -> None:
+    """Train models that are sharded over all processes, as a process that writes no results."""
+    mixtures, caps = _candidates(workdir, files.read_json(workdir / "propose/proposal.json"))
+    _job(config, workdir, mixtures, caps).run_here()
+
+
+def compare(
+    config: Config,
+    workdir: pathlib.Path,
+    mixtures: Mapping[str, np.ndarray],
+    caps: Mapping[str, np.ndarray] | None = None,
+    proposal: Mapping[str, float] | None = None,
+) -> Validation:
+    """Train fresh models on each mixture, several seeds each, in one program.
+
+    Args:
+      config: its ``validate`` section says what is trained.
+      workdir: of a prepared corpus; checkpoints go to its ``validate`` folder.
+      mixtures: {name: weights_M} in the order of the workdir's domains.
+      caps: {name: upper_M} of mixtures whose caps must hold after rounding to whole sequences.
+      proposal: the proposed weights, to be recorded.
+
+    Raises:
+      UserError: a model diverged.
+    """
+    job, target = _job(config, workdir, mixtures, caps or {}), budget.validated(config)
+    seeds = config.validate.seeds
+    counts_CM = job.swarm.runs.counts_KM[::seeds]
+    domains = DomainSet.read(workdir / "domains.json").names
+    for name, counts_M in zip(mixtures, counts_CM):
+        for j in np.flatnonzero(counts_M == 0) if name in ("natural", "uniform") else ():
+            log.warning("validate: %s has less than half a sequence of %s and trains without it", name, domains[j])
+    trained = job.run()
+    jobs.write_curves(workdir / "validate/curves.npz", job.swarm.runs.names, trained, target)
+    if (trained.died_K >= 0).any():
+        raise UserError("a validation model diverged; lower `validate.lr`, delete the validate folder, and run again")
+    bpb_CSN = trained.bpb_KN.reshape(len(mixtures), seeds, -1)
+    scores = {
+        name: _score(dict(zip(domains, (counts_M / counts_M.sum()).tolist())), bpb_SN, job.tasks.names)
+        for name, counts_M, bpb_SN in zip(mixtures, counts_CM, bpb_CSN)
+    }
+    return Validation(
+        scores,
+        dict(proposal or {}),
+        seeds,
+        target.train.steps,
+        trained.info["tokens_per_member"],
+        trained.info["parameters"],
+        target.proxy.preset,
+    )
+
+
+def _candidates(workdir: pathlib.Path, proposal: dict) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The mixtures to validate, and the caps of those that have some; both as :func:`compare` takes them."""
+    domains = DomainSet.read(workdir / "domains.json")
+    mixtures = {
+        "natural": domains.natural_M,
+        "uniform": np.full(len(domains), 1 / len(domains)),
+        "proposed": np.array([proposal["weights"][name] for name in domains.names]),
+    }
+    return mixtures, {"proposed": np.array([proposal["caps"][name] for name in domains.names])}
+
+
+def _job(
+    config: Config, workdir: pathlib.Path, mixtures: Mapping[str, np.ndarray], caps: Mapping[str, np.ndarray]
+) -> jobs.Job:
+    """Models on the mixtures; all seeds of one mixture, then those of the next."""
+    domains, target = DomainSet.read(workdir / "domains.json"), budget.validated(config)
+    total, seeds = target.train.steps * target.train.batch, config.validate.seeds
+    counts_CM = np.stack([apportion.snap(weights_M, total, caps.get(name)) for name, weights_M in mixtures.items()])
+    names = tuple(f"{mixture}/{s}" for mixture in mixtures for s in range(seeds))
+    # All mixtures share the seeds, so that differences between mixtures come from the mixtures alone.
+    seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(mixtures))
+    runs = data.Runs(names, np.repeat(counts_CM, seeds, axis=0), seed_K, seed_K)
+    # The number of proxies that fit a device does not apply to models of another size.
+    members_per_device = config.swarm.members_per_device if target.proxy.preset == config.proxy.preset else None
+    swarm = jobs.swarm_of(target, workdir, domains, runs)
+    return jobs.Job(swarm, jobs.tasks_of(config, workdir), workdir / "validate", "validate", members_per_device)
+
+
+def _score(weights: dict[str, float], bpb_SN: np.ndarray, tasks: tuple[str, ...]) -> MixtureScore:
+    """Means and standard deviations over seeds, of the mean over tasks and of each task."""
+    mean_S, ddof = bpb_SN.mean(axis=1), 1 if len(bpb_SN) > 1 else 0
+    by_task = {
+        task: TaskScore(float(bpb_S.mean()), float(bpb_S.std(ddof=ddof)), tuple(bpb_S.tolist()))
+        for task, bpb_S in zip(tasks, bpb_SN.T)
+    }
+    return MixtureScore(weights, float(mean_S.mean()), float(mean_S.std(ddof=ddof)), tuple(mean_S.tolist()), by_task)
