@@ -163,7 +163,7 @@ def test_missing_flags_and_files_are_named(tmp_path):
         ([SMOKE], "--workdir is missing"),
         (["--config=configs/none.py", f"--workdir={tmp_path}"], "configs/none.py"),
         ([SMOKE, f"--workdir={tmp_path}", "--stages=fit"], "fit needs"),
-        ([SMOKE, "--workdir=/proc/nowhere"], "--workdir=/proc/nowhere cannot be written"),
+        ([SMOKE, "--workdir=/proc/nowhere"], "--workdir=/proc/nowhere is not writable"),
     ):
         done = subprocess.run(
             [sys.executable, "run.py", *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True
