@@ -128,7 +128,7 @@ class Bench:
         """Held-out scores of one fit, its seconds, and the coverage of its intervals or None."""
         law, starts = laws.LAWS[family], {"starts": STARTS[family]} if family in STARTS else {}
         learn, (ratios_KM, bpb_KN) = problem.split(size, seed)
-        if law.DIFFERENTIABLE and (problem.name, family, size) not in self.compiled:
+        if law.differentiable and (problem.name, family, size) not in self.compiled:
             law.fit(*learn, **starts)
             self.compiled.add((problem.name, family, size))
         seconds, fitted = laws_speed.seconds(law.fit, *learn, **starts)

@@ -45,7 +45,7 @@ def chosen(params, ratios_CM, number, seed):
 
 def chosen_sampled(params, ratios_CM, number, seed):
     """From 100 posterior draws, as laws without a closed form have to."""
-    predicted_RCN = evaluate_each(warped_gp, warped_gp.sample(params, 100, seed), ratios_CM)
+    predicted_RCN = evaluate_each(warped_gp.LAW, warped_gp.sample(params, 100, seed), ratios_CM)
     bpb_N = np.exp(params.offset_N)
     noise_N = np.exp(params.theta_NP[:, -2]) * (params.scale_N * bpb_N) ** 2
     return next_runs.choose_sampled(predicted_RCN, predicted_RCN, noise_N, number)
@@ -68,7 +68,7 @@ def least_variance(params, ratios_CM, number, seed):
 
 def near_the_best(params, ratios_CM, number, seed):
     """Counting only where a mixture may be among the best 16: by 100 posterior draws, every task weighing 1."""
-    predicted_RCN = evaluate_each(warped_gp, warped_gp.sample(params, 100, seed), ratios_CM)
+    predicted_RCN = evaluate_each(warped_gp.LAW, warped_gp.sample(params, 100, seed), ratios_CM)
     often_C = (predicted_RCN.mean(axis=2).argsort(axis=1).argsort(axis=1) < 16).mean(axis=0)
     drawn = np.random.default_rng(seed).choice(len(often_C), 256, p=often_C / often_C.sum())
     return next_runs.choose(params, ratios_CM, ratios_CM[drawn], number)
@@ -108,7 +108,7 @@ def learn(way, pool, held_out, first: int, last: int, seed: int) -> np.ndarray:
 
 
 def score(params, ratios_KM, bpb_KN) -> tuple[float, ...]:
-    predicted_KN = evaluate(warped_gp, params, ratios_KM)
+    predicted_KN = evaluate(warped_gp.LAW, params, ratios_KM)
     spearman_N, _, rmse_N, of_mean = quality.scores(predicted_KN, bpb_KN)
     error_K = (predicted_KN - bpb_KN).mean(axis=1)
     return spearman_N.mean(), of_mean, rmse_N.mean(), np.sqrt((error_K**2).mean())

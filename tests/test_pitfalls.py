@@ -160,7 +160,7 @@ def test_a_domain_never_sampled_has_a_coefficient_that_no_seed_decides(unsampled
     np.testing.assert_allclose(one.params.coef_NM[:, 3], two.params.coef_NM[:, 3], rtol=1e-3)
 
 
-FAMILIES = [name for name, law in laws.LAWS.items() if law.DIFFERENTIABLE]
+FAMILIES = [name for name, law in laws.LAWS.items() if law.differentiable]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -259,7 +259,7 @@ def proposal(coef_NM, **changes):
     given = {name: changes.pop(name) for name in ("natural_M", "tokens_M") if name in changes}
     names = {"tasks": ("t", "u")[: len(coef_NM)], "domains": ("web", "code", "law")}
     settings = config.Propose(**{"explore": False} | changes)
-    return propose.propose(log_linear, params, **names, settings=settings, **{"natural_M": np.ones(3)} | given)
+    return propose.propose(log_linear.LAW, params, **names, settings=settings, **{"natural_M": np.ones(3)} | given)
 
 
 def test_caps_that_no_mixture_meets_are_an_error_with_a_remedy_that_works():

@@ -94,7 +94,7 @@ def _solved(swarm: table.SwarmTable, blocks: reuse.Blocks, tokens: dict, natural
     anchor_D = reuse.collapsed_anchor(natural_M, blocks)
     found = solve.solve(log_linear.predict, law, np.full(width, 1 / width), anchor_D, bounds, KL_WEIGHT)
     natural_D = reuse.collapse(natural_M, blocks)
-    proposed, before = evaluate(log_linear, law, np.stack([found.weights_M, natural_D])).mean(axis=1)
+    proposed, before = evaluate(log_linear.LAW, law, np.stack([found.weights_M, natural_D])).mean(axis=1)
     log.info(
         "paper: %d runs over %d weights: %.4f BPB predicted, %.4f before",
         len(swarm.runs),

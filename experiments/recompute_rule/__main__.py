@@ -78,12 +78,12 @@ def published(folder: pathlib.Path, seed: int) -> World:
 def value(world: World, ratios_M) -> float:
     """The true objective [BPB]."""
     kl = np.where(ratios_M > 0, ratios_M * np.log(np.maximum(ratios_M, 1e-300) / world.natural_M), 0.0).sum()
-    return float(evaluate(log_linear, world.law, ratios_M[None])[0].mean() + KL_WEIGHT * kl)
+    return float(evaluate(log_linear.LAW, world.law, ratios_M[None])[0].mean() + KL_WEIGHT * kl)
 
 
 def measured(world: World, ratios_KM, draw) -> np.ndarray:
     """Scores with noise, a part of which a run's tasks share."""
-    bpb_KN = evaluate(log_linear, world.law, ratios_KM)
+    bpb_KN = evaluate(log_linear.LAW, world.law, ratios_KM)
     common_K1, own_KN = draw.normal(size=(len(bpb_KN), 1)), draw.normal(size=bpb_KN.shape)
     return bpb_KN + world.noise * (np.sqrt(SHARED) * common_K1 + np.sqrt(1 - SHARED) * own_KN)
 
@@ -100,7 +100,7 @@ def optimum(law, params, natural_M, upper_M, blocks=None, runs_KD=None) -> np.nd
     anchor = natural_M
     if blocks is not None:
         bounds, anchor = reuse.collapsed_bounds(bounds, blocks), reuse.collapsed_anchor(natural_M, blocks)
-    convex, equal_N = getattr(law, "CONVEX", False), np.full(tasks, 1 / tasks)
+    convex, equal_N = law.convex, np.full(tasks, 1 / tasks)
     starts_SM = None
     if not convex:
         best = evaluate(law, params, runs_KD).mean(axis=1).argmin()
@@ -119,7 +119,7 @@ def losses(world: World, runs: int, seed: int) -> dict:
     before = World(log_linear.Params(world.law.log_c_N, world.law.coef_NM[:, :old]), natural_O, 0, world.noise, 0)
     old_KO = swarm_around(natural_O, world.old_runs, draw)
     law = warped_gp.fit(old_KO, measured(before, old_KO, draw)).params
-    kept_O = optimum(warped_gp, law, natural_O, np.minimum(1, REPEATS * natural_O), runs_KD=old_KO)
+    kept_O = optimum(warped_gp.LAW, law, natural_O, np.minimum(1, REPEATS * natural_O), runs_KD=old_KO)
     names = tuple(f"d{j}" for j in range(old))
     change = changes.change(names, [changes.add(*(f"new{j}" for j in range(world.new)))])
     weights_M = np.append(kept_O, np.zeros(world.new))
@@ -136,10 +136,12 @@ def losses(world: World, runs: int, seed: int) -> dict:
         np.zeros((0, width)),
         np.zeros(0),
     )
-    distilled = prior.distil(warped_gp, warped_gp.sample(law, SAMPLES, seed), old, old_KO, seed)
+    distilled = prior.distil(warped_gp.LAW, warped_gp.sample(law, SAMPLES, seed), old, old_KO, seed)
     truth = prior.truths(distilled, change.expressed(world.natural_M), -np.ones(width, int), seed=seed)
     taken, tried, _ = recompute.choose(truth, setting, lambda dimensions: runs, seed=seed)
-    best = value(world, optimum(log_linear, world.law, world.natural_M, world.upper_M, runs_KD=world.natural_M[None]))
+    best = value(
+        world, optimum(log_linear.LAW, world.law, world.natural_M, world.upper_M, runs_KD=world.natural_M[None])
+    )
     known = change.new, change.affected, weights_M, world.natural_M
     found = {"natural": value(world, world.natural_M) - best}
     for rule in RULES:
@@ -157,7 +159,7 @@ def _by(world: World, blocks: reuse.Blocks, runs: int, draw) -> float:
         return value(world, mixture_M / mixture_M.sum())
     ratios_KD = swarm_around(reuse.collapse(world.natural_M, blocks), runs, draw)
     params = warped_gp.fit(ratios_KD, measured(world, reuse.expand(ratios_KD, blocks), draw)).params
-    return value(world, optimum(warped_gp, params, world.natural_M, world.upper_M, blocks, ratios_KD))
+    return value(world, optimum(warped_gp.LAW, params, world.natural_M, world.upper_M, blocks, ratios_KD))
 
 
 def _row(kind: str, runs: int, found: list[dict]) -> dict:

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import descent, numerics
+from olmix_jax.laws.law import Fit, Law
 
-DIFFERENTIABLE = True
-CONVEX = True
 # R: the paper's scenario (METHOD §3).
 TOKENS = 1e12
 _LOG_TOKENS = float(np.log(TOKENS))
@@ -32,23 +31,6 @@ class Params(NamedTuple):
     constant_N: np.ndarray
     offset_NM: np.ndarray
     power_NM: np.ndarray
-
-
-class Fit(NamedTuple):
-    """A fitted law.
-
-    Attributes:
-      params: the best start's parameters per task, float64.
-      loss_N: half the sum of squares at them [BPB²]. In-sample.
-      unseen: columns of domains that no run samples. They get no term (A = 1, α = 10, which is 0 to rounding): the
-        law is that without the column.
-      steps: Levenberg–Marquardt steps of the slowest start.
-    """
-
-    params: Params
-    loss_N: np.ndarray
-    unseen: tuple[int, ...]
-    steps: int
 
 
 def predict(params: Params, ratios_KM):
@@ -95,7 +77,7 @@ def _fit(ratios_KM, bpb_KN, weight_RK, starts: int, tasks, near: Params | None =
     near_NP = None
     if near is not None:
         near_NP = np.concatenate([near.constant_N[:, None], np.log(near.offset_NM), near.power_NM], axis=1)
-    found = descent.fit(LAW, ratios_KM, bpb_KN, weight_RK, tasks, begin, near_NP)
+    found = descent.fit(REGRESSION, ratios_KM, bpb_KN, weight_RK, tasks, begin, near_NP)
     c_RN1, log_offset_RNM, power_RNM = np.split(found.theta_RNP, [1, 1 + ratios_KM.shape[1]], axis=2)
     return Params(c_RN1[..., 0], np.exp(log_offset_RNM), power_RNM), found
 
@@ -143,4 +125,16 @@ def _jacobian(ratios_KM, theta_P):
 
 
 # Three times as many lower the loss by another 0.5 % on the published swarm.
-LAW = descent.family(_residual, _jacobian, max_steps=100)
+REGRESSION = descent.least_squares(_residual, _jacobian, max_steps=100)
+
+LAW = Law(
+    name="autoscale",
+    Params=Params,
+    fit=fit,
+    fit_weighted=fit_weighted,
+    predict=predict,
+    parameters=parameters,
+    describe=describe,
+    differentiable=True,
+    convex=True,
+)

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import descent, numerics
+from olmix_jax.laws.law import Fit, Law
 
-DIFFERENTIABLE = True
-CONVEX = True
 FLOOR = 1e-12
 # Limits: a term is at most e^5 = 150 times the task's mean BPB in any run, and α at most 10.
 REACH, STEEPEST = np.exp(5.0), 10.0
@@ -27,22 +26,6 @@ class Params(NamedTuple):
 
     scale_NM: np.ndarray
     power_NM: np.ndarray
-
-
-class Fit(NamedTuple):
-    """A fitted law.
-
-    Attributes:
-      params: the best start's parameters per task, float64.
-      loss_N: half the sum of squares at them [BPB²]. In-sample.
-      unseen: columns of domains that no run samples. They get no term, A = α = 0: the law is that without the column.
-      steps: Levenberg–Marquardt steps of the slowest start.
-    """
-
-    params: Params
-    loss_N: np.ndarray
-    unseen: tuple[int, ...]
-    steps: int
 
 
 def predict(params: Params, ratios_KM):
@@ -93,7 +76,7 @@ def _fit(ratios_KM, bpb_KN, weight_RK, starts: int, tasks, near: Params | None =
     near_NP = None
     if near is not None:
         near_NP = np.concatenate([near.scale_NM * np.exp(-near.power_NM * least_M), near.power_NM], axis=1)
-    found = descent.fit(LAW, span_KM, bpb_KN, weight_RK, tasks, begin, near_NP)
+    found = descent.fit(REGRESSION, span_KM, bpb_KN, weight_RK, tasks, begin, near_NP)
     first_RNM, power_RNM = np.split(found.theta_RNP, 2, axis=2)
     # A term without size has any power; 0 says so.
     power_RNM = np.where(seen_RM[:, None] & (first_RNM > 0), power_RNM, 0.0)
@@ -126,4 +109,16 @@ def _jacobian(span_KM, theta_P):
 
 
 # Three times as many lower the loss by another 0.05 % on the published swarm.
-LAW = descent.family(_residual, _jacobian, max_steps=100)
+REGRESSION = descent.least_squares(_residual, _jacobian, max_steps=100)
+
+LAW = Law(
+    name="bimix",
+    Params=Params,
+    fit=fit,
+    fit_weighted=fit_weighted,
+    predict=predict,
+    parameters=parameters,
+    describe=describe,
+    differentiable=True,
+    convex=True,
+)

@@ -28,7 +28,7 @@ SLOTS = 64
 ROWS = 16
 
 
-class Family(NamedTuple):
+class Regression(NamedTuple):
     """What the descent needs of a law; both functions are of (features, theta_P, bpb_K, weight_K).
 
     Attributes:
@@ -62,7 +62,7 @@ def huber(residual_K, weight_K, delta: float | None):
     return loss, weight_K * jnp.clip(residual_K, -delta, delta), curve_K
 
 
-def family(residual: Callable, jacobian: Callable, max_steps: int, delta: float | None = None) -> Family:
+def least_squares(residual: Callable, jacobian: Callable, max_steps: int, delta: float | None = None) -> Regression:
     """A family by its residual(features, theta_P, bpb_K) → r_K and jacobian(features, theta_P) → J_KP = ∂r/∂θ."""
 
     def loss(features, theta_P, bpb_K, weight_K):
@@ -73,10 +73,10 @@ def family(residual: Callable, jacobian: Callable, max_steps: int, delta: float 
         jacobian_KP = jacobian(features, theta_P)
         return value, psi_K @ jacobian_KP, (jacobian_KP * curve_K[:, None]).T @ jacobian_KP
 
-    return Family(loss, derivatives, max_steps)
+    return Regression(loss, derivatives, max_steps)
 
 
-def fit(law: Family, features, bpb_KN, weight_RK, tasks, begin: Callable, near_NP=None) -> Found:
+def fit(law: Regression, features, bpb_KN, weight_RK, tasks, begin: Callable, near_NP=None) -> Found:
     """Fits every task to every resample.
 
     Args:
@@ -136,7 +136,7 @@ class _State(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=numerics.STEADY)
-def _descend(law: Family, theta_LP, used, shared, max_steps, tolerance):
+def _descend(law: Regression, theta_LP, used, shared, max_steps, tolerance):
     """(theta_LP, loss_L, steps_L) at the end of the first ``used`` lanes; lane l is task l mod N of row l div N."""
     lanes, slots = len(theta_LP), min(SLOTS, len(theta_LP))
     features, bpb_NK, weight_CK, low_CNP, high_CNP = shared
@@ -164,7 +164,7 @@ def _descend(law: Family, theta_LP, used, shared, max_steps, tolerance):
     return end.theta_LP, end.loss_L, end.steps_L
 
 
-def _step(law: Family, features, theta_P, damping, bpb_K, weight_K, low_P, high_P):
+def _step(law: Regression, features, theta_P, damping, bpb_K, weight_K, low_P, high_P):
     """One step of one lane: (theta_P, its loss, damping, what the step promised to gain)."""
     loss, gradient_P, hessian_PP = law.derivatives(features, theta_P, bpb_K, weight_K)
     # A parameter that pushes against its limit is left out of the step.

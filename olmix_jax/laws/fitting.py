@@ -106,7 +106,7 @@ def _fit(law, table: SwarmTable, options: Options, kept: pathlib.Path) -> None:
     common["inherited"] = table.inherited
     starts = min(options.starts, STARTS)
     held_out = quality.cross_validate(law, *data, folds=options.folds, starts=starts, **common)
-    refits = not getattr(law, "SLOW", False)
+    refits = law.cheap_refits
     left_out = quality.leave_one_out(law, fitted.params, *data, **common) if refits else None
     curve = quality.learning_curve(law, *data, held_out, starts=starts, repeats=2 if refits else 1, **common)
     content = _content(law, table, fitted, held_out, left_out)
@@ -123,7 +123,9 @@ def _fit(law, table: SwarmTable, options: Options, kept: pathlib.Path) -> None:
 
 def _warn_of_unfinished(fitted, tasks) -> None:
     """Says of which tasks the hyperparameters are not settled, for laws that know it."""
-    open_N = np.asarray(getattr(fitted, "promised_N", np.zeros(len(tasks)))) > UNSETTLED
+    if fitted.promised_N is None:
+        return
+    open_N = fitted.promised_N > UNSETTLED
     if open_N.any():
         names = ", ".join(task for task, is_open in zip(tasks, open_N) if is_open)
         log.warning("fit: the search for hyperparameters ended early for %s; trust held-out quality, as ever", names)
@@ -131,7 +133,7 @@ def _warn_of_unfinished(fitted, tasks) -> None:
 
 def samples(law, params, ratios_KM, bpb_KN, number: int, seed: int = 0, weight_K=None):
     """Params with a leading axis: drawn from the posterior where the law has one, else refits to resampled runs."""
-    if hasattr(law, "sample"):
+    if law.sample is not None:
         return law.sample(params, number, seed)
     runs = len(ratios_KM)
     counts_RK = rng.generator(seed, "fitting.bootstrap").multinomial(runs, np.full(runs, 1 / runs), size=number)

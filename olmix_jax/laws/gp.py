@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import numerics
+from olmix_jax.laws.law import Fit, Law
 
-DIFFERENTIABLE = True
 LENGTHS = np.geomspace(1e-2, 1e2, 17)
 NOISES = np.geomspace(1e-8, 1e4, 25)
 # Moves of the compass; each that finds nothing better halves it. From a grid step, 2^-8 of one is left.
@@ -39,21 +39,6 @@ class Params(NamedTuple):
     deviation_N: np.ndarray
     dual_NK: np.ndarray
     ratios_KM: np.ndarray
-
-
-class Fit(NamedTuple):
-    """A fitted law.
-
-    Attributes:
-      params: float64.
-      loss_N: −log evidence of the standardised BPB, summed over runs [nats]. In-sample.
-      unseen: columns of domains that no run samples. Away from the runs, as in their direction, a prediction returns
-        to the task's mean.
-    """
-
-    params: Params
-    loss_N: np.ndarray
-    unseen: tuple[int, ...]
 
 
 def predict(params: Params, ratios_KM):
@@ -197,3 +182,15 @@ def _refit(ratios_KM, bpb_KN, weight_RK, length_N, noise_N):
         return length_N, noise_N, amplitude_N, mean_N, deviation_N, dual_NK
 
     return jax.lax.map(resample, weight_RK)
+
+
+LAW = Law(
+    name="gp",
+    Params=Params,
+    fit=fit,
+    fit_weighted=fit_weighted,
+    predict=predict,
+    parameters=parameters,
+    describe=describe,
+    differentiable=True,
+)

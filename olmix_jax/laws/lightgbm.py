@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from olmix_jax.laws import numerics
+from olmix_jax.laws.law import Fit, Law
 from olmix_jax.utils.errors import UserError
 
-DIFFERENTIABLE = False
-SLOW = True
 SETTINGS = {"objective": "regression", "boosting": "gbdt", "learning_rate": 1e-2, "seed": 42, "verbosity": -1}
 # Same trees whatever the machine's cores; the rest is the library's default: 31 leaves, 20 runs or more in each.
 REPEATABLE = {"deterministic": True, "force_row_wise": True, "num_threads": 1}
@@ -25,20 +24,6 @@ class Params(NamedTuple):
     """model_N: LightGBM's text of each task's trees, as bytes; leading axes are resamples, where there are any."""
 
     model_N: np.ndarray
-
-
-class Fit(NamedTuple):
-    """A fitted law.
-
-    Attributes:
-      params: the trees.
-      loss_N: half the sum of squares [BPB²]. In-sample.
-      unseen: columns of domains that no run samples; no tree splits on them, so they change no prediction.
-    """
-
-    params: Params
-    loss_N: np.ndarray
-    unseen: tuple[int, ...]
 
 
 def predict(params: Params, ratios_KM) -> np.ndarray:
@@ -106,3 +91,16 @@ def _library():
     except ImportError as e:
         raise UserError("fit.law = lightgbm needs its library: pip install -r requirements-lightgbm.txt") from e
     return lightgbm
+
+
+LAW = Law(
+    name="lightgbm",
+    Params=Params,
+    fit=fit,
+    fit_weighted=fit_weighted,
+    predict=predict,
+    parameters=parameters,
+    describe=describe,
+    differentiable=False,
+    cheap_refits=False,
+)

@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import descent, numerics
+from olmix_jax.laws.law import Fit, Law
 from olmix_jax.utils import rng
 
-DIFFERENTIABLE = True
-CONVEX = True
 DELTA = 0.02
 # Limits of log c and of A around the log of the task's mean BPB. Where a domain is in very few runs the objective has
 # minima at A = ±∞; e^5 = 150 times the mean is beyond the BPB of any model, and held-out predictions stay finite.
@@ -31,23 +30,6 @@ class Params(NamedTuple):
 
     log_c_N: np.ndarray
     coef_NM: np.ndarray
-
-
-class Fit(NamedTuple):
-    """A fitted law.
-
-    Attributes:
-      params: the best start's parameters per task, float64.
-      loss_N: the Huber objective at them, summed over runs [BPB²]. In-sample.
-      unseen: columns of domains that no run samples. Nothing determines their coefficients; each is set to the mean of
-        A_iᵀ p over the runs, the value for which the domain alone does as well as the (geometric) average run.
-      steps: Levenberg–Marquardt steps of the slowest start.
-    """
-
-    params: Params
-    loss_N: np.ndarray
-    unseen: tuple[int, ...]
-    steps: int
 
 
 def predict(params: Params, ratios_KM):
@@ -116,7 +98,7 @@ def _fit(ratios_KM, bpb_KN, weight_RK, starts: int, seed: int, tasks, near: Para
         near_NP = np.concatenate([np.asarray(near.log_c_N)[:, None], coef_NM], axis=1)
     upper = np.triu_indices(ratios_KM.shape[1])
     features = ratios_KM, ratios_KM[:, upper[0]] * ratios_KM[:, upper[1]]
-    found = descent.fit(LAW, features, bpb_KN, weight_RK, tasks, begin, near_NP)
+    found = descent.fit(REGRESSION, features, bpb_KN, weight_RK, tasks, begin, near_NP)
     log_c_RN, coef_RNM = found.theta_RNP[..., 0], found.theta_RNP[..., 1:]
     # Rounding in the solves must not move what no row determines, so the prior is written in at the end.
     mean_RM = weight_RK @ ratios_KM / np.maximum(weight_RK.sum(axis=1, keepdims=True), 1e-300)
@@ -175,4 +157,16 @@ def _unpack(domains: int) -> np.ndarray:
     return np.maximum(index_MM, index_MM.T)
 
 
-LAW = descent.Family(_loss, _derivatives, max_steps=300)
+REGRESSION = descent.Regression(_loss, _derivatives, max_steps=300)
+
+LAW = Law(
+    name="log_linear",
+    Params=Params,
+    fit=fit,
+    fit_weighted=fit_weighted,
+    predict=predict,
+    parameters=parameters,
+    describe=describe,
+    differentiable=True,
+    convex=True,
+)

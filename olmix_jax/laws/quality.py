@@ -6,7 +6,7 @@ import numpy as np
 import scipy.optimize
 import scipy.stats
 
-from olmix_jax.laws import evaluate, evaluate_each
+from olmix_jax.laws.law import evaluate, evaluate_each, evaluate_spread, evaluate_spread_each
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -51,7 +51,7 @@ def cross_validate(
     """Fits ``law`` once per fold, on the other folds alone, all folds by one program of fixed shape.
 
     Args:
-      law: a module of :data:`olmix_jax.laws.LAWS`.
+      law: the family, such as ``log_linear.LAW``.
       ratios_KM: mixtures.
       bpb_KN: measured BPB.
       folds: parts that the runs are split into (:func:`folds_of`); K of them is leave-one-out, all refitted.
@@ -70,7 +70,8 @@ def cross_validate(
     params = law.fit_weighted(*data, starts=starts, seed=seed, tasks=tasks)
     own = fold_K, np.arange(len(ratios_KM))
     predicted_KN = evaluate_each(law, params, ratios_KM)[own]
-    spread_KN = evaluate_each(law, params, ratios_KM, "spread")[own] if hasattr(law, "spread") else np.ones_like(bpb_KN)
+    spread_RKN = evaluate_spread_each(law, params, ratios_KM)
+    spread_KN = np.ones_like(bpb_KN) if spread_RKN is None else spread_RKN[own]
     reach_KN = np.empty_like(bpb_KN)
     for fold in range(folds):
         mine_K = fold_K == fold
@@ -127,7 +128,8 @@ def stretch(predicted_KN, bpb_KN, spread_KN, among_K=slice(None), level: float =
 
 def spread_of(law, params, ratios_KM, tasks: int) -> np.ndarray:
     """Standard deviation of a new run by the law's own account, std_KN [BPB]; ones where it has none."""
-    return evaluate(law, params, ratios_KM, "spread") if hasattr(law, "spread") else np.ones((len(ratios_KM), tasks))
+    std_KN = evaluate_spread(law, params, ratios_KM)
+    return np.ones((len(ratios_KM), tasks)) if std_KN is None else std_KN
 
 
 def leave_one_out(law, params, ratios_KM, bpb_KN, *, seed: int = 0, tasks=None, inherited=None) -> np.ndarray:
@@ -138,7 +140,7 @@ def leave_one_out(law, params, ratios_KM, bpb_KN, *, seed: int = 0, tasks=None, 
     out. Leave-one-out with all learnt anew is :func:`cross_validate` with as many folds as runs.
     """
     ratios_KM, which_K = np.asarray(ratios_KM, np.float64), mixtures(ratios_KM)
-    if hasattr(law, "leave_one_out") and which_K[-1] == len(which_K) - 1:
+    if law.leave_one_out is not None and which_K[-1] == len(which_K) - 1:
         return law.leave_one_out(params)[: len(ratios_KM)]
     weight_RK = (which_K[:, None] != which_K[None, :]).astype(np.float64)
     refits = law.fit_weighted(*joined(ratios_KM, bpb_KN, weight_RK, inherited), seed=seed, tasks=tasks, near=params)
@@ -238,7 +240,7 @@ def scores_on(law, params, fitted, other, stretch_N) -> dict:
     """Scores of a law on a swarm that it was not fitted on; domains and tasks are matched by name.
 
     Args:
-      law: a module of :data:`olmix_jax.laws.LAWS`, with its fitted ``params``.
+      law: the family, with its fitted ``params``.
       fitted: the SwarmTable that they were fitted on.
       other: the held-out one. It may have more tasks; its domains must be the same.
       stretch_N: of :func:`cross_validate`, for the intervals.

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import numerics
-
-# Piecewise constant: its slope is 0 wherever it has one.
-DIFFERENTIABLE = False
+from olmix_jax.laws.law import Fit, Law
 
 
 class Params(NamedTuple):
@@ -21,20 +19,6 @@ class Params(NamedTuple):
     bpb_NK: np.ndarray
     present_K: np.ndarray
     ratios_KM: np.ndarray
-
-
-class Fit(NamedTuple):
-    """The swarm.
-
-    Attributes:
-      params: float64.
-      loss_N: 0, the error at the runs themselves.
-      unseen: columns of domains that no run samples; a mixture of them is as good as the run next to it.
-    """
-
-    params: Params
-    loss_N: np.ndarray
-    unseen: tuple[int, ...]
 
 
 def predict(params: Params, ratios_KM):
@@ -75,3 +59,15 @@ def fit_weighted(
     ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, weight_RK, tasks)
     wide = [np.broadcast_to(x, (len(weight_RK), *x.shape)) for x in (bpb_KN.T, ratios_KM)]
     return Params(wide[0], (weight_RK > 0).astype(np.float64), wide[1])
+
+
+LAW = Law(
+    name="search",
+    Params=Params,
+    fit=fit,
+    fit_weighted=fit_weighted,
+    predict=predict,
+    parameters=parameters,
+    describe=describe,
+    differentiable=False,  # piecewise constant: the slope is 0 almost everywhere
+)

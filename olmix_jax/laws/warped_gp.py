@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import bfgs, numerics, per_task, warped_kernel
+from olmix_jax.laws.law import Fit, Law
 from olmix_jax.utils import rng
 
-DIFFERENTIABLE = True
 # θ is learnt on this many runs at most, drawn from all; the law itself is then conditioned on every run.
 LEARNT_ON = 256
 STEPS = 100
@@ -65,23 +65,6 @@ class Params(NamedTuple):
     phase_F: np.ndarray
     wave_NF: np.ndarray
     slope_NM: np.ndarray
-
-
-class Fit(NamedTuple):
-    """A fitted law.
-
-    Attributes:
-      params: the posterior.
-      loss_N: −log (marginal likelihood × prior) of the standardised measurements, up to a constant. In-sample.
-      unseen: columns of domains that no run samples.
-      promised_N: by how much a further step would lower ``loss_N``, by the last guess at its curvature [nats]; above
-        TOLERANCE only where STEPS were not enough.
-    """
-
-    params: Params
-    loss_N: np.ndarray
-    unseen: tuple[int, ...]
-    promised_N: np.ndarray
 
 
 def parameters(domains: int) -> int:
@@ -147,7 +130,7 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight
     """
     ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, numerics.one_row(weight_K), tasks)
     params, loss_RN, promised_RN = _fit(ratios_KM, bpb_KN, weight_RK, seed, None)
-    return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], numerics.unseen(ratios_KM), promised_RN[0])
+    return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], numerics.unseen(ratios_KM), promised_N=promised_RN[0])
 
 
 def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts: int = 1, seed: int = 0, tasks=None, near=None) -> Params:
@@ -278,3 +261,18 @@ def _condition(shared, target_K, theta_P):
     """α of one task."""
     ratios_KM, weight_K = shared
     return (warped_kernel.conditioned(theta_P, ratios_KM, target_K, weight_K)[1],)
+
+
+LAW = Law(
+    name="warped_gp",
+    Params=Params,
+    fit=fit,
+    fit_weighted=fit_weighted,
+    predict=predict,
+    parameters=parameters,
+    describe=describe,
+    differentiable=True,
+    spread=spread,
+    sample=sample,
+    leave_one_out=leave_one_out,
+)

@@ -72,7 +72,7 @@ def _old_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks) ->
     """Runs from before the update, as they would be on the new domains; none where they are not to be used."""
     if not config.update.old_runs:
         return []
-    if getattr(laws.LAWS[config.fit.law], "SLOW", False):
+    if not laws.LAWS[config.fit.law].cheap_refits:
         log.info("fit: old runs are left out, as %s counts runs and cannot count a part of one", config.fit.law)
         return []
     domains = DomainSet.read(workdir / "domains.json")
@@ -122,7 +122,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         "seed": rng.derive(config.seed, "propose"),
     }
     # λ is chosen by refits to the swarm's own runs, and a law seen through a matrix has none.
-    bpb_KN = swarm_table.bpb_KN if found.law is laws.LAWS[config.fit.law] and measured else None
+    bpb_KN = swarm_table.bpb_KN if found.law == laws.LAWS[config.fit.law] and measured else None
     content = propose.propose(found.law, found.params, settings=settings, samples=found.samples, bpb_KN=bpb_KN, **known)
     if plan is not None:
         whole = _whole_law(config, workdir, plan, fitted) if fitted and fitted["over"] == "blocks" else None
@@ -152,7 +152,7 @@ def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
 
 
 def _reuse(
-    plan: UpdatePlan, fitted: dict | None, found: history.Law, whole, settings, content: dict, known: dict
+    plan: UpdatePlan, fitted: dict | None, found: laws.FittedLaw, whole, settings, content: dict, known: dict
 ) -> dict:
     """What keeping ratios was predicted to cost, and what it costs by the new law, or by ``whole`` where that is over
     blocks: the least objective with the kept ratios over the least without."""
@@ -224,8 +224,8 @@ def _propose_next(config: Config, workdir: pathlib.Path, found_law, fitted, swar
     """Writes the mixtures that would tell the law most, ``propose/next.csv``; {run: share of its uncertainty left}."""
     path, law = workdir / "propose/next.csv", laws.LAWS[config.fit.law]
     path.unlink(missing_ok=True)
-    wanted = config.propose.next_runs and found_law.law is law and fitted is not None
-    if not wanted or not (law is laws.warped_gp or found_law.samples is not None):
+    wanted = config.propose.next_runs and found_law.law == law and fitted is not None
+    if not wanted or not (law == laws.LAWS["warped_gp"] or found_law.samples is not None):
         return {}
     found = next_runs.propose_next(
         law,

@@ -13,7 +13,7 @@ from olmix_jax.utils.progress import log
 def choice(posed: Posed, settings: config.Propose, ratios_KM, bpb_KN, seed: int) -> dict:
     """How λ would be chosen (:func:`olmix_jax.propose.paths.choose_kl_weight`); {} where it is not asked for."""
     wanted = settings.choose_kl_weight or (settings.explore and settings.method == "exact" and not settings.worst)
-    plain = posed.problem.law.DIFFERENTIABLE and posed.blocks is None
+    plain = posed.problem.law.differentiable and posed.blocks is None
     if not wanted or not plain or bpb_KN is None or ratios_KM is None:
         return {}
     kl_weights_L = _with(paths.KL_WEIGHTS, settings.kl_weight)
@@ -49,8 +49,8 @@ def beside(posed: Posed, settings, tokens_M, ratios_KM, tasks, domains, families
     Both are of the objective alone; ``explored_without`` names the settings that they do not heed.
     """
     problem = posed.problem
-    if not problem.law.DIFFERENTIABLE or posed.blocks is not None:
-        why = "propose.keep_ratios" if problem.law.DIFFERENTIABLE else "a law without slopes"
+    if not problem.law.differentiable or posed.blocks is not None:
+        why = "propose.keep_ratios" if problem.law.differentiable else "a law without slopes"
         log.info("propose: no paths over λ and k, no front and no choice of λ, as of %s", why)
         return {}
     kl_weights_L = _with(paths.KL_WEIGHTS, settings.kl_weight)

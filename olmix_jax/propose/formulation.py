@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from types import ModuleType
 
-import jax
 import numpy as np
 
-from olmix_jax import config, laws
+from olmix_jax import config
+from olmix_jax.laws import FittedLaw, Law
 from olmix_jax.propose import blocks as reuse
 from olmix_jax.propose import constraints
 from olmix_jax.propose.feasibility import check_feasible, repetition_caps
@@ -54,12 +53,12 @@ class Posed:
         """Samples of the law over domains as those of the law over blocks; None for None."""
         if self.blocks is None or samples is None:
             return samples
-        number = len(jax.tree.leaves(samples)[0])
-        return samples, np.broadcast_to(self.blocks.ratios_DM, (number, *self.blocks.ratios_DM.shape))
+        whole = FittedLaw(self.problem.law, self.problem.params, samples)
+        return whole.through(self.blocks.ratios_DM).samples
 
 
 def pose(
-    law: ModuleType,
+    law: Law,
     params,
     *,
     tasks,
@@ -133,9 +132,10 @@ def _check_anchored(bounds, domains, groups, blocks, anchor_M, anchor: str) -> N
 
 
 def _reduced(problem: Problem, blocks: reuse.Blocks, groups: tuple[str, ...]) -> Problem:
+    fitted = FittedLaw(problem.law, problem.params).through(blocks.ratios_DM)
     return problem._replace(
-        law=laws.through(problem.law),
-        params=(problem.params, blocks.ratios_DM),
+        law=fitted.law,
+        params=fitted.params,
         anchor_M=reuse.collapsed_anchor(problem.anchor_M, blocks),
         bounds=reuse.collapsed_bounds(problem.bounds, blocks, groups),
     )

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import evaluate_each, numerics, warped_gp, warped_kernel
+from olmix_jax.laws import Law, evaluate_each, numerics, warped_gp, warped_kernel
 from olmix_jax.swarm import sampling
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
@@ -90,7 +90,7 @@ def choose_sampled(predicted_RCN, predicted_RQN, noise_N, number: int, task_weig
 
 
 def propose_next(
-    law,
+    law: Law,
     params,
     number: int,
     *,
@@ -113,7 +113,7 @@ def propose_next(
     reference mixtures are some of them. With N tasks the covariances take 8·N·candidates·references bytes.
 
     Args:
-      law: a module of :data:`olmix_jax.laws.LAWS`.
+      law: the family of the law, such as ``log_linear.LAW``.
       params: its fitted parameters.
       number: B.
       natural_M: natural distribution, positive.
@@ -135,10 +135,10 @@ def propose_next(
     ratios_CM = _drawn(natural_M, names, max(candidates, len(names) + 2), total, seed, sampler)
     reference_QM = ratios_CM[:references]
     ratios_CM = ratios_CM[(_apart(ratios_CM, np.asarray(existing_KM, np.float64)) >= min_distance).all(axis=1)]
-    if law is warped_gp:
+    if law == warped_gp.LAW:
         beliefs = _exact(params, ratios_CM, reference_QM)
     elif samples is None or noise_N is None:
-        raise UserError(f"the law {law.__name__.split('.')[-1]} needs samples to propose next runs: set fit.resamples")
+        raise UserError(f"the law {law.name} needs samples to propose next runs: set fit.resamples")
     else:
         predicted = [evaluate_each(law, samples, at_XM) for at_XM in (ratios_CM, reference_QM)]
         beliefs = _sampled(*predicted, noise_N, number)

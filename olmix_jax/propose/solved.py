@@ -1,11 +1,9 @@
 """The proposal: the mixture that the settings ask for, how it is known to be that, and what follows from it."""
 
-from types import ModuleType
-
 import numpy as np
 
 from olmix_jax import config
-from olmix_jax.laws import evaluate, search
+from olmix_jax.laws import Law, evaluate, search
 from olmix_jax.propose import baselines, exploration, guard_slack, guards, shadow_prices, uncertainty
 from olmix_jax.propose.feasibility import rounded
 from olmix_jax.propose.formulation import Posed, pose
@@ -28,7 +26,7 @@ NOT_RESOLVED = "propose.guard and propose.tail are not solved again for each of 
 
 
 def propose(
-    law: ModuleType,
+    law: Law,
     params,
     *,
     tasks,
@@ -48,7 +46,7 @@ def propose(
     A convex law is solved with proof, another differentiable one from several starts, one without slopes by search.
 
     Args:
-      law: a module of :mod:`olmix_jax.laws`; convex in the mixture if it has ``CONVEX = True``.
+      law: the family of the law, such as ``log_linear.LAW``.
       params: its parameters.
       tasks: N names.
       domains: M names, in column order.
@@ -104,7 +102,7 @@ def _guard(posed: Posed, tasks, settings: config.Propose, families: str) -> guar
 def _solved(posed: Posed, guard: guards.Guard, settings: config.Propose, samples, ratios_KM, seed: int):
     """(the solution over blocks, the Saddle that it comes from where there are guards or caution)."""
     reduced, ratios_KD = posed.reduced, posed.collapse(ratios_KM)
-    if not reduced.law.DIFFERENTIABLE or settings.method != "exact":
+    if not reduced.law.differentiable or settings.method != "exact":
         return _searched(posed, settings, ratios_KD, seed), None
     if settings.tail is not None and samples is None:
         raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
@@ -131,11 +129,11 @@ def _searched(posed: Posed, settings: config.Propose, ratios_KD, seed: int) -> S
     reduced, law = posed.reduced, posed.problem.law
     if settings.guard is not None or settings.tail is not None:
         raise UserError("propose.guard and propose.tail need a law with slopes; choose another fit.law")
-    only_runs = settings.method == "search" or (law is search and settings.method == "exact")
+    only_runs = settings.method == "search" or (law == search.LAW and settings.method == "exact")
     if only_runs and posed.blocks is not None:
         which = "propose.method=search" if settings.method == "search" else "fit.law=search"
         raise UserError(f"propose.keep_ratios has no effect with {which}, which proposes one of the runs as it is")
-    if reduced.law is search:
+    if reduced.law == search.LAW:
         ratios_KD = np.asarray(reduced.params.ratios_KM)[np.asarray(reduced.params.present_K) > 0]
     if only_runs:
         return baselines.best_run(reduced, ratios_KD, seed)
@@ -208,7 +206,7 @@ def _certificate(found: Solution, problem_: problem.Problem) -> dict:
     if found.gap is not None:
         return {"gap": found.gap, "relative_gap": found.gap / max(1.0, abs(found.value)), **steps}
     if found.residual is None:
-        why = SEARCHED if problem_.law.DIFFERENTIABLE else NO_SLOPES
+        why = SEARCHED if problem_.law.differentiable else NO_SLOPES
         return {"gap": None, "no_gap": why, "candidates": found.starts}
     why = WORST if problem_.task_weights_N.sum() < 0 else NOT_CONVEX
     return {"gap": None, "no_gap": why, **steps, "starts": found.starts, "agreeing": found.agreeing}

@@ -1,13 +1,12 @@
 """A problem to solve, for any kind of law, and mixtures to begin with."""
 
 import functools
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from olmix_jax.laws import evaluate, numerics
+from olmix_jax.laws import Law, evaluate, numerics
 from olmix_jax.solver.bounds import Bounds, within
 from olmix_jax.solver.projection import project
 from olmix_jax.utils import rng
@@ -22,7 +21,7 @@ class Problem(NamedTuple):
     """Minimise Σ_i w_i f_i(p) + λ·KL(p ‖ anchor) within bounds.
 
     Attributes:
-      law: a module of :mod:`olmix_jax.laws`.
+      law: the family of the law, such as ``log_linear.LAW``.
       params: its parameters.
       task_weights_N: w, of sum 1; of sum −1 to find the worst mixture.
       anchor_M: what KL pulls towards: natural, or another mixture; for a collapsed problem not of sum 1.
@@ -30,7 +29,7 @@ class Problem(NamedTuple):
       kl_weight: λ [BPB per nat].
     """
 
-    law: ModuleType
+    law: Law
     params: Any
     task_weights_N: np.ndarray
     anchor_M: np.ndarray
@@ -40,7 +39,7 @@ class Problem(NamedTuple):
     @property
     def convex(self) -> bool:
         """Whether a local minimum is the minimum, and a duality gap bounds."""
-        return getattr(self.law, "CONVEX", False) and bool((self.task_weights_N >= 0).all())
+        return self.law.convex and bool((self.task_weights_N >= 0).all())
 
     def kl(self, ratios_KM) -> np.ndarray:
         """KL(p ‖ anchor) per mixture [nats]; infinite where a domain has weight and the anchor none."""

@@ -7,13 +7,12 @@ import dataclasses
 import hashlib
 import pathlib
 
-import jax
 import numpy as np
 
 from olmix_jax import laws
 from olmix_jax.config.schema import Config
 from olmix_jax.config.workdir import ancestors, read_config, read_table
-from olmix_jax.laws import params_files
+from olmix_jax.laws import FittedLaw, params_files
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.update import changes
@@ -24,21 +23,6 @@ from olmix_jax.utils.progress import log
 
 # A run says something of the new set if it has more than this share of its weight there.
 MOST = 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class Law:
-    """A fitted law over a workdir's domains.
-
-    Attributes:
-      law: a module of :mod:`olmix_jax.laws`, or one seen :func:`~olmix_jax.laws.through` a matrix.
-      params: its parameters.
-      samples: samples of them, or None.
-    """
-
-    law: object
-    params: object
-    samples: object
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +90,7 @@ def text(workdir: pathlib.Path) -> str:
     return files.digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()])
 
 
-def read_law(workdir: pathlib.Path, config: Config | None = None) -> Law:
+def read_law(workdir: pathlib.Path, config: Config | None = None) -> FittedLaw:
     """The law over a workdir's domains: its own, or its parent's where it needed no runs.
 
     Args:
@@ -118,16 +102,16 @@ def read_law(workdir: pathlib.Path, config: Config | None = None) -> Law:
     """
     plan, config = read_if_any(workdir), read_config(workdir) if config is None else config
     if plan is not None and plan.needs_no_runs:
-        return seen(read_law(pathlib.Path(plan.parent)), _back(plan.change))
+        return read_law(pathlib.Path(plan.parent)).through(_back(plan.change))
     path = workdir / "fit/fit.json"
     if not path.is_file():
         raise UserError(f"{workdir}: has no fitted law; finish it with --stages=fit,propose first")
     fitted, law = files.read_json(path), laws.LAWS[config.fit.law]
     drawn = workdir / "fit/samples.npz"
     samples = params_files.load(drawn, law) if drawn.is_file() else None
-    found = Law(law, params_files.load(workdir / "fit/params.npz", law), samples)
+    found = FittedLaw(law, params_files.load(workdir / "fit/params.npz", law), samples)
     if plan is not None and fitted.get("over") == "blocks":
-        return seen(found, (plan.kept_blocks.ratios_DM > 0).T.astype(np.float64))
+        return found.through((plan.kept_blocks.ratios_DM > 0).T)
     return found
 
 
@@ -141,15 +125,6 @@ def tied(workdir: pathlib.Path) -> set[str]:
         return {new for new, old in {**plan.change.origin, **plan.change.parts}.items() if old in before}
     over = files.read_json(workdir / "fit/fit.json").get("over")
     return {name for ratios in plan.kept.values() for name in ratios} if over == "blocks" else set()
-
-
-def seen(found: Law, matrix_MD) -> Law:
-    """A law over weights that ``matrix_MD`` maps to its own."""
-    samples = found.samples
-    if samples is not None:
-        number = len(jax.tree.leaves(samples)[0])
-        samples = samples, np.broadcast_to(matrix_MD, (number, *matrix_MD.shape))
-    return Law(laws.through(found.law), (found.params, matrix_MD), samples)
 
 
 def _back(change: changes.Change) -> np.ndarray:
@@ -193,7 +168,7 @@ def runs_before(workdir: pathlib.Path, change: changes.Change, tokens_M, tasks) 
     noise_N = np.array([noise[task] for task in tasks])
 
     def predicted(ratios_KM):
-        return laws.evaluate(law.law, law.params, ratios_KM)[:, columns]
+        return law.predict(ratios_KM)[:, columns]
 
     expressed = [_expressed(runs, change.expressed(tokens_M), predicted, noise_N) for runs in found]
     return [runs for runs in expressed if len(runs.doubt_K)]

@@ -17,7 +17,7 @@ def distil(law, samples, domains_M: int, ratios_KM, seed: int = 0) -> log_linear
 
     Each is fitted to what its sample predicts at the swarm's mixtures and at Dirichlet draws around their mean.
     """
-    if law is log_linear:
+    if law == log_linear.LAW:
         return jax.tree.map(np.asarray, samples)
     draw, mean_M = rng.generator(seed, "recompute.distil"), np.maximum(np.mean(ratios_KM, axis=0), 1e-3)
     drawn_QM = draw.dirichlet(mean_M / mean_M.sum() * domains_M, size=POINTS * domains_M)

@@ -28,7 +28,7 @@ def swarm(folder, domains, tokens, runs, seed):
     params = log_linear.Params(np.log([0.5, 0.7]), draw.normal(size=(2, len(domains))))
     names = tuple(f"r{k}" for k in range(runs))
     tokens_M = np.array([tokens[d] for d in domains])
-    data = ratios_KM, evaluate(log_linear, params, ratios_KM), tokens_M / tokens_M.sum(), tokens_M
+    data = ratios_KM, evaluate(log_linear.LAW, params, ratios_KM), tokens_M / tokens_M.sum(), tokens_M
     table.write_swarm(folder, names, names, domains, ("t", "u"), *data, {})
 
 

@@ -17,7 +17,7 @@ def swarm(runs=40, noise=0.0, seed=0, zeros=False):
         ratios_KM /= ratios_KM.sum(axis=1, keepdims=True)
     true = autoscale.Params(rng.uniform(0.2, 0.8, size=2), rng.uniform(0.02, 0.2, size=(2, 3)), np.full((2, 3), 0.05))
     true.power_NM[1] = 0.03, 0.04, 0.06
-    bpb_KN = laws.evaluate(autoscale, true, ratios_KM)
+    bpb_KN = laws.evaluate(autoscale.LAW, true, ratios_KM)
     return ratios_KM, true, bpb_KN + noise * rng.normal(size=bpb_KN.shape)
 
 
@@ -27,7 +27,7 @@ def test_recovers_a_known_law():
     fit = autoscale.fit(ratios_KM, bpb_KN)
     assert fit.unseen == () and fit.params.power_NM.dtype == np.float64
     new_KM = np.random.default_rng(5).dirichlet(np.ones(3), size=30)
-    predicted = [laws.evaluate(autoscale, p, new_KM) for p in (fit.params, true)]
+    predicted = [laws.evaluate(autoscale.LAW, p, new_KM) for p in (fit.params, true)]
     np.testing.assert_allclose(*predicted, atol=1e-3)
 
 
@@ -35,7 +35,7 @@ def test_predict_is_the_formula_with_finite_slopes_at_weight_zero():
     params = autoscale.Params(np.array([0.5]), np.array([[0.5, 1e-12]]), np.array([[0.1, 0.2]]))
     ratios_KM = np.array([[0.25, 0.75], [1.0, 0.0]])
     expected_KN = [[0.5 + 0.75e12**-0.1 + 0.75e12**-0.2], [0.5 + 1.5e12**-0.1 + 1]]
-    np.testing.assert_allclose(laws.evaluate(autoscale, params, ratios_KM), expected_KN, rtol=1e-9)
+    np.testing.assert_allclose(laws.evaluate(autoscale.LAW, params, ratios_KM), expected_KN, rtol=1e-9)
     with jax.enable_x64(True):
         slope_M = np.asarray(jax.grad(lambda p_M: autoscale.predict(params, p_M[None])[0, 0])(np.array([1.0, 0.0])))
     assert np.isfinite(slope_M).all() and (slope_M < 0).all()
@@ -72,7 +72,7 @@ def test_a_row_of_weight_zero_is_as_good_as_absent_and_counts_are_repeats():
         rows = np.repeat(np.arange(40), weight_RK[r].astype(int))
         alone = autoscale.fit(ratios_KM[rows], bpb_KN[rows]).params
         one = autoscale.Params(*(x[r] for x in both))
-        predicted = [laws.evaluate(autoscale, p, ratios_KM) for p in (one, alone)]
+        predicted = [laws.evaluate(autoscale.LAW, p, ratios_KM) for p in (one, alone)]
         np.testing.assert_allclose(*predicted, atol=1e-4)
 
 
@@ -93,7 +93,7 @@ def test_the_order_of_domains_does_not_matter():
     order = [2, 0, 1]
     fits = autoscale.fit(ratios_KM, bpb_KN), autoscale.fit(ratios_KM[:, order], bpb_KN)
     np.testing.assert_allclose(fits[0].loss_N, fits[1].loss_N, rtol=1e-4)
-    predicted = [laws.evaluate(autoscale, f.params, x) for f, x in zip(fits, (ratios_KM, ratios_KM[:, order]))]
+    predicted = [laws.evaluate(autoscale.LAW, f.params, x) for f, x in zip(fits, (ratios_KM, ratios_KM[:, order]))]
     np.testing.assert_allclose(*predicted, atol=1e-3)
 
 
@@ -103,7 +103,7 @@ def test_a_domain_without_runs_gets_no_term():
     fit, narrow = autoscale.fit(wide_KM, bpb_KN), autoscale.fit(ratios_KM, bpb_KN)
     assert fit.unseen == (1,)
     np.testing.assert_array_equal([fit.params.offset_NM[:, 1], fit.params.power_NM[:, 1]], [[1, 1], [10, 10]])
-    predicted = [laws.evaluate(autoscale, f.params, x) for f, x in ((fit, wide_KM), (narrow, ratios_KM))]
+    predicted = [laws.evaluate(autoscale.LAW, f.params, x) for f, x in ((fit, wide_KM), (narrow, ratios_KM))]
     np.testing.assert_allclose(*predicted, atol=1e-6)
 
 
@@ -118,7 +118,7 @@ def test_a_domain_without_runs_gets_no_term():
 def test_degenerate_swarms_give_finite_laws(ratios_KM, bpb_KN):
     fit = autoscale.fit(ratios_KM, bpb_KN, starts=4)
     assert all(np.isfinite(x).all() for x in (*fit.params, fit.loss_N))
-    assert np.isfinite(laws.evaluate(autoscale, fit.params, np.eye(ratios_KM.shape[1]))).all()
+    assert np.isfinite(laws.evaluate(autoscale.LAW, fit.params, np.eye(ratios_KM.shape[1]))).all()
 
 
 def test_describe_names_the_parameters():

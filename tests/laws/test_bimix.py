@@ -16,7 +16,7 @@ def swarm(runs=40, noise=0.0, seed=0, zeros=False):
         ratios_KM[ratios_KM < 0.15] = 0
         ratios_KM /= ratios_KM.sum(axis=1, keepdims=True)
     true = bimix.Params(rng.uniform(0.2, 0.8, size=(2, 3)), rng.uniform(0.02, 0.5, size=(2, 3)))
-    bpb_KN = laws.evaluate(bimix, true, ratios_KM)
+    bpb_KN = laws.evaluate(bimix.LAW, true, ratios_KM)
     return ratios_KM, true, bpb_KN + noise * rng.normal(size=bpb_KN.shape)
 
 
@@ -33,7 +33,7 @@ def test_recovers_a_known_law():
 def test_predict_is_the_formula_with_finite_slopes_at_weight_zero():
     params = bimix.Params(np.array([[0.5, 0.25]]), np.array([[0.5, 0.0]]))
     expected_KN = [[0.5 * 0.25**-0.5 + 0.25], [0.5 + 0.25]]
-    found_KN = laws.evaluate(bimix, params, np.array([[0.25, 0.75], [1.0, 0.0]]))
+    found_KN = laws.evaluate(bimix.LAW, params, np.array([[0.25, 0.75], [1.0, 0.0]]))
     np.testing.assert_allclose(found_KN, expected_KN, rtol=1e-10)
     with jax.enable_x64(True):
         found = jax.value_and_grad(lambda p_M: bimix.predict(params, p_M[None])[0, 0])(np.array([0.0, 1.0]))
@@ -68,7 +68,7 @@ def test_a_row_of_weight_zero_is_as_good_as_absent_and_counts_are_repeats():
         rows = np.repeat(np.arange(40), weight_RK[r].astype(int))
         alone = bimix.fit(ratios_KM[rows], bpb_KN[rows]).params
         one = bimix.Params(*(x[r] for x in both))
-        predicted = [laws.evaluate(bimix, p, ratios_KM) for p in (one, alone)]
+        predicted = [laws.evaluate(bimix.LAW, p, ratios_KM) for p in (one, alone)]
         np.testing.assert_allclose(*predicted, atol=1e-4)
 
 
@@ -112,7 +112,7 @@ def test_a_domain_without_runs_gets_no_term():
 def test_degenerate_swarms_give_finite_laws(ratios_KM, bpb_KN):
     fit = bimix.fit(ratios_KM, bpb_KN, starts=4)
     assert all(np.isfinite(x).all() for x in (*fit.params, fit.loss_N))
-    assert np.isfinite(laws.evaluate(bimix, fit.params, np.eye(ratios_KM.shape[1]))).all()
+    assert np.isfinite(laws.evaluate(bimix.LAW, fit.params, np.eye(ratios_KM.shape[1]))).all()
 
 
 def test_describe_names_the_parameters():

@@ -1,5 +1,7 @@
 """A fit and all that is reported of it: complete, cached by content, and honest about what is held out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ def test_a_fit_is_complete(law, tmp_path):
 
 def test_effects_are_what_they_say():
     params = laws.log_linear.Params(np.zeros(1), np.array([[-1.0, 0.0, 1.0]]))
-    base_M, effect_MN = fitting.effects(laws.log_linear, params, table())
+    base_M, effect_MN = fitting.effects(laws.log_linear.LAW, params, table())
     f = lambda p_M: np.exp(p_M @ [-1.0, 0.0, 1.0])  # noqa: E731
     expected = [f(0.9 * base_M + 0.1 * np.eye(3)[j]) - f(base_M) for j in range(3)]
     np.testing.assert_allclose(effect_MN[:, 0], expected)
@@ -51,8 +53,6 @@ def test_effects_are_what_they_say():
 
 def test_the_cache_is_keyed_by_everything_that_matters(monkeypatch):
     """PITFALL 4: tasks, their order of columns, options, natural distribution and code are all in the key."""
-    import dataclasses
-
     base = table()
     keys = [
         fitting.key(base, options()),
@@ -84,7 +84,7 @@ def test_a_fit_is_found_again_and_a_torn_one_is_made_again(tmp_path, monkeypatch
 
 
 def test_what_is_on_disk_is_arrays_and_a_wrong_file_is_an_error(tmp_path):
-    laws.store.save(tmp_path / "p.npz", laws.log_linear.Params(np.zeros(1), np.zeros((1, 3))))
+    params_files.save(tmp_path / "p.npz", laws.log_linear.Params(np.zeros(1), np.zeros((1, 3))))
     with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
         assert set(arrays.files) == {"log_c_N", "coef_NM"}
     with pytest.raises(UserError, match="p.npz: holds log_c_N"):
@@ -104,8 +104,6 @@ def test_too_few_runs_are_refused_by_what_the_law_needs(tmp_path):
 
 
 def test_a_domain_without_runs_is_reported(tmp_path):
-    import dataclasses
-
     base = table()
     ratios_KM = np.insert(base.ratios_KM, 1, 0.0, axis=1)
     wide = dataclasses.replace(base, domains=("a", "new", "b", "c"), ratios_KM=ratios_KM, natural_M=None)
@@ -117,10 +115,7 @@ def test_a_domain_without_runs_is_reported(tmp_path):
 
 def test_every_law_keeps_the_contract_that_fits_rely_on():
     for name, law in laws.LAWS.items():
-        assert all(
-            hasattr(law, part) for part in "Params DIFFERENTIABLE parameters fit fit_weighted predict describe".split()
-        )
-        assert getattr(law, "SLOW", False) == (name == "lightgbm")
+        assert law.name == name and law.cheap_refits == (name != "lightgbm")
 
 
 def test_a_search_for_hyperparameters_that_ended_early_is_said(monkeypatch, tmp_path):
@@ -136,6 +131,7 @@ def test_a_search_for_hyperparameters_that_ended_early_is_said(monkeypatch, tmp_
 
 
 def test_folds_that_cannot_be_are_refused_before_anything_is_fitted(monkeypatch, tmp_path):
-    monkeypatch.setattr(laws.warped_gp, "fit", lambda *args, **kwargs: pytest.fail("fitted"))
+    law = dataclasses.replace(laws.warped_gp.LAW, fit=lambda *args, **kwargs: pytest.fail("fitted"))
+    monkeypatch.setitem(laws.LAWS, "warped_gp", law)
     with pytest.raises(UserError, match="fit.folds to 24 or less"):
         fitting.fit(table(), options(folds=25), tmp_path)

@@ -38,13 +38,13 @@ def one(params, r):
 def test_evidence_and_prediction_are_the_textbooks():
     ratios_KM, bpb_KN = swarm()
     fit, new_KM = gp.fit(ratios_KM, bpb_KN), np.random.default_rng(1).dirichlet(np.ones(4), size=9)
-    predicted_KN = laws.evaluate(gp, fit.params, new_KM)
+    predicted_KN = laws.evaluate(gp.LAW, fit.params, new_KM)
     for i in range(2):
         args = ratios_KM, bpb_KN[:, i], fit.params.length_N[i], fit.params.noise_N[i], new_KM
         evidence, predicted_K = reference(*args)
         assert evidence == pytest.approx(-fit.loss_N[i], abs=1e-6)
         np.testing.assert_allclose(predicted_KN[:, i], predicted_K, rtol=1e-6)
-    assert (laws.evaluate(gp, fit.params, ratios_KM) - bpb_KN).std() < 0.03
+    assert (laws.evaluate(gp.LAW, fit.params, ratios_KM) - bpb_KN).std() < 0.03
 
 
 def test_a_search_from_anywhere_finds_no_more_evidence():
@@ -70,7 +70,7 @@ def test_a_row_of_weight_zero_is_as_good_as_absent():
     np.testing.assert_array_equal(gp.fit_weighted(ratios_KM, changed_KN, weight_RK).dual_NK[1], both.dual_NK[1])
     assert not both.dual_NK[1, :, :6].any()
     alone = gp.fit(ratios_KM[6:], bpb_KN[6:]).params
-    predicted = [laws.evaluate(gp, p, ratios_KM) for p in (one(both, 1), alone)]
+    predicted = [laws.evaluate(gp.LAW, p, ratios_KM) for p in (one(both, 1), alone)]
     np.testing.assert_allclose(*predicted, atol=1e-4)
 
 
@@ -81,7 +81,7 @@ def test_near_keeps_the_hyperparameters_and_a_weight_divides_the_noise():
     params = one(gp.fit_weighted(ratios_KM, bpb_KN, weight_K[None], near=near), 0)
     np.testing.assert_array_equal([params.length_N, params.noise_N], [near.length_N, near.noise_N])
     rows = np.repeat(np.arange(30), weight_K)
-    predicted_KN = laws.evaluate(gp, params, ratios_KM)
+    predicted_KN = laws.evaluate(gp.LAW, params, ratios_KM)
     for i in range(2):
         args = near.length_N[i], near.noise_N[i], ratios_KM
         _, repeated_K = reference(ratios_KM[rows], bpb_KN[rows, i], *args)
@@ -110,7 +110,7 @@ def test_the_order_of_domains_and_an_unseen_one_do_not_matter():
     wide = gp.fit(np.insert(ratios_KM, 1, 0.0, axis=1), bpb_KN)
     assert wide.unseen == (1,)
     np.testing.assert_allclose(wide.loss_N, fit.loss_N, atol=1e-6)
-    far_N = laws.evaluate(gp, wide.params._replace(length_N=np.full(2, 0.05)), np.eye(5)[[1]])[0]
+    far_N = laws.evaluate(gp.LAW, wide.params._replace(length_N=np.full(2, 0.05)), np.eye(5)[[1]])[0]
     np.testing.assert_allclose(far_N, bpb_KN.mean(axis=0), atol=1e-6)
 
 
@@ -125,7 +125,7 @@ def test_the_order_of_domains_and_an_unseen_one_do_not_matter():
 def test_degenerate_swarms_give_finite_laws(ratios_KM, bpb_KN):
     fit = gp.fit(ratios_KM, bpb_KN)
     assert all(np.isfinite(x).all() for x in (*fit.params, fit.loss_N))
-    found_KN = laws.evaluate(gp, fit.params, np.eye(ratios_KM.shape[1]))
+    found_KN = laws.evaluate(gp.LAW, fit.params, np.eye(ratios_KM.shape[1]))
     assert (abs(found_KN - bpb_KN.mean()) <= np.ptp(bpb_KN) + 1e-9).all()
 
 

@@ -17,7 +17,7 @@ def swarm(runs=30, domains=4, tasks=2, seed=0):
     rng = np.random.default_rng(seed)
     ratios_KM = rng.dirichlet(np.ones(domains), size=runs)
     params = log_linear.Params(np.log(rng.uniform(0.3, 0.8, size=tasks)), rng.normal(-0.3, 0.8, size=(tasks, domains)))
-    return ratios_KM, params, laws.evaluate(log_linear, params, ratios_KM)
+    return ratios_KM, params, laws.evaluate(log_linear.LAW, params, ratios_KM)
 
 
 def objective(theta_P, ratios_KM, bpb_K, weight_K):
@@ -43,7 +43,7 @@ def test_predict_is_the_formula_and_differentiable():
     params = log_linear.Params(np.log([0.5, 0.25]), np.array([[1.0, -1.0], [0.0, 2.0]]))
     ratios_KM = np.array([[1.0, 0.0], [0.25, 0.75]])
     expected_KN = [[0.5 + np.exp(1), 1.25], [0.5 + np.exp(-0.5), 0.25 + np.exp(1.5)]]
-    np.testing.assert_allclose(laws.evaluate(log_linear, params, ratios_KM), expected_KN, rtol=1e-15)
+    np.testing.assert_allclose(laws.evaluate(log_linear.LAW, params, ratios_KM), expected_KN, rtol=1e-15)
     with jax.enable_x64(True):
         slope_M = jax.grad(lambda p_M: log_linear.predict(params, p_M[None])[0, 0])(ratios_KM[1])
     np.testing.assert_allclose(slope_M, np.exp(-0.5) * params.coef_NM[0], rtol=1e-14)
@@ -74,7 +74,7 @@ def test_a_row_of_weight_zero_is_as_good_as_absent():
     again = log_linear.fit_weighted(ratios_KM, changed_KN, weight_RK)
     np.testing.assert_array_equal(both.coef_NM[1], again.coef_NM[1])
     alone = log_linear.fit(ratios_KM[6:], bpb_KN[6:]).params
-    predicted = [laws.evaluate(log_linear, p, ratios_KM) for p in (log_linear.Params(*(x[1] for x in both)), alone)]
+    predicted = [laws.evaluate(log_linear.LAW, p, ratios_KM) for p in (log_linear.Params(*(x[1] for x in both)), alone)]
     np.testing.assert_allclose(*predicted, atol=1e-4)
     assert abs(both.coef_NM[0] - both.coef_NM[1]).max() > 1e-3
 
@@ -137,7 +137,7 @@ def test_degenerate_swarms_give_finite_laws(ratios_KM, bpb_KN):
     fit = log_linear.fit(ratios_KM, bpb_KN, starts=4)
     assert all(np.isfinite(x).all() for x in (*fit.params, fit.loss_N))
     domains = ratios_KM.shape[1]
-    assert np.isfinite(laws.evaluate(log_linear, fit.params, np.eye(domains))).all()
+    assert np.isfinite(laws.evaluate(log_linear.LAW, fit.params, np.eye(domains))).all()
 
 
 def test_same_seed_same_law():

@@ -1,5 +1,6 @@
 """Held-out quality: held out by construction, deterministic, and never a NaN."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -15,11 +16,11 @@ def noisy_swarm(runs=36, domains=3, tasks=2, noise=0.02):
     rng = np.random.default_rng(0)
     ratios_KM = rng.dirichlet(np.ones(domains), size=runs)
     params = log_linear.Params(np.log(np.full(tasks, 0.5)), rng.normal(size=(tasks, domains)))
-    return ratios_KM, laws.evaluate(log_linear, params, ratios_KM) + noise * rng.normal(size=(runs, tasks))
+    return ratios_KM, laws.evaluate(log_linear.LAW, params, ratios_KM) + noise * rng.normal(size=(runs, tasks))
 
 
 def test_a_good_law_scores_well():
-    result = quality.cross_validate(log_linear, *noisy_swarm(), folds=4, starts=4)
+    result = quality.cross_validate(log_linear.LAW, *noisy_swarm(), folds=4, starts=4)
     assert result.predicted_KN.shape == (36, 2)
     assert (np.bincount(result.fold_K) == 9).all()
     assert (result.spearman_N > 0.9).all() and (result.r2_N > 0.9).all() and result.spearman_of_mean > 0.9
@@ -29,10 +30,10 @@ def test_a_good_law_scores_well():
 def test_a_run_does_not_influence_its_own_prediction():
     """PITFALL 13: change what one fold measured, and the predictions for that fold stay, the others' move."""
     ratios_KM, bpb_KN = noisy_swarm()
-    before = quality.cross_validate(log_linear, ratios_KM, bpb_KN, folds=4, starts=4)
+    before = quality.cross_validate(log_linear.LAW, ratios_KM, bpb_KN, folds=4, starts=4)
     left_out = before.fold_K == 2
     bpb_KN[left_out] += np.random.default_rng(1).uniform(0.5, 1.5, size=(left_out.sum(), 2))
-    after = quality.cross_validate(log_linear, ratios_KM, bpb_KN, folds=4, starts=4)
+    after = quality.cross_validate(log_linear.LAW, ratios_KM, bpb_KN, folds=4, starts=4)
     np.testing.assert_array_equal(before.predicted_KN[left_out], after.predicted_KN[left_out])
     assert (before.predicted_KN[~left_out] != after.predicted_KN[~left_out]).all()
 
@@ -41,10 +42,10 @@ def test_noise_is_not_predicted():
     """A law with almost as many parameters as runs fits noise in-sample; held out it must not look good."""
     rng = np.random.default_rng(4)
     ratios_KM, bpb_KN = rng.dirichlet(np.ones(16), size=24), rng.uniform(1, 2, size=(24, 2))
-    held_out = quality.cross_validate(log_linear, ratios_KM, bpb_KN, folds=4, starts=4)
+    held_out = quality.cross_validate(log_linear.LAW, ratios_KM, bpb_KN, folds=4, starts=4)
     params = log_linear.fit_weighted(ratios_KM, bpb_KN, np.ones((4, 24)), starts=4)
     first = log_linear.Params(*(x[0] for x in params))
-    seen_N = quality.spearman(laws.evaluate(log_linear, first, ratios_KM), bpb_KN)
+    seen_N = quality.spearman(laws.evaluate(log_linear.LAW, first, ratios_KM), bpb_KN)
     assert (seen_N > 0.6).all()
     assert (held_out.spearman_N < 0.5).all() and (held_out.r2_N < 0.2).all()
 
@@ -55,8 +56,8 @@ def test_leave_one_out_and_any_law():
     def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts, seed, tasks):
         return (weight_RK @ bpb_KN) / weight_RK.sum(axis=1)[:, None]
 
-    mean_law = types.SimpleNamespace(
-        DIFFERENTIABLE=True,
+    mean_law = dataclasses.replace(
+        log_linear.LAW,
         fit_weighted=fit_weighted,
         predict=lambda mean_N, ratios_KM: mean_N[None, :] + 0 * ratios_KM[:, :1],
     )
@@ -68,7 +69,7 @@ def test_leave_one_out_and_any_law():
 
 def test_folds_depend_on_the_seed_alone():
     args = noisy_swarm()
-    first, again, other = (quality.cross_validate(log_linear, *args, folds=4, starts=4, seed=s) for s in (1, 1, 2))
+    first, again, other = (quality.cross_validate(log_linear.LAW, *args, folds=4, starts=4, seed=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(first.predicted_KN, again.predicted_KN)
     assert (first.fold_K != other.fold_K).any()
 
@@ -78,7 +79,7 @@ def test_folds_depend_on_the_seed_alone():
 )
 def test_bad_folds(runs, folds, message):
     with pytest.raises(UserError, match=message):
-        quality.cross_validate(log_linear, *noisy_swarm(runs=runs), folds=folds)
+        quality.cross_validate(log_linear.LAW, *noisy_swarm(runs=runs), folds=folds)
 
 
 def test_spearman_agrees_with_scipy_and_shares_ties():
@@ -108,22 +109,22 @@ def test_scores_on_another_swarm_match_names():
         ratios_KM=ratios_KM[:, order],
         bpb_KN=np.column_stack([np.zeros(36), bpb_KN[:, 1], bpb_KN[:, 0]]),
     )
-    result = quality.scores_on(log_linear, params, fitted, other, np.full(2, 0.01))
+    result = quality.scores_on(log_linear.LAW, params, fitted, other, np.full(2, 0.01))
     assert result["coverage"] == 1 and result["runs_also_fitted"] == 36
     assert result["spearman_task_mean"] > 0.999 and result["spearman_of_mean"] > 0.999 and result["runs"] == 36
     other.domains = ("c", "a", "elsewhere")
     with pytest.raises(UserError, match="b, elsewhere"):
-        quality.scores_on(log_linear, params, fitted, other, np.full(2, 0.01))
+        quality.scores_on(log_linear.LAW, params, fitted, other, np.full(2, 0.01))
 
 
 def test_intervals_are_calibrated_on_other_folds():
     """Coverage is held-out: the measurements of a fold do not move that fold's own intervals' stretch."""
     ratios_KM, bpb_KN = noisy_swarm(runs=120)
-    before = quality.cross_validate(log_linear, ratios_KM, bpb_KN, folds=4, starts=4)
+    before = quality.cross_validate(log_linear.LAW, ratios_KM, bpb_KN, folds=4, starts=4)
     assert (np.abs(before.coverage_N - quality.LEVEL) < 0.07).all()
     assert (before.spread_KN == 1).all()
-    law = types.SimpleNamespace(
-        DIFFERENTIABLE=True,
+    law = dataclasses.replace(
+        log_linear.LAW,
         fit_weighted=lambda r, y, w, **_: np.zeros((len(w), y.shape[1])),
         predict=lambda p_N, r_KM: p_N[None, :] + 0 * r_KM[:, :1],
         spread=lambda p_N, r_KM: 1 + r_KM[:, :1] + 0 * p_N[None, :],
@@ -145,8 +146,8 @@ def test_stretch_is_the_conformal_quantile():
 
 def test_learning_curve_rises_and_says_what_ten_more_runs_bring():
     data = noisy_swarm(runs=60, noise=0.1)
-    held_out = quality.cross_validate(log_linear, *data, folds=5, starts=4)
-    curve = quality.learning_curve(log_linear, *data, held_out, starts=4)
+    held_out = quality.cross_validate(log_linear.LAW, *data, folds=5, starts=4)
+    curve = quality.learning_curve(log_linear.LAW, *data, held_out, starts=4)
     assert curve["runs"] == [24, 36, 48] and curve["next"]["runs"] == 70
     assert curve["next"]["spearman_mean"] >= curve["now"]["spearman_mean"] > 0.5
     assert curve["next"]["rmse_mean"] <= curve["now"]["rmse_mean"]
@@ -165,18 +166,18 @@ def test_learning_curve_does_not_over_promise():
     promised, brought = [], []
     for first in range(0, 160, 40):
         few, more, fresh = slice(first, first + 30), slice(first, first + 40), slice(200, 260)
-        held_out = quality.cross_validate(warped_gp, ratios_KM[few], bpb_KN[few])
-        curve = quality.learning_curve(warped_gp, ratios_KM[few], bpb_KN[few], held_out)
+        held_out = quality.cross_validate(warped_gp.LAW, ratios_KM[few], bpb_KN[few])
+        curve = quality.learning_curve(warped_gp.LAW, ratios_KM[few], bpb_KN[few], held_out)
         promised.append(curve["next"]["rmse_mean"] / curve["now"]["rmse_mean"])
         rmse = []
         for part in (few, more):
             params = warped_gp.fit(ratios_KM[part], bpb_KN[part]).params
-            rmse.append(quality.scores(laws.evaluate(warped_gp, params, ratios_KM[fresh]), bpb_KN[fresh])[2].mean())
+            rmse.append(quality.scores(laws.evaluate(warped_gp.LAW, params, ratios_KM[fresh]), bpb_KN[fresh])[2].mean())
         brought.append(rmse[1] / rmse[0])
     assert abs(np.mean(promised) - np.mean(brought)) < 0.05
 
 
-@pytest.mark.parametrize("law", [log_linear, warped_gp])
+@pytest.mark.parametrize("law", [log_linear.LAW, warped_gp.LAW])
 def test_quick_leave_one_out_is_a_refit_near_the_full_fit(law):
     ratios_KM, bpb_KN = noisy_swarm(runs=14)
     params = law.fit(ratios_KM, bpb_KN, starts=4).params
@@ -200,12 +201,12 @@ def test_replicates_of_a_mixture_are_left_out_together():
     ratios_KM = np.repeat(rng.dirichlet(np.ones(3), size=12), 3, axis=0)
     bpb_KN = np.repeat(rng.uniform(1, 2, size=(12, 3)), 3, axis=0) + 0.001 * rng.normal(size=(36, 3))
     np.testing.assert_array_equal(quality.mixtures(ratios_KM), np.repeat(np.arange(12), 3))
-    held_out = quality.cross_validate(warped_gp, ratios_KM, bpb_KN, folds=4)
+    held_out = quality.cross_validate(warped_gp.LAW, ratios_KM, bpb_KN, folds=4)
     assert (np.ptp(held_out.fold_K.reshape(12, 3), axis=1) == 0).all() and (held_out.r2_N < 0.5).all()
     params = warped_gp.fit(ratios_KM, bpb_KN).params
-    left_out_KN = quality.leave_one_out(warped_gp, params, ratios_KM, bpb_KN)
+    left_out_KN = quality.leave_one_out(warped_gp.LAW, params, ratios_KM, bpb_KN)
     assert (quality.scores(left_out_KN, bpb_KN)[1] < 0.5).all()
-    curve = quality.learning_curve(warped_gp, ratios_KM, bpb_KN, held_out)
+    curve = quality.learning_curve(warped_gp.LAW, ratios_KM, bpb_KN, held_out)
     assert max(curve["spearman_mean"]) < 0.7
     with pytest.raises(UserError, match="12 different mixtures"):
         quality.folds_of(ratios_KM, 13)

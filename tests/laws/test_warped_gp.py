@@ -64,7 +64,8 @@ def test_predictions_and_spread_are_the_textbook_posterior():
     ratios_KM, bpb_KN = swarm()
     new_KM = np.random.default_rng(5).dirichlet(np.ones(4), size=6)
     params = warped_gp.fit(ratios_KM, bpb_KN).params
-    found_KN, std_KN = (laws.evaluate(warped_gp, params, new_KM, of) for of in ("predict", "spread"))
+    fitted = laws.FittedLaw(warped_gp.LAW, params)
+    found_KN, std_KN = fitted.predict(new_KM), fitted.spread(new_KM)
     for i in range(3):
         theta_P, log_K = params.theta_NP[i], np.log(bpb_KN[:, i])
         y_K = (log_K - log_K.mean()) / log_K.std()
@@ -103,11 +104,11 @@ def test_weight_zero_is_leaving_out_and_the_order_of_runs_and_domains_does_not_m
     kept = weight_RK[0] > 0
     alone = warped_gp.fit(ratios_KM[kept], bpb_KN[kept]).params
     new_KM = np.random.default_rng(1).dirichlet(np.ones(4), size=9)
-    found_RKN = laws.evaluate_each(warped_gp, both, new_KM)
-    np.testing.assert_allclose(found_RKN[0], laws.evaluate(warped_gp, alone, new_KM), rtol=1e-6)
+    found_RKN = laws.evaluate_each(warped_gp.LAW, both, new_KM)
+    np.testing.assert_allclose(found_RKN[0], laws.evaluate(warped_gp.LAW, alone, new_KM), rtol=1e-6)
     runs, columns = np.random.default_rng(2).permutation(25), [2, 0, 3, 1]
     other = warped_gp.fit(ratios_KM[runs][:, columns], bpb_KN[runs]).params
-    np.testing.assert_allclose(found_RKN[1], laws.evaluate(warped_gp, other, new_KM[:, columns]), rtol=1e-6)
+    np.testing.assert_allclose(found_RKN[1], laws.evaluate(warped_gp.LAW, other, new_KM[:, columns]), rtol=1e-6)
 
 
 def test_double_weight_is_a_run_measured_twice():
@@ -118,7 +119,7 @@ def test_double_weight_is_a_run_measured_twice():
     heavy = warped_gp.fit_weighted(ratios_KM, bpb_KN, weight_RK, near=full)
     twice = np.concatenate([np.arange(15), [4]])
     copied = warped_gp.fit_weighted(ratios_KM[twice], bpb_KN[twice], np.ones((1, 16)), near=full)
-    found = [laws.evaluate_each(warped_gp, p, np.eye(4)) for p in (heavy, copied)]
+    found = [laws.evaluate_each(warped_gp.LAW, p, np.eye(4)) for p in (heavy, copied)]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
 
 
@@ -142,7 +143,7 @@ def test_an_unseen_domain_has_the_priors_relevance():
     assert fit.unseen == (1,)
     described = warped_gp.describe(fit.params, 0, ("a", "new", "b", "c"))
     assert described["relevance"]["new"] == pytest.approx(np.exp(warped_kernel.RELEVANCE[0]), rel=1e-9)
-    std_KN = laws.evaluate(warped_gp, fit.params, np.eye(4), "spread")
+    std_KN = laws.FittedLaw(warped_gp.LAW, fit.params).spread(np.eye(4))
     assert (std_KN[1] > std_KN[[0, 2, 3]]).all()  # nothing is known there, and it says so
 
 
@@ -152,11 +153,11 @@ def test_samples_have_the_posteriors_mean_and_spread():
     drawn = warped_gp.sample(params, 600, seed=1)
     again = warped_gp.sample(params, 600, seed=1)
     new_KM = np.concatenate([np.eye(4), np.full((1, 4), 0.25)])
-    log_RKN = np.log(laws.evaluate_each(warped_gp, drawn, new_KM))
+    log_RKN = np.log(laws.evaluate_each(warped_gp.LAW, drawn, new_KM))
     np.testing.assert_array_equal(drawn.alpha_NK, again.alpha_NK)
-    centre_KN = np.log(laws.evaluate(warped_gp, params, new_KM))
+    centre_KN = np.log(laws.evaluate(warped_gp.LAW, params, new_KM))
     noise_N = np.exp(params.theta_NP[:, -2]) * params.scale_N**2
-    new_run_KN = laws.evaluate(warped_gp, params, new_KM, "spread") / np.exp(centre_KN)
+    new_run_KN = laws.FittedLaw(warped_gp.LAW, params).spread(new_KM) / np.exp(centre_KN)
     latent_KN = np.sqrt(new_run_KN**2 - noise_N[None, :])
     np.testing.assert_allclose(log_RKN.std(axis=0), latent_KN, rtol=0.2)
     assert (np.abs(log_RKN.mean(axis=0) - centre_KN) < 5 * latent_KN / np.sqrt(600)).all()
@@ -166,7 +167,7 @@ def test_luck_that_tasks_share_makes_their_average_uncertain():
     """Two tasks with the same noise: the average of samples must not be as certain as if the noise were independent."""
     ratios_KM, bpb_KN = swarm(runs=16, tasks=1, noise=0.1)
     params = warped_gp.fit(ratios_KM, np.repeat(bpb_KN, 2, axis=1)).params
-    log_RKN = np.log(laws.evaluate_each(warped_gp, warped_gp.sample(params, 300), np.full((1, 4), 0.25)))
+    log_RKN = np.log(laws.evaluate_each(warped_gp.LAW, warped_gp.sample(params, 300), np.full((1, 4), 0.25)))
     assert np.corrcoef(log_RKN[:, 0, 0], log_RKN[:, 0, 1])[0, 1] > 0.85
 
 
@@ -174,10 +175,10 @@ def test_constant_and_negative_tasks_are_fitted_without_nan():
     ratios_KM, bpb_KN = swarm(runs=15)
     bpb_KN = np.stack([np.full(15, 0.7), bpb_KN[:, 0] - 2, bpb_KN[:, 1]], axis=1)
     params = warped_gp.fit(ratios_KM, bpb_KN).params
-    found_KN = laws.evaluate(warped_gp, params, ratios_KM)
+    found_KN = laws.evaluate(warped_gp.LAW, params, ratios_KM)
     np.testing.assert_allclose(found_KN[:, 0], 0.7, rtol=1e-9)
     assert (found_KN[:, 1] < 0).all() and np.corrcoef(found_KN[:, 1], bpb_KN[:, 1])[0, 1] > 0.9
-    assert np.isfinite(laws.evaluate(warped_gp, params, np.eye(4), "spread")).all()
+    assert np.isfinite(laws.FittedLaw(warped_gp.LAW, params).spread(np.eye(4))).all()
 
 
 def test_large_swarms_are_learnt_on_a_part_and_conditioned_on_all(monkeypatch):
@@ -200,5 +201,5 @@ def test_published_swarm_is_predicted_better_than_by_the_published_law(published
         for part in ("train", "test")
     )
     params = warped_gp.fit(train.ratios_KM[:54], train.bpb_KN[:54]).params
-    predicted_KN = laws.evaluate(warped_gp, params, test.ratios_KM)
+    predicted_KN = laws.evaluate(warped_gp.LAW, params, test.ratios_KM)
     assert quality.spearman(predicted_KN, test.bpb_KN).mean() > 0.96

@@ -26,7 +26,7 @@ def posed(seed=0, kl_weight=0.05, scale=1.0):
     natural_M = rng.dirichlet(np.full(DOMAINS, 3.0))
     upper_M = np.minimum(1, 3 * natural_M)
     return Problem(
-        log_linear, params, rng.dirichlet(np.ones(TASKS)), natural_M, box(np.zeros(DOMAINS), upper_M), kl_weight
+        log_linear.LAW, params, rng.dirichlet(np.ones(TASKS)), natural_M, box(np.zeros(DOMAINS), upper_M), kl_weight
     )
 
 
@@ -37,7 +37,7 @@ def drawn(problem, noise=0.3):
 
 
 def guarded(problem, groups, guard_slack):
-    natural_N = evaluate(log_linear, problem.params, problem.anchor_M[None])[0]
+    natural_N = evaluate(log_linear.LAW, problem.params, problem.anchor_M[None])[0]
     return guards.guard(NAMES, natural_N, groups, guard_slack)
 
 
@@ -80,7 +80,7 @@ def test_guards_against_cvxpy(seed, kl_weight):
     if kl_weight:
         assert abs(found.solution.weights_M - weights_M).sum() / 2 < 1e-5
     assert (found.dual_F >= 0).all() and abs(found.dual_F * found.rise_F).max() < 1e-8
-    free = evaluate(log_linear, problem.params, unguarded(problem)[None])[0]
+    free = evaluate(log_linear.LAW, problem.params, unguarded(problem)[None])[0]
     if (guard.rows_FN @ free > guard.limit_F + 1e-6).any():
         assert found.dual_F.max() > 0
 
@@ -99,7 +99,7 @@ def test_families_are_guarded_on_average():
     problem = posed(2)
     guard = guarded(problem, {"one": ("a", "b"), "two": ("c", "d", "e")}, 0.0)
     found = guards.solve(problem, guard, starts_SM=problem.anchor_M[None])
-    bpb_CN = evaluate(log_linear, problem.params, np.stack([found.solution.weights_M, problem.anchor_M]))
+    bpb_CN = evaluate(log_linear.LAW, problem.params, np.stack([found.solution.weights_M, problem.anchor_M]))
     assert bpb_CN[0, :2].mean() <= bpb_CN[1, :2].mean() + 1e-10
     assert bpb_CN[0, 2:].mean() <= bpb_CN[1, 2:].mean() + 1e-10
     assert found.solution.value == pytest.approx(referee(problem, guard)[1], rel=1e-8)
@@ -116,7 +116,7 @@ def test_caution_against_cvxpy(share, kl_weight):
     assert found.solution.status == "optimal" and found.solution.value == pytest.approx(value, rel=1e-8)
     if kl_weight:
         assert abs(found.solution.weights_M - weights_M).sum() / 2 < 1e-5
-    each_S = evaluate_each(log_linear, samples, found.solution.weights_M[None])[:, 0] @ problem.task_weights_N
+    each_S = evaluate_each(log_linear.LAW, samples, found.solution.weights_M[None])[:, 0] @ problem.task_weights_N
     worst = np.sort(each_S)[::-1]
     if share == 0.0:
         assert found.tail == pytest.approx(worst[0], abs=1e-10)
@@ -155,7 +155,7 @@ def asked(params, natural_M, **settings):
     """A proposal over as many domains and tasks as the law has."""
     tasks, domains = ([f"{letter}{i}" for i in range(n)] for letter, n in zip("td", params.coef_NM.shape))
     wishes = config.Propose(explore=False, **settings)
-    return propose(log_linear, params, tasks=tasks, domains=domains, natural_M=natural_M, settings=wishes)
+    return propose(log_linear.LAW, params, tasks=tasks, domains=domains, natural_M=natural_M, settings=wishes)
 
 
 @pytest.mark.parametrize("kl_weight", [0.05, 0.0])
@@ -184,8 +184,8 @@ def test_guards_on_the_published_swarm_without_kl(published):
     swarm = task_groups.with_mmlu_groups(swarm)
     params = log_linear.fit(swarm.ratios_KM, swarm.bpb_KN, starts=4).params
     tasks, bounds = len(swarm.tasks), box(np.zeros(len(swarm.domains)), np.ones(len(swarm.domains)))
-    problem = Problem(log_linear, params, np.full(tasks, 1 / tasks), swarm.natural_M, bounds, 0.0)
-    natural_N = evaluate(log_linear, params, swarm.natural_M[None])[0]
+    problem = Problem(log_linear.LAW, params, np.full(tasks, 1 / tasks), swarm.natural_M, bounds, 0.0)
+    natural_N = evaluate(log_linear.LAW, params, swarm.natural_M[None])[0]
     guard = guards.guard(swarm.tasks, natural_N, {task: (task,) for task in swarm.tasks}, 0.0)
     found = guards.solve(problem, guard, starts_SM=swarm.natural_M[None])
     assert found.solution.status == "optimal" and found.rise_F.max() <= 1e-10

@@ -97,7 +97,7 @@ def test_samples_choose_as_the_covariance_that_they_have():
         next_runs.choose_sampled(*predicted, np.array([noise]), 16)
 
 
-def propose(params, number=6, law=warped_gp, existing_KM=None, **settings):
+def propose(params, number=6, law=warped_gp.LAW, existing_KM=None, **settings):
     existing_KM = params.ratios_KM if existing_KM is None else existing_KM
     arguments = {"natural_M": NATURAL_M, "domains": DOMAINS, "existing_KM": existing_KM, "candidates": 200}
     return next_runs.propose_next(law, params, number, **arguments | settings)
@@ -128,10 +128,10 @@ def test_any_law_proposes_by_its_samples():
     weight_RK = np.random.default_rng(0).multinomial(14, np.full(14, 1 / 14), size=12) * 1.0
     fit = log_linear.fit(ratios_KM, bpb_KN, starts=2)
     samples = log_linear.fit_weighted(ratios_KM, bpb_KN, weight_RK, starts=2, near=fit.params)
-    found = propose(fit.params, 3, log_linear, ratios_KM, samples=samples, noise_N=np.full(2, 1e-4))
+    found = propose(fit.params, 3, log_linear.LAW, ratios_KM, samples=samples, noise_N=np.full(2, 1e-4))
     assert found.ratios_BM.shape == (3, 4) and (np.diff(found.left_B) < 0).all()
     with pytest.raises(UserError, match="log_linear needs samples"):
-        propose(fit.params, 3, log_linear, ratios_KM)
+        propose(fit.params, 3, log_linear.LAW, ratios_KM)
 
 
 def test_what_cannot_be_proposed_is_refused(params):

@@ -22,7 +22,7 @@ def posed(kl_weight=0.05):
     natural_M = TOKENS_M / TOKENS_M.sum()
     upper_M = np.minimum(1, 4 * TOKENS_M / TARGET)
     bounds = box(np.zeros(DOMAINS), upper_M)
-    return Problem(log_linear, params, np.full(TASKS, 1 / TASKS), natural_M, bounds, kl_weight)
+    return Problem(log_linear.LAW, params, np.full(TASKS, 1 / TASKS), natural_M, bounds, kl_weight)
 
 
 def along(problem, repeats_R, lambdas=LAMBDAS):
@@ -37,7 +37,7 @@ def test_a_path_is_its_problems_and_infeasible_cells_are_empty():
     assert all(row[0] is None for name in ("weights", "predicted", "kl") for row in found[name])
     own = solve.solve(log_linear.predict, *problem[1:])
     np.testing.assert_allclose(found["weights"][1][2], own.weights_M, atol=1e-9)
-    expected = evaluate(log_linear, problem.params, own.weights_M[None])[0].mean()
+    expected = evaluate(log_linear.LAW, problem.params, own.weights_M[None])[0].mean()
     assert found["predicted"][1][2] == pytest.approx(expected) and found["kl"][1][2] == pytest.approx(own.kl)
     kl_LR, predicted_LR = (np.array([row[1:] for row in found[name]]) for name in ("kl", "predicted"))
     # A larger λ is nearer to natural; looser caps are never worse in the objective.
@@ -73,13 +73,13 @@ def test_no_point_of_a_front_is_dominated():
 
 
 @pytest.mark.parametrize(
-    "law, noise, small", [(log_linear, 0.001, True), (log_linear, 1.0, False), (warped_gp, 0.001, True)]
+    "law, noise, small", [(log_linear.LAW, 0.001, True), (log_linear.LAW, 1.0, False), (warped_gp.LAW, 0.001, True)]
 )
 def test_lambda_is_small_for_a_clean_signal_and_large_for_noise(law, noise, small):
     rng = np.random.default_rng(1)
     problem = posed()._replace(bounds=box(np.zeros(DOMAINS), np.ones(DOMAINS)))
     ratios_KM = rng.dirichlet(np.ones(DOMAINS), size=40)
-    bpb_KN = evaluate(log_linear, problem.params, ratios_KM) if small else np.full((40, TASKS), 3.0)
+    bpb_KN = evaluate(log_linear.LAW, problem.params, ratios_KM) if small else np.full((40, TASKS), 3.0)
     bpb_KN = bpb_KN + noise * rng.normal(size=(40, TASKS))
     lambdas = [0.01, 0.1, 1.0]
     natural_M = problem.anchor_M

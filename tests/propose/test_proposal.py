@@ -33,7 +33,7 @@ def waves(params, ratios_KM):
     return 2 + jnp.cos(ratios_KM @ direction_NM.T + phase_N[None, :])
 
 
-WAVES = types.SimpleNamespace(predict=waves, DIFFERENTIABLE=True)
+WAVES = dataclasses.replace(log_linear.LAW, name="waves", predict=waves, convex=False)
 
 
 SETTINGS = {field.name for field in dataclasses.fields(config.Propose)}
@@ -66,12 +66,12 @@ def test_a_warped_gp_against_a_grid(kl_weight, seed):
     params, ratios_KM = rugged(seed)
     natural_M, tokens_M = np.array([0.2, 0.3, 0.5]), np.array([20e9, 15e9, 50e9])
     capped = {"tokens_M": tokens_M, "target_tokens": 1e11}
-    content = proposal(warped_gp, params, natural_M, ratios_KM=ratios_KM, kl_weight=kl_weight, **capped)
+    content = proposal(warped_gp.LAW, params, natural_M, ratios_KM=ratios_KM, kl_weight=kl_weight, **capped)
     upper_M = np.array([0.8, 0.6, 1.0])
     steps = np.linspace(0, 1, 201)
     grid_KM = np.array([(a, b, max(1 - a - b, 0)) for a, b in itertools.product(steps, steps) if a + b <= 1 + 1e-12])
     grid_KM = grid_KM[(grid_KM <= upper_M + 1e-12).all(axis=1)]
-    posed = Problem(warped_gp, params, np.full(2, 0.5), natural_M, box(np.zeros(3), upper_M), kl_weight)
+    posed = Problem(warped_gp.LAW, params, np.full(2, 0.5), natural_M, box(np.zeros(3), upper_M), kl_weight)
     least = posed.values(grid_KM).min()
     assert least - 0.01 < content["objective"] <= least + 1e-6
     assert content["objective"] == pytest.approx(posed.values(weights(content)[None])[0], abs=1e-12)
@@ -142,17 +142,17 @@ SEARCH = search.fit(RUNS_KM, np.array([[1.0, 1.2], [1.3, 1.1], [1.5, 1.4], [1.6,
 
 def test_search_proposes_the_best_run_within_the_caps():
     natural_M = np.array([0.2, 0.3, 0.5])
-    content = proposal(search, SEARCH, natural_M)
+    content = proposal(search.LAW, SEARCH, natural_M)
     np.testing.assert_array_equal(weights(content), RUNS_KM[0])
     capped = {"tokens_M": np.array([13e9, 50e9, 50e9]), "target_tokens": 1e11}
-    content = proposal(search, SEARCH, natural_M, **capped)
+    content = proposal(search.LAW, SEARCH, natural_M, **capped)
     np.testing.assert_array_equal(weights(content), RUNS_KM[1])
     assert content["status"] == "search over 3 runs within the caps, of 4"
     assert content["certificate"]["gap"] is None and content["certificate"]["candidates"] == 3
     assert "shadow_prices" not in content and content["repeats"]["d0"] == pytest.approx(0.5 * 1e11 / 13e9)
     assert content["predicted"] == {"math": 1.3, "chat": 1.1}
     with pytest.raises(UserError, match="none of the swarm's 4 runs.*max_repeats"):
-        proposal(search, SEARCH, natural_M, tokens_M=np.array([2e9, 3e9, 50e9]), target_tokens=1e11)
+        proposal(search.LAW, SEARCH, natural_M, tokens_M=np.array([2e9, 3e9, 50e9]), target_tokens=1e11)
 
 
 def steps(params, ratios_KM):
@@ -162,7 +162,7 @@ def steps(params, ratios_KM):
 
 
 def test_candidates_are_within_caps_and_find_the_bottom():
-    law = types.SimpleNamespace(predict=steps, DIFFERENTIABLE=False)
+    law = dataclasses.replace(search.LAW, name="steps", predict=steps)
     natural_M, centre_M = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.4, 0.4, 0.1, 0.1])
     settings = {"ratios_KM": np.eye(4), "kl_weight": 0.001}
     first, second = (proposal(law, centre_M, natural_M, seed=1, **settings) for _ in range(2))
@@ -187,26 +187,26 @@ def sampled(noise, number=24):
 
 
 def test_error_bars():
-    sure = proposal(log_linear, PARAMS, NATURAL_M, samples=sampled(0.1))
+    sure = proposal(log_linear.LAW, PARAMS, NATURAL_M, samples=sampled(0.1))
     gain, p = sure["gain"], sure["predicted"]
     assert 0 < gain["low"] < gain["mean"] < gain["high"] and gain["probability"] == 1 and gain["samples"] == 24
     predicted = np.mean(list(sure["predicted_natural"].values())) - np.mean(list(p.values()))
     assert gain["low"] < predicted < gain["high"]
     assert all(sure["predicted_low"][t] < p[t] < sure["predicted_high"][t] for t in TASKS)
     assert all(0 < sure["weights_std"][d] < 0.2 for d in sure["weights"]) and "gain" not in " ".join(sure["warnings"])
-    unsure = proposal(log_linear, PARAMS, NATURAL_M, samples=sampled(3.0))
+    unsure = proposal(log_linear.LAW, PARAMS, NATURAL_M, samples=sampled(3.0))
     assert unsure["gain"]["probability"] < 0.9 and any("not sure of the gain" in w for w in unsure["warnings"])
     # Samples that agree leave nothing open, and one that overflows is left out.
     same = sampled(0.0)._replace(log_c_N=np.tile(PARAMS.log_c_N, (24, 1)))
     same.log_c_N[3] = 1e4
-    agreed = proposal(log_linear, PARAMS, NATURAL_M, samples=same)
+    agreed = proposal(log_linear.LAW, PARAMS, NATURAL_M, samples=same)
     assert agreed["gain"]["samples"] == 23 and agreed["gain"]["low"] == pytest.approx(agreed["gain"]["high"], abs=1e-12)
     assert max(agreed["weights_std"].values()) < 1e-6
 
 
 def test_samples_without_slopes_have_no_spread_of_weights():
     wide = search.Params(*(np.stack([x, x]) for x in SEARCH))
-    content = proposal(search, SEARCH, np.array([0.2, 0.3, 0.5]), samples=wide)
+    content = proposal(search.LAW, SEARCH, np.array([0.2, 0.3, 0.5]), samples=wide)
     assert content["gain"]["probability"] == 1 and "weights_std" not in content
 
 
@@ -216,13 +216,13 @@ def test_samples_without_slopes_have_no_spread_of_weights():
 def test_sizes_weigh_tasks_unless_weights_are_given():
     np.testing.assert_allclose(task_weights("", TASKS, [3, 1]), [0.75, 0.25])
     np.testing.assert_allclose(task_weights('{"chat": 2}', TASKS, [3, 1]), [0, 1])
-    assert proposal(log_linear, PARAMS, NATURAL_M, sizes_N=[3, 1])["task_weights"] == {"math": 0.75, "chat": 0.25}
+    assert proposal(log_linear.LAW, PARAMS, NATURAL_M, sizes_N=[3, 1])["task_weights"] == {"math": 0.75, "chat": 0.25}
 
 
 def test_the_stage_reads_the_law_and_its_samples(tmp_path):
     rng = np.random.default_rng(0)
     ratios_KM = rng.dirichlet(np.ones(3), size=12)
-    bpb_KN = evaluate(log_linear, PARAMS, ratios_KM)
+    bpb_KN = evaluate(log_linear.LAW, PARAMS, ratios_KM)
     for name, columns, rows in (("ratios", ("a", "b", "c"), ratios_KM), ("metrics", TASKS, bpb_KN)):
         lines = [f"r{k},r{k},{k}," + ",".join(map(repr, row.tolist())) for k, row in enumerate(rows)]
         (tmp_path / f"{name}.csv").write_text("\n".join([f"run,name,index,{','.join(columns)}", *lines]) + "\n")
@@ -240,7 +240,7 @@ def test_the_stage_reads_the_law_and_its_samples(tmp_path):
     content = files.read_json(tmp_path / "propose/proposal.json")
     assert content["status"] == "optimal" and content["gain"]["samples"] == 24
     assert content["fit"] == "a name"
-    np.testing.assert_allclose(weights(content), weights(proposal(log_linear, PARAMS, NATURAL_M)), atol=1e-9)
+    np.testing.assert_allclose(weights(content), weights(proposal(log_linear.LAW, PARAMS, NATURAL_M)), atol=1e-9)
     assert len((tmp_path / "propose/next.csv").read_text().splitlines()) == 9
     c.fit.law = "warped_gp"
     with pytest.raises(UserError, match="another law.*--stages=fit,propose"):
@@ -256,7 +256,9 @@ def wanted(**changes):
     """A proposal over three domains for the log-linear law above, and its weights."""
     settings = config.Propose(**{"explore": False} | {n: v for n, v in changes.items() if n in SETTINGS})
     rest = {name: value for name, value in changes.items() if name not in SETTINGS}
-    content = propose(log_linear, PARAMS, tasks=TASKS, domains=DOMAINS, natural_M=NATURAL_M, settings=settings, **rest)
+    content = propose(
+        log_linear.LAW, PARAMS, tasks=TASKS, domains=DOMAINS, natural_M=NATURAL_M, settings=settings, **rest
+    )
     return content, weights(content)
 
 
@@ -281,7 +283,7 @@ def test_kept_ratios_are_kept_and_solved_exactly():
     # One weight is left: the best of a fine grid of it.
     grid = np.linspace(1e-6, 1 - 1e-6, 20001)
     mixed_KM = np.stack([grid / 4, 3 * grid / 4, 1 - grid], axis=1)
-    posed = Problem(log_linear, PARAMS, np.full(2, 0.5), NATURAL_M, None, 0.05)
+    posed = Problem(log_linear.LAW, PARAMS, np.full(2, 0.5), NATURAL_M, None, 0.05)
     assert content["objective"] == pytest.approx(posed.values(mixed_KM).min(), abs=1e-7)
     assert content["objective"] == pytest.approx(posed.values(found_M[None])[0], abs=1e-12)
     assert set(content["weights_std"]) == set(DOMAINS)
@@ -310,7 +312,7 @@ def test_another_anchor_pulls_there():
 
 def test_the_worst_mixture_is_the_worst_and_says_so():
     content, found_M = wanted(worst=True, kl_weight=0.0)
-    corners_KN = evaluate(log_linear, PARAMS, np.eye(3)).mean(axis=1)
+    corners_KN = evaluate(log_linear.LAW, PARAMS, np.eye(3)).mean(axis=1)
     assert content["objective"] == pytest.approx(corners_KN.max()) and content["worst"]
     np.testing.assert_allclose(found_M, np.eye(3)[corners_KN.argmax()], atol=1e-6)
     assert "WORST" in content["warnings"][0] and content["objective"] >= content["objective_natural"]
@@ -325,7 +327,7 @@ def test_guards_keep_tasks_and_caution_says_its_price():
     careful, _ = wanted(tail=0.1, samples=sampled(0.5))
     plain, plain_M = wanted(samples=sampled(0.5))
     # The worst tenth of 24 samples are two and two fifths of one.
-    worst_S = np.sort(evaluate_each(log_linear, sampled(0.5), plain_M[None])[:, 0].mean(axis=1))[::-1]
+    worst_S = np.sort(evaluate_each(log_linear.LAW, sampled(0.5), plain_M[None])[:, 0].mean(axis=1))[::-1]
     tail = (worst_S[:2].sum() + 0.4 * worst_S[2]) / 2.4
     assert careful["tail"]["share"] == 0.1 and careful["tail"]["samples"] == 24
     assert careful["objective"] == pytest.approx(careful["tail"]["value"] + 0.05 * careful["kl"])
@@ -348,7 +350,7 @@ def test_baselines_are_never_better_than_the_exact_solution():
 def test_lambda_can_be_chosen_and_what_stands_beside_is_there():
     rng = np.random.default_rng(1)
     ratios_KM = rng.dirichlet(np.ones(3), size=30)
-    bpb_KN = evaluate(log_linear, PARAMS, ratios_KM) + 1e-4 * rng.normal(size=(30, 2))
+    bpb_KN = evaluate(log_linear.LAW, PARAMS, ratios_KM) + 1e-4 * rng.normal(size=(30, 2))
     about = {"ratios_KM": ratios_KM, "bpb_KN": bpb_KN, "explore": True, "families": '{"m": ["math"], "c": ["chat"]}'}
     content, found_M = wanted(**about, choose_kl_weight=True)
     assert content["kl_weight"] == content["choice"]["best"] < 0.05 and content["choice"]["used"]
@@ -382,15 +384,15 @@ def test_the_worst_mixture_is_the_worst_vertex(seed):
     upper_M, natural_M = rng.uniform(0.1, 0.6, size), rng.dirichlet(np.ones(size))
     tokens_M = 1e10 * np.maximum(upper_M, upper_M / upper_M.sum() * 1.3)
     asked = {"tasks": tasks, "tokens_M": tokens_M, "target_tokens": 1e10, "max_repeats": 1.0, "worst": True}
-    content = proposal(log_linear, params, natural_M, kl_weight=0.0, **asked)
+    content = proposal(log_linear.LAW, params, natural_M, kl_weight=0.0, **asked)
     upper_M = np.array(list(content["caps"].values()))
     corners_KM = vertices(upper_M)
-    most = evaluate(log_linear, params, corners_KM).mean(axis=1).max()
+    most = evaluate(log_linear.LAW, params, corners_KM).mean(axis=1).max()
     assert content["objective"] == pytest.approx(most, rel=1e-12)
     assert "WORST mixture that was found" in content["warnings"][0] and "maximum" in content["certificate"]["no_gap"]
     # With KL, no vertex and no mixture drawn is worse.
-    content = proposal(log_linear, params, natural_M, kl_weight=0.05, **asked)
-    posed = Problem(log_linear, params, np.full(4, -0.25), natural_M, box(np.zeros(size), upper_M), 0.05)
+    content = proposal(log_linear.LAW, params, natural_M, kl_weight=0.05, **asked)
+    posed = Problem(log_linear.LAW, params, np.full(4, -0.25), natural_M, box(np.zeros(size), upper_M), 0.05)
     drawn_KM = posed.project(np.concatenate([corners_KM, rng.dirichlet(np.full(size, 0.3), 5000)]))
     assert -content["objective"] <= posed.values(drawn_KM).min() + 1e-9
 
@@ -409,7 +411,7 @@ def test_a_search_is_not_given_intervals_of_optima():
 
 def test_a_simulation_is_the_best_of_sampled_mixtures():
     content, found_M = wanted(method="simulation")
-    posed = Problem(log_linear, PARAMS, np.full(2, 0.5), NATURAL_M, box(np.zeros(3), np.ones(3)), 0.05)
+    posed = Problem(log_linear.LAW, PARAMS, np.full(2, 0.5), NATURAL_M, box(np.zeros(3), np.ones(3)), 0.05)
     only = baselines.simulate(posed, None, 0)
     np.testing.assert_array_equal(only.weights_M, found_M)
     assert content["status"] == "best of 20002 sampled mixtures" and content["certificate"]["candidates"] == 20002
@@ -422,11 +424,11 @@ def test_a_kept_guard_gives_no_warning_for_a_law_that_is_not_convex():
     """Solved to 1e-7 of the limits as they are, tasks rise by 1e-8, of which the proposal warned."""
     rng = np.random.default_rng(2)
     ratios_KM = rng.dirichlet(np.ones(3), size=30)
-    bpb_KN = evaluate(log_linear, PARAMS, ratios_KM) + 0.003 * rng.normal(size=(30, 2))
+    bpb_KN = evaluate(log_linear.LAW, PARAMS, ratios_KM) + 0.003 * rng.normal(size=(30, 2))
     params = warped_gp.fit(ratios_KM, bpb_KN).params
     for kl_weight in (0.0, 0.01):
-        free = proposal(warped_gp, params, NATURAL_M, ratios_KM=ratios_KM, kl_weight=kl_weight)
-        content = proposal(warped_gp, params, NATURAL_M, ratios_KM=ratios_KM, kl_weight=kl_weight, guard=0.0)
+        free = proposal(warped_gp.LAW, params, NATURAL_M, ratios_KM=ratios_KM, kl_weight=kl_weight)
+        content = proposal(warped_gp.LAW, params, NATURAL_M, ratios_KM=ratios_KM, kl_weight=kl_weight, guard=0.0)
         assert free["worse_tasks"] and content["guard"]["binding"], "it costs something"
         assert content["worse_tasks"] == [] and content["status"].startswith("local optimum")
         assert -1e-6 < content["guard"]["worst"] <= 1e-9
@@ -475,11 +477,11 @@ def test_kept_ratios_and_runs_as_they_are_exclude_each_other():
     """The library refuses what the config does: the mixture was no run, or sampled without a word."""
     kept = {"keep_ratios": '{"pair": {"d0": 1, "d1": 1}}'}
     with pytest.raises(UserError, match="no effect with propose.method=search"):
-        proposal(log_linear, PARAMS, NATURAL_M, ratios_KM=RUNS_KM, method="search", **kept)
+        proposal(log_linear.LAW, PARAMS, NATURAL_M, ratios_KM=RUNS_KM, method="search", **kept)
     with pytest.raises(UserError, match="no effect with fit.law=search"):
-        proposal(search, SEARCH, NATURAL_M, **kept)
+        proposal(search.LAW, SEARCH, NATURAL_M, **kept)
     config.from_dict({"propose": {**kept, "method": "simulation"}})
-    content = proposal(log_linear, PARAMS, NATURAL_M, method="simulation", **kept)
+    content = proposal(log_linear.LAW, PARAMS, NATURAL_M, method="simulation", **kept)
     assert content["weights"]["d0"] == pytest.approx(content["weights"]["d1"])
 
 
@@ -504,7 +506,7 @@ def test_the_worst_has_no_gain_to_warn_of_and_caution_knows_natural():
     content, _ = wanted(worst=True, samples=sampled(0.1))
     assert len(content["warnings"]) == 2 and "not capped" in content["warnings"][1]
     careful, _ = wanted(tail=0.1, samples=sampled(0.5))
-    each_S = np.sort(evaluate_each(log_linear, sampled(0.5), NATURAL_M[None])[:, 0].mean(axis=1))[::-1]
+    each_S = np.sort(evaluate_each(log_linear.LAW, sampled(0.5), NATURAL_M[None])[:, 0].mean(axis=1))[::-1]
     tail = (each_S[:2].sum() + 0.4 * each_S[2]) / 2.4
     assert careful["tail"]["natural"] == pytest.approx(tail) == careful["objective_natural"]
     assert careful["objective"] < careful["objective_natural"]
@@ -515,7 +517,7 @@ def test_a_tail_without_kl_of_weight_where_natural_has_none():
     samples = sampled(0.1)
     given = {"domains": ("a", "b", "c"), "tasks": TASKS, "samples": samples}
     settings = config.Propose(explore=False, kl_weight=0.0, tail=0.5)
-    content = propose(log_linear, PARAMS, natural_M=np.array([0, 0.5, 0.5]), settings=settings, **given)
+    content = propose(log_linear.LAW, PARAMS, natural_M=np.array([0, 0.5, 0.5]), settings=settings, **given)
     files.json.dumps(content, allow_nan=False)
     assert content["weights"]["a"] > 0.1 and content["kl"] is None and content["status"] == "optimal"
 
@@ -605,7 +607,7 @@ def test_hostile_settings_end_in_a_mixture_within_bounds_or_an_error():
         try:
             settings = config.from_dict({"propose": {"explore": bool(rng.uniform() < 0.03)} | wishes}).propose
             content = propose(
-                log_linear,
+                log_linear.LAW,
                 params,
                 tasks=FUZZED_TASKS,
                 domains=FUZZED,

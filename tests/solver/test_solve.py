@@ -288,7 +288,7 @@ def proposal(tokens_M=TOKENS_M, **changes):
     natural_M = np.asarray(TOKENS_M) / np.sum(TOKENS_M)
     wishes = {"kl_weight": 0.01, "max_repeats": 4.0, "target_tokens": 3e11, "explore": False} | changes
     names = {"tasks": ("math", "chat"), "domains": ("proofs", "forum", "web"), "settings": config.Propose(**wishes)}
-    return propose(log_linear, PARAMS, natural_M=natural_M, tokens_M=tokens_M, **names)
+    return propose(log_linear.LAW, PARAMS, natural_M=natural_M, tokens_M=tokens_M, **names)
 
 
 def test_proposal_content():
@@ -424,5 +424,5 @@ def test_the_published_swarm_against_cvxpy(published):
             assert found["software_development"] == pytest.approx(0.347, abs=0.008)
             assert found["science_math_and_technology"] == pytest.approx(0.180, abs=0.005)
             assert ours.value - kl_weight * ours.kl == pytest.approx(1.6426, abs=0.005)
-            natural_N = evaluate(log_linear, params, swarm.natural_M[None])[0]
+            natural_N = evaluate(log_linear.LAW, params, swarm.natural_M[None])[0]
             assert natural_N.mean() == pytest.approx(2.0355, abs=0.005)

@@ -34,7 +34,7 @@ def measured(domains, ratios_KM, seed=0):
     """Scores of runs by one truth for all domains, with noise."""
     params = log_linear.Params(np.log([0.5, 0.6, 0.7]), np.array([EFFECT[d] for d in domains]).T)
     noise_KN = np.random.default_rng(seed).normal(size=(len(ratios_KM), len(TASKS)))
-    return evaluate(log_linear, params, ratios_KM) + NOISE * noise_KN
+    return evaluate(log_linear.LAW, params, ratios_KM) + NOISE * noise_KN
 
 
 def write(folder, domains, ratios_KM, seed=0, tasks=TASKS):
@@ -153,9 +153,7 @@ def test_the_rule_decides_and_the_chain_goes_on(parent, tmp_path):
     before = history.read_law(second / "run")
     p_M = np.array([proposal["weights"][d] for d in left])
     whole_M = np.array([proposal["weights"].get(d, 0.0) for d in names])
-    np.testing.assert_allclose(
-        evaluate(law.law, law.params, p_M[None]), evaluate(before.law, before.params, whole_M[None]), rtol=1e-12
-    )
+    np.testing.assert_allclose(law.predict(p_M[None]), before.predict(whole_M[None]), rtol=1e-12)
 
 
 def test_runs_with_a_little_of_a_lost_domain_are_told_without_it(parent):
@@ -174,7 +172,9 @@ def test_runs_with_a_little_of_a_lost_domain_are_told_without_it(parent):
         measured(OLD[:3], clean_KM)
         - measured(OLD[:3], clean_KM)
         + evaluate(
-            log_linear, log_linear.Params(np.log([0.5, 0.6, 0.7]), np.array([EFFECT[d] for d in OLD[:3]]).T), clean_KM
+            log_linear.LAW,
+            log_linear.Params(np.log([0.5, 0.6, 0.7]), np.array([EFFECT[d] for d in OLD[:3]]).T),
+            clean_KM,
         )
     )
     off, off_before = (np.abs(x - truth_KN).mean() for x in (found.bpb_KN, swarm.bpb_KN[kept_K]))

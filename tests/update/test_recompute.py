@@ -72,16 +72,16 @@ def test_a_law_is_translated_to_log_linear():
     rng = np.random.default_rng(1)
     truth = log_linear.Params(np.log(rng.uniform(0.4, 0.8, 3)), rng.normal(size=(3, 4)) * 0.7)
     ratios_KM = rng.dirichlet(np.ones(4), size=30)
-    bpb_KN = evaluate(log_linear, truth, ratios_KM) + 0.002 * rng.normal(size=(30, 3))
+    bpb_KN = evaluate(log_linear.LAW, truth, ratios_KM) + 0.002 * rng.normal(size=(30, 3))
     law = warped_gp.fit(ratios_KM, bpb_KN).params
-    found = prior.distil(warped_gp, warped_gp.sample(law, 4), 4, ratios_KM)
+    found = prior.distil(warped_gp.LAW, warped_gp.sample(law, 4), 4, ratios_KM)
     assert found.coef_NM.shape == (4, 3, 4)
     other_KM = rng.dirichlet(np.ones(4), size=50)
     for s in range(4):
         one = log_linear.Params(found.log_c_N[s], found.coef_NM[s])
-        error_KN = evaluate(log_linear, one, other_KM) - evaluate(log_linear, truth, other_KM)
+        error_KN = evaluate(log_linear.LAW, one, other_KM) - evaluate(log_linear.LAW, truth, other_KM)
         assert np.sqrt((error_KN**2).mean()) < 0.03
-    assert prior.distil(log_linear, found, 4, ratios_KM) is not None
+    assert prior.distil(log_linear.LAW, found, 4, ratios_KM) is not None
 
 
 def test_the_domain_that_shares_tasks_with_the_new_one_is_recomputed():

@@ -1,0 +1,123 @@
+"""What a family of laws offers to the rest of the program, and how its predictions are computed."""
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from olmix_jax.laws import numerics
+
+
+class Fit(NamedTuple):
+    """A fitted law.
+
+    Attributes:
+      params: the family's Params, float64, without leading axes.
+      loss_N: the family's objective at the minimum, per task. In-sample.
+      unseen: columns of domains that no run samples. The family's ``fit`` says what it predicts for them.
+      steps: Levenberg–Marquardt steps of the slowest start; None for families that take none.
+      promised_N: estimated decrease of ``loss_N`` by one more step [nats]; None for families that do not estimate it.
+    """
+
+    params: Any
+    loss_N: np.ndarray
+    unseen: tuple[int, ...]
+    steps: int | None = None
+    promised_N: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """A family of laws: functions from mixtures to BPB, how to fit them, and what the family is capable of.
+
+    Functions know nothing of tables, files or proposals. Two laws are equal if all their functions are the same, so a
+    law can be the key of a cache or a static argument.
+
+    Attributes:
+      name: its key in :data:`olmix_jax.laws.LAWS` and the value of ``fit.law``.
+      Params: a NamedTuple of arrays, the law's parameters for all N tasks. Resamples (R) and samples (S) are leading
+        axes of every array.
+      fit: ``(ratios_KM, bpb_KN, *, starts=, seed=, tasks=, weight_K=) → Fit``. Fits every task on all runs; see
+        :func:`olmix_jax.laws.log_linear.fit` for the arguments and errors.
+      fit_weighted: ``(ratios_KM, bpb_KN, weight_RK, *, starts=, seed=, tasks=, near=) → Params`` with a leading axis R.
+        Fits every task R times, with other run weights each time. ``near``, the Params of a fit on all runs, makes
+        every refit start there.
+      predict: ``(params, ratios_QM) → bpb_QN`` [BPB].
+      parameters: ``(domains) → int``. The number of free parameters per task; a fit needs more runs than that.
+      describe: ``(params, task, domains) → dict``. The parameters of one task (a row number) by name, for people.
+      differentiable: ``predict`` and ``spread`` are pure JAX, and ``predict`` has useful slopes.
+      convex: ``predict`` is convex in the mixture for all parameters that ``fit`` returns.
+      cheap_refits: a refit with ``near`` costs much less than a fit. Without it, quality comes from cross-validation
+        alone and there are no samples.
+      spread: ``(params, ratios_QM) → std_QN`` [BPB], the standard deviation of a new run's measurement; None if the
+        family has no model of its errors.
+      sample: ``(params, number, seed) → Params`` with a leading axis S, drawn from the posterior; None if the family
+        has no posterior. Bootstrap refits serve instead.
+      leave_one_out: ``(params) → predicted_KN`` [BPB], each run predicted by all others in closed form; None if there
+        is no closed form.
+    """
+
+    name: str
+    Params: type
+    fit: Callable[..., Fit]
+    fit_weighted: Callable[..., Any]
+    predict: Callable[[Any, Any], Any]
+    parameters: Callable[[int], int]
+    describe: Callable[[Any, int, tuple[str, ...]], dict[str, Any]]
+    differentiable: bool
+    convex: bool = False
+    cheap_refits: bool = True
+    spread: Callable[[Any, Any], Any] | None = None
+    sample: Callable[[Any, int, int], Any] | None = None
+    leave_one_out: Callable[[Any], np.ndarray] | None = None
+
+
+def evaluate(law: Law, params: Any, ratios_KM: Any) -> np.ndarray:
+    """Return a law's predictions as a float64 array, bpb_KN [BPB]."""
+    return _evaluate(law.predict, law.differentiable, params, ratios_KM)
+
+
+def evaluate_each(law: Law, params_R: Any, ratios_KM: Any) -> np.ndarray:
+    """Return the predictions of every resample, bpb_RKN [BPB].
+
+    Resamples run one after another through one program, which bounds memory.
+
+    Args:
+      law: the family.
+      params_R: Params with a leading axis R.
+      ratios_KM: mixtures for all resamples, or ratios_RKM with different mixtures for each.
+    """
+    return _evaluate_each(law.predict, law.differentiable, params_R, ratios_KM)
+
+
+def evaluate_spread(law: Law, params: Any, ratios_KM: Any) -> np.ndarray | None:
+    """Return the standard deviation of a new run's measurement, std_KN [BPB]; None if the law has no ``spread``."""
+    return None if law.spread is None else _evaluate(law.spread, law.differentiable, params, ratios_KM)
+
+
+def evaluate_spread_each(law: Law, params_R: Any, ratios_KM: Any) -> np.ndarray | None:
+    """Return :func:`evaluate_spread` of every resample, std_RKN [BPB]; None if the law has no ``spread``."""
+    return None if law.spread is None else _evaluate_each(law.spread, law.differentiable, params_R, ratios_KM)
+
+
+def _evaluate(function: Callable, differentiable: bool, params, ratios_KM) -> np.ndarray:
+    ratios_KM = np.asarray(ratios_KM, np.float64)
+    with numerics.float64():
+        return np.asarray((_compiled(function) if differentiable else function)(params, ratios_KM))
+
+
+def _evaluate_each(function: Callable, differentiable: bool, params_R, ratios_KM) -> np.ndarray:
+    ratios_KM, params_R = np.asarray(ratios_KM, np.float64), jax.tree.map(np.asarray, params_R)
+    resamples = len(jax.tree.leaves(params_R)[0])
+    ratios_RKM = ratios_KM if ratios_KM.ndim == 3 else [ratios_KM] * resamples
+    params = (jax.tree.map(operator.itemgetter(r), params_R) for r in range(resamples))
+    return np.stack([_evaluate(function, differentiable, *x) for x in zip(params, ratios_RKM)])
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(function: Callable) -> Callable:
+    return jax.jit(function, compiler_options=numerics.QUICK)
