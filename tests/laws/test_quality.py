@@ -188,7 +188,7 @@ def test_quick_leave_one_out_is_a_refit_near_the_full_fit(law):
         refit = law.fit_weighted(ratios_KM, bpb_KN, weight_RK, near=params)
         alone_KN = laws.evaluate_each(law, refit, ratios_KM)[0]
         # The closed form keeps the offset and scale of the measurements.
-        np.testing.assert_allclose(found_KN[k], alone_KN[k], rtol=1e-9 if law is log_linear else 5e-3)
+        np.testing.assert_allclose(found_KN[k], alone_KN[k], rtol=1e-9 if law == log_linear.LAW else 5e-3)
     # It is kinder than leave-one-out proper, and not by much here.
     cold = quality.cross_validate(law, ratios_KM, bpb_KN, folds=14, starts=4)
     quick_N = quality.scores(found_KN, bpb_KN)[2]
