@@ -285,8 +285,8 @@ def test_caps_that_no_mixture_meets_are_an_error_with_a_remedy_that_works():
 def test_a_task_that_is_given_up_is_named():
     """PITFALLS 20: better on average by giving up single tasks, unsaid."""
     found = proposal([[-2, 0, 2], [0.2, 0, -0.2]])
-    assert found["objective"] < found["objective_natural"]
-    assert found["worse_tasks"] == ["u"] and "worse than under the natural mixture: u" in " ".join(found["warnings"])
+    assert found.objective < found.objective_natural
+    assert found.worse_tasks == ("u",) and "worse than under the natural mixture: u" in " ".join(found.warnings)
 
 
 def test_every_setting_has_an_effect():

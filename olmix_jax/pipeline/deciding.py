@@ -13,6 +13,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.corpus import similarity, store
 from olmix_jax.laws import fitting, params_files, quality
 from olmix_jax.propose import export, next_runs
+from olmix_jax.propose.proposal import Counts, Export, Proposal, ReuseCost
 from olmix_jax.swarm import rounding, table
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import decide, history, update_plan
@@ -123,15 +124,24 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     }
     # λ is chosen by refits to the swarm's own runs, and a law seen through a matrix has none.
     bpb_KN = swarm_table.bpb_KN if found.law == laws.LAWS[config.fit.law] and measured else None
-    content = propose.propose(found.law, found.params, settings=settings, samples=found.samples, bpb_KN=bpb_KN, **known)
+    proposal = propose.propose(
+        found.law, found.params, settings=settings, samples=found.samples, bpb_KN=bpb_KN, **known
+    )
+    reuse = None
     if plan is not None:
         whole = _whole_law(config, workdir, plan, fitted) if fitted and fitted["over"] == "blocks" else None
-        content["reuse"] = _reuse(plan, fitted, found, whole, settings, content, known)
-    content["next_runs"] = _propose_next(config, workdir, found, fitted, swarm_table, content)
-    content |= _handed_over(config, workdir, settings, tokens_M, content)
-    digest = files.digest([plan, content["weights"]]) if fitted is None else fitted["digest"]
-    files.write_json(workdir / "propose/proposal.json", {**content, "fit": digest})
-    for line in (f"propose: {content['status']}", *content["warnings"]):
+        reuse = _reuse(plan, fitted, found, whole, settings, proposal, known)
+    counts, handover = _handed_over(config, workdir, settings, tokens_M, proposal)
+    proposal = dataclasses.replace(
+        proposal,
+        reuse=reuse,
+        next_runs=_propose_next(config, workdir, found, fitted, swarm_table, proposal),
+        counts=counts,
+        handover=handover,
+        fit=files.digest([plan, proposal.weights]) if fitted is None else fitted["digest"],
+    )
+    proposal.write(workdir / "propose/proposal.json")
+    for line in (f"propose: {proposal.outcome}", *proposal.warnings):
         log.info("%s", line)
 
 
@@ -151,35 +161,35 @@ def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
     return not config.swarm.ratios and (workdir / "corpus").is_dir()
 
 
-def _reuse(
-    plan: UpdatePlan, fitted: dict | None, found: laws.FittedLaw, whole, settings, content: dict, known: dict
-) -> dict:
+def _reuse(plan: UpdatePlan, fitted: dict | None, found: laws.FittedLaw, whole, settings, proposal: Proposal, known: dict):
     """What keeping ratios was predicted to cost, and what it costs by the new law, or by ``whole`` where that is over
     blocks: the least objective with the kept ratios over the least without."""
-    told = {"predicted_loss": plan.predicted_loss, "loss": None}
+    unknown = ReuseCost(dataclasses.asdict(plan.predicted_loss), None)
     if settings.worst:
-        return told
+        return unknown
     if not settings.keep_ratios.strip():
-        return told | {"loss": 0.0, "by": "law"}
-    kept, by, law, samples = content["objective"], "law", (found.law, found.params), found.samples
+        return dataclasses.replace(unknown, loss=0.0, by="law")
+    kept, by, law, samples = proposal.objective, "law", (found.law, found.params), found.samples
     if fitted is not None and fitted["over"] == "blocks":
         if whole is None:
-            return told
+            return unknown
         # Of this law there are no samples to be cautious with.
         law, by, samples, settings = whole, "old runs", None, dataclasses.replace(settings, tail=None, guard=None)
-        kept = propose.propose(*law, settings=dataclasses.replace(settings, explore=False), **known)["objective"]
+        kept = propose.propose(*law, settings=dataclasses.replace(settings, explore=False), **known).objective
     free = dataclasses.replace(settings, keep_ratios="", explore=False)
     best = propose.propose(*law, settings=free, samples=samples, **known)
-    return told | {"loss": kept - best["objective"], "free": best["weights"], "by": by}
+    return dataclasses.replace(unknown, loss=kept - best.objective, free=best.weights, by=by)
 
 
-def _handed_over(config: Config, workdir: pathlib.Path, settings, tokens_M, content: dict) -> dict:
-    """Writes ``propose/handover``, the mixture as trainers read it: the proposal's ``counts`` and ``handover``."""
+def _handed_over(
+    config: Config, workdir: pathlib.Path, settings, tokens_M, proposal: Proposal
+) -> tuple[Counts | None, dict[str, Export]]:
+    """Write the mixture as trainers read it to ``propose/handover``; return the proposal's counts and handover."""
     length = config.proxy.length if _trained_here(config, workdir) else 1
-    counts = _counts(content, settings.target_tokens, length)
-    names = list(content["weights"])
+    counts = _counts(proposal, settings.target_tokens, length)
+    names = list(proposal.weights)
     mixture = export.Mixture(
-        content["weights"],
+        proposal.weights,
         counts=None if counts is None else {name: n * length for name, n in counts.items()},
         target_tokens=settings.target_tokens,
         unique_tokens=None if tokens_M is None else dict(zip(names, np.asarray(tokens_M, np.float64).tolist())),
@@ -193,25 +203,25 @@ def _handed_over(config: Config, workdir: pathlib.Path, settings, tokens_M, cont
     for name, entry in files.read_json(folder / "handover.json")["formats"].items():
         if "file" in entry:
             largest = abs(entry["largest_deviation"]["by"])
-            found[name] = {"file": f"propose/handover/{entry['file']}", "realised": entry["realised"]}
-            found[name]["largest_error"] = largest
-    unit = {} if counts is None else {"counts": {"sequences" if length > 1 else "tokens": counts, "length": length}}
-    return unit | {"handover": found}
+            found[name] = Export(f"propose/handover/{entry['file']}", entry["realised"], largest)
+    if counts is None:
+        return None, found
+    return (Counts(length, sequences=counts) if length > 1 else Counts(length, tokens=counts)), found
 
 
-def _counts(content: dict, target_tokens: float | None, length: int) -> dict[str, int] | None:
+def _counts(proposal: Proposal, target_tokens: float | None, length: int) -> dict[str, int] | None:
     """The mixture in whole sequences of the target run (tokens, where ``length`` is 1), within every bound."""
     if target_tokens is None:
         return None
-    names, columns = list(content["weights"]), {}
-    for field in ("weights", "lower", "caps"):
-        columns[field] = np.array([content[field][name] for name in names])
+    names = list(proposal.weights)
+    weights_M, lower_M, caps_M = (
+        np.array([values[name] for name in names]) for values in (proposal.weights, proposal.lower, proposal.caps)
+    )
     groups = [
-        rounding.Group(np.array([names.index(name) for name in group["domains"]]), group["low"], group["high"])
-        for group in content.get("groups", ())
+        rounding.Group(np.array([names.index(name) for name in group.domains]), group.low, group.high)
+        for group in proposal.groups
     ]
-    total = int(target_tokens // length)
-    found_M = rounding.counts(columns["weights"], total, columns["lower"], columns["caps"], groups, names)
+    found_M = rounding.counts(weights_M, int(target_tokens // length), lower_M, caps_M, groups, names)
     return dict(zip(names, found_M.tolist()))
 
 
@@ -220,7 +230,7 @@ def _each_alone(tasks) -> str:
     return json.dumps({task: [task] for task in tasks})
 
 
-def _propose_next(config: Config, workdir: pathlib.Path, found_law, fitted, swarm_table, proposal: dict) -> dict:
+def _propose_next(config: Config, workdir: pathlib.Path, found_law, fitted, swarm_table, proposal: Proposal) -> dict:
     """Writes the mixtures that would tell the law most, ``propose/next.csv``; {run: share of its uncertainty left}."""
     path, law = workdir / "propose/next.csv", laws.LAWS[config.fit.law]
     path.unlink(missing_ok=True)
@@ -236,7 +246,7 @@ def _propose_next(config: Config, workdir: pathlib.Path, found_law, fitted, swar
         existing_KM=swarm_table.ratios_KM,
         samples=found_law.samples,
         noise_N=np.array([task["rmse_cv"] ** 2 for task in fitted["tasks"].values()]),
-        task_weights_N=list(proposal["task_weights"].values()),
+        task_weights_N=list(proposal.task_weights.values()),
         sparsity=config.swarm.sparsity,
         strength=config.swarm.strength,
         seed=rng.derive(config.seed, "next_runs"),

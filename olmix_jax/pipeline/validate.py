@@ -8,6 +8,7 @@ import numpy as np
 from olmix_jax.config import budget
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
+from olmix_jax.propose.proposal import Proposal
 from olmix_jax.proxy import data
 from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
 from olmix_jax.swarm import apportion
@@ -19,14 +20,14 @@ from olmix_jax.utils.progress import log
 
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Train several seeds per mixture in one program and write ``validate/validation.json``."""
-    proposal = files.read_json(workdir / "propose/proposal.json")
+    proposal = Proposal.read(workdir / "propose/proposal.json")
     mixtures, caps = _candidates(workdir, proposal)
-    compare(config, workdir, mixtures, caps, proposal["weights"]).write(workdir / "validate/validation.json")
+    compare(config, workdir, mixtures, caps, proposal.weights).write(workdir / "validate/validation.json")
 
 
 def join(config: Config, workdir: pathlib.Path) -> None:
     """Train models that are sharded over all processes, as a process that writes no results."""
-    mixtures, caps = _candidates(workdir, files.read_json(workdir / "propose/proposal.json"))
+    mixtures, caps = _candidates(workdir, Proposal.read(workdir / "propose/proposal.json"))
     _job(config, workdir, mixtures, caps).run_here()
 
 
@@ -82,9 +83,9 @@ def _candidates(workdir: pathlib.Path, proposal: dict) -> tuple[dict[str, np.nda
     mixtures = {
         "natural": domains.natural_M,
         "uniform": np.full(len(domains), 1 / len(domains)),
-        "proposed": np.array([proposal["weights"][name] for name in domains.names]),
+        "proposed": np.array([proposal.weights[name] for name in domains.names]),
     }
-    return mixtures, {"proposed": np.array([proposal["caps"][name] for name in domains.names])}
+    return mixtures, {"proposed": np.array([proposal.caps[name] for name in domains.names])}
 
 
 def _job(

@@ -1,8 +1,13 @@
 """From a law to a mixture: bounds, objective, solver, and the proposal that they make together."""
 
+from typing import TYPE_CHECKING
 
-def propose(*args, **kwargs) -> dict:
-    """:func:`olmix_jax.propose.solved.propose`, imported when it is called: the solver alone starts in half of it."""
-    from olmix_jax.propose import solved as proposal
+if TYPE_CHECKING:
+    from olmix_jax.propose.proposal import Proposal
 
-    return proposal.propose(*args, **kwargs)
+
+def propose(*args, **kwargs) -> "Proposal":
+    """Call :func:`olmix_jax.propose.make_proposal.propose`, imported on the first call to keep start-up short."""
+    from olmix_jax.propose import make_proposal
+
+    return make_proposal.propose(*args, **kwargs)

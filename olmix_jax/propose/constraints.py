@@ -76,7 +76,7 @@ def read(spec: str, field: str) -> tuple[str, dict]:
         if f"`{field}`" in str(e):
             raise
         # A stage wrote none of these files, whatever else is said of a file that cannot be read.
-        why = str(e).split("; delete it")[0]
+        why = str(e).split("; delete the file")[0]
         raise UserError(f"config field `{field}`: {why}; give a JSON object, or the path of a file with one") from e
 
     def once(pairs):

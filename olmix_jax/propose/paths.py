@@ -1,11 +1,10 @@
 """How a proposal moves with its settings, all settings solved in one call; and the λ that data choose."""
 
-import functools
-
 import jax
 import numpy as np
 
 from olmix_jax.laws import evaluate, evaluate_each, quality
+from olmix_jax.propose import proposal
 from olmix_jax.propose.feasibility import check_feasible, repetition_caps
 from olmix_jax.solver import batch
 from olmix_jax.solver.bounds import Bounds
@@ -37,7 +36,7 @@ def path(
     natural_M,
     ratios_KM=None,
     seed: int = 0,
-) -> dict:
+) -> proposal.Path | None:
     """The mixture for every λ and every k; k and R enter by k/R alone, so twice the tokens are half the repeats.
 
     Args:
@@ -52,27 +51,37 @@ def path(
       seed: of starts that are drawn.
 
     Returns:
-      ``kl_weight``, ``max_repeats``; ``weights`` (L, R, M), ``predicted`` (L, R; task-weighted BPB) and ``kl`` (L, R)
-      as nested lists, None where no mixture keeps the caps; and ``predicted_natural``.
+      The path without ``chosen``; None if no mixture keeps the caps of any k.
     """
     uppers = {r: _upper(problem, wished_M, k, tokens_M, target_tokens) for r, k in enumerate(repeats_R)}
     uppers = {r: upper_M for r, upper_M in uppers.items() if upper_M is not None}
     cells = [(i, r) for i in range(len(kl_weights_L)) for r in uppers]
     if not cells:
-        return {}
+        return None
     kl_weight_P = np.array([kl_weights_L[i] for i, _ in cells])
     found_PM = _solved(problem, {"upper_M": np.stack([uppers[r] for _, r in cells])}, kl_weight_P, ratios_KM, seed)
     predicted_P = evaluate(problem.law, problem.params, found_PM) @ problem.task_weights_N
     kl_P = problem.kl(found_PM)
-    empty = [[None] * len(repeats_R) for _ in kl_weights_L]
-    tables = {name: [list(row) for row in empty] for name in ("weights", "predicted", "kl")}
-    for (i, r), p_M, predicted, kl in zip(cells, found_PM.tolist(), predicted_P.tolist(), kl_P.tolist()):
-        tables["weights"][i][r], tables["predicted"][i][r], tables["kl"][i][r] = p_M, predicted, kl
+
+    def table(values_P) -> tuple:
+        """One row per λ and one entry per k; None where no mixture keeps the caps."""
+        by_cell = dict(zip(cells, values_P, strict=True))
+        return tuple(tuple(by_cell.get((i, r)) for r in range(len(repeats_R))) for i in range(len(kl_weights_L)))
+
     natural = float(evaluate(problem.law, problem.params, natural_M[None])[0] @ problem.task_weights_N)
-    return {"kl_weight": [*kl_weights_L], "max_repeats": [*repeats_R], **tables, "predicted_natural": natural}
+    return proposal.Path(
+        kl_weight=tuple(kl_weights_L),
+        max_repeats=tuple(repeats_R),
+        weights=table(map(tuple, found_PM.tolist())),
+        predicted=table(predicted_P.tolist()),
+        kl=table(kl_P.tolist()),
+        predicted_natural=natural,
+    )
 
 
-def pareto(problem: Problem, families, tasks, domains, *, natural_M, weights_M, ratios_KM=None, seed: int = 0) -> dict:
+def pareto(
+    problem: Problem, families, tasks, domains, *, natural_M, weights_M, ratios_KM=None, seed: int = 0
+) -> proposal.Front | None:
     """Mixtures of which no family can be predicted better without another's being worse (for a convex law).
 
     Families' weights run over a grid; each family's is shared equally by its tasks.
@@ -88,11 +97,11 @@ def pareto(problem: Problem, families, tasks, domains, *, natural_M, weights_M, 
       seed: of starts that are drawn.
 
     Returns:
-      ``families``, ``points`` (family weights, predicted BPB, mixture), ``natural``, ``proposed``; {} for one family.
+      The front; None for another number of families than two or three.
     """
     names = list(families)
     if len(names) not in STEPS:
-        return {}
+        return None
     rows_FN = np.array([[(task in families[name]) / len(families[name]) for task in tasks] for name in names])
     grid_PF = np.array(_compositions(STEPS[len(names)], len(names)), np.float64) / STEPS[len(names)]
     found_PM = _solved(problem, {"task_weights_N": grid_PF @ rows_FN}, problem.kl_weight, ratios_KM, seed)
@@ -101,25 +110,21 @@ def pareto(problem: Problem, families, tasks, domains, *, natural_M, weights_M, 
     *bpb_PF, natural_F, proposed_F = bpb_CF
     # By the objective with its KL term a point may be worse in every family than one of another weighting.
     front = [f for f, own_F in enumerate(bpb_PF) if not any((o <= own_F).all() and (o < own_F).any() for o in bpb_PF)]
-    named = functools.partial(_named, names)
-    return {
-        "families": names,
-        "points": [
-            {
-                "family_weights": named(grid_PF[f]),
-                "predicted": named(bpb_PF[f]),
-                "weights": _named(domains, found_PM[f]),
-            }
-            for f in front
-        ],
-        "natural": named(natural_F),
-        "proposed": named(proposed_F),
-    }
+    points = (
+        proposal.FrontPoint(
+            family_weights=proposal.by_name(names, grid_PF[f]),
+            predicted=proposal.by_name(names, bpb_PF[f]),
+            weights=proposal.by_name(domains, found_PM[f]),
+        )
+        for f in front
+    )
+    natural, proposed = proposal.by_name(names, natural_F), proposal.by_name(names, proposed_F)
+    return proposal.Front(tuple(names), tuple(points), natural, proposed)
 
 
 def choose_kl_weight(
     law, ratios_KM, bpb_KN, problem: Problem, kl_weights_L, *, natural_M, splits: int = SPLITS, seed: int = 0
-) -> dict:
+) -> proposal.LambdaChoice:
     """λ by what a proposal of half of the runs gains by a law of the other half, which it has not seen.
 
     A law's own optimum flatters it: where it errs, the optimum goes. A small λ follows its errors further than a large
@@ -136,7 +141,7 @@ def choose_kl_weight(
       seed: of the halvings.
 
     Returns:
-      ``kl_weight``, ``gain`` and ``gain_error`` (mean and its standard error over splits [BPB]), ``best``, ``splits``.
+      The gain by λ and the best λ, not marked as used.
 
     Raises:
       UserError: too few runs to halve.
@@ -165,13 +170,14 @@ def choose_kl_weight(
     mean_L, best = gain_SL.mean(axis=0), int(gain_SL.mean(axis=0).argmax())
     behind_L = (gain_SL[:, best : best + 1] - gain_SL).std(axis=0, ddof=1) / np.sqrt(splits)
     within = np.flatnonzero(mean_L >= mean_L[best] - behind_L)
-    return {
-        "kl_weight": [*kl_weights_L],
-        "gain": mean_L.tolist(),
-        "gain_error": (gain_SL.std(axis=0, ddof=1) / np.sqrt(splits)).tolist(),
-        "best": float(kl_weights_L[int(within.max())]),
-        "splits": splits,
-    }
+    return proposal.LambdaChoice(
+        kl_weight=tuple(kl_weights_L),
+        gain=tuple(mean_L.tolist()),
+        gain_error=tuple((gain_SL.std(axis=0, ddof=1) / np.sqrt(splits)).tolist()),
+        best=float(kl_weights_L[int(within.max())]),
+        splits=splits,
+        used=False,
+    )
 
 
 def _solved(problem: Problem, own: dict, kl_weight_P, ratios_KM, seed: int) -> np.ndarray:
@@ -228,7 +234,3 @@ def _compositions(total: int, parts: int):
     if parts == 1:
         return [(total,)]
     return [(i, *others) for i in range(total + 1) for others in _compositions(total - i, parts - 1)]
-
-
-def _named(names, values) -> dict[str, float]:
-    return dict(zip(names, np.asarray(values).tolist(), strict=True))

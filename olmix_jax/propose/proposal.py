@@ -6,10 +6,18 @@ BPB, and values by domain are shares of the training tokens.
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from olmix_jax.solver.status import Status
 from olmix_jax.utils import records
+
+
+def by_name(names: Sequence[str], values: Any) -> dict[str, float]:
+    """Return ``values``, an array, as {name: value}."""
+    return dict(zip(names, np.asarray(values).tolist(), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,7 +344,7 @@ class Proposal:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Proposal":
-        """Reads ``proposal.json``.
+        """Read ``proposal.json``.
 
         Raises:
           UserError: the file is not a proposal; the message names the field.
@@ -344,8 +352,20 @@ class Proposal:
         return records.read(path, cls, "propose")
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes ``proposal.json``, whole or not at all."""
+        """Write ``proposal.json`` atomically."""
         records.write(path, self)
+
+    @property
+    def outcome(self) -> str:
+        """How the solver ended, for people: "local optimum, best of 8 starts"."""
+        known = self.certificate
+        if self.status is Status.SEARCHED:
+            return f"best of {known.candidates:,} candidates"
+        if self.status is Status.LOCAL_OPTIMUM:
+            return f"local optimum, best of {known.starts} starts"
+        if self.status is Status.MAX_ITERATIONS and known.gap is not None:
+            return f"not converged (gap {known.gap:.3g} BPB after {known.iterations} iterations)"
+        return self.status.value
 
     def check(self) -> None:
         """Raises ``ValueError`` where names of domains or tasks disagree between fields."""

@@ -1,11 +1,13 @@
 """How sure a proposal is, from samples of the law (bootstrap refits, or draws from its posterior)."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from olmix_jax.laws import evaluate_each, numerics
+from olmix_jax.propose.proposal import Gain, by_name
 from olmix_jax.solver import objective, solve
 from olmix_jax.solver.problem import Problem
 
@@ -17,8 +19,22 @@ SURE = 0.9
 RESOLVED, ITERATIONS = 16, 100
 
 
-def error_bars(problem: Problem, samples, weights_M, natural_M, tasks: Sequence[str]) -> dict:
-    """The fields of a proposal that need samples of the law, with ``warnings``.
+@dataclasses.dataclass(frozen=True)
+class ErrorBars:
+    """What samples of the law add to a proposal: warnings, and the proposal's fields of the same names."""
+
+    warnings: tuple[str, ...]
+    gain: Gain | None = None
+    predicted_low: dict[str, float] | None = None
+    predicted_high: dict[str, float] | None = None
+    weights_std: dict[str, float] | None = None
+    weights_low: dict[str, float] | None = None
+    weights_high: dict[str, float] | None = None
+    no_weight_intervals: str | None = None
+
+
+def error_bars(problem: Problem, samples, weights_M, natural_M, tasks: Sequence[str]) -> ErrorBars:
+    """Return the predicted gain and predictions per task with intervals over samples of the law.
 
     ``gain`` is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], the law's part of the objective, over samples: its mean,
     5 and 95 % quantiles, and the share of samples in which it is positive. ``predicted_low`` and ``predicted_high``
@@ -27,24 +43,21 @@ def error_bars(problem: Problem, samples, weights_M, natural_M, tasks: Sequence[
     bpb_RCN = evaluate_each(problem.law, samples, np.stack([weights_M, natural_M]))
     finite_R = np.isfinite(bpb_RCN).all(axis=(1, 2))
     if not finite_R.any():
-        return {"warnings": ["no error bars: no sample of the law predicts a finite BPB"]}
+        return ErrorBars(("no error bars: no sample of the law predicts a finite BPB",))
     bpb_RCN = bpb_RCN[finite_R]
     gain_R = (bpb_RCN[:, 1] - bpb_RCN[:, 0]) @ problem.task_weights_N
     low, high = np.quantile(gain_R, [LOW, HIGH])
     low_N, high_N = np.quantile(bpb_RCN[:, 0], [LOW, HIGH], axis=0)
     probability = float((gain_R > 0).mean())
-    gain = {"mean": float(gain_R.mean()), "low": float(low), "high": float(high), "probability": probability}
-    found = {
-        "gain": gain | {"samples": len(gain_R)},
-        "predicted_low": dict(zip(tasks, low_N.tolist(), strict=True)),
-        "predicted_high": dict(zip(tasks, high_N.tolist(), strict=True)),
-        "warnings": [],
-    }
-    if probability < SURE:
-        found["warnings"].append(
-            f"the law is not sure of the gain: lower than natural in {100 * probability:.0f} % of {len(gain_R)} samples"
-        )
-    return found
+    unsure = (
+        f"the law is not sure of the gain: lower than natural in {100 * probability:.0f} % of {len(gain_R)} samples"
+    )
+    return ErrorBars(
+        warnings=(unsure,) if probability < SURE else (),
+        gain=Gain(float(gain_R.mean()), float(low), float(high), probability, len(gain_R)),
+        predicted_low=by_name(tasks, low_N),
+        predicted_high=by_name(tasks, high_N),
+    )
 
 
 def own_optima(problem: Problem, samples, weights_M) -> np.ndarray:

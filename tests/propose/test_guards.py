@@ -13,6 +13,7 @@ from olmix_jax.propose import guard_slack, guards, propose
 from olmix_jax.solver import solve
 from olmix_jax.solver.bounds import box
 from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.status import Status
 from olmix_jax.swarm import table, task_groups
 from olmix_jax.utils.errors import UserError
 
@@ -172,7 +173,7 @@ def test_a_guard_that_cannot_be_kept_is_refused_in_seconds_and_the_advice_works(
     assert time.monotonic() - begun < 20
     advised = float(re.search(r"it takes (\S+) or more", str(error.value))[1])
     content = asked(params, natural_M, guard=advised, **settings)
-    assert content["status"] == "optimal" and content["guard"]["worst"] <= advised + 1e-9
+    assert content.status is Status.OPTIMAL and content.guard.worst <= advised + 1e-9
     with pytest.raises(UserError, match="no mixture"):
         asked(params, natural_M, guard=0.99 * advised, **settings)
 

@@ -34,17 +34,17 @@ def test_a_path_is_its_problems_and_infeasible_cells_are_empty():
     problem = posed()
     found = along(problem, [0.5, 1.0, 4.0])
     # 31e9 unique tokens for 20e9: half a pass over all of them is not enough.
-    assert all(row[0] is None for name in ("weights", "predicted", "kl") for row in found[name])
+    assert all(row[0] is None for name in ("weights", "predicted", "kl") for row in getattr(found, name))
     own = solve.solve(log_linear.predict, *problem[1:])
-    np.testing.assert_allclose(found["weights"][1][2], own.weights_M, atol=1e-9)
+    np.testing.assert_allclose(found.weights[1][2], own.weights_M, atol=1e-9)
     expected = evaluate(log_linear.LAW, problem.params, own.weights_M[None])[0].mean()
-    assert found["predicted"][1][2] == pytest.approx(expected) and found["kl"][1][2] == pytest.approx(own.kl)
-    kl_LR, predicted_LR = (np.array([row[1:] for row in found[name]]) for name in ("kl", "predicted"))
+    assert found.predicted[1][2] == pytest.approx(expected) and found.kl[1][2] == pytest.approx(own.kl)
+    kl_LR, predicted_LR = (np.array([row[1:] for row in getattr(found, name)]) for name in ("kl", "predicted"))
     # A larger λ is nearer to natural; looser caps are never worse in the objective.
     assert (np.diff(kl_LR, axis=0) <= 1e-12).all()
     objective_LR = predicted_LR + np.array(LAMBDAS)[:, None] * kl_LR
     assert (np.diff(objective_LR, axis=1) <= 1e-12).all()
-    assert found["predicted_natural"] > predicted_LR.max() - 1e-9
+    assert found.predicted_natural > predicted_LR.max() - 1e-9
 
 
 def test_wishes_stay_and_no_caps_are_one_column():
@@ -52,7 +52,7 @@ def test_wishes_stay_and_no_caps_are_one_column():
     wished_M = np.where(np.arange(DOMAINS) == 0, 0.01, 1.0)
     about = {"wished_M": wished_M, "tokens_M": None, "target_tokens": None, "natural_M": problem.anchor_M}
     found = paths.path(problem, LAMBDAS, [None], **about)
-    assert found["max_repeats"] == [None] and max(row[0][0] for row in found["weights"]) <= 0.01
+    assert found.max_repeats == (None,) and max(row[0][0] for row in found.weights) <= 0.01
 
 
 def test_no_point_of_a_front_is_dominated():
@@ -60,16 +60,16 @@ def test_no_point_of_a_front_is_dominated():
     own_M = solve.solve(log_linear.predict, *problem[1:]).weights_M
     domains = tuple("vwxyz")
     front = paths.pareto(problem, FAMILIES, NAMES, domains, natural_M=problem.anchor_M, weights_M=own_M)
-    assert front["families"] == ["one", "two", "three"] and len(front["points"]) > 10
-    bpb_PF = np.array([list(point["predicted"].values()) for point in front["points"]])
+    assert front.families == ("one", "two", "three") and len(front.points) > 10
+    bpb_PF = np.array([list(point.predicted.values()) for point in front.points])
     for own_F in bpb_PF:
         assert not ((bpb_PF <= own_F).all(axis=1) & (bpb_PF < own_F).any(axis=1)).any()
     # Each family is best served by the weighting that is all its own.
-    for name in front["families"]:
-        best = min(front["points"], key=lambda point: point["predicted"][name])
-        assert best["family_weights"][name] == max(point["family_weights"][name] for point in front["points"])
-    assert list(front["proposed"]) == list(front["natural"]) == front["families"]
-    assert paths.pareto(problem, {"all": NAMES}, NAMES, domains, natural_M=own_M, weights_M=own_M) == {}
+    for name in front.families:
+        best = min(front.points, key=lambda point: point.predicted[name])
+        assert best.family_weights[name] == max(point.family_weights[name] for point in front.points)
+    assert list(front.proposed) == list(front.natural) == list(front.families)
+    assert paths.pareto(problem, {"all": NAMES}, NAMES, domains, natural_M=own_M, weights_M=own_M) is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_lambda_is_small_for_a_clean_signal_and_large_for_noise(law, noise, smal
     lambdas = [0.01, 0.1, 1.0]
     natural_M = problem.anchor_M
     found = paths.choose_kl_weight(law, ratios_KM, bpb_KN, problem, lambdas, natural_M=natural_M)
-    assert found["best"] == (0.01 if small else 1.0), found
-    assert len(found["gain"]) == len(found["gain_error"]) == 3 and found["splits"] == paths.SPLITS
+    assert found.best == (0.01 if small else 1.0), found
+    assert len(found.gain) == len(found.gain_error) == 3 and found.splits == paths.SPLITS
     with pytest.raises(UserError, match="too few"):
         paths.choose_kl_weight(law, ratios_KM[:6], bpb_KN[:6], problem, lambdas, natural_M=natural_M)

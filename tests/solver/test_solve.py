@@ -1,7 +1,6 @@
 """The proposal: cvxpy as referee, certificates, multipliers against differences, and clear errors."""
 
 import itertools
-import json
 import re
 
 import cvxpy as cp
@@ -11,9 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from olmix_jax import config
 from olmix_jax.laws import evaluate, log_linear
-from olmix_jax.propose import feasibility, propose
+from olmix_jax.propose import feasibility
 from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.solver import objective
 from olmix_jax.solver import solve as solver
@@ -276,63 +274,6 @@ def test_families_have_weights_too():
 def test_bad_task_weights(spec, message):
     with pytest.raises(UserError, match=message):
         task_weights(spec, ("arc", "code"))
-
-
-# The proposal.
-
-PARAMS = log_linear.Params(np.log([0.5, 0.4]), np.array([[-1.5, 0.3, 0.2], [0.4, -0.6, 0.1]]))
-TOKENS_M = np.array([20e9, 60e9, 120e9])
-
-
-def proposal(tokens_M=TOKENS_M, **changes):
-    natural_M = np.asarray(TOKENS_M) / np.sum(TOKENS_M)
-    wishes = {"kl_weight": 0.01, "max_repeats": 4.0, "target_tokens": 3e11, "explore": False} | changes
-    names = {"tasks": ("math", "chat"), "domains": ("proofs", "forum", "web"), "settings": config.Propose(**wishes)}
-    return propose(log_linear.LAW, PARAMS, natural_M=natural_M, tokens_M=tokens_M, **names)
-
-
-def test_proposal_content():
-    content = proposal()
-    assert json.loads(json.dumps(content, allow_nan=False)) == content
-    weights = content["weights"]
-    assert content["status"] == "optimal" and sum(weights.values()) == pytest.approx(1, abs=1e-14)
-    assert all(weights[d] <= content["caps"][d] for d in weights)
-    assert content["caps"]["proofs"] == pytest.approx(4 * 20e9 / 3e11) == pytest.approx(weights["proofs"])
-    assert content["repeats"]["proofs"] == pytest.approx(4)
-    assert content["repeats"]["web"] == pytest.approx(weights["web"] * 3e11 / 120e9)
-    mean = {k: np.mean(list(content[k].values())) for k in ("predicted", "predicted_natural")}
-    assert content["objective_natural"] == pytest.approx(mean["predicted_natural"])
-    assert content["objective"] == pytest.approx(mean["predicted"] + 0.01 * content["kl"], rel=1e-12)
-    assert content["objective"] < content["objective_natural"]
-    assert content["predicted_natural"]["math"] == pytest.approx(0.5 + np.exp(-0.15 + 0.09 + 0.12))
-
-
-def test_shadow_prices_are_differences():
-    """The fall of the objective per billion more unique tokens, natural held as it is."""
-    prices = proposal()["shadow_prices"]
-    assert prices["proofs"] > 0 and prices["web"] == 0
-    more, fewer = (proposal(TOKENS_M + np.array([step, 0, 0]))["objective"] for step in (1e8, -1e8))
-    assert prices["proofs"] == pytest.approx((fewer - more) / 0.2, rel=1e-4)
-
-
-def test_tasks_that_get_worse_are_named():
-    """PITFALL 20: all weight on one task gives up the other, and the proposal says so."""
-    content = proposal(task_weights='{"math": 2}')
-    assert content["worse_tasks"] == ["chat"] and any("chat" in w for w in content["warnings"])
-    assert content["objective_natural"] == pytest.approx(content["predicted_natural"]["math"])
-    # At natural itself nothing is worse, rounding or not.
-    assert proposal(kl_weight=1e9)["worse_tasks"] == []
-
-
-def test_without_token_counts_nothing_is_capped():
-    content = proposal(None)
-    assert set(content["caps"].values()) == {1.0}
-    assert not content.get("repeats") and not content.get("shadow_prices") and content["warnings"]
-
-
-def test_an_infeasible_proposal_is_refused():
-    with pytest.raises(UserError, match="proofs.*max_repeats"):
-        proposal(max_repeats=1.0)
 
 
 # Many of all shapes.

@@ -1,5 +1,8 @@
 """The proposal: the mixture that the settings ask for, how it is known to be that, and what follows from it."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 
 from olmix_jax import config
@@ -7,9 +10,10 @@ from olmix_jax.laws import Law, evaluate, search
 from olmix_jax.propose import baselines, exploration, guard_slack, guards, shadow_prices, uncertainty
 from olmix_jax.propose.feasibility import rounded
 from olmix_jax.propose.formulation import Posed, pose
-from olmix_jax.propose.shadow_prices import named
+from olmix_jax.propose.proposal import Certificate, Guard, Proposal, Tail, by_name
 from olmix_jax.solver import ascent, problem
 from olmix_jax.solver.solve import Solution, solve
+from olmix_jax.solver.status import Status
 from olmix_jax.swarm import task_groups
 from olmix_jax.utils.errors import UserError
 
@@ -40,8 +44,8 @@ def propose(
     sizes_N=None,
     families: str = "",
     seed: int = 0,
-) -> dict:
-    """The content of ``proposal.json``: the mixture that minimises the law within its bounds, and what follows from it.
+) -> Proposal:
+    """Return the mixture that minimises the law within its bounds, and what follows from it.
 
     A convex law is solved with proof, another differentiable one from several starts, one without slopes by search.
 
@@ -71,22 +75,33 @@ def propose(
         settings = exploration.chosen(settings, choice)
         posed = pose(law, params, settings=settings, **known)
     guard = _guard(posed, tasks, settings, families)
-    found, ends = _solved(posed, guard, settings, samples, ratios_KM, seed)
-    weights_M = posed.expand(found.weights_M)
+    solution, saddle = _solved(posed, guard, settings, samples, ratios_KM, seed)
+    weights_M = posed.expand(solution.weights_M)
     predicted_CN = evaluate(law, params, np.stack([weights_M, posed.natural_M]))
     if not np.isfinite(predicted_CN).all():
         raise UserError("the law predicts no finite BPB at the proposed or the natural mixture: fit it on more runs")
-    content = _content(posed, found, weights_M, predicted_CN, tasks, domains)
-    content |= {name: getattr(settings, name) for name in ("kl_weight", "max_repeats", "target_tokens")}
-    content |= shadow_prices.of(posed, found, weights_M, domains, tokens_M, settings)
-    content |= _guarded(posed, guard, ends, samples, settings)
+    proposal = _proposal(posed, solution, weights_M, predicted_CN, tasks, domains, settings)
+    prices = shadow_prices.of(posed, solution, weights_M, domains, tokens_M, settings)
+    proposal = dataclasses.replace(proposal, **_fields(prices))
+    if saddle is not None:
+        proposal = _with_guards(proposal, posed, guard, saddle, samples, settings)
     if samples is not None:
-        content["warnings"] += _add_error_bars(content, posed, samples, found, tasks, domains)
-    content["warnings"] += [] if posed.capped else [_why_uncapped(tokens_M)]
-    content |= {"choice": choice} if choice else {}
+        bars = _error_bars(posed, samples, solution, saddle is not None, tasks, domains)
+        # The worst mixture is not expected to gain anything.
+        warnings = proposal.warnings + (() if proposal.worst else bars.warnings)
+        proposal = dataclasses.replace(proposal, **_fields(bars) | {"warnings": warnings})
+    if not posed.capped:
+        proposal = dataclasses.replace(proposal, warnings=(*proposal.warnings, _why_uncapped(tokens_M)))
+    proposal = dataclasses.replace(proposal, choice=choice)
     if settings.explore and not settings.worst:
-        content |= exploration.beside(posed, settings, tokens_M, ratios_KM, tasks, domains, families, weights_M, seed)
-    return content
+        explored = exploration.beside(posed, settings, tokens_M, ratios_KM, tasks, domains, families, weights_M, seed)
+        proposal = dataclasses.replace(proposal, **_fields(explored))
+    return proposal
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    """Return a part of a proposal as {field: value}."""
+    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
 
 
 def _guard(posed: Posed, tasks, settings: config.Propose, families: str) -> guards.Guard:
@@ -158,38 +173,51 @@ def _keeps(reduced: problem.Problem, guard: guards.Guard, natural_D, settings: c
     )
 
 
-def _content(posed: Posed, found: Solution, weights_M, predicted_CN, tasks, domains) -> dict:
-    """What there is to say of a solution, of any kind; rows of ``predicted_CN`` are proposed and natural."""
+def _proposal(
+    posed: Posed, solution: Solution, weights_M, predicted_CN, tasks, domains, settings: config.Propose
+) -> Proposal:
+    """Return what holds for a solution of any kind; rows of ``predicted_CN`` are the proposed and natural mixtures."""
     problem_, sign = posed.problem, 1 if posed.problem.task_weights_N.sum() > 0 else -1
-    worse = [task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + NOTICEABLE]
-    warnings = [] if found.converged else [f"the solver did not converge: {found.status}"]
+    worse = tuple(task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + NOTICEABLE)
+    warnings = () if solution.converged else (f"the solver did not converge: {solution.status}",)
     if sign < 0:
-        warnings.append(
-            "this is the WORST mixture that was found within the bounds, as propose.worst asks for: do not train on it"
+        warnings += (
+            "this is the WORST mixture that was found within the bounds, as propose.worst asks for: do not train on it",
         )
     elif worse:
-        warnings.append(
-            f"{len(worse)} of {len(tasks)} tasks predicted worse than under the natural mixture: {', '.join(worse)}"
+        warnings += (
+            f"{len(worse)} of {len(tasks)} tasks predicted worse than under the natural mixture: {', '.join(worse)}",
         )
-    content = {
-        "status": found.status,
-        "weights": named(domains, weights_M),
-        "natural": named(domains, posed.natural_M),
-        "caps": named(domains, problem_.bounds.upper_M),
-        "lower": named(domains, problem_.bounds.lower_M),
-        "predicted": named(tasks, predicted_CN[0]),
-        "predicted_natural": named(tasks, predicted_CN[1]),
-        "objective": sign * found.value,
-        "objective_natural": _with_kl(posed, float(problem_.task_weights_N @ predicted_CN[1])),
-        "kl": found.kl if np.isfinite(found.kl) else None,
-        "certificate": _certificate(found, problem_),
-        "task_weights": named(tasks, sign * problem_.task_weights_N),
-        "worse_tasks": worse,
-        "warnings": warnings,
-    }
-    if posed.own_anchor:
-        content["anchor"] = named(domains, problem_.anchor_M)
-    return content | ({"worst": True} if sign < 0 else {})
+    return Proposal(
+        status=_status(solution),
+        weights=by_name(domains, weights_M),
+        natural=by_name(domains, posed.natural_M),
+        caps=by_name(domains, problem_.bounds.upper_M),
+        lower=by_name(domains, problem_.bounds.lower_M),
+        predicted=by_name(tasks, predicted_CN[0]),
+        predicted_natural=by_name(tasks, predicted_CN[1]),
+        objective=sign * solution.value,
+        objective_natural=_with_kl(posed, float(problem_.task_weights_N @ predicted_CN[1])),
+        kl=solution.kl if np.isfinite(solution.kl) else None,
+        certificate=_certificate(solution, problem_),
+        task_weights=by_name(tasks, sign * problem_.task_weights_N),
+        worse_tasks=worse,
+        warnings=warnings,
+        kl_weight=settings.kl_weight,
+        max_repeats=settings.max_repeats,
+        target_tokens=settings.target_tokens,
+        capped_by={},
+        anchor=by_name(domains, problem_.anchor_M) if posed.own_anchor else None,
+        worst=sign < 0,
+    )
+
+
+def _status(solution: Solution) -> Status:
+    if solution.residual is None:
+        return Status.SEARCHED
+    if not solution.converged:
+        return Status.MAX_ITERATIONS
+    return Status.LOCAL_OPTIMUM if solution.gap is None else Status.OPTIMAL
 
 
 def _with_kl(posed: Posed, law: float) -> float | None:
@@ -200,56 +228,59 @@ def _with_kl(posed: Posed, law: float) -> float | None:
     return sign * (law + problem_.kl_weight * kl) if np.isfinite(kl) else None
 
 
-def _certificate(found: Solution, problem_: problem.Problem) -> dict:
-    """How the solution is known to be one."""
-    steps = {"iterations": found.iterations, "residual": found.residual}
-    if found.gap is not None:
-        return {"gap": found.gap, "relative_gap": found.gap / max(1.0, abs(found.value)), **steps}
-    if found.residual is None:
+def _certificate(solution: Solution, problem_: problem.Problem) -> Certificate:
+    """Return how the solution is known to be one."""
+    steps = {"iterations": solution.iterations, "residual": solution.residual}
+    if solution.gap is not None:
+        return Certificate(solution.gap, relative_gap=solution.gap / max(1.0, abs(solution.value)), **steps)
+    if solution.residual is None:
         why = SEARCHED if problem_.law.differentiable else NO_SLOPES
-        return {"gap": None, "no_gap": why, "candidates": found.starts}
+        return Certificate(None, why, candidates=solution.starts)
     why = WORST if problem_.task_weights_N.sum() < 0 else NOT_CONVEX
-    return {"gap": None, "no_gap": why, **steps, "starts": found.starts, "agreeing": found.agreeing}
+    return Certificate(None, why, **steps, starts=solution.starts, agreeing=solution.agreeing)
 
 
-def _guarded(posed: Posed, guard: guards.Guard, ends: guards.Saddle | None, samples, settings: config.Propose) -> dict:
-    """What guards hold back, and what caution costs; the objective of natural is then of the same caution."""
-    content = {}
-    if ends is not None and settings.guard is not None:
-        binding = [name for name, dual in zip(guard.names, ends.dual_F) if dual > 1e-9]
-        content["guard"] = {
-            "by": settings.guard_by,
-            "slack": settings.guard,
-            "names": list(guard.names),
-            "multipliers": named(guard.names, ends.dual_F),
-            "binding": binding,
-            "worst": float(ends.rise_F.max() + settings.guard),
-        }
-    if ends is not None and settings.tail is not None:
+def _with_guards(
+    proposal: Proposal, posed: Posed, guard: guards.Guard, saddle: guards.Saddle, samples, settings: config.Propose
+) -> Proposal:
+    """Add which guards bind and the mean over the worst samples; the objective of natural is then that mean too."""
+    if settings.guard is not None:
+        binding = tuple(name for name, dual in zip(guard.names, saddle.dual_F) if dual > 1e-9)
+        facts = Guard(
+            by=settings.guard_by,
+            slack=settings.guard,
+            names=guard.names,
+            multipliers=by_name(guard.names, saddle.dual_F),
+            binding=binding,
+            worst=float(saddle.rise_F.max() + settings.guard),
+        )
+        proposal = dataclasses.replace(proposal, guard=facts)
+    if settings.tail is not None:
         natural = guards.tail_at(posed.problem, samples, settings.tail, posed.natural_M)
-        content["tail"] = {"share": settings.tail, "value": ends.tail, "natural": natural, "samples": len(ends.dual_S)}
-        content["objective_natural"] = _with_kl(posed, natural)
-    return content
+        tail = Tail(settings.tail, saddle.tail, natural, len(saddle.dual_S))
+        proposal = dataclasses.replace(proposal, tail=tail, objective_natural=_with_kl(posed, natural))
+    return proposal
 
 
-def _add_error_bars(content: dict, posed: Posed, samples, found: Solution, tasks, domains) -> list[str]:
-    """Adds what samples of the law say; returns warnings."""
+def _error_bars(posed: Posed, samples, solution: Solution, guarded: bool, tasks, domains) -> uncertainty.ErrorBars:
+    """Return intervals of predictions and, where samples of the law have optima, of weights."""
     whole = posed.problem._replace(task_weights_N=np.abs(posed.problem.task_weights_N))
-    weights_M = posed.expand(found.weights_M)
+    weights_M = posed.expand(solution.weights_M)
     bars = uncertainty.error_bars(whole, samples, weights_M, posed.natural_M, tasks)
-    warnings = bars.pop("warnings")
-    content.update(bars)
-    if found.residual is None:
-        content["no_weight_intervals"] = NO_OPTIMA
-    elif "guard" in content or "tail" in content:
-        content["no_weight_intervals"] = NOT_RESOLVED
-    elif "gain" in bars:
-        optima_RM = posed.expand(uncertainty.own_optima(posed.reduced, posed.samples(samples), found.weights_M))
-        low_M, high_M = np.quantile(optima_RM, [uncertainty.LOW, uncertainty.HIGH], axis=0)
-        content["weights_std"] = named(domains, optima_RM.std(axis=0))
-        content |= {"weights_low": named(domains, low_M), "weights_high": named(domains, high_M)}
-    # Of the worst mixture no gain is expected.
-    return [] if content.get("worst") else warnings
+    if solution.residual is None:
+        return dataclasses.replace(bars, no_weight_intervals=NO_OPTIMA)
+    if guarded:
+        return dataclasses.replace(bars, no_weight_intervals=NOT_RESOLVED)
+    if bars.gain is None:
+        return bars
+    optima_RM = posed.expand(uncertainty.own_optima(posed.reduced, posed.samples(samples), solution.weights_M))
+    low_M, high_M = np.quantile(optima_RM, [uncertainty.LOW, uncertainty.HIGH], axis=0)
+    return dataclasses.replace(
+        bars,
+        weights_std=by_name(domains, optima_RM.std(axis=0)),
+        weights_low=by_name(domains, low_M),
+        weights_high=by_name(domains, high_M),
+    )
 
 
 def _why_uncapped(tokens_M) -> str:
