@@ -161,9 +161,13 @@ def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
     return not config.swarm.ratios and (workdir / "corpus").is_dir()
 
 
-def _reuse(plan: UpdatePlan, fitted: dict | None, found: laws.FittedLaw, whole, settings, proposal: Proposal, known: dict):
-    """What keeping ratios was predicted to cost, and what it costs by the new law, or by ``whole`` where that is over
-    blocks: the least objective with the kept ratios over the least without."""
+def _reuse(
+    plan: UpdatePlan, fitted: dict | None, found: laws.FittedLaw, whole, settings, proposal: Proposal, known: dict
+) -> ReuseCost:
+    """Return what keeping ratios was predicted to cost, and what it costs by the new law.
+
+    The cost is the minimum with kept ratios minus the minimum without. ``whole`` replaces a new law over blocks.
+    """
     unknown = ReuseCost(dataclasses.asdict(plan.predicted_loss), None)
     if settings.worst:
         return unknown

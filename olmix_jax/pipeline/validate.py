@@ -13,7 +13,7 @@ from olmix_jax.proxy import data
 from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
 from olmix_jax.swarm import apportion
 from olmix_jax.swarm.domains import DomainSet
-from olmix_jax.utils import files, rng
+from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -77,7 +77,7 @@ def compare(
     )
 
 
-def _candidates(workdir: pathlib.Path, proposal: dict) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _candidates(workdir: pathlib.Path, proposal: Proposal) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The mixtures to validate, and the caps of those that have some; both as :func:`compare` takes them."""
     domains = DomainSet.read(workdir / "domains.json")
     mixtures = {
