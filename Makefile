@@ -1,15 +1,16 @@
-# make quickstart: text to a validated mixture; make test: lint and all tests. Both set up .venv themselves.
+# make quickstart: text to a validated mixture. make test: lint, types and tests. Targets create .venv themselves.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TPU := .venv-tpu
 
-.PHONY: quickstart test test-slow test-tpu bench-laws bench-propose bench-accelerator five-updates equal-runs recompute-rule olmes lint format clean
+.PHONY: quickstart check lint test test-wheel test-slow test-tpu bench-laws bench-propose bench-accelerator five-updates \
+	equal-runs recompute-rule olmes format clean
 
-# A virtual environment with what is required, and what $(2) names.
+# Create the virtual environment $(1) with the requirements and $(2).
 define environment
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
-		echo "Python 3.11, 3.12 or 3.13 is needed, not $$($(PYTHON) --version); as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+		echo "Python 3.11, 3.12 or 3.13 is needed, not $$($(PYTHON) --version); for example: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt $(2)
 	@touch $(1)/ready
@@ -24,38 +25,47 @@ $(TPU)/ready: requirements.txt requirements-dev.txt requirements-tpu.txt
 quickstart: $(VENV)/ready
 	$(BIN)/python run.py --config=configs/quickstart.py --workdir=runs/quickstart
 
+# The inner loop, under 90 seconds: lint, the tests of what a change touches, and a fixed quick set
+check: lint
+	$(BIN)/python -m pytest -n 2 $$($(BIN)/python -m tests.affected)
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Build the wheel, install it into an empty environment and run the README's example there
+test-wheel: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
 
-# What only the compiler for TPUs can say, by it, with no TPU, in some minutes; in a .venv-tpu of its own
+# Compile for TPU topologies without a TPU, in a few minutes; uses .venv-tpu
 test-tpu: $(TPU)/ready
-	$(TPU)/bin/python -m pytest -m "slow or not slow" tests/test_dry_run.py
+	$(TPU)/bin/python -m pytest -m "slow or not slow" tests/proxy/test_resources.py
 
-# Every family of laws on the published swarms, in OLMIX_DATA: benchmarks/laws.md, in about ten minutes
+# Every law on the published swarms in OLMIX_DATA: rewrites benchmarks/laws.md in about ten minutes
 bench-laws: $(VENV)/ready
 	$(BIN)/python -m benchmarks.laws
 
-# The solver beside cvxpy: benchmarks/propose.md, in about a minute
+# The solver beside cvxpy: rewrites benchmarks/propose.md in about a minute
 bench-propose: $(VENV)/ready
 	$(BIN)/python -m benchmarks.propose
 
-# The swarm engine on the accelerator at hand, or at reduced size on the CPU; TORCH: a Python that has PyTorch, to compare
-# with: benchmarks/accelerator.md, in a few minutes
+# The swarm engine on the local accelerator, or at reduced size on the CPU: rewrites benchmarks/accelerator.md in a few
+# minutes. TORCH: a Python that has PyTorch, to compare with
 bench-accelerator: $(VENV)/ready
 	$(BIN)/python -m benchmarks.accelerator_page $(if $(TORCH),--torch=$(TORCH))
 
-# Five updates of a domain set by every strategy, on models trained for real: runs/five_updates
+# Five updates of a domain set by every strategy, with trained models: runs/five_updates
 five-updates: $(VENV)/ready
 	$(BIN)/python -m experiments.five_updates --scale=cpu --workdir=runs/five_updates
 
-# The same with as many runs for every rule: runs/equal_runs
+# The same with equal numbers of runs: runs/equal_runs
 equal-runs: $(VENV)/ready
 	$(BIN)/python -m experiments.five_updates --scale=equal --workdir=runs/equal_runs
 
@@ -72,4 +82,4 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(TPU) runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TPU) build runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
