@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import descent, numerics
+from olmix_jax.laws import descent, inputs
 from olmix_jax.laws.law import Fit, Law
 
 # R: the paper's scenario (METHOD §3).
@@ -54,22 +54,22 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
 def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Fits every task on all runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`; no start is
     random, so ``seed`` changes nothing."""
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, numerics.one_row(weight_K), tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params, found = _fit(ratios_KM, bpb_KN, weight_RK, starts, tasks)
     one = Params(*(x[0] for x in params))
-    return Fit(one, found.loss_RN[0], numerics.unseen(ratios_KM), int(found.steps_RN.max()))
+    return Fit(one, found.loss_RN[0], inputs.unseen(ratios_KM), int(found.steps_RN.max()))
 
 
 def fit_weighted(
     ratios_KM, bpb_KN, weight_RK, *, starts: int = 16, seed: int = 0, tasks=None, near: Params | None = None
 ) -> Params:
     """Fits every task R times, as :func:`olmix_jax.laws.log_linear.fit_weighted`."""
-    return _fit(*numerics.checked(ratios_KM, bpb_KN, weight_RK, tasks), starts, tasks, near)[0]
+    return _fit(*inputs.check(ratios_KM, bpb_KN, weight_RK, tasks), starts, tasks, near)[0]
 
 
 def _fit(ratios_KM, bpb_KN, weight_RK, starts: int, tasks, near: Params | None = None):
     """θ = (c, ln A, α)."""
-    numerics.refuse_negative_losses(bpb_KN, tasks, "autoscale")
+    inputs.refuse_negative_losses(bpb_KN, tasks, "autoscale")
 
     def begin(weight_K):
         return _starts(ratios_KM, bpb_KN, weight_K, starts)
@@ -84,7 +84,7 @@ def _fit(ratios_KM, bpb_KN, weight_RK, starts: int, tasks, near: Params | None =
 
 def _starts(ratios_KM, bpb_KN, weight_K, starts: int):
     """starts_NSP with c from 0 to the least BPB, A from 1e-4 to 1 and terms that share the rest equally; and limits."""
-    (tasks, domains), seen_M = (bpb_KN.shape[1], ratios_KM.shape[1]), numerics.seen(ratios_KM, weight_K[None])[0]
+    (tasks, domains), seen_M = (bpb_KN.shape[1], ratios_KM.shape[1]), inputs.seen(ratios_KM, weight_K[None])[0]
     least_N = np.where(weight_K[:, None] > 0, bpb_KN, np.inf).min(axis=0)
     least_N = np.where(np.isfinite(least_N), np.maximum(least_N, 0.0), 1.0)
     with np.errstate(all="ignore"):

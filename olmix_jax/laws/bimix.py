@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import descent, numerics
+from olmix_jax.laws import descent, inputs
 from olmix_jax.laws.law import Fit, Law
 
 FLOOR = 1e-12
@@ -48,29 +48,29 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
 def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Fits every task on all runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`; no start is
     random, so ``seed`` changes nothing."""
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, numerics.one_row(weight_K), tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params, found = _fit(ratios_KM, bpb_KN, weight_RK, starts, tasks)
     one = Params(*(x[0] for x in params))
-    return Fit(one, found.loss_RN[0], numerics.unseen(ratios_KM), int(found.steps_RN.max()))
+    return Fit(one, found.loss_RN[0], inputs.unseen(ratios_KM), int(found.steps_RN.max()))
 
 
 def fit_weighted(
     ratios_KM, bpb_KN, weight_RK, *, starts: int = 16, seed: int = 0, tasks=None, near: Params | None = None
 ) -> Params:
     """Fits every task R times, as :func:`olmix_jax.laws.log_linear.fit_weighted`."""
-    return _fit(*numerics.checked(ratios_KM, bpb_KN, weight_RK, tasks), starts, tasks, near)[0]
+    return _fit(*inputs.check(ratios_KM, bpb_KN, weight_RK, tasks), starts, tasks, near)[0]
 
 
 def _fit(ratios_KM, bpb_KN, weight_RK, starts: int, tasks, near: Params | None = None):
     """θ = (B, α) with B_j = A_j·l_j^(−α_j), the term at the least weight l_j + ε of any run: it is of the size of y."""
-    numerics.refuse_negative_losses(bpb_KN, tasks, "bimix")
+    inputs.refuse_negative_losses(bpb_KN, tasks, "bimix")
     log_KM = np.log(ratios_KM + FLOOR)
     least_M = log_KM.min(axis=0)
     span_KM = log_KM - least_M
-    seen_RM = numerics.seen(ratios_KM, weight_RK)
+    seen_RM = inputs.seen(ratios_KM, weight_RK)
 
     def begin(weight_K):
-        seen_M = numerics.seen(ratios_KM, weight_K[None])[0]
+        seen_M = inputs.seen(ratios_KM, weight_K[None])[0]
         return _starts(span_KM, bpb_KN, weight_K, seen_M, starts)
 
     near_NP = None

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import cpu, inputs
 
 # A lane is done when its best possible step would lower the loss by less than this share of it.
 TOLERANCE = 1e-8
@@ -109,7 +109,7 @@ def fit(law: Regression, features, bpb_KN, weight_RK, tasks, begin: Callable, ne
     best_R1N1 = loss_RSN.argmin(axis=1)[:, None, :, None]
     theta_RNP = np.take_along_axis(theta_RSNP, best_R1N1, axis=1)[:, 0]
     found = Found(theta_RNP, loss_RSN.min(axis=1), steps_RSN.max(axis=1))
-    numerics.refuse(~np.isfinite(found.loss_RN).all(axis=0), tasks, "no start of the fit ended at a finite loss for")
+    inputs.refuse(~np.isfinite(found.loss_RN).all(axis=0), tasks, "no start of the fit ended at a finite loss for")
     return found
 
 
@@ -119,7 +119,7 @@ def _rows(law, features, bpb_KN, rows, limits):
     theta_CNP, weight_CK, low_CNP, high_CNP = (np.concatenate([x, np.repeat(x[:1], ROWS - used, axis=0)]) for x in rows)
     theta_LP = np.clip(theta_CNP, low_CNP, high_CNP).reshape(ROWS * tasks, -1)
     shared = features, bpb_KN.T, weight_CK, low_CNP, high_CNP
-    with numerics.float64():
+    with cpu.float64():
         ends = map(np.asarray, _descend(law, theta_LP, used * tasks, shared, *limits))
     return [x.reshape(ROWS, tasks, *x.shape[1:])[:used] for x in ends]
 
@@ -135,7 +135,7 @@ class _State(NamedTuple):
     steps_L: jax.Array
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=numerics.STEADY)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=cpu.STEADY)
 def _descend(law: Regression, theta_LP, used, shared, max_steps, tolerance):
     """(theta_LP, loss_L, steps_L) at the end of the first ``used`` lanes; lane l is task l mod N of row l div N."""
     lanes, slots = len(theta_LP), min(SLOTS, len(theta_LP))

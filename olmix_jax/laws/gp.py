@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import cpu, inputs
 from olmix_jax.laws.law import Fit, Law
 
 LENGTHS = np.geomspace(1e-2, 1e2, 17)
@@ -66,10 +66,10 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
 def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Fits every task on all runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`; there are no
     starts, so ``starts`` and ``seed`` change nothing."""
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, numerics.one_row(weight_K), tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     arrays, loss_N = _one(ratios_KM, bpb_KN, weight_RK[0])
-    numerics.refuse(~np.isfinite(loss_N), tasks, "the evidence is finite nowhere for")
-    return Fit(Params(*arrays, ratios_KM), loss_N, numerics.unseen(ratios_KM))
+    inputs.refuse(~np.isfinite(loss_N), tasks, "the evidence is finite nowhere for")
+    return Fit(Params(*arrays, ratios_KM), loss_N, inputs.unseen(ratios_KM))
 
 
 def fit_weighted(
@@ -79,19 +79,19 @@ def fit_weighted(
 
     With ``near``, the length scale and the ratio of noise to amplitude are kept, and the rest is linear algebra.
     """
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, weight_RK, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
     if near is None:
         # One resample at a time: the full fit and the folds run the same program, compiled once.
         parts = [_one(ratios_KM, bpb_KN, weight_K)[0] for weight_K in weight_RK]
         arrays = [np.stack(x) for x in zip(*parts)]
     else:
-        with numerics.float64():
+        with cpu.float64():
             arrays = map(np.asarray, _refit(ratios_KM, bpb_KN, weight_RK, near.length_N, near.noise_N))
     return Params(*arrays, np.broadcast_to(ratios_KM, (len(weight_RK), *ratios_KM.shape)))
 
 
 def _one(ratios_KM, bpb_KN, weight_K):
-    with numerics.float64():
+    with cpu.float64():
         return jax.tree.map(np.asarray, _fit(ratios_KM, bpb_KN, weight_K))
 
 

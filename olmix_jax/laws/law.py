@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import cpu
 
 
 class Fit(NamedTuple):
@@ -106,7 +106,7 @@ def evaluate_spread_each(law: Law, params_R: Any, ratios_KM: Any) -> np.ndarray 
 
 def _evaluate(function: Callable, differentiable: bool, params, ratios_KM) -> np.ndarray:
     ratios_KM = np.asarray(ratios_KM, np.float64)
-    with numerics.float64():
+    with cpu.float64():
         return np.asarray((_compiled(function) if differentiable else function)(params, ratios_KM))
 
 
@@ -120,4 +120,4 @@ def _evaluate_each(function: Callable, differentiable: bool, params_R, ratios_KM
 
 @functools.lru_cache(maxsize=32)
 def _compiled(function: Callable) -> Callable:
-    return jax.jit(function, compiler_options=numerics.QUICK)
+    return jax.jit(function, compiler_options=cpu.QUICK)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import inputs
 from olmix_jax.laws.law import Fit, Law
 from olmix_jax.utils.errors import UserError
 
@@ -52,10 +52,10 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weigh
     Raises:
       UserError: also, the library is not installed.
     """
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, numerics.one_row(weight_K), tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params = Params(_grow(ratios_KM, bpb_KN, weight_RK[0]))
     loss_N = 0.5 * ((predict(params, ratios_KM) - bpb_KN) ** 2).sum(axis=0)
-    return Fit(params, loss_N, numerics.unseen(ratios_KM))
+    return Fit(params, loss_N, inputs.unseen(ratios_KM))
 
 
 def fit_weighted(
@@ -67,7 +67,7 @@ def fit_weighted(
     Raises:
       UserError: also, a weight is not a whole number.
     """
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, weight_RK, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
     if (weight_RK != np.round(weight_RK)).any():
         raise UserError("lightgbm counts runs: weights must be whole numbers; use another fit.law for others")
     return Params(np.stack([_grow(ratios_KM, bpb_KN, weight_K) for weight_K in weight_RK]))

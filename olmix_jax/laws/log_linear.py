@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import descent, numerics
+from olmix_jax.laws import descent, inputs
 from olmix_jax.laws.law import Fit, Law
 from olmix_jax.utils import rng
 
@@ -62,10 +62,10 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weigh
     Raises:
       UserError: a value is not finite, the shapes disagree, or no start of a task ended at a finite loss.
     """
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, numerics.one_row(weight_K), tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params, found = _fit(ratios_KM, bpb_KN, weight_RK, starts, seed, tasks)
     one = Params(params.log_c_N[0], params.coef_NM[0])
-    return Fit(one, found.loss_RN[0], numerics.unseen(ratios_KM), int(found.steps_RN.max()))
+    return Fit(one, found.loss_RN[0], inputs.unseen(ratios_KM), int(found.steps_RN.max()))
 
 
 def fit_weighted(
@@ -79,11 +79,11 @@ def fit_weighted(
     With ``near``, the parameters of the fit on all runs, every resample is refined from there alone, in at most
     ``descent.NEAR_STEPS`` steps: the minimum next to the full fit's, which may not be the resample's least.
     """
-    return _fit(*numerics.checked(ratios_KM, bpb_KN, weight_RK, tasks), starts, seed, tasks, near)[0]
+    return _fit(*inputs.check(ratios_KM, bpb_KN, weight_RK, tasks), starts, seed, tasks, near)[0]
 
 
 def _fit(ratios_KM, bpb_KN, weight_RK, starts: int, seed: int, tasks, near: Params | None = None):
-    numerics.refuse_negative_losses(bpb_KN, tasks, "log_linear")
+    inputs.refuse_negative_losses(bpb_KN, tasks, "log_linear")
     noise_SM = rng.generator(seed, "log_linear.starts").normal(size=(starts, ratios_KM.shape[1]))
 
     def begin(weight_K):
@@ -103,7 +103,7 @@ def _fit(ratios_KM, bpb_KN, weight_RK, starts: int, seed: int, tasks, near: Para
     # Rounding in the solves must not move what no row determines, so the prior is written in at the end.
     mean_RM = weight_RK @ ratios_KM / np.maximum(weight_RK.sum(axis=1, keepdims=True), 1e-300)
     prior_RN = np.einsum("rm,rnm->rn", mean_RM, coef_RNM)
-    coef_RNM = np.where(numerics.seen(ratios_KM, weight_RK)[:, None, :], coef_RNM, prior_RN[..., None])
+    coef_RNM = np.where(inputs.seen(ratios_KM, weight_RK)[:, None, :], coef_RNM, prior_RN[..., None])
     return Params(log_c_RN, coef_RNM), found
 
 

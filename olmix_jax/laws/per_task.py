@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import cpu
 
 
 def mapped(one: Callable, per_task, shared):
@@ -19,10 +19,10 @@ def mapped(one: Callable, per_task, shared):
 
     def run(r):
         # Settings of JAX are a thread's own.
-        with numerics.float64():
+        with cpu.float64():
             return [np.asarray(x) for x in _program(one, tuple(x[r] for x in shared), *(x[r] for x in per_task))]
 
-    with numerics.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with cpu.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         # The first alone: it compiles what the others run.
         found = [run(0), *pool.map(run, range(1, len(per_task[0])))]
     return [np.stack(part) for part in zip(*found)]
@@ -30,7 +30,7 @@ def mapped(one: Callable, per_task, shared):
 
 def once(one: Callable, shared, *per_task) -> list[np.ndarray]:
     """``one(shared, *task)`` for every task, of axis N first."""
-    with numerics.float64():
+    with cpu.float64():
         return [np.asarray(x) for x in _once(one, shared, *per_task)]
 
 
@@ -39,6 +39,6 @@ def _in_turn(one: Callable, shared, *per_task):
     return jax.lax.map(lambda task: one(shared, *task), per_task)
 
 
-_program = jax.jit(_in_turn, static_argnums=0, compiler_options=numerics.STEADY)
+_program = jax.jit(_in_turn, static_argnums=0, compiler_options=cpu.STEADY)
 # What runs once is not worth the seconds that it takes to make it faster.
-_once = jax.jit(_in_turn, static_argnums=0, compiler_options=numerics.QUICK)
+_once = jax.jit(_in_turn, static_argnums=0, compiler_options=cpu.QUICK)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import inputs
 from olmix_jax.laws.law import Fit, Law
 
 
@@ -48,15 +48,15 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
 
 def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
     """Keeps the runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`."""
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, numerics.one_row(weight_K), tasks)
-    return Fit(Params(bpb_KN.T, weight_RK[0], ratios_KM), np.zeros(bpb_KN.shape[1]), numerics.unseen(ratios_KM))
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
+    return Fit(Params(bpb_KN.T, weight_RK[0], ratios_KM), np.zeros(bpb_KN.shape[1]), inputs.unseen(ratios_KM))
 
 
 def fit_weighted(
     ratios_KM, bpb_KN, weight_RK, *, starts: int = 16, seed: int = 0, tasks=None, near: Params | None = None
 ) -> Params:
     """The runs of positive weight, R times; ``near`` changes nothing."""
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, weight_RK, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
     wide = [np.broadcast_to(x, (len(weight_RK), *x.shape)) for x in (bpb_KN.T, ratios_KM)]
     return Params(wide[0], (weight_RK > 0).astype(np.float64), wide[1])
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import bfgs, numerics, per_task, warped_kernel
+from olmix_jax.laws import bfgs, inputs, per_task, warped_kernel
 from olmix_jax.laws.law import Fit, Law
 from olmix_jax.utils import rng
 
@@ -128,9 +128,9 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight
     Raises:
       UserError: a value is not finite, or the shapes disagree.
     """
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, numerics.one_row(weight_K), tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params, loss_RN, promised_RN = _fit(ratios_KM, bpb_KN, weight_RK, seed, None)
-    return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], numerics.unseen(ratios_KM), promised_N=promised_RN[0])
+    return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], inputs.unseen(ratios_KM), promised_N=promised_RN[0])
 
 
 def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts: int = 1, seed: int = 0, tasks=None, near=None) -> Params:
@@ -139,7 +139,7 @@ def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts: int = 1, seed: int = 0
     Arguments and errors as for :func:`fit`; ``near`` is a full fit's Params, whose θ is then kept, so that only the
     linear algebra is done again. Returns Params with a leading R axis.
     """
-    ratios_KM, bpb_KN, weight_RK = numerics.checked(ratios_KM, bpb_KN, weight_RK, tasks)
+    ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
     return _fit(ratios_KM, bpb_KN, weight_RK, seed, near)[0]
 
 

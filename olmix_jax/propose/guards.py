@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import evaluate, evaluate_each, numerics
+from olmix_jax.laws import cpu, evaluate, evaluate_each
 from olmix_jax.solver import solve as solver
 from olmix_jax.solver.objective import combination
 from olmix_jax.solver.problem import Problem
@@ -238,7 +238,7 @@ def _updated(terms: Terms, bpb_SN) -> tuple[Terms, float]:
     off = np.where(dual_F > 0, np.abs(off), np.maximum(over_F, 0.0)).max(initial=0.0)
     if len(terms.centre_S):
         value_S = bpb_SN[1:] @ terms.task_weights_N
-        with numerics.float64():
+        with cpu.float64():
             q_S = np.asarray(_jitted_weights(terms, value_S))
         off = max(off, _tail(terms, bpb_SN) - float(q_S @ value_S))
         terms = terms._replace(centre_S=q_S)
@@ -253,7 +253,7 @@ def _tail(terms: Terms, bpb_SN) -> float:
     if not len(terms.centre_S):
         return float(terms.task_weights_N @ bpb_SN[0])
     value_S, size = bpb_SN[1:] @ terms.task_weights_N, len(terms.centre_S)
-    with numerics.float64():
+    with cpu.float64():
         worst_S = np.asarray(jax.jit(fill)(-value_S, np.zeros(size), np.full(size, terms.most)))
     return float(worst_S @ value_S)
 

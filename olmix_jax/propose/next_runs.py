@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import Law, evaluate_each, numerics, warped_gp, warped_kernel
+from olmix_jax.laws import Law, cpu, evaluate_each, warped_gp, warped_kernel
 from olmix_jax.swarm import sampling
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
@@ -215,11 +215,11 @@ def _exact(params, candidates_CM, reference_QM) -> _Beliefs:
     if candidates_CM.shape[1] != domains or reference_QM.shape[1] != domains:
         raise UserError(f"the law has {domains} domains, not {candidates_CM.shape[1]} and {reference_QM.shape[1]}")
     shared = params.ratios_KM, params.weight_K, candidates_CM
-    with numerics.float64():
+    with cpu.float64():
         half_NKC, *known = map(np.array, _known(params.theta_NP, *shared, reference_QM))
 
     def column(c: int) -> np.ndarray:
-        with numerics.float64():
+        with cpu.float64():
             prior_NC = np.asarray(_prior(params.theta_NP, candidates_CM, candidates_CM[c]))
         return prior_NC - np.einsum("nkc,nk->nc", half_NKC, half_NKC[:, :, c])
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from olmix_jax.laws import evaluate_each, numerics
+from olmix_jax.laws import cpu, evaluate_each
 from olmix_jax.propose.proposal import Gain, by_name
 from olmix_jax.solver import objective, solve
 from olmix_jax.solver.problem import Problem
@@ -68,7 +68,7 @@ def own_optima(problem: Problem, samples, weights_M) -> np.ndarray:
     run = solve.compiled(problem.law.predict, objective.mean, problem.kl_weight > 0)
     shared = problem.task_weights_N, problem.anchor_M, float(problem.kl_weight), problem.bounds
     chosen, found = min(len(jax.tree.leaves(samples)[0]), RESOLVED), []
-    with numerics.float64():
+    with cpu.float64():
         for r in range(chosen):
             params = jax.tree.map(lambda x, r=r: np.asarray(x)[r], samples)
             found.append(np.asarray(run(params, *shared, ITERATIONS, weights_M).weights_M))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import cpu
 from olmix_jax.solver import geometry as geometries
 from olmix_jax.solver import solve
 from olmix_jax.solver.bounds import within
@@ -40,7 +40,7 @@ def ends(problem: Problem, seed: int) -> np.ndarray:
     alone_KM = -np.eye(domains)[np.sort(draw.permutation(domains)[:SINGLES])]
     orders_KM = np.concatenate([alone_KM, draw.normal(size=(ORDERS, domains))])
     pieces, bounds = solve.checked(*problem[1:])
-    with numerics.float64():
+    with cpu.float64():
         found_KM, value_K = _compiled(problem.law.predict, problem.kl_weight > 0)(pieces, bounds, orders_KM)
     found_KM, value_K = np.asarray(found_KM), np.asarray(value_K)
     finite_K = np.isfinite(value_K) & np.isfinite(found_KM).all(axis=1)
@@ -71,4 +71,4 @@ def _compiled(predict, entropic: bool):
         p_M, value, _, _ = jax.lax.while_loop(lambda state: state[2] & (state[3] < STEPS), step, start)
         return p_M, value
 
-    return jax.jit(jax.vmap(climb, in_axes=(None, None, 0)), compiler_options=numerics.QUICK)
+    return jax.jit(jax.vmap(climb, in_axes=(None, None, 0)), compiler_options=cpu.QUICK)

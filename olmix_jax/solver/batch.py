@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import cpu
 from olmix_jax.solver.objective import Objective, mean
 from olmix_jax.solver.solve import Minimum, minimise
 
@@ -64,11 +64,11 @@ def solve_each(
         wanted = np.where(wanted < number, wanted, first)
         taken = _map_axes(lambda x: x[wanted], arguments, each)
         # Settings of JAX are a thread's own.
-        with numerics.float64():
+        with cpu.float64():
             found = run(max_iterations, *taken)
             return jax.tree.map(lambda x: np.asarray(x)[: number - first], found)
 
-    with numerics.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with cpu.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         # The first alone: it compiles what the others run.
         parts = [chunk(0), *pool.map(chunk, range(abreast, number, abreast))]
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -82,7 +82,7 @@ def _compiled(predict, merge, entropic: bool, structure, axes: tuple, many: bool
         objective = Objective(predict, merge, params, weights, natural_M, kl_weight)
         return minimise(objective, bounds, entropic, max_iterations, start_M)
 
-    return jax.jit(jax.vmap(one, in_axes=(None, *each)), compiler_options={} if many else numerics.QUICK)
+    return jax.jit(jax.vmap(one, in_axes=(None, *each)), compiler_options={} if many else cpu.QUICK)
 
 
 def _is_axis(x) -> bool:

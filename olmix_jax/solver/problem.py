@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from olmix_jax.laws import Law, evaluate, numerics
+from olmix_jax.laws import Law, cpu, evaluate
 from olmix_jax.solver.bounds import Bounds, within
 from olmix_jax.solver.projection import project
 from olmix_jax.utils import rng
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 
     def project(self, ratios_KM) -> np.ndarray:
         """Each mixture's nearest one within the bounds."""
-        with numerics.float64():
+        with cpu.float64():
             return np.asarray(_project_each(np.asarray(ratios_KM, np.float64), self.bounds))
 
 
@@ -78,6 +78,6 @@ def starts(problem: Problem, ratios_KM, seed: int) -> np.ndarray:
     return np.concatenate([natural_M[None], best_BM, between_BM])
 
 
-@functools.partial(jax.jit, compiler_options=numerics.QUICK)
+@functools.partial(jax.jit, compiler_options=cpu.QUICK)
 def _project_each(ratios_KM, bounds):
     return jax.vmap(lambda p_M: within(project, p_M, bounds))(ratios_KM)

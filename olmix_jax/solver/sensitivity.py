@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import cpu
 from olmix_jax.solver import kkt, newton, solve
 from olmix_jax.solver.bounds import Bounds, classes, ends
 from olmix_jax.solver.objective import Objective, mean
@@ -39,7 +39,7 @@ SIDES = "upper", "low", "high"
 def minimiser(predict: Callable, merge: Callable, entropic: bool) -> Callable:
     """f(params, weights, natural_M, kl_weight, bounds, start_M) → p_M, the minimiser, differentiable.
 
-    Pure JAX, compiled; call it under :func:`olmix_jax.laws.numerics.float64`. ``jax.jvp``, ``jax.grad``,
+    Pure JAX, compiled; call it under :func:`olmix_jax.laws.cpu.float64`. ``jax.jvp``, ``jax.grad``,
     ``jax.jacobian`` and ``jax.vmap`` work, for all arguments of floats; ``start_M``, where the solver begins, has
     no influence. For a law that is not convex, p is a local minimum. It is as exact as
     :func:`olmix_jax.solver.solve.minimise` makes it, which says whether it converged. Derivatives are NaN where p is
@@ -87,7 +87,7 @@ def derivatives(
       UserError: an input is not finite.
     """
     pieces, bounds = solve.checked(params, weights, natural_M, bounds, kl_weight)
-    with numerics.float64():
+    with cpu.float64():
         found = _compiled(predict, merge, kl_weight > 0)(pieces, bounds, np.asarray(p_M, np.float64))
     found = jax.tree.map(np.asarray, found)
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(found)):
@@ -109,7 +109,7 @@ def _compiled(predict: Callable, merge: Callable, entropic: bool):
         nothing = {"kl_weight": jnp.zeros(()), "weights": still[1], "upper": still_bounds.upper_M}
         return jax.jacfwd(moved)(nothing | {"low": still_bounds.low_G, "high": still_bounds.high_G})
 
-    return jax.jit(derivatives, compiler_options=numerics.QUICK)
+    return jax.jit(derivatives, compiler_options=cpu.QUICK)
 
 
 def _moves(predict: Callable, merge: Callable, entropic: bool, pieces, bounds: Bounds, p_M) -> Callable:

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import numerics
+from olmix_jax.laws import cpu
 from olmix_jax.solver import geometry as geometries
 from olmix_jax.solver import kkt, newton, projection
 from olmix_jax.solver.bounds import Bounds, within
@@ -134,7 +134,7 @@ def solve(
     run = compiled(predict, merge, kl_weight > 0)
     if max_iterations is None:
         max_iterations = MAX_ITERATIONS if convex else LOCAL_ITERATIONS
-    with numerics.float64():
+    with cpu.float64():
         ends = [run(*objective, bounds, max_iterations, start_M) for start_M in starts_SM]
     return best([jax.tree.map(np.asarray, end) for end in ends], convex)
 
@@ -197,13 +197,13 @@ def best(ends: list[Minimum], convex: bool) -> Solution:
 
 @functools.lru_cache(maxsize=32)
 def compiled(predict: Callable, merge: Callable, entropic: bool):
-    """The program that solves a law's problems; call it under :func:`olmix_jax.laws.numerics.float64`."""
+    """The program that solves a law's problems; call it under :func:`olmix_jax.laws.cpu.float64`."""
 
     def minimum(params, weights, natural_M, kl_weight, bounds, max_iterations, start_M):
         objective = Objective(predict, merge, params, weights, natural_M, kl_weight)
         return minimise(objective, bounds, entropic, max_iterations, start_M)
 
-    return jax.jit(minimum, compiler_options=numerics.QUICK)
+    return jax.jit(minimum, compiler_options=cpu.QUICK)
 
 
 class _State(NamedTuple):

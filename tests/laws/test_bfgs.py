@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from olmix_jax.laws import bfgs, numerics
+from olmix_jax.laws import bfgs, cpu
 
 
 def test_a_quadratic_is_solved_and_lanes_do_not_meet():
@@ -17,7 +17,7 @@ def test_a_quadratic_is_solved_and_lanes_do_not_meet():
     def solve(h, g):
         return bfgs.minimise(lambda x: (0.5 * (x - g) @ h @ (x - g), h @ (x - g)), jnp.zeros(6), jnp.full(6, 0.1), 60)
 
-    with numerics.float64():
+    with cpu.float64():
         found, value, _ = jax.vmap(solve)(hessian, goal)
         alone = solve(hessian[2], goal[2])[0]
     np.testing.assert_allclose(found, goal, atol=1e-4)
@@ -30,7 +30,7 @@ def test_rosenbrock_falls_as_far_as_with_scipy_and_never_rises():
         return jax.value_and_grad(lambda y: (100 * (y[1:] - y[:-1] ** 2) ** 2 + (1 - y[:-1]) ** 2).sum())(x)
 
     start = np.array([-1.2, 1.0, 0.5])
-    with numerics.float64():
+    with cpu.float64():
         found, value, promised = bfgs.minimise(both, jnp.asarray(start), jnp.full(3, 1e-3), 120)
         early = bfgs.minimise(both, jnp.asarray(start), jnp.full(3, 1e-3), 120, tolerance=1e-3)
         few = bfgs.minimise(both, jnp.asarray(start), jnp.full(3, 1e-3), 3)[1]
@@ -44,7 +44,7 @@ def test_a_step_out_of_range_is_taken_back():
     def both(x):  # NaN beyond 1: log of a negative number
         return -jnp.log(1 - x[0]) - 2 * jnp.log(x[0]), jnp.stack([1 / (1 - x[0]) - 2 / x[0]])
 
-    with numerics.float64():
+    with cpu.float64():
         found, value, _ = bfgs.minimise(both, jnp.array([0.1]), jnp.array([1.0]), 40)
     np.testing.assert_allclose(found, 2 / 3, atol=1e-6)
     assert np.isfinite(value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from olmix_jax.laws import descent, numerics
+from olmix_jax.laws import descent, inputs
 from olmix_jax.utils.errors import UserError
 
 
@@ -82,12 +82,12 @@ def test_near_starts_there_alone():
 
 def test_inputs_are_checked():
     ratios_KM, bpb_KN = np.eye(3), np.ones((3, 2))
-    assert numerics.checked(ratios_KM, bpb_KN)[2].shape == (1, 3)
+    assert inputs.check(ratios_KM, bpb_KN)[2].shape == (1, 3)
     for weight_RK, message in ((np.ones(3), "resamples × 3"), (np.full((1, 3), -1.0), "0 or more")):
         with pytest.raises(UserError, match=message):
-            numerics.checked(ratios_KM, bpb_KN, weight_RK)
+            inputs.check(ratios_KM, bpb_KN, weight_RK)
     with pytest.raises(UserError, match="web, code"):
-        numerics.refuse(np.array([True, False, True]), ("web", "law", "code"), "bad:")
+        inputs.refuse(np.array([True, False, True]), ("web", "law", "code"), "bad:")
     ratios_KM = np.array([[1.0, 0, 0], [0.5, 0.5, 0]])
-    np.testing.assert_array_equal(numerics.seen(ratios_KM, np.array([[1, 1], [1, 0]])), [[1, 1, 0], [1, 0, 0]])
-    assert numerics.unseen(ratios_KM) == (2,)
+    np.testing.assert_array_equal(inputs.seen(ratios_KM, np.array([[1, 1], [1, 0]])), [[1, 1, 0], [1, 0, 0]])
+    assert inputs.unseen(ratios_KM) == (2,)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix_jax import laws
-from olmix_jax.laws import numerics, quality, warped_gp, warped_kernel
+from olmix_jax.laws import cpu, quality, warped_gp, warped_kernel
 
 
 def swarm(runs=40, domains=4, tasks=3, noise=0.01, seed=0):
@@ -50,7 +50,7 @@ def random_problem(seed):
 @given(st.integers(0, 10_000))
 def test_the_likelihood_and_its_gradient(seed):
     theta_P, *data = random_problem(seed)
-    with numerics.float64():
+    with cpu.float64():
         value, gradient_P = map(np.asarray, warped_kernel.surprise(theta_P, *data))
     np.testing.assert_allclose(value, surprise_in_numpy(theta_P, *data), rtol=1e-6)
     step = 1e-5 * np.eye(len(theta_P))
@@ -128,7 +128,7 @@ def test_slopes_are_finite_at_the_corners_and_at_the_runs():
 
     ratios_KM, bpb_KN = swarm(runs=20)
     params = warped_gp.fit(ratios_KM, bpb_KN).params
-    with numerics.float64():
+    with cpu.float64():
         slope_of = jax.jit(jax.jacfwd(lambda p_M: warped_gp.predict(params, p_M[None, :])[0]))
         curve_of = jax.jit(jax.hessian(lambda p_M: warped_gp.predict(params, p_M[None, :])[0].mean()))
         for at_M in (np.eye(4)[0], ratios_KM[3]):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from olmix_jax.laws import log_linear, numerics
+from olmix_jax.laws import cpu, log_linear
 from olmix_jax.solver import bounds as bounds_of
 from olmix_jax.solver import kkt, projection
 from olmix_jax.solver import solve as solver
@@ -33,12 +33,12 @@ def padded(bounds: Bounds) -> Bounds:
 
 @functools.cache
 def compiled(function):
-    return jax.jit(lambda v_M, bounds: within(function, v_M, bounds), compiler_options=numerics.QUICK)
+    return jax.jit(lambda v_M, bounds: within(function, v_M, bounds), compiler_options=cpu.QUICK)
 
 
 def run(function, v_M, bounds: Bounds):
     v_M = np.asarray(v_M, np.float64)
-    with numerics.float64():
+    with cpu.float64():
         p_M = np.asarray(compiled(function)(np.pad(v_M, (0, SIZE - len(v_M))), padded(bounds)))
     assert not p_M[len(v_M) :].any()
     return p_M[: len(v_M)]
@@ -90,7 +90,7 @@ def minimum(value, p, bounds: Bounds) -> float:
 
 # Projections.
 
-stationary = jax.jit(kkt.of, compiler_options=numerics.QUICK)
+stationary = jax.jit(kkt.of, compiler_options=cpu.QUICK)
 
 
 @fuzz
@@ -109,7 +109,7 @@ def test_projections_are_inside_and_stationary(seed, size, number, fixed):
         p_M, q_M = found[projection.project], found[projection.project_kl]
         for x_M, slope_M in ((p_M, p_M - v_M), (q_M, np.log(np.maximum(q_M, 1e-300)) - v_M)):
             slope_M, x_M = (np.pad(y_M, (0, SIZE - size)) for y_M in (slope_M, x_M))
-            with numerics.float64():
+            with cpu.float64():
                 assert stationary(slope_M, x_M, padded(bounds))[0] < 1e-11
 
 
@@ -201,7 +201,7 @@ def test_derivatives_against_differences(function):
 
     sums_G = bounds.member_GM @ at(0)
     np.testing.assert_allclose(sums_G, [0.4, 0.75], atol=1e-14)
-    with numerics.float64():
+    with cpu.float64():
         found_M = jax.jvp(lambda v, b: within(function, v, b), (v_M, bounds), (direction[0], d_bounds))[1]
         found_M = np.asarray(found_M)
     np.testing.assert_allclose(found_M, (at(1e-6) - at(-1e-6)) / 2e-6, atol=1e-8)
@@ -215,7 +215,7 @@ def test_classes():
     bounds = grouped([0] * 5, [1] * 5, ([0, 1], 0, 0.3), ([4], 0.2, 1), ([0, 1, 2], 0.5, 0.9))
 
     def classes(p_M):
-        with numerics.float64():
+        with cpu.float64():
             return np.asarray(bounds_of.classes(bounds, np.array(p_M))).argmax(axis=0).tolist()
 
     assert classes([0.1, 0.2, 0.2, 0.3, 0.2]) == [0, 0, 2, 3, 1]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from olmix_jax.laws import log_linear, numerics
+from olmix_jax.laws import cpu, log_linear
 from olmix_jax.propose.feasibility import repetition_caps
 from olmix_jax.solver import sensitivity, solve
 from olmix_jax.solver.bounds import Bounds
@@ -23,7 +23,7 @@ def minimiser(kl_weight):
 
 
 def quick(function):
-    return jax.jit(function, compiler_options=numerics.QUICK)
+    return jax.jit(function, compiler_options=cpu.QUICK)
 
 
 @functools.cache
@@ -44,12 +44,12 @@ def minimum(entropic):
 
 
 def move(arguments, tangents):
-    with numerics.float64():
+    with cpu.float64():
         return np.asarray(pushed(bool(arguments[3] > 0))(arguments, tangents)[1])
 
 
 def weights(arguments):
-    with numerics.float64():
+    with cpu.float64():
         return np.asarray(minimum(bool(arguments[3] > 0))(*arguments))
 
 
@@ -158,7 +158,7 @@ def test_forward_is_reverse():
 
     x = {"law": params, "weights": weights_N, "natural": natural_M, "λ": kl_weight}
     x |= {"upper": bounds.upper_M, "low": bounds.low_G, "high": bounds.high_G}
-    with numerics.float64():
+    with cpu.float64():
         forward, reverse = (jax.tree.map(np.asarray, quick(jac(of))(x)) for jac in (jax.jacfwd, jax.jacrev))
     for a, b in zip(jax.tree.leaves(forward), jax.tree.leaves(reverse), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
@@ -176,7 +176,7 @@ def test_batches():
         return minimiser(0.05)(*arguments[:3], kl_weight, *arguments[4:])[0]
 
     weights_of_kl = np.array([0.03, 0.05, 0.08])
-    with numerics.float64():
+    with cpu.float64():
         found = np.asarray(quick(jax.vmap(jax.grad(first)))(weights_of_kl))
     tangents = directions(arguments)["λ"]
     expected = [move(arguments[:3] + (np.float64(x),) + arguments[4:], tangents)[0] for x in weights_of_kl]

@@ -1,40 +1,11 @@
-"""What every family asks of the swarm that it is fitted on, with messages that name the task."""
+"""Checks of what a fit is given, with errors that name the task."""
 
-import contextlib
-import functools
-
-import jax
 import numpy as np
-import scipy.linalg  # noqa: F401, so that its OpenBLAS is there to be limited
-import threadpoolctl
 
 from olmix_jax.utils.errors import UserError
 
-# How XLA compiles for a CPU. Its newer way of compiling fused loops takes longer than most programs here run, and its
-# last optimisations as long again: the first is for what runs for a while, the second for what runs for milliseconds.
-_LOOPS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}  # later, there is no choice
-STEADY = {"xla_backend_optimization_level": 1, **_LOOPS}
-QUICK = {"xla_backend_optimization_level": 0, **_LOOPS}
 
-
-@contextlib.contextmanager
-def float64():
-    """Where laws are computed: in float64, on a CPU, whatever else the machine has.
-
-    JAX factorises through SciPy's OpenBLAS, whose threads gain nothing on matrices this small and, on a busy machine,
-    cost twenty times the work: one thread each.
-    """
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        with _blas().limit(limits=1, user_api="blas"):
-            yield
-
-
-@functools.cache
-def _blas() -> threadpoolctl.ThreadpoolController:
-    return threadpoolctl.ThreadpoolController()
-
-
-def checked(ratios_KM, bpb_KN, weight_RK=None, tasks=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def check(ratios_KM, bpb_KN, weight_RK=None, tasks=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The arguments of a fit as float64 arrays; ``weight_RK`` is one row of ones where there is none.
 
     Raises:
