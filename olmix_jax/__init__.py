@@ -1,17 +1,178 @@
-"""olmix_jax: choose the data mixture that a language model is pretrained on.
+"""Choose the data mixture that a language model is pretrained on.
 
-Text flows to tokens, tokens to a swarm of mixtures, mixtures to proxies trained all at once, proxies to a table, the
-table to a law, the law to a proposal, the proposal to a report. The two halves, training and deciding, meet only in
-:class:`olmix_jax.swarm.table.SwarmTable`.
+The public API, for swarms trained elsewhere and for scripts:
 
-Dim letters, used as suffixes of array names throughout:
+    swarm = olmix_jax.read_swarm("ratios.csv", "metrics.csv", "meta.json")
+    fitted = olmix_jax.fit_law(swarm)
+    quality = olmix_jax.judge_law(swarm)
+    proposal = olmix_jax.propose_mixture(fitted, swarm, kl_weight=0.05, target_tokens=1e12, max_repeats=4)
+
+and, on a config and a workdir, as the command line does: :func:`sample_swarm`, :func:`train_swarm`, :func:`plan_update`
+and :func:`run`. Functions import what they need when they are called, so ``import olmix_jax`` is quick.
+
+Dim letters are suffixes of array names throughout:
 
 ====== =========================== ====== ===========================
 ``K``  members of the swarm        ``B``  sequences in a batch
 ``M``  domains                     ``L``  tokens in a sequence
 ``N``  evaluation tasks            ``D``  width of the model
-``S``  starts of a fit             ``H``  attention heads
+``S``  starts or samples of a fit  ``H``  attention heads
 ``R``  resamples or folds          ``V``  vocabulary
 ``E``  evaluation examples         ``T``  steps
 ====== =========================== ====== ===========================
 """
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from olmix_jax.swarm.table import SwarmTable
+from olmix_jax.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from olmix_jax.config import Config
+    from olmix_jax.laws import FittedLaw
+    from olmix_jax.laws.quality import Quality
+    from olmix_jax.propose.proposal import Proposal
+    from olmix_jax.update.update_plan import UpdatePlan
+
+__all__ = [
+    "SwarmTable",
+    "UserError",
+    "fit_law",
+    "judge_law",
+    "plan_update",
+    "propose_mixture",
+    "read_swarm",
+    "run",
+    "sample_swarm",
+    "train_swarm",
+]
+
+
+def read_swarm(
+    ratios: str | os.PathLike, metrics: str | os.PathLike, meta: str | os.PathLike | Mapping[str, Any] = "", **options: Any
+) -> SwarmTable:
+    """Read the mixtures and scores of a swarm.
+
+    Args:
+      ratios: CSV with a row per run and a column per domain: shares of the training tokens.
+      metrics: CSV with a row per run and a column per task: bits per byte. Rows are joined by run id.
+      meta: JSON file or object with ``relative_sizes``, ``token_counts`` and ``drop_metrics``, all optional.
+      **options: ``drop_metrics``, ``keep_metrics`` and ``missing``, as :meth:`SwarmTable.read` takes them.
+
+    Raises:
+      UserError: names the file, row and column at fault.
+    """
+    return SwarmTable.read(ratios, metrics, meta, **options)
+
+
+def fit_law(swarm: SwarmTable, law: str = "warped_gp", *, samples: int = 100, starts: int = 16, seed: int = 0) -> "FittedLaw":
+    """Fit a law from mixture to BPB for every task.
+
+    Args:
+      swarm: mixtures and scores.
+      law: a key of :data:`olmix_jax.laws.LAWS`; "log_linear" is the published objective.
+      samples: samples of the parameters, for error bars; 0 for none.
+      starts: starting points per task, for laws that need them.
+      seed: of the starts and samples.
+
+    Raises:
+      UserError: the law is unknown, the runs are too few, or a fit fails.
+    """
+    from olmix_jax.laws import FittedLaw, fitting
+
+    family = _law(law)
+    swarm.check_enough(family.parameters(len(swarm.domains)))
+    data = swarm.ratios_KM, swarm.bpb_KN
+    params = family.fit(*data, starts=starts, seed=seed, tasks=swarm.tasks).params
+    drawn = fitting.samples(family, params, *data, samples, seed) if samples and family.cheap_refits else None
+    return FittedLaw(family, params, drawn)
+
+
+def judge_law(swarm: SwarmTable, law: str = "warped_gp", *, folds: int = 5, seed: int = 0) -> "Quality":
+    """Measure by cross-validation how well a law predicts runs that it has not seen.
+
+    Args:
+      swarm: mixtures and scores.
+      law: a key of :data:`olmix_jax.laws.LAWS`.
+      folds: number of folds; K of them is leave-one-out.
+      seed: of the folds.
+
+    Raises:
+      UserError: the law is unknown, or the runs cannot be split into the folds.
+    """
+    from olmix_jax.laws import quality
+
+    return quality.cross_validate(
+        _law(law), swarm.ratios_KM, swarm.bpb_KN, folds=folds, seed=seed, starts=4, tasks=swarm.tasks
+    )
+
+
+def sample_swarm(config: "Config", workdir: str | os.PathLike) -> pathlib.Path:
+    """Draw the mixtures of a swarm on a prepared corpus; return the path of ``ratios.csv``.
+
+    Raises:
+      UserError: an input is missing; the message says which stage writes it.
+    """
+    run(config, workdir, ("sample",))
+    return pathlib.Path(workdir) / "swarm/ratios.csv"
+
+
+def train_swarm(config: "Config", workdir: str | os.PathLike) -> SwarmTable:
+    """Train and score all proxies of a sampled swarm; resume if it was interrupted.
+
+    Raises:
+      UserError: an input is missing, or all members diverged.
+    """
+    run(config, workdir, ("train",))
+    from olmix_jax.config.workdir import read_table
+
+    return read_table(config, pathlib.Path(workdir))
+
+
+def plan_update(config: "Config", workdir: str | os.PathLike) -> "UpdatePlan":
+    """Decide what a changed domain set keeps and recomputes, before anything is trained.
+
+    Args:
+      config: its ``update`` section names the parent, a finished workdir.
+      workdir: with the ``domains.json`` of the new set.
+
+    Raises:
+      UserError: the parent is unfinished, or the change contradicts the domains' content.
+    """
+    from olmix_jax.pipeline import runner, stages
+    from olmix_jax.update.update_plan import UpdatePlan
+
+    runner.run_stage(config, pathlib.Path(workdir), stages.UPDATE)
+    return UpdatePlan.read(pathlib.Path(workdir) / "update/plan.json")
+
+
+def run(config: "Config", workdir: str | os.PathLike, stages: Iterable[str] = ()) -> None:
+    """Run stages, as the command line does; finished ones are skipped.
+
+    Args:
+      config: all settings, for example ``olmix_jax.config.from_dict({"corpus": {"path": "my_text"}})``.
+      workdir: the folder for all results.
+      stages: names of stages; empty for all that the config calls for.
+
+    Raises:
+      UserError: a stage cannot run; the message says what to change.
+    """
+    from olmix_jax.pipeline import runner
+
+    runner.run(config, pathlib.Path(workdir), tuple(stages) or runner.default_stages(config))
+
+
+def _law(name: str) -> Any:
+    """The law of a name.
+
+    Raises:
+      UserError: there is none.
+    """
+    from olmix_jax.laws import LAWS
+
+    if name not in LAWS:
+        raise UserError(f"no law {name!r}; laws are {', '.join(LAWS)}")
+    return LAWS[name]
