@@ -1,4 +1,4 @@
-"""Every setting, where files of a workdir are, and how configs and YAML files are read."""
+"""Settings: the schema, reading and checking configs, and the files of a workdir."""
 
 from olmix_jax.config.build import field_names, from_dict, unknown_field
 from olmix_jax.config.schema import (
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def default():
-    """The defaults as an ml-collections ``ConfigDict``, to be changed by a file in ``configs/`` and by flags."""
-    from olmix_jax.config import flags  # ml_collections is for configs alone
+    """Return the defaults as an ml-collections ``ConfigDict``, for files in ``configs/`` and flags to change."""
+    from olmix_jax.config import flags  # here, so that the library does not load ml_collections
 
     return flags.default()

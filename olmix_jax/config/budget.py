@@ -1,4 +1,4 @@
-"""Tokens that a config's runs train on."""
+"""Number of tokens that the models of a config are trained on."""
 
 import dataclasses
 
@@ -6,22 +6,24 @@ from olmix_jax.config.schema import Config
 
 
 def tokens(config: Config) -> int:
-    """Tokens that a model of this config is trained on."""
+    """Return the number of tokens that one proxy is trained on."""
     return config.train.steps * config.train.batch * config.proxy.length
 
 
 def target_tokens(config: Config) -> float:
-    """R of a swarm that is trained here: the config's, or that of a validation run."""
+    """Return R, the tokens of the target run: the config's, or by default those of one validation model."""
     return config.propose.target_tokens or tokens(validated(config))
 
 
 def validated(config: Config) -> Config:
-    """The config of the validation models: the proxies', longer or larger."""
+    """Return the config of the validation models: the proxies' config with the fields of ``validate`` replaced."""
     v = config.validate
-    changes = {name: value for name, value in (("steps", v.steps), ("lr", v.lr)) if value is not None}
-    preset = v.preset if v.preset is not None else config.proxy.preset
     return dataclasses.replace(
         config,
-        proxy=dataclasses.replace(config.proxy, preset=preset),
-        train=dataclasses.replace(config.train, **changes),
+        proxy=dataclasses.replace(config.proxy, preset=config.proxy.preset if v.preset is None else v.preset),
+        train=dataclasses.replace(
+            config.train,
+            steps=config.train.steps if v.steps is None else v.steps,
+            lr=config.train.lr if v.lr is None else v.lr,
+        ),
     )

@@ -1,4 +1,4 @@
-"""A :class:`~olmix_jax.config.schema.Config` from plain values, with errors that name the field."""
+"""Build a :class:`~olmix_jax.config.schema.Config` from plain values; errors name the field."""
 
 import dataclasses
 import difflib
@@ -12,15 +12,15 @@ from olmix_jax.utils.errors import UserError
 
 
 def from_dict(config, given: Collection[str] = ()) -> Config:
-    """Turns a ``ConfigDict`` (or a plain dict, as in ``config.json``) into a :class:`Config`.
+    """Build a :class:`Config` from a ``ConfigDict``, or from a plain dict such as the content of ``config.json``.
 
     Args:
       config: the settings.
-      given: dotted fields that the user gave one by one; they win over those of ``olmix_yaml``.
+      given: dotted names of the fields that were set by flags; they override the file in ``olmix_yaml``.
 
     Raises:
-      UserError: a field is unknown (the nearest name is given), ill-typed or out of range; or ``olmix_yaml`` cannot be
-        followed.
+      UserError: a field is unknown (the message has the nearest name), has the wrong type or is out of range; or the
+        file in ``olmix_yaml`` cannot be translated.
     """
     if not isinstance(config, dict):
         config = config.to_dict()
@@ -30,13 +30,13 @@ def from_dict(config, given: Collection[str] = ()) -> Config:
 
 
 def unknown_field(name: str) -> str:
-    """The message for a field that does not exist, with the nearest that does."""
+    """Return the error message for an unknown field, with the nearest name."""
     near = difflib.get_close_matches(name, field_names(), n=1, cutoff=0.0)
     return f"config has no field `{name}`; the nearest is `{near[0]}`"
 
 
 def field_names() -> list[str]:
-    """All fields, dotted."""
+    """Return the dotted names of all fields."""
     names = []
     for field in dataclasses.fields(Config):
         if dataclasses.is_dataclass(field.type):
@@ -47,10 +47,16 @@ def field_names() -> list[str]:
 
 
 def build(kind, values: dict, where: str, unknown: Callable[[str], str]):
-    """A dataclass of ``kind`` from plain values; ``unknown`` words the error for a field that it does not have.
+    """Build a dataclass from plain values, with nested dataclasses from nested dicts.
+
+    Args:
+      kind: the dataclass.
+      values: values by field.
+      where: dotted prefix of the fields' names, for errors.
+      unknown: returns the error message for an unknown field, given its dotted name.
 
     Raises:
-      UserError: a field is unknown or of another type.
+      UserError: a field is unknown or has the wrong type.
     """
     hints = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]
@@ -61,7 +67,7 @@ def build(kind, values: dict, where: str, unknown: Callable[[str], str]):
 
 
 def alternatives(hint) -> tuple:
-    """The types a field takes: (int, NoneType) for ``int | None``."""
+    """Return the types that a field accepts: (int, NoneType) for ``int | None``."""
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 

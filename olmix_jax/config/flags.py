@@ -1,4 +1,4 @@
-"""Configs as ml-collections ``ConfigDict``s. The only file that imports ml_collections."""
+"""Configs as ml-collections ``ConfigDict``s. The only module that imports ml_collections."""
 
 import dataclasses
 import typing
@@ -11,12 +11,12 @@ from olmix_jax.config.schema import Config
 
 
 def default() -> ml_collections.ConfigDict:
-    """The defaults as a ``ConfigDict``, to be changed by a file in ``configs/`` and by ``--config.‹field›=``."""
+    """Return the defaults as a ``ConfigDict``, for files in ``configs/`` and ``--config.‹field›=`` to change."""
     return config_dict_of(Config())
 
 
 class _Root(ml_collections.ConfigDict):
-    """A ``ConfigDict`` whose section ``update`` is not hidden by the method of that name."""
+    """A ``ConfigDict`` whose attribute ``update`` is the section of that name, not the method."""
 
     @property
     def update(self):
@@ -24,7 +24,7 @@ class _Root(ml_collections.ConfigDict):
 
 
 def config_dict_of(value, result: ml_collections.ConfigDict | None = None) -> ml_collections.ConfigDict:
-    """A dataclass as a ``ConfigDict`` that keeps the types of its fields."""
+    """Return a dataclass as a ``ConfigDict`` that keeps the types of its fields."""
     result, hints = _Root() if result is None else result, typing.get_type_hints(type(value))
     for field in dataclasses.fields(value):
         content = getattr(value, field.name)

@@ -1,6 +1,6 @@
-"""The format of the published YAML configs of ``olmix fit``: its sections and fields, and how a file is read.
+"""The format of the published YAML configs of ``olmix fit``: its sections and fields, and a strict reader.
 
-Every fault names the file and the field.
+Every error names the file and the field.
 """
 
 import dataclasses
@@ -8,12 +8,13 @@ import difflib
 import math
 import pathlib
 import re
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from olmix_jax.config import yaml_files
 from olmix_jax.utils.errors import UserError
 
-# Sections and fields of the format, those of its earlier versions included.
+# Sections and fields of the format, including those of earlier versions.
 FIELDS = {
     section: fields.split()
     for section, fields in {
@@ -33,17 +34,18 @@ _NUMBER = r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A section of the file, which knows how to read a field and how to say where a fault is. null is no value."""
+    """A section of the file, with typed access to its fields. A field that is null counts as absent."""
 
     path: pathlib.Path
     name: str
     content: dict
 
     def fault(self, field: str, why: str) -> UserError:
+        """Return an error about a field, for the caller to raise."""
         return UserError(f"{self.path}: `{self.name}.{field}`: {why}")
 
     def get(self, field: str, kind: type, default=None) -> Any:
-        """The value of a field that must be of a kind; the default where there is none."""
+        """Return the value of a field of type ``kind``; the default if it is absent."""
         value = self.content.get(field)
         if value is None:
             return default
@@ -53,56 +55,61 @@ class Section:
         return value
 
     def number(self, field: str, default: float | None = None) -> float | None:
+        """Return the number in a field, as :meth:`parsed`; the default if it is absent."""
         value = self.content.get(field)
         return default if value is None else self.parsed(field, value)
 
     def parsed(self, field: str, value) -> float:
-        """A number, or its text: "0.5", "1e12", or a fraction "7/52.0". Nothing is evaluated."""
+        """Return a number given as such or as text: "0.5", "1e12" or a fraction "7/52.0". No code is evaluated."""
         number = value
-        if isinstance(value, str) and (found := re.fullmatch(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", value)):
-            top, over = (float((part or "1").replace("_", "")) for part in found.groups())
-            number = top / over if over else None
+        if isinstance(value, str) and (match := re.fullmatch(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", value)):
+            top, bottom = (float((part or "1").replace("_", "")) for part in match.groups())
+            number = top / bottom if bottom else None
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise self.fault(field, f"must be a number or a fraction as 7/52, not {value!r}")
+            raise self.fault(field, f"must be a number or a fraction such as 7/52, not {value!r}")
         return number
 
     def numbers(self, field: str) -> dict[str, float]:
-        """A mapping of names to numbers; empty where there is none."""
+        """Return a mapping of names to numbers; empty if the field is absent."""
         content = self.get(field, dict, {})
         bad = [name for name in content if not isinstance(name, str)]
         if bad:
-            raise self.fault(field, f"the name {bad[0]!r} is read as no text; put it in quotes")
+            raise self.fault(field, f"the name {bad[0]!r} is not text; put it in quotes")
         return {name: self.parsed(f"{field}.{name}", value) for name, value in content.items()}
 
     def names(self, field: str) -> list[str]:
-        """A list of texts; empty where there is none."""
+        """Return a list of names; empty if the field is absent."""
         content = self.get(field, list, [])
         bad = [name for name in content if not isinstance(name, str)]
         if bad:
-            raise self.fault(field, f"must be a list of names, and {bad[0]!r} is none; put it in quotes")
+            raise self.fault(field, f"must be a list of names, and {bad[0]!r} is not text; put it in quotes")
         return content
 
 
 def read(path: pathlib.Path) -> dict[str, Section]:
-    """All sections of the format, those that the file lacks empty; unknown sections and fields are errors."""
+    """Return all sections of the format; sections that the file lacks are empty.
+
+    Raises:
+      UserError: the file cannot be read, a section or field is unknown, or `swarm` or `priors` is missing.
+    """
     if not path.exists():
-        raise UserError(f"{path}: no such file; `olmix_yaml` names a config of `olmix fit`")
+        raise UserError(f"{path}: no such file; `olmix_yaml` must be the path of a config of `olmix fit`")
     content = yaml_files.read(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a mapping with the sections {', '.join(FIELDS)}")
-    _check_known(f"{path}: no section", content, FIELDS)
+    _check_known(f"{path}: unknown section", content, FIELDS)
     for name in ("swarm", "priors"):
         if not content.get(name):
-            raise UserError(f"{path}: has no section `{name}`, which every config of `olmix fit` has")
+            raise UserError(f"{path}: has no section `{name}`, which every config of `olmix fit` needs")
     for name, section in content.items():
         if section is not None and not isinstance(section, dict):
             raise UserError(f"{path}: `{name}` must be a mapping, not {section!r}")
-        _check_known(f"{path}: no field", section or {}, FIELDS[name], f"{name}.")
+        _check_known(f"{path}: unknown field", section or {}, FIELDS[name], f"{name}.")
     return {name: Section(path, name, content.get(name) or {}) for name in FIELDS}
 
 
-def _check_known(what: str, names, known, prefix: str = "") -> None:
+def _check_known(fault: str, names: Iterable, allowed: Collection[str], prefix: str = "") -> None:
     for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-            raise UserError(f"{what} `{prefix}{name}` is known; the nearest is `{prefix}{near[0]}`")
+        if name not in allowed:
+            near = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.0)
+            raise UserError(f"{fault} `{prefix}{name}`; the nearest is `{prefix}{near[0]}`")

@@ -1,7 +1,7 @@
-"""The published YAML configs of ``olmix fit``, as settings of ours: ``--config.olmix_yaml=FILE``.
+"""Translate a published YAML config of ``olmix fit`` to the settings of this package: ``--config.olmix_yaml=FILE``.
 
-Every field of the format (:mod:`olmix_jax.config.olmix_schema`) is here: translated, logged as not used where it
-decides nothing here, or an error where it would change the answer in a way that is not supported.
+Every field of the format (:mod:`olmix_jax.config.olmix_schema`) is either translated, or logged as not used if it has
+no effect here, or an error if it would change the result in a way that is not supported.
 """
 
 import dataclasses
@@ -12,66 +12,70 @@ from typing import Any
 
 from olmix_jax.config import olmix_schema
 from olmix_jax.config.olmix_schema import FIELDS, Section
+from olmix_jax.config.schema import Config
 from olmix_jax.swarm.task_groups import FAMILIES
 from olmix_jax.utils.files import read_object
 from olmix_jax.utils.progress import log
 
-# Decide nothing here: the total is the sum of the counts, and an exact solver simulates nothing.
+# No effect here: the total is the sum of the token counts, and the exact solver does not simulate.
 _UNUSED = {
     "priors": ["total_tokens"],
     "eval": ["type"],
     "regression": ["alpha", "simulation_samples", "opt_avg_metric"],
     "proposer": ["temperature"],
 }
-# Would change the answer: only what leaves them off is accepted.
+# Not supported, although they would change the result; {field: what to do instead}. Values that switch a field off
+# (null, false, 0, empty) are accepted.
 _UNSUPPORTED = {
-    "regression": {"n_test": "every run is fitted, and cross-validation tells how good the fit is"},
-    "proposer": {"make_worst_mix": "there is no worst mixture to be had here"},
+    "regression": {"n_test": "every run is fitted, and cross-validation measures the quality of the fit"},
+    "proposer": {"make_worst_mix": "set --config.propose.worst=True"},
     "constraints": {
         "target_chinchilla_multiple": "give `target_tokens`",
         "target_model_id": "give `target_tokens`",
         "requested_tokens": "give `target_tokens`",
     },
     "filtering": {
-        "keep_sources": "leave the other runs out of the CSV files",
-        "support_domains": "leave the other domains and their runs out of the CSV files",
-        "fixed_weight": "no weight can be fixed beforehand",
+        "keep_sources": "delete the other runs from the CSV files",
+        "support_domains": "delete the other domains and their runs from the CSV files",
+        "fixed_weight": "set --config.propose.bounds={domain: weight}",
     },
 }
 _LAWS = ("log_linear", "lightgbm", "search", "gp", "autoscale", "bimix")
 
 
-def translated(config, given: Collection[str] = ()):
-    """The config with the settings of its ``olmix_yaml`` file, and that field empty; unchanged where it is empty.
+def translated(config: Config, given: Collection[str] = ()) -> Config:
+    """Return the config with the settings of its ``olmix_yaml`` file, and with that field emptied.
 
-    Paths in the file are looked for in the working directory, then beside the file.
+    Paths in the file are relative to the working directory or, if no such file exists, to the YAML file's folder.
 
     Args:
-      config: an :class:`olmix_jax.config.schema.Config`.
-      given: dotted fields that keep the config's value whatever the file says; the log names them.
+      config: returned unchanged if its ``olmix_yaml`` is empty.
+      given: dotted names of fields that were set by flags. They keep the config's value; the log names them.
 
     Raises:
-      UserError: the file cannot be read, or has a field that is unknown, ill-typed or cannot be followed; it is named.
+      UserError: the file cannot be read, or a field is unknown, has the wrong type or is not supported. The message
+        names the field.
     """
     if not config.olmix_yaml:
         return config
     path = pathlib.Path(config.olmix_yaml)
     sections = olmix_schema.read(path)
     if "fit.granularity" in given:
-        # Families and their weights follow from the granularity that is used.
+        # The flag decides whether families and their weights are translated.
         sections["regression"].content["aggregate_task_families"] = config.fit.granularity == "family"
     settings = _tasks(sections, config.fit.families if "fit.families" in given else "")
     for translate in (_swarm, _priors, _regression, _proposer, _constraints):
         settings |= translate(sections)
-    _tell(sections)
+    _check_supported(sections)
+    _log_unused(sections)
     for field in [f for f in settings if f in given]:
-        log.info("%s: %s is given as a flag, and the file's value not used", path, field)
+        log.info("%s: %s is given as a flag, which overrides the file", path, field)
         del settings[field]
     if "swarm.meta" in given:
-        settings["swarm.meta"] = _dropping(config.swarm.meta, sections["filtering"].names("drop_metrics"))
+        settings["swarm.meta"] = _with_drop(config.swarm.meta, sections["filtering"].names("drop_metrics"))
     for field in ("swarm.ratios", "swarm.metrics"):
         if field in settings:
-            settings[field] = _found(sections["swarm"], field.removeprefix("swarm."), settings[field])
+            settings[field] = _locate(sections["swarm"], field.removeprefix("swarm."), settings[field])
     return _replaced(config, settings | {"olmix_yaml": ""})
 
 
@@ -79,26 +83,30 @@ def _swarm(sections: dict[str, Section]) -> dict[str, Any]:
     swarm = sections["swarm"]
     for field in FIELDS["swarm"]:
         if not swarm.get(field, str):
-            raise swarm.fault(field, "missing; it is the path of a CSV file")
+            raise swarm.fault(field, "missing; it must be the path of a CSV file")
     return {f"swarm.{field}": swarm.content[field] for field in FIELDS["swarm"]}
 
 
-def _found(swarm: Section, field: str, name: str) -> str:
-    """Where the table is: as named, or beside the YAML file."""
+def _locate(swarm: Section, field: str, name: str) -> str:
+    """Return the path of a table: as it is named, or in the YAML file's folder."""
     beside = swarm.path.parent / name
     for place in (pathlib.Path(name), beside):
         if place.is_file():
             return str(place)
-    raise swarm.fault(field, f"no file {name}, neither in the working directory nor at {beside}; or give it as a flag")
+    raise swarm.fault(field, f"no file {name} in the working directory or at {beside}; correct it, or set it by a flag")
 
 
 def _priors(sections: dict[str, Section]) -> dict[str, Any]:
-    """The natural distribution, the tokens' own where ``use_natural_kl`` asks for it; the tokens; what to drop."""
-    # Published lists to drop name columns that not every swarm has; of the lists here only the meta's may.
+    """Return ``swarm.meta``: natural distribution, token counts and columns to drop.
+
+    With ``use_natural_kl`` the natural distribution is proportional to the token counts.
+    """
+    # Published lists name columns that some swarms lack. In a meta such names are only logged; in `fit.drop_metrics`
+    # they would be errors.
     priors, drop = sections["priors"], sections["filtering"].names("drop_metrics")
     sizes, tokens = priors.numbers("relative_sizes"), priors.numbers("token_counts")
     if not sizes and not tokens:
-        raise priors.fault("relative_sizes", "missing, and `token_counts` too; one of them is needed")
+        raise priors.fault("relative_sizes", "missing, and so is `token_counts`; give one of them")
     if sections["proposer"].get("use_natural_kl", bool) and tokens:
         sizes = {}
     meta = {"source": f"{priors.path}: priors"}
@@ -106,30 +114,32 @@ def _priors(sections: dict[str, Section]) -> dict[str, Any]:
     return {"swarm.meta": json.dumps(meta | {name: value for name, value in values.items() if value})}
 
 
-def _dropping(meta: str, drop: list[str]) -> str:
-    """A meta that was given as a flag, with more columns to drop; what is wrong in it is found where it is read."""
+def _with_drop(meta: str, drop: list[str]) -> str:
+    """Return a ``swarm.meta`` given as a flag, with more columns to drop. Errors in it are raised when it is read."""
     if not drop:
         return meta
     where, content = read_object(meta or "{}", "swarm.meta")
-    own = content.get("drop_metrics") or []
-    if not isinstance(own, list):
+    given = content.get("drop_metrics") or []
+    if not isinstance(given, list):
         return meta
-    return json.dumps(content | {"source": where, "drop_metrics": [*own, *drop]})
+    return json.dumps(content | {"source": where, "drop_metrics": [*given, *drop]})
 
 
 def _tasks(sections: dict[str, Section], families: str = "") -> dict[str, Any]:
-    """Which columns are read, how they are put together, and what each of the results weighs.
+    """Return which columns are read, how they are grouped into tasks, and the weights of the tasks.
 
     Args:
-      sections: the file's.
-      families: the user's own, as ``fit.families`` has them; empty for the file's.
+      sections: the sections of the file.
+      families: ``fit.families`` if it was set by a flag; empty for the families of the file.
     """
     by_family = sections["regression"].get("aggregate_task_families", bool, False)
-    named, lost = _families(sections, by_family)
+    named, dropped = _families(sections, by_family)
     used = read_object(families, "fit.families")[1] if families.strip() else named or FAMILIES
-    weights = _weights(sections["filtering"], lost)
+    weights = _weights(sections["filtering"], dropped)
     if by_family and not weights:
-        log.info("%s: families weigh the same, however many tasks they have, as in `olmix fit`", sections["eval"].path)
+        log.info(
+            "%s: families have equal weights, whatever their number of tasks, as in `olmix fit`", sections["eval"].path
+        )
         weights = dict.fromkeys(used, 1.0)
     return {
         "fit.keep_metrics": tuple(name for members in named.values() for name in members),
@@ -140,39 +150,39 @@ def _tasks(sections: dict[str, Section], families: str = "") -> dict[str, Any]:
 
 
 def _families(sections: dict[str, Section], by_family: bool) -> tuple[dict[str, list[str]], list[str]]:
-    """{family: columns} without those to drop, and what is lost by that: those columns and whole families.
+    """Return {family: columns} without dropped columns, and the names that are dropped: columns and empty families.
 
-    They are lists of columns (offline) or mappings of task ids to columns (in-loop).
+    A family is a list of columns (offline evaluation) or a mapping of task ids to columns (in-loop evaluation).
     """
     section, drop = sections["eval"], sections["filtering"].names("drop_metrics")
     families = {}
     for family, tasks in section.get("tasks", dict, {}).items():
         names = list(tasks.values()) if isinstance(tasks, dict) else tasks
         if not isinstance(family, str):
-            raise section.fault("tasks", f"the name {family!r} is read as no text; put it in quotes")
+            raise section.fault("tasks", f"the name {family!r} is not text; put it in quotes")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise section.fault(f"tasks.{family}", f"must be a list of metric columns, not {tasks!r}")
         families[family] = [name for name in names if name not in drop and not (by_family and family in drop)]
     empty = [family for family, names in families.items() if not names]
     if empty:
-        log.info("%s: `filtering.drop_metrics` leaves nothing of %s", section.path, ", ".join(empty))
+        log.info("%s: `filtering.drop_metrics` drops all tasks of %s", section.path, ", ".join(empty))
     if empty and len(empty) == len(families):
-        raise section.fault("tasks", "`filtering.drop_metrics` drops all of them; keep one at least")
+        raise section.fault("tasks", "`filtering.drop_metrics` drops all of them; keep at least one")
     return {family: names for family, names in families.items() if names}, [*drop, *empty]
 
 
-def _weights(filtering: Section, lost: list[str]) -> dict[str, float]:
-    """``obj_weights`` of what is not lost; empty where there are none."""
+def _weights(filtering: Section, dropped: list[str]) -> dict[str, float]:
+    """Return the ``obj_weights`` of names that are not dropped; empty if there are no weights."""
     weights = filtering.numbers("obj_weights")
-    left = {name: weight for name, weight in weights.items() if name not in lost}
-    if weights and not left:
-        raise filtering.fault("obj_weights", f"names only what `drop_metrics` leaves out: {', '.join(weights)}")
-    if len(left) < len(weights):
-        gone = ", ".join(name for name in weights if name not in left)
-        log.info("%s: `filtering.obj_weights`: left out, as `drop_metrics` has it: %s", filtering.path, gone)
-    if left:
-        log.info("%s: `filtering.obj_weights`: tasks that it does not name weigh 0", filtering.path)
-    return left
+    kept = {name: weight for name, weight in weights.items() if name not in dropped}
+    if weights and not kept:
+        raise filtering.fault("obj_weights", f"`drop_metrics` drops every name in it: {', '.join(weights)}")
+    if len(kept) < len(weights):
+        ignored = ", ".join(name for name in weights if name not in kept)
+        log.info("%s: `filtering.obj_weights`: ignored, because of `drop_metrics`: %s", filtering.path, ignored)
+    if kept:
+        log.info("%s: `filtering.obj_weights`: tasks that are not named have weight 0", filtering.path)
+    return kept
 
 
 def _regression(sections: dict[str, Section]) -> dict[str, Any]:
@@ -183,7 +193,7 @@ def _regression(sections: dict[str, Section]) -> dict[str, Any]:
     split = regression.content.get("train_split")
     if isinstance(split, list):
         if len(split) != 1:
-            raise regression.fault("train_split", f"must be one number, not {split!r}: there is one swarm")
+            raise regression.fault("train_split", f"must be one number, not {split!r}, because there is one swarm")
         split = split[0]
     split = 1.0 if split is None else regression.parsed("train_split", split)
     return {"fit.law": law, "fit.train_split": split, "seed": regression.get("seed", int, 0)}
@@ -193,30 +203,34 @@ def _proposer(sections: dict[str, Section]) -> dict[str, Any]:
     proposer = sections["proposer"]
     kind, law = proposer.get("type", str, "exact"), sections["regression"].get("type", str, "log_linear")
     if kind not in ("exact", "search"):
-        raise proposer.fault("type", f"{kind!r} is not supported; `exact` solves what simulation only samples")
+        raise proposer.fault(
+            "type", f"{kind!r} is not supported; use `exact`, which finds the optimum that simulation approximates"
+        )
     if kind == "search" and law != "search":
-        raise proposer.fault("type", "`search` takes the swarm's best run; it needs `regression.type: search`")
+        raise proposer.fault("type", "`search` proposes the swarm's best run, so it needs `regression.type: search`")
     return {"propose.kl_weight": proposer.number("kl_reg", 0.0)}
 
 
 def _constraints(sections: dict[str, Section]) -> dict[str, Any]:
     constraints = sections["constraints"]
-    target, repeats = constraints.number("target_tokens"), constraints.number("repetition_factor", 5.0)
+    target, repeats = constraints.number("target_tokens"), constraints.number("repetition_factor")
     if not constraints.get("enabled", bool, False):
         return {"propose.target_tokens": None}
     if target is None:
-        raise constraints.fault("target_tokens", "missing, and `enabled` is true; it is the tokens of the target run")
+        raise constraints.fault("target_tokens", "missing, and `enabled` is true; give the tokens of the target run")
     if not sections["priors"].content.get("token_counts"):
         raise sections["priors"].fault("token_counts", "missing, and `constraints.enabled` is true")
-    return {"propose.target_tokens": float(target), "propose.max_repeats": float(repeats)}
+    return {"propose.target_tokens": float(target), "propose.max_repeats": 5.0 if repeats is None else float(repeats)}
 
 
-def _tell(sections: dict[str, Section]) -> None:
-    """Refuses what cannot be followed, and logs what decides nothing here."""
+def _check_supported(sections: dict[str, Section]) -> None:
     for name, reasons in _UNSUPPORTED.items():
         for field, instead in reasons.items():
             if sections[name].content.get(field):
-                raise sections[name].fault(field, f"is not supported; {instead}. Take it out")
+                raise sections[name].fault(field, f"is not supported. Remove it; {instead}")
+
+
+def _log_unused(sections: dict[str, Section]) -> None:
     unused = [
         f"{name}.{field}"
         for name, fields in _UNUSED.items()
@@ -227,13 +241,13 @@ def _tell(sections: dict[str, Section]) -> None:
         unused += [f"constraints.{f}" for f in FIELDS["constraints"][1:3] if sections["constraints"].content.get(f)]
     path = sections["swarm"].path
     if unused:
-        log.info("%s: not used: %s", path, ", ".join(unused))
+        log.info("%s: fields not used: %s", path, ", ".join(unused))
     if sections["proposer"].get("fit_only", bool):
-        log.info("%s: `proposer.fit_only`: stages are chosen with --stages=fit", path)
+        log.info("%s: `proposer.fit_only` is not used; choose stages with --stages=fit", path)
 
 
-def _replaced(config, settings: dict[str, Any]):
-    """The config with dotted fields replaced."""
+def _replaced(config: Config, settings: dict[str, Any]) -> Config:
+    """Return the config with fields replaced; ``settings`` has dotted names."""
     for field, value in settings.items():
         section, _, name = field.rpartition(".")
         if section:

@@ -1,4 +1,4 @@
-"""A share of a swarm's members, as one job of an array or one process of several trains it (``swarm.part``)."""
+"""``swarm.part``: the share of a swarm's members that one job of an array, or one of several processes, trains."""
 
 import dataclasses
 import pathlib
@@ -6,19 +6,20 @@ import re
 
 from olmix_jax.utils.errors import UserError
 
+# Folder of the results of parts, below the workdir.
 FOLDER = "swarm/parts"
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The ``number``-th of ``of`` parts, counted from 1; every ``of``-th member is its."""
+    """Part ``number`` of ``of``, counted from 1: the members k with k mod ``of`` = ``number`` − 1."""
 
     number: int
     of: int
 
     @property
     def name(self) -> str:
-        """As file and folder names have it; in order."""
+        """Return the name for files and folders; names sort in the order of the parts."""
         return f"{self.number:04d}-of-{self.of:04d}"
 
     def __str__(self) -> str:
@@ -26,36 +27,36 @@ class Part:
 
 
 def parse(text: str) -> Part | None:
-    """``3/16`` as a part; None for no text.
+    """Parse a part such as ``3/16``; None for empty text.
 
     Raises:
-      UserError: it is none.
+      UserError: the text is not a part.
     """
     if not text:
         return None
     number, slash, of = text.partition("/")
     if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise UserError(f"config field `swarm.part` must be as 3/16, from 1/16 to 16/16, not {text!r}")
+        raise UserError(f"config field `swarm.part` must look like 3/16, from 1/16 to 16/16, not {text!r}")
     return Part(int(number), int(of))
 
 
 def path_of(workdir: pathlib.Path, part: Part) -> pathlib.Path:
-    """Where a part's results are."""
+    """Return the path of a part's results."""
     return workdir / FOLDER / f"{part.name}.npz"
 
 
 def divided(workdir: pathlib.Path) -> int | None:
-    """Into how many parts the workdir's swarm was divided; None where it was not.
+    """Return the number of parts that the swarm in ``workdir`` is divided into; None if it is not divided.
 
     Raises:
-      UserError: into several numbers of them.
+      UserError: there are parts of different divisions.
     """
-    folders = [*(workdir / FOLDER).glob("*-of-*.npz"), *(workdir / "train").glob("*-of-*")]
-    known = (re.fullmatch(r"\d+-of-(\d+)", path.stem) for path in folders)
-    numbers = sorted({int(match[1]) for match in known if match})
+    paths = [*(workdir / FOLDER).glob("*-of-*.npz"), *(workdir / "train").glob("*-of-*")]
+    matches = (re.fullmatch(r"\d+-of-(\d+)", path.stem) for path in paths)
+    numbers = sorted({int(match[1]) for match in matches if match})
     if len(numbers) > 1:
         raise UserError(
-            f"{workdir / FOLDER}: parts of several divisions, of {' and of '.join(map(str, numbers))}; delete one of "
-            "them, there and in train/"
+            f"{workdir / FOLDER}: the swarm is divided into {' and into '.join(map(str, numbers))} parts; delete the "
+            "files of one division, here and in train/"
         )
     return numbers[0] if numbers else None

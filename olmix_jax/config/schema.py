@@ -1,7 +1,8 @@
-"""Every setting, its unit, its default and where the default comes from.
+"""All settings: meaning, unit and default of each, and where the default comes from.
 
-Configs in ``configs/`` are ml-collections ``ConfigDict``s made by :func:`default` and changed from there;
-:func:`from_dict` turns the result into the frozen dataclasses below at the border of the library.
+Files in ``configs/`` start from these defaults (:func:`olmix_jax.config.default`) and change some of them; flags such
+as ``--config.swarm.size=64`` change single fields. :func:`olmix_jax.config.from_dict` checks the result and builds the
+frozen dataclasses below. METHOD is docs/method.md; RQ numbers are the paper's research questions.
 """
 
 import dataclasses
@@ -9,72 +10,73 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Where text comes from and how it becomes tokens."""
+    """Where the text comes from and how it becomes tokens."""
 
-    # A folder with one sub-folder, or one file, per domain: of text (.txt, .md, .jsonl, [.gz|.zst]), or of tokens as
-    # other engines write them (.npy, .ds, .bin), also as a URL or as JSON {domain: pattern} (docs/scale.md). Empty: the
-    # built-in corpus, made of the Python installation's own text.
+    # A folder with one sub-folder or one file per domain: text (.txt, .md, .jsonl, [.gz|.zst]) or token files of other
+    # trainers (.npy, .ds, .bin). Token files may also be given by URL, or as JSON {domain: pattern} (docs/scale.md).
+    # Empty: the built-in corpus, made from the text of the Python installation.
     path: str = ""
-    # The tokenizer.json (byte-level BPE) that token files were made with, or that text is encoded with; empty: one is
-    # trained.
+    # A tokenizer.json (byte-level BPE) to encode text with; for token files, the one they were made with. Empty: train
+    # a tokenizer.
     tokenizer: str = ""
-    # Bytes of text kept, all domains together, each thinned by the same factor; 0 keeps everything.
+    # Most bytes of text to keep, summed over domains; every domain is reduced by the same factor. 0: keep everything.
     max_bytes: int = 0
-    # Share of text held out of training, whole files by hash of their name.
+    # Share of the text held out of training; whole files, chosen by the hash of their names.
     heldout: float = 0.1
-    # Entries of the byte-level BPE vocabulary (dolma2 has 100,278; small proxies want a small one).
+    # Entries of the trained vocabulary (dolma2 has 100,278; small proxies need a small one).
     vocabulary: int = 2048
-    # A domain with fewer unique training tokens than this is an error.
+    # Fewest unique training tokens per domain; a smaller domain is an error.
     min_tokens: int = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Tasks:
-    """What mixtures are judged on."""
+    """What mixtures are scored on."""
 
-    # A folder of ‹task›.jsonl files with {"prompt", "answer"} per line; empty for none of the user's own.
+    # A folder of ‹task›.jsonl files with {"prompt", "answer"} on each line; empty: none.
     path: str = ""
-    # Whether to make tasks from held-out text: the built-in corpus's own; with a corpus of the user's only where no
-    # other task is given.
+    # Make tasks from held-out text. With your own corpus this has an effect only if no other tasks are given.
     builtin: bool = True
-    # The folder that `make olmes` filled, for the paper's own tasks; empty for none.
+    # The folder that `make olmes` filled with the paper's tasks; empty: none.
     olmes: str = ""
-    # Examples per task at most, the first ones by hash of their content.
+    # Most examples per task; the first ones by the hash of their content.
     max_examples: int = 64
-    # Tokens of prompt and answer together at most; prompts lose their beginning, answers their end.
+    # Most tokens of prompt and answer together. Longer prompts lose their beginning, longer answers their end.
     length: int = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Swarm:
-    """Which mixtures are tried."""
+    """Which mixtures are sampled, or the files of a swarm that was trained elsewhere."""
 
-    # Number of mixtures K; None: 3(M + 1), the paper's recommendation (RQ2).
+    # Number of mixtures K. None: 3(M + 1) for M domains, as the paper recommends (RQ2).
     size: int | None = None
-    # "sparse" (weights may be exactly 0; topics of one corpus) or "dense" (curated sources). Paper RQ3.
+    # "sparse": small weights become exactly 0, for topics of one corpus. "dense": every weight is positive, for curated
+    # sources. Paper RQ3.
     sparsity: str = "sparse"
-    # Range of the Dirichlet strength, drawn log-uniformly: concentration = strength × M × natural^0.7, normalised. Up
-    # to 1 determines coefficients better than up to 5 (docs/log.md).
+    # Range (low, high) of the Dirichlet strength, drawn log-uniformly. Concentrations are strength × M × prior, with
+    # prior ∝ natural^0.7. Strengths up to 1 determine the coefficients better than up to 5 (docs/log.md).
     strength: tuple[float, float] = (0.1, 1.0)
-    # Weights below this become 0 in a sparse swarm, and are raised to it in a dense one. None: 0.02 or 1e-4, but one
-    # sequence at least.
+    # Minimum weight. In a sparse swarm smaller weights become 0; in a dense one they are raised to it. None: 0.02 if
+    # sparse, 1e-4 if dense, but at least one sequence.
     min_weight: float | None = None
-    # Two mixtures closer than this in total variation are duplicates, and the later one is drawn again.
+    # Smallest total variation between two mixtures; a closer one is drawn again.
     min_distance: float = 0.02
-    # Every domain is in at least this many mixtures.
+    # Smallest number of mixtures that sample each domain.
     min_runs: int = 4
-    # Seed of the sampler; None derives it from `seed`.
+    # Seed of the sampler. None: derived from `seed`.
     seed: int | None = None
-    # Members that a device holds at once, the others in waves; None: as many as fit its memory.
+    # Members that one device trains at once; the others follow in waves. None: as many as fit into its memory.
     members_per_device: int | None = None
-    # "3/16": train the third of sixteen parts of the members only, as one job of an array; without it the parts that
-    # are there are put together.
+    # Train only a part of the members, as one job of an array: "3/16" is the third of sixteen parts. Empty: train all
+    # members, or merge the parts if the workdir has any.
     part: str = ""
-    # An external swarm: its tables. With them nothing is trained here.
+    # Files of a swarm trained elsewhere: mixtures, scores, and sizes of the domains (format: olmix_jax/swarm/table.py).
+    # No proxies are trained then.
     ratios: str = ""
     metrics: str = ""
     meta: str = ""
-    # An external held-out swarm that the law is scored on.
+    # Files of a held-out swarm that the law is scored on.
     test_ratios: str = ""
     test_metrics: str = ""
 
@@ -85,85 +87,86 @@ class Proxy:
 
     # A name in olmix_jax/proxy/model.py: PRESETS.
     preset: str = "1M"
-    # Tokens in a training sequence (paper: 2048).
+    # Tokens per training sequence (paper: 2048).
     length: int = 2048
-    # "float32" or "bfloat16": the type matrix products are computed in; weights and optimiser stay float32.
+    # Type of the matrix products: "float32" or "bfloat16". Weights and optimiser state are always float32.
     dtype: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """How the proxies are trained. Trainer defaults: METHOD §4, the paper's release."""
+    """How the proxies are trained. Optimiser defaults: METHOD §4, from the paper's release."""
 
-    # How members are mapped: "vmap", "map", "pmap", "shard", "fsdp" (one at a time, over all devices) or "auto".
-    # None: "fsdp" where no device holds a member, "shard" with several, else "map" on a CPU, "vmap" on an accelerator.
+    # How members are mapped: "vmap", "map", "pmap", "shard", "fsdp" (one member at a time, over all devices) or "auto".
+    # None: "fsdp" if a member is too large for one device, else "shard" on several devices, else "map" on a CPU and
+    # "vmap" on an accelerator.
     mapping: str | None = None
     # Members that one device computes together in "map", and in "shard" on a CPU; 0: all of them.
     map_batch: int = 1
-    # Steps, and sequences in a step.
+    # Optimiser steps, and sequences per step.
     steps: int = 1000
     batch: int = 64
-    # Sequences of a step whose activations are held at once, for gradients that are summed up; None: all. With "fsdp"
-    # the next multiple of the devices.
+    # Sequences per gradient-accumulation step; fewer need less memory. None: the whole batch. With "fsdp" it is rounded
+    # up to a multiple of the number of devices.
     micro_batch: int | None = None
-    # Whether a block's inside is computed again for its gradient instead of being kept: a third more time in blocks,
-    # a fraction of the memory.
+    # Recompute the activations inside a block for its gradient instead of storing them: a third more time in blocks,
+    # and a fraction of the memory.
     remat: bool = False
-    # Peak learning rate; None: 0.0047 · (parameters / 108M)^(-1/3).
+    # Peak learning rate. None: 0.0047 · (parameters / 108M)^(-1/3).
     lr: float | None = None
-    # Share of the steps that warm up linearly; cosine to `lr_end` · lr follows, to the last step.
+    # Share of the steps with linear warm-up. The rate then falls along a cosine to `lr_end` · `lr` at the last step.
     warmup: float = 0.1
     lr_end: float = 0.1
     weight_decay: float = 0.033
     beta1: float = 0.9
     beta2: float = 0.95
-    # Global gradient norm at most.
+    # Largest global norm of the gradient; larger ones are scaled down.
     clip: float = 1.0
     # Weight of (log Z)² in the loss.
     z_loss: float = 1e-5
-    # Steps from one checkpoint to the next.
+    # Steps between checkpoints.
     checkpoint_every: int = 100
-    # Members see the same documents in the same order, from the same initial weights.
+    # Give all members the same initial weights and the same documents in the same order.
     common: bool = True
-    # Repetition-matched proxies: of every domain a proxy has the part (its tokens / R) only, so that a mixture repeats
-    # a domain in a proxy as often as it would in the target run, and the law sees what that costs.
+    # Repetition-matched proxies: each proxy uses only the share (its tokens / R) of every domain. A mixture then
+    # repeats a domain as often in the proxy as in the target run, and the scores include the cost of repetition.
     match_repeats: bool = True
-    # Seed of initial weights and of document order; None derives it from `seed`.
+    # Seed of the initial weights and of the document order. None: derived from `seed`.
     seed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """From the table to a law."""
+    """From the table of scores to a law."""
 
-    # The family, a file of olmix_jax/laws. "warped_gp" predicts held-out runs best at every swarm size
-    # (benchmarks/laws.md); "log_linear" is the published objective, exactly (METHOD §2); also bimix, autoscale, gp,
-    # search and lightgbm.
+    # The family, a module of olmix_jax/laws: warped_gp, log_linear, bimix, autoscale, gp, search or lightgbm.
+    # "warped_gp" predicts held-out runs best at every swarm size (benchmarks/laws.md); "log_linear" is the published
+    # objective, exactly (METHOD §2).
     law: str = "warped_gp"
-    # Starting points per task, of the families that need them.
+    # Starting points per task, for families that use several.
     starts: int = 16
-    # Folds of the cross-validation that the reported quality comes from; K of them is leave-one-out.
+    # Folds of the cross-validation behind the reported quality; K folds are leave-one-out.
     folds: int = 5
-    # Metric columns left out of the fit, beside those that meta.json drops; and, if any are named here, the only ones
-    # that are read. Names as in the file; one that it does not have is an error.
+    # Metric columns to drop, in addition to those in meta.json, and the only ones to keep (empty: all). Names as in the
+    # file; an unknown name is an error.
     drop_metrics: tuple[str, ...] = ()
     keep_metrics: tuple[str, ...] = ()
-    # What to do about an empty score (or NaN, NA, null): "error", or leave the run ("drop_run") or the task
-    # ("drop_task") out and say so.
+    # What to do about a missing score (empty, NaN, NA, null): "error", or drop its run ("drop_run") or its task
+    # ("drop_task").
     missing: str = "error"
-    # Share (at most 1) or number (more than 1) of the runs that are used, drawn by `seed`; the release's `train_split`.
+    # Share of the runs (up to 1) or number of runs (above 1) to fit, drawn at random by `seed`; as in the release.
     train_split: float = 1.0
-    # Average the 57 subjects of MMLU into its four groups, weighted by test questions, as the paper does (METHOD §4);
-    # a table without subjects is left as it is.
+    # Average the 57 subjects of MMLU into its four groups, weighted by test questions (METHOD §4). No effect on a table
+    # without subjects.
     mmlu_groups: bool = True
-    # What a law is fitted to: "task" (a law for each), "family" (for each family's mean) or "aggregated" (for the mean
-    # of all). Paper RQ5: per task is best.
+    # What a law is fitted to: each "task", the mean of each "family", or the mean of all tasks ("aggregated"). Paper
+    # RQ5: per task is best.
     granularity: str = "task"
-    # JSON object {family: [task names or patterns as qa_*]}, or a file with one; empty: math, code and qa of the
-    # paper's tasks (METHOD §4).
+    # Families as a JSON object {family: [task names or patterns such as qa_*]}, or a file with one. Empty: math, code
+    # and qa of the paper's tasks (METHOD §4).
     families: str = ""
-    # Samples of the law's parameters that error bars come from, posterior draws or bootstrap refits; 100 give a
-    # standard deviation to 7 %. 0: none.
+    # Samples of the law's parameters for error bars: posterior draws or bootstrap refits. 100 samples give a standard
+    # deviation to 7 %. 0: no error bars.
     resamples: int = 100
 
 
@@ -171,94 +174,98 @@ class Fit:
 class Propose:
     """From the law to a mixture (METHOD §2, step 4)."""
 
-    # λ of KL(p ‖ natural) [BPB per nat]. Paper RQ7. And whether to take the λ that half of the runs choose for the
-    # other half instead, the proposal's `choice`.
+    # λ, the weight of KL(p ‖ natural) [BPB per nat]. Paper RQ7.
     kl_weight: float = 0.05
+    # Choose λ from the runs instead: laws fitted to one half propose, laws fitted to the other half judge.
     choose_kl_weight: bool = False
     # k: most epochs over a domain in the target run. Paper RQ6.
     max_repeats: float = 4.0
-    # R: tokens of the target run; None: those of one validation run. An external swarm without it is not capped.
+    # R: tokens of the target run. None: those of one validation model; for an external swarm, no repetition caps.
     target_tokens: float | None = None
-    # JSON object, or a file with one, of weights per task; empty: all equal. Normalised; tasks not named weigh 0.
+    # Weights {task: weight} as JSON or a file; normalised, and 0 for tasks that are not named. Empty: equal weights.
     task_weights: str = ""
-    # JSON object, or a file with one, of {domain: [least, most]}, null for no limit, or {domain: weight} to fix it; a
-    # pattern as "stack-edu:*" limits the sum of all that match.
+    # Bounds {domain: [lower, upper]} as JSON or a file; null for no limit, or {domain: weight} to fix a weight. A
+    # pattern such as "stack-edu:*" bounds the sum of all domains that match.
     bounds: str = ""
-    # The mixture {domain: weight} that KL pulls towards, as JSON, a file, or a proposal's file; empty: natural.
+    # The mixture that KL pulls towards: {domain: weight} as JSON or a file, or a proposal.json. Empty: natural.
     anchor: str = ""
-    # Blocks of domains that keep their relative ratios: a JSON object {block: {domain: ratio}}, or a file with one.
+    # Blocks of domains with fixed ratios to each other: {block: {domain: ratio}} as JSON or a file. Empty: none.
     keep_ratios: str = ""
-    # No task ("task") or family's mean ("family") may be predicted worse than under natural by more than this [BPB].
+    # How much worse than under the natural mixture any task ("task") or any family's mean ("family") may be predicted
+    # [BPB]. None: no limit.
     guard: float | None = None
     guard_by: str = "task"
-    # Minimise the mean over this share of the law's samples, the worst ones: 1 for the expected value, 0 for the worst
-    # case; None: the law itself.
+    # Minimise the mean over the worst samples of the law; `tail` is their share, from 1 (expected value) to 0 (worst
+    # case). None: minimise the prediction of the law itself.
     tail: float | None = None
-    # The worst mixture within the bounds instead, as a counterfactual.
+    # Propose the worst mixture within the bounds instead, as a counterfactual.
     worst: bool = False
-    # "exact"; or the published baselines: the best run ("search"), the best of sampled mixtures ("simulation").
+    # "exact", or a published baseline: the best run ("search") or the best of many sampled mixtures ("simulation").
     method: str = "exact"
-    # Whether to add to the proposal what the report shows beside it: paths over λ and k, the front between families,
-    # and the choice of λ.
+    # Also compute what the report shows beside the proposal: paths over λ and k, the trade-off between families, and
+    # the choice of λ.
     explore: bool = True
-    # Where trainers find a domain's data, in the files for them (propose/handover).
+    # Where trainers find the data of a domain, in the files of propose/handover.
     data_path: str = "data/{domain}"
-    # Mixtures to train next that would tell the law most, written to propose/next.csv; 0: none.
+    # Number of most informative mixtures to train next, written to propose/next.csv; 0: none.
     next_runs: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Validate:
-    """The proof: fresh models on natural, uniform and proposed mixtures."""
+    """New models trained on the natural, uniform and proposed mixtures, to test the proposal."""
 
-    # Preset, steps and learning rate of the models; everything else is as for the proxies. None: the proxies'.
+    # Preset, steps and peak learning rate. None: as for the proxies. All other settings are those of the proxies.
     preset: str | None = None
     steps: int | None = None
     lr: float | None = None
-    # Models per mixture, each with its own initial weights and document order, the same ones for every mixture.
+    # Models per mixture, each with its own initial weights and document order; the same seeds for every mixture.
     seeds: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """A changed domain set: what to keep of an earlier run's mixture (METHOD §3)."""
+    """A changed domain set: what to keep of an earlier mixture (METHOD §3)."""
 
-    # The finished workdir of the run before; empty: no update, but a first run.
+    # The finished workdir to update. Empty: a first run.
     parent: str = ""
-    # The YAML or JSON file that says what changed; empty: found out from domains' names and content.
+    # A YAML or JSON file that lists the changes. Empty: detect them from names and content of the domains.
     file: str = ""
-    # Which unaffected domains are recomputed beside the affected ones: "auto" (those that pay,
-    # olmix_jax/update/recompute.py),
-    # "full" (all), "full_reuse" (none), "partial_reuse" (those of `recompute`), "swarm_reuse" (all; old runs save new).
+    # Which unaffected domains to recompute besides the affected ones: "auto" (those for which it pays, see
+    # olmix_jax/update/recompute.py), "full" (all), "full_reuse" (none), "partial_reuse" (those in `recompute`), or
+    # "swarm_reuse" (all, with earlier runs in place of new ones).
     strategy: str = "auto"
     recompute: tuple[str, ...] = ()
-    # Whether old runs that the new set can express inform the law, each for what it proves to be worth.
+    # Fit the law to earlier runs as well, weighted by how well they predict the new ones. Only runs whose mixtures the
+    # new domain set can express are used.
     old_runs: bool = True
-    # Share of full recomputation's runs that "auto" may take, or what the affected domains alone do (paper: 26 %).
+    # Most runs for "auto", as a share of the runs of a full recomputation (paper: 26 %). The affected domains alone may
+    # need more.
     budget: float = 0.3
-    # Runs of the new swarm; None: the power of two nearest 3(weights + 1), as in the paper.
+    # Number of new runs. None: the power of two nearest to 3(weights + 1), as in the paper.
     proxies: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-    """Where training's progress goes, beside the log and train/metrics.jsonl (requirements-track.txt)."""
+    """Where training progress is reported besides the log and train/metrics.jsonl (requirements-track.txt)."""
 
-    # Whether to write TensorBoard's files, in train/tensorboard.
+    # Write TensorBoard files to train/tensorboard.
     tensorboard: bool = False
-    # A project of Weights & Biases; empty for none.
+    # A Weights & Biases project; empty: none.
     wandb: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A dry run: what the swarm will need (--stages=plan)."""
+    """The dry run, --stages=plan: what the swarm will need."""
 
-    # A TPU topology to compile for ("v4:2x2x4", "v5e:16x16", "v5p:2x2x2", "v6e:8x8"); empty: the devices at hand.
+    # A TPU topology to compile for, such as "v4:2x2x4", "v5e:16x16", "v5p:2x2x2" or "v6e:8x8". Empty: the devices of
+    # this machine.
     topology: str = ""
-    # Share of the devices' peak that hours are reckoned with.
+    # Share of the devices' peak FLOP/s that the estimate of hours assumes.
     utilisation: float = 0.4
-    # What a device costs for an hour, in any currency; None: not said.
+    # Price of one device for one hour, in any currency. None: no estimate of the cost.
     price: float | None = None
 
 
@@ -266,10 +273,10 @@ class Plan:
 class Config:
     """All settings of a run."""
 
-    # The one seed that every draw derives from.
+    # The seed from which every random draw derives its own.
     seed: int = 0
-    # A YAML file of the published `olmix fit`, whose settings replace those here except the ones given as flags; empty
-    # for none, and after it has been read.
+    # A YAML config of the published `olmix fit`. Its settings replace those here, except fields given as flags. It is
+    # empty in the resolved config.json.
     olmix_yaml: str = ""
     corpus: Corpus = Corpus()
     tasks: Tasks = Tasks()

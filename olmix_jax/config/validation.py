@@ -1,9 +1,12 @@
-"""Values that no stage could work with, refused before anything is done."""
+"""Check the values of a config before any stage runs. Errors name the field."""
+
+from typing import Any
 
 from olmix_jax.config import part
+from olmix_jax.config.schema import Config, Propose, Update
 from olmix_jax.utils.errors import UserError
 
-CHOICES = {
+CHOICES: dict[str, tuple[str | None, ...]] = {
     "swarm.sparsity": ("sparse", "dense"),
     "proxy.dtype": ("float32", "bfloat16"),
     "train.mapping": (None, "vmap", "map", "pmap", "shard", "fsdp", "auto"),
@@ -24,14 +27,51 @@ NOT_NEGATIVE = (
     "train.lr_end train.weight_decay train.z_loss train.seed fit.resamples propose.kl_weight propose.guard "
     "propose.tail propose.next_runs"
 ).split()
+# Fields in [0, 1).
+FRACTIONS = ("corpus.heldout", "train.warmup", "train.beta1", "train.beta2")
+SEEDS = ("seed", "swarm.seed", "train.seed")
+# The second field is required where the first is given.
+REQUIRES = (
+    ("swarm.ratios", "swarm.metrics"),
+    ("swarm.metrics", "swarm.ratios"),
+    ("swarm.meta", "swarm.ratios"),
+    ("swarm.test_ratios", "swarm.test_metrics"),
+    ("swarm.test_metrics", "swarm.test_ratios"),
+)
 
 
-def check(config) -> None:
-    """Refuses values that no stage could work with, naming the field."""
+def check(config: Config) -> None:
+    """Raise an error for the first field whose value no stage could use, alone or beside the other fields.
+
+    Raises:
+      UserError: the message names the field, its value and the values that are allowed.
+    """
+    _check_choices(config)
+    _check_ranges(config)
+    _check_tables(config)
+    _check_train_and_fit(config)
+    part.parse(config.swarm.part)
+    _check_propose(config.propose)
+    _check_unused(config.propose, config.fit.law)
+    _check_update(config.update, config.propose)
+
+
+def get(config: Config, name: str) -> Any:
+    """Return the value of a field by its dotted name."""
+    value = config
+    for step in name.split("."):
+        value = getattr(value, step)
+    return value
+
+
+def _check_choices(config: Config) -> None:
     for name, allowed in CHOICES.items():
         if get(config, name) not in allowed:
             shown = ", ".join(str(a) for a in allowed)
             raise UserError(f"config field `{name}` must be one of {shown}, not {get(config, name)!r}")
+
+
+def _check_ranges(config: Config) -> None:
     for name in POSITIVE + NOT_NEGATIVE:
         value = get(config, name)
         if value is None:
@@ -39,72 +79,48 @@ def check(config) -> None:
         if not value >= 0 or value == float("inf") or (name in POSITIVE and value == 0):
             kind = "positive" if name in POSITIVE else "zero or more"
             raise UserError(f"config field `{name}` must be {kind}, not {value!r}")
-    for name in ("corpus.heldout", "train.warmup"):
+    for name in FRACTIONS:
         if not 0 <= get(config, name) < 1:
             raise UserError(f"config field `{name}` must be in [0, 1), not {get(config, name)!r}")
     low, high = config.swarm.strength
     if not 0 < low <= high:
         raise UserError(f"config field `swarm.strength` must be (low, high) with 0 < low ≤ high, not {low, high}")
-    for name in ("seed", "swarm.seed", "train.seed"):
+    for name in SEEDS:
         if (get(config, name) or 0) >= 2**31:
             raise UserError(f"config field `{name}` must be less than 2**31, not {get(config, name)}")
-    for name in ("train.beta1", "train.beta2"):
-        if not 0 <= get(config, name) < 1:
-            raise UserError(f"config field `{name}` must be in [0, 1), not {get(config, name)!r}")
-    for name, other in (
-        ("swarm.ratios", "swarm.metrics"),
-        ("swarm.metrics", "swarm.ratios"),
-        ("swarm.meta", "swarm.ratios"),
-        ("swarm.test_ratios", "swarm.test_metrics"),
-        ("swarm.test_metrics", "swarm.test_ratios"),
-    ):
-        # The plan of an update needs to know the sizes of domains that no run has yet.
-        planned = name == "swarm.meta" and config.update.parent
-        if get(config, name) and not get(config, other) and not planned:
+
+
+def _check_tables(config: Config) -> None:
+    for name, other in REQUIRES:
+        # The first plan of an update needs the sizes of new domains before there is a swarm over them.
+        planning = name == "swarm.meta" and config.update.parent
+        if get(config, name) and not get(config, other) and not planning:
             raise UserError(f"config field `{name}` is given without `{other}`; an external swarm needs both")
-    if config.fit.folds < 2:
-        raise UserError(f"config field `fit.folds` must be 2 or more, not {config.fit.folds}")
-    split = config.fit.train_split
-    if split > 1 and split != int(split):
-        raise UserError(f"config field `fit.train_split` must be a share of runs or a whole number, not {split}")
-    if config.train.batch % (config.train.micro_batch or 1):
+
+
+def _check_train_and_fit(config: Config) -> None:
+    fit, train = config.fit, config.train
+    if fit.folds < 2:
+        raise UserError(f"config field `fit.folds` must be 2 or more, not {fit.folds}")
+    if fit.train_split > 1 and fit.train_split != int(fit.train_split):
         raise UserError(
-            f"config field `train.micro_batch` must divide train.batch={config.train.batch}, not "
-            f"{config.train.micro_batch}"
+            f"config field `fit.train_split` must be a share of the runs or a whole number of runs, not "
+            f"{fit.train_split}"
         )
-    part.parse(config.swarm.part)
-    _check_propose(config.propose)
-    _check_effects(config.propose, config.fit.law)
-    _check_update(config.update)
-    if (
-        config.update.parent
-        and config.propose.choose_kl_weight
-        and config.update.strategy not in ("full", "swarm_reuse")
-    ):
+    if train.batch % (train.micro_batch or 1):
         raise UserError(
-            "config field `propose.choose_kl_weight` cannot be with an update that keeps ratios, as halves of its runs "
-            "say nothing of them; give propose.kl_weight, or update.strategy=full"
+            f"config field `train.micro_batch` must divide train.batch={train.batch}, not {train.micro_batch}"
         )
 
 
-def _check_update(update) -> None:
-    """Settings of an update without one, or that its strategy does not look at."""
-    if bool(update.recompute) != (update.strategy == "partial_reuse"):
-        raise UserError(
-            "config field `update.recompute` names what `update.strategy=partial_reuse` recomputes beside the affected "
-            "domains: give both or neither"
-        )
-    given = [name for name in ("file", "recompute", "proxies") if getattr(update, name)]
-    if given and not update.parent:
-        raise UserError(f"config field `update.{given[0]}` has no effect without `update.parent`, the run before")
-
-
-def _check_propose(propose) -> None:
-    """What only some ways to a proposal can do."""
+def _check_propose(propose: Propose) -> None:
+    """Check settings that only some methods of proposing support."""
     if propose.tail is not None and propose.tail > 1:
         raise UserError(f"config field `propose.tail` must be a share of samples, from 0 to 1, not {propose.tail}")
     if "{domain}" not in propose.data_path:
-        raise UserError("config field `propose.data_path` must contain {domain}, which each domain's name is put for")
+        raise UserError(
+            "config field `propose.data_path` must contain {domain}, which is replaced by the name of each domain"
+        )
     special = [name for name in ("guard", "tail") if getattr(propose, name) is not None]
     special += [name for name in ("worst", "choose_kl_weight") if getattr(propose, name)]
     if special and propose.method != "exact":
@@ -114,26 +130,39 @@ def _check_propose(propose) -> None:
         raise UserError(f"config field `propose.{others[0]}` has no effect with `propose.worst`; give one of them")
 
 
-def _check_effects(propose, law: str) -> None:
-    """Settings of a proposal that others leave without an effect."""
-    for field, only_runs in (("propose.method", propose.method == "search"), ("fit.law", law == "search")):
-        # Of that law the sampled mixtures are no runs, and keep ratios.
-        if propose.keep_ratios.strip() and only_runs and propose.method != "simulation":
+def _check_unused(propose: Propose, law: str) -> None:
+    """Check for settings of the proposal that have no effect because of another setting."""
+    for field, best_run in (("propose.method", propose.method == "search"), ("fit.law", law == "search")):
+        # `simulation` samples new mixtures even with the search law, and these keep the ratios.
+        if propose.keep_ratios.strip() and best_run and propose.method != "simulation":
             raise UserError(
-                f"config field `propose.keep_ratios` has no effect with `{field}=search`, which proposes one of the "
-                "runs as it is"
+                f"config field `propose.keep_ratios` has no effect with `{field}=search`, which proposes the mixture "
+                "of one of the runs unchanged"
             )
     if propose.anchor.strip() and propose.kl_weight == 0 and not propose.choose_kl_weight:
         raise UserError(
-            "config field `propose.anchor` has no effect with `propose.kl_weight=0`, as nothing pulls towards it; give "
-            "propose.kl_weight a positive value, or leave propose.anchor out"
+            "config field `propose.anchor` has no effect with `propose.kl_weight=0`; give propose.kl_weight a positive "
+            "value, or remove propose.anchor"
         )
     if propose.guard_by != "task" and propose.guard is None:
-        raise UserError("config field `propose.guard_by` has no effect without `propose.guard`; give that in BPB")
+        raise UserError("config field `propose.guard_by` has no effect without `propose.guard`; set that, in BPB")
 
 
-def get(config, name: str):
-    value = config
-    for step in name.split("."):
-        value = getattr(value, step)
-    return value
+def _check_update(update: Update, propose: Propose) -> None:
+    """Check for settings of an update without a parent, or that its strategy does not use."""
+    if bool(update.recompute) != (update.strategy == "partial_reuse"):
+        raise UserError(
+            "config field `update.recompute` names the domains that `update.strategy=partial_reuse` recomputes besides "
+            "the affected ones: give both or neither"
+        )
+    given = [name for name in ("file", "recompute", "proxies") if getattr(update, name)]
+    if given and not update.parent:
+        raise UserError(
+            f"config field `update.{given[0]}` has no effect without `update.parent`, the path of "
+            "the finished workdir to update"
+        )
+    if update.parent and propose.choose_kl_weight and update.strategy not in ("full", "swarm_reuse"):
+        raise UserError(
+            "config field `propose.choose_kl_weight` cannot be used with an update that keeps ratios, because half of "
+            "its runs cannot judge the kept ratios; set propose.kl_weight, or update.strategy=full"
+        )

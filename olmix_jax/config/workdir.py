@@ -1,4 +1,4 @@
-"""The files of a workdir: where they are, and the readers that need no more than the config."""
+"""Files of a workdir that several stages read: their paths, and readers that need only the config."""
 
 import pathlib
 
@@ -10,16 +10,22 @@ from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 
+# Paths below the workdir.
+CONFIG = "config.json"
+DOMAINS = "domains.json"
+RATIOS = "swarm/ratios.csv"
+METRICS = "swarm/metrics.csv"
+META = "swarm/meta.json"
 UPDATE_PLAN = "update/plan.json"
 
 
 def read_config(workdir: pathlib.Path) -> Config:
-    """The config that a workdir was made with."""
-    return from_dict(files.read_json(workdir / "config.json"))
+    """Read the config that a workdir was made with."""
+    return from_dict(files.read_json(workdir / CONFIG))
 
 
 def ancestors(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """Returns ``workdir``, its parent, the parent's parent and so on; the youngest first.
+    """Return ``workdir``, its parent, the parent's parent and so on; the youngest first.
 
     Raises:
       UserError: an update plan does not name its parent, or the parents form a cycle.
@@ -39,36 +45,46 @@ def ancestors(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def table_path(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path | None:
-    """Where a stage's file lies: in the workdir, or where the config says for an external swarm; None: nowhere."""
-    external = {
-        "swarm/ratios.csv": config.swarm.ratios,
-        "swarm/metrics.csv": config.swarm.metrics,
-        "swarm/meta.json": config.swarm.meta,
-    }
+    """Return the path of ``file`` (such as ``RATIOS``): in the workdir, or for an external swarm as in the config.
+
+    None means that there is no such file: the config of an external swarm has no ``swarm.meta``, or has it as JSON.
+    """
+    external = {RATIOS: config.swarm.ratios, METRICS: config.swarm.metrics, META: config.swarm.meta}
     if config.swarm.ratios and file in external:
-        written = external[file] and not external[file].lstrip().startswith("{")
-        return pathlib.Path(external[file]) if written else None
+        is_path = external[file] and not external[file].lstrip().startswith("{")
+        return pathlib.Path(external[file]) if is_path else None
     return workdir / file
 
 
 def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
-    """The swarm trained here, or the external one that the config names."""
-    ratios, metrics = (table_path(config, workdir, f"swarm/{file}") for file in ("ratios.csv", "metrics.csv"))
-    meta = config.swarm.meta if config.swarm.ratios else workdir / "swarm/meta.json"
-    f = config.fit
-    found = SwarmTable.read(
-        ratios, metrics, meta, drop_metrics=f.drop_metrics, keep_metrics=f.keep_metrics, missing=f.missing
-    )
-    if config.update.parent and (workdir / "domains.json").is_file():
-        # The order that plan, law and proposal have, whatever order the tables came back in.
-        found = found.ordered(DomainSet.read(workdir / "domains.json").names)
-    found = found.subsampled(f.train_split, rng.derive(config.seed, "train_split"))
-    return task_groups.grouped(found, mmlu_groups=f.mmlu_groups, granularity=f.granularity, families=f.families)
+    """Read the swarm to fit, trained in ``workdir`` or external, with its tasks grouped as the config's ``fit`` asks.
+
+    Raises:
+      UserError: a file is missing or malformed, or the domains or tasks do not match the config.
+    """
+    fit, swarm = config.fit, config.swarm
+    if swarm.ratios:
+        paths: tuple = (swarm.ratios, swarm.metrics, swarm.meta)
+    else:
+        paths = (workdir / RATIOS, workdir / METRICS, workdir / META)
+    table = SwarmTable.read(*paths, drop_metrics=fit.drop_metrics, keep_metrics=fit.keep_metrics, missing=fit.missing)
+    if config.update.parent and (workdir / DOMAINS).is_file():
+        # The update's plan, law and proposal use this order; the columns of external tables may have another.
+        table = table.ordered(DomainSet.read(workdir / DOMAINS).names)
+    table = table.subsampled(fit.train_split, rng.derive(config.seed, "train_split"))
+    return _grouped(config, table)
 
 
 def read_test_table(config: Config, fitted: SwarmTable) -> SwarmTable:
-    """The held-out swarm, with the tasks of the fitted one: of scores that are missing only the run can be left out."""
-    f, paths = config.fit, (config.swarm.test_ratios, config.swarm.test_metrics)
-    missing = "drop_run" if f.missing == "drop_task" else f.missing
-    found = SwarmTable.read(*paths, keep_metrics=fitted.columns, missing=missing)
-    return task_groups.grouped(found, mmlu_groups=f.mmlu_groups, granularity=f.granularity, families=f.families)
+    """Read the held-out swarm, with the same tasks as ``fitted``.
+
+    Its tasks cannot be dropped, so a missing score drops the run where ``fit.missing`` is ``drop_task``.
+    """
+    missing = "drop_run" if config.fit.missing == "drop_task" else config.fit.missing
+    paths = (config.swarm.test_ratios, config.swarm.test_metrics)
+    return _grouped(config, SwarmTable.read(*paths, keep_metrics=fitted.columns, missing=missing))
+
+
+def _grouped(config: Config, table: SwarmTable) -> SwarmTable:
+    fit = config.fit
+    return task_groups.grouped(table, mmlu_groups=fit.mmlu_groups, granularity=fit.granularity, families=fit.families)

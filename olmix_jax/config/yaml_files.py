@@ -1,4 +1,4 @@
-"""Reads YAML and JSON files strictly. The only file that imports YAML."""
+"""Read YAML and JSON files strictly. The only module that imports YAML."""
 
 import pathlib
 from typing import Any
@@ -10,7 +10,7 @@ from olmix_jax.utils.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without tags that run code, and with one value per key: the last one would win and nobody would know."""
+    """YAML without tags that run code. A repeated key is an error; plain YAML would silently keep the last value."""
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)
@@ -20,16 +20,16 @@ class _Loader(yaml.SafeLoader):
                 continue
             line = key.start_mark.line + 1
             if key.value in lines:
-                raise yaml.YAMLError(f"line {line}: `{key.value}` is on line {lines[key.value]} already; keep one")
+                raise yaml.YAMLError(f"line {line}: `{key.value}` is already on line {lines[key.value]}; keep one")
             lines[key.value] = line
         return node
 
 
 def read(path: str | pathlib.Path) -> Any:
-    """Returns the content of a YAML file, or of a JSON file by its suffix ``.json``.
+    """Return the content of a YAML file, or of a JSON file if its suffix is ``.json``.
 
     Raises:
-      UserError: the file cannot be read, is not valid YAML, or has a key twice.
+      UserError: the file cannot be read, is not valid YAML, or repeats a key.
     """
     path = pathlib.Path(path)
     if path.suffix == ".json":

@@ -1,4 +1,4 @@
-"""olmix_yaml.py: the published configs of `olmix fit` run as they are; what cannot be followed is named."""
+"""olmix_yaml.py and olmix_schema.py: published configs of `olmix fit` are translated; unsupported fields are errors."""
 
 import fnmatch
 import json
@@ -19,7 +19,7 @@ from olmix_jax.utils import progress
 from olmix_jax.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Every section and field of the published format, in the style of its files.
+# A config in the published format, with every section.
 PUBLISHED = """
 swarm:
   ratios: ratios.csv # beside this file
@@ -63,8 +63,8 @@ filtering:
 
 
 @pytest.fixture
-def said(monkeypatch):
-    """The lines that the log was given."""
+def logged(monkeypatch):
+    """Return the list of logged lines."""
     lines = []
     monkeypatch.setattr(progress.log, "info", lambda text, *args: lines.append(text % args))
     return lines
@@ -72,7 +72,7 @@ def said(monkeypatch):
 
 @pytest.fixture
 def translate(tmp_path):
-    """translate(changes, given) → Config, of PUBLISHED with fields changed, on a swarm of ten runs beside the file."""
+    """Return translate(changes, given, config) → Config: PUBLISHED with changed fields, beside a swarm of ten runs."""
     random = np.random.default_rng(0)
     web_K = random.uniform(0.1, 0.9, 10)
     tables = {"ratios": "run,web,dclm:code\n", "metrics": "run,math:a,math:b,qa::olmes,old,other\n"}
@@ -113,12 +113,12 @@ def test_every_field_is_translated(translate, tmp_path):
     assert got.fit.keep_metrics == ("math:a", "math:b", "qa::olmes") and got.fit.drop_metrics == ()
     assert (got.propose.kl_weight, got.propose.max_repeats, got.propose.target_tokens) == (0.05, 4.5, 1e9)
     assert json.loads(got.propose.task_weights) == {"math": 2 / 3, "qa": 1 / 3}
-    # What is resolved can be read back without the YAML file.
+    # The resolved config can be read back without the YAML file.
     (tmp_path / "fit.yaml").unlink()
     assert configs.from_dict(json.loads(json.dumps({"swarm": {"meta": got.swarm.meta, "ratios": "r", "metrics": "m"}})))
 
 
-def test_the_table_is_what_the_file_says(translate, tmp_path):
+def test_translated_config_reads_the_table_of_the_file(translate, tmp_path):
     table = workdirs.read_table(translate(), tmp_path)
     assert table.tasks == ("math", "qa") and table.sizes_N.tolist() == [2, 1] and table.domains == ("web", "dclm:code")
     np.testing.assert_allclose(table.natural_M, [0.75, 0.25])
@@ -126,12 +126,12 @@ def test_the_table_is_what_the_file_says(translate, tmp_path):
     per_task = workdirs.read_table(translate({"regression.aggregate_task_families": False}), tmp_path)
     assert per_task.tasks == ("math:a", "math:b", "qa::olmes")
     everything = {"eval": None, "regression.aggregate_task_families": False, "regression.train_split": [7]}
-    thinned = workdirs.read_table(translate(everything), tmp_path)
-    assert thinned.tasks == ("math:a", "math:b", "qa::olmes", "other") and len(thinned.runs) == 7
+    subsampled = workdirs.read_table(translate(everything), tmp_path)
+    assert subsampled.tasks == ("math:a", "math:b", "qa::olmes", "other") and len(subsampled.runs) == 7
 
 
-def test_families_are_no_fault_where_tasks_are_fitted(translate, tmp_path):
-    """They say which columns are read; without them it is all that are not dropped."""
+def test_families_choose_the_columns_when_tasks_are_fitted(translate, tmp_path):
+    """Columns in no family are not read; without families, all columns that are not dropped are read."""
     got = translate({"regression.aggregate_task_families": False, "filtering.obj_weights": {"math:b": 1, "old": 2}})
     assert (got.fit.granularity, got.fit.families) == ("task", "")
     assert got.fit.keep_metrics == ("math:a", "math:b", "qa::olmes")
@@ -141,22 +141,22 @@ def test_families_are_no_fault_where_tasks_are_fitted(translate, tmp_path):
     assert unweighted.propose.task_weights == ""
 
 
-def test_families_weigh_the_same_unless_the_file_weighs_them(translate, tmp_path, said):
-    """As published: the mean over families. Ours would weigh them by their tasks, 2 to 1."""
+def test_families_have_equal_weights_unless_the_file_gives_weights(translate, tmp_path, logged):
+    """As in `olmix fit`. The default of this package would weight them by their number of tasks, 2 to 1."""
     got = translate({"filtering.obj_weights": None})
     table = workdirs.read_table(got, tmp_path)
     weights_N = task_weights(got.propose.task_weights, table.tasks, table.sizes_N)
     assert table.sizes_N.tolist() == [2, 1] and weights_N.tolist() == [0.5, 0.5]
-    assert any("families weigh the same" in line for line in said)
-    weighed = task_weights(translate().propose.task_weights, table.tasks, table.sizes_N)
-    np.testing.assert_allclose(weighed, [2 / 3, 1 / 3])
-    # Without families of its own the file means those of the paper.
+    assert any("families have equal weights" in line for line in logged)
+    weighted = task_weights(translate().propose.task_weights, table.tasks, table.sizes_N)
+    np.testing.assert_allclose(weighted, [2 / 3, 1 / 3])
+    # A file without families gets the families of the paper.
     paper = translate({"eval": None, "filtering.obj_weights": None})
     assert json.loads(paper.propose.task_weights) == {"math": 1, "code": 1, "qa": 1}
     assert list(json.loads(paper.fit.families)) == ["math", "code", "qa"] and paper.fit.keep_metrics == ()
 
 
-def test_what_flags_say_of_families_carries_over(translate, tmp_path):
+def test_granularity_and_families_can_be_set_by_flags(translate, tmp_path):
     flags = {"fit": {"granularity": "task", "families": ""}}
     per_task = translate({"filtering.obj_weights": None}, given={"fit.granularity"}, config=flags)
     assert (per_task.fit.granularity, per_task.fit.families, per_task.propose.task_weights) == ("task", "", "")
@@ -165,31 +165,29 @@ def test_what_flags_say_of_families_carries_over(translate, tmp_path):
     by_family = translate(off, given={"fit.granularity"}, config=flags)
     assert workdirs.read_table(by_family, tmp_path).tasks == ("math", "qa")
     flags = {"fit": {"families": json.dumps({"a": ["math:a"], "b": ["math:b", "qa*"]})}}
-    mine = translate({"filtering.obj_weights": None}, given={"fit.families"}, config=flags)
-    assert workdirs.read_table(mine, tmp_path).tasks == ("a", "b") and json.loads(mine.propose.task_weights) == {
-        "a": 1,
-        "b": 1,
-    }
+    by_flag = translate({"filtering.obj_weights": None}, given={"fit.families"}, config=flags)
+    assert workdirs.read_table(by_flag, tmp_path).tasks == ("a", "b")
+    assert json.loads(by_flag.propose.task_weights) == {"a": 1, "b": 1}
 
 
-def test_dropped_columns_leave_their_families(translate, tmp_path, said):
-    """And a family that is left empty goes, with its weight."""
+def test_dropped_columns_are_removed_from_their_families(translate, tmp_path, logged):
+    """A family without columns is removed, with its weight."""
     got = translate({"filtering.drop_metrics": ["qa::olmes", "old", "math:b", "ghost"]})
     assert json.loads(got.fit.families) == {"math": ["math:a"]} and got.fit.keep_metrics == ("math:a",)
     assert json.loads(got.propose.task_weights) == {"math": 2 / 3}
-    assert any("`filtering.drop_metrics` leaves nothing of qa" in line for line in said)
-    assert any("`filtering.obj_weights`: left out, as `drop_metrics` has it: qa" in line for line in said)
+    assert any("`filtering.drop_metrics` drops all tasks of qa" in line for line in logged)
+    assert any("`filtering.obj_weights`: ignored, because of `drop_metrics`: qa" in line for line in logged)
     assert workdirs.read_table(got, tmp_path).tasks == ("math",)
-    # A column that this swarm lacks is no fault: published lists are shared between swarms.
-    assert any("no such columns to drop: ghost" in line for line in said)
-    # `olmix fit` drops results, and these are families.
+    # An unknown column is not an error, because swarms share published lists.
+    assert any("no such columns to drop: ghost" in line for line in logged)
+    # `olmix fit` drops results by name, and here these are families.
     assert list(json.loads(translate({"filtering.drop_metrics": ["qa"]}).fit.families)) == ["math"]
     both = {"regression.aggregate_task_families": False, "filtering.drop_metrics": ["math:a", "math:b"]}
     assert translate(both).fit.keep_metrics == ("qa::olmes", "old")
 
 
 @pytest.mark.parametrize("as_file", [True, False])
-def test_columns_are_dropped_whatever_meta_is_given(translate, tmp_path, as_file):
+def test_columns_are_dropped_when_a_flag_gives_the_meta(translate, tmp_path, as_file):
     meta = {"relative_sizes": {"web": 1, "dclm:code": 1}, "drop_metrics": ["other"]}
     (tmp_path / "meta.json").write_text(json.dumps(meta))
     flags = {"swarm": {"meta": str(tmp_path / "meta.json") if as_file else json.dumps(meta)}}
@@ -204,8 +202,8 @@ def test_columns_are_dropped_whatever_meta_is_given(translate, tmp_path, as_file
         workdirs.read_table(translate(changes, given={"swarm.meta"}, config=flags), tmp_path)
 
 
-def test_the_published_families_of_the_published_swarm(translate, published, tmp_path):
-    """RQ5's config, unchanged: its list to drop has two columns that the table lacks, and empties no family."""
+def test_published_families_fit_the_published_swarm(translate, published, tmp_path):
+    """The config of RQ5: two columns in its drop list are not in the table, and no family becomes empty."""
     folder = published / "olmix_dclm"
     meta = json.loads((folder / "meta.json").read_text())
     header = (folder / "metrics.csv").read_text().splitlines()[0].split(",")[4:]
@@ -223,8 +221,8 @@ def test_the_published_families_of_the_published_swarm(translate, published, tmp
     np.testing.assert_allclose(weights_N, table.sizes_N / 52)
 
 
-def test_a_held_out_swarm_is_put_together_as_the_fitted_one_was(translate, tmp_path):
-    """Its families must not be means over columns that the fit left out."""
+def test_held_out_swarm_is_grouped_like_the_fitted_one(translate, tmp_path):
+    """Its families must be means over the same columns as in the fit."""
     held_out = {"test_ratios": str(tmp_path / "ratios.csv"), "test_metrics": str(tmp_path / "metrics.csv")}
     config = translate({"filtering.drop_metrics": ["old", "math:b"]}, config={"swarm": held_out})
     fitted = workdirs.read_table(config, tmp_path)
@@ -233,29 +231,29 @@ def test_a_held_out_swarm_is_put_together_as_the_fitted_one_was(translate, tmp_p
     np.testing.assert_array_equal(other.bpb_KN, fitted.bpb_KN)
 
 
-def test_what_is_left_out_has_the_formats_defaults(translate):
+def test_absent_fields_get_the_defaults_of_the_format(translate):
     got = translate({"regression": None, "proposer": None, "constraints": None, "filtering": {"drop_metrics": ["old"]}})
     assert (got.fit.law, got.fit.granularity, got.fit.families, got.seed) == ("log_linear", "task", "", 0)
     assert got.propose.kl_weight == 0 and got.propose.target_tokens is None and got.propose.task_weights == ""
 
 
-def test_earlier_versions_of_the_format(translate, said):
+def test_fields_of_earlier_versions_are_accepted(translate, logged):
     in_loop = {"type": "inloop", "tasks": {"math": {"a_id": "math:a"}, "qa": {"qa_id": "qa::olmes"}}}
     got = translate({"eval": in_loop, "priors.total_tokens": 7, "proposer.use_natural_kl": True, "regression.alpha": 1})
     assert got.fit.keep_metrics == ("math:a", "qa::olmes")
     assert "relative_sizes" not in json.loads(got.swarm.meta)
-    assert any("not used: priors.total_tokens, eval.type, regression.alpha" in line for line in said)
+    assert any("fields not used: priors.total_tokens, eval.type, regression.alpha" in line for line in logged)
 
 
-def test_flags_win_over_the_file(translate, said, tmp_path):
+def test_flags_override_the_file(translate, logged, tmp_path):
     got = translate(
         {"swarm.ratios": "nowhere.csv"},
         given={"swarm.ratios", "propose.kl_weight"},
         config={"swarm": {"ratios": "mine.csv"}, "propose": {"kl_weight": 0.5, "max_repeats": 9.0}},
     )
     assert got.swarm.ratios == "mine.csv" and got.propose.kl_weight == 0.5
-    assert got.propose.max_repeats == 4.5, "a config file's own value gives way"
-    assert any("propose.kl_weight is given as a flag" in line for line in said)
+    assert got.propose.max_repeats == 4.5, "the file overrides a value that is not from a flag"
+    assert any("propose.kl_weight is given as a flag" in line for line in logged)
 
 
 @pytest.mark.parametrize(
@@ -265,33 +263,39 @@ def test_flags_win_over_the_file(translate, said, tmp_path):
         ({"filtering.support_domains": ["web"]}, "`filtering.support_domains`: is not supported"),
         ({"filtering.fixed_weight": {"web": 0.5}}, "`filtering.fixed_weight`: is not supported"),
         ({"proposer.make_worst_mix": True}, "`proposer.make_worst_mix`: is not supported"),
-        ({"proposer.type": "simulation"}, "`proposer.type`: 'simulation' is not supported; `exact`"),
-        ({"proposer.type": "search"}, "`proposer.type`: .* needs `regression.type: search`"),
-        ({"regression.n_test": 10}, "`regression.n_test`: is not supported; .*cross-validation"),
+        ({"proposer.type": "simulation"}, "`proposer.type`: 'simulation' is not supported; use `exact`"),
+        ({"proposer.type": "search"}, "`proposer.type`: .* it needs `regression.type: search`"),
+        ({"regression.n_test": 10}, "`regression.n_test`: is not supported. .*cross-validation"),
         ({"regression.type": "loglinear"}, "`regression.type`: must be one of log_linear, .*'loglinear'"),
         ({"regression.train_split": [0.5, 0.5]}, "`regression.train_split`: must be one number"),
         ({"regression.seed": 1.5}, "`regression.seed`: must be a whole number, not 1.5"),
         ({"regression.aggregate_task_families": "yes"}, "`regression.aggregate_task_families`: must be true or false"),
-        ({"proposer.kl_regg": 0.1}, "no field `proposer.kl_regg` is known; the nearest is `proposer.kl_reg`"),
-        ({"proposer.kl_reg": "__import__('os')"}, "`proposer.kl_reg`: must be a number or a fraction as 7/52"),
+        ({"proposer.kl_regg": 0.1}, "unknown field `proposer.kl_regg`; the nearest is `proposer.kl_reg`"),
+        ({"proposer.kl_reg": "__import__('os')"}, "`proposer.kl_reg`: must be a number or a fraction such as 7/52"),
         ({"filtering.obj_weights": {"math": "7/0"}}, "`filtering.obj_weights.math`: must be a number .* not '7/0'"),
         ({"filtering.obj_weights": {"math": True}}, "`filtering.obj_weights.math`: must be a number"),
         ({"filtering.drop_metrics": [1]}, "`filtering.drop_metrics`: must be a list of names"),
-        ({"infra": {"gpus": 1}}, "no section `infra` is known"),
+        ({"infra": {"gpus": 1}}, "unknown section `infra`; the nearest is"),
         ({"priors": None}, "has no section `priors`"),
         ({"swarm": "ratios.csv"}, "`swarm` must be a mapping"),
         ({"swarm.metrics": None}, "`swarm.metrics`: missing"),
-        ({"swarm.ratios": "nowhere.csv"}, "`swarm.ratios`: no file nowhere.csv, neither in the working directory nor"),
-        ({"priors.relative_sizes": {True: 1}}, "`priors.relative_sizes`: the name True is read as no text"),
+        ({"swarm.ratios": "nowhere.csv"}, "`swarm.ratios`: no file nowhere.csv in the working directory or at"),
+        ({"priors.relative_sizes": {True: 1}}, "`priors.relative_sizes`: the name True is not text"),
         ({"priors.relative_sizes": {}, "priors.token_counts": {}}, "`priors.relative_sizes`: missing"),
         ({"priors.token_counts": None}, "`priors.token_counts`: missing, and `constraints.enabled` is true"),
         ({"constraints.target_tokens": None}, "`constraints.target_tokens`: missing, and `enabled` is true"),
-        ({"constraints.requested_tokens": 5}, "`constraints.requested_tokens`: is not supported; give `target_tokens`"),
-        ({"eval.tasks": {"math": ["old"]}}, "`eval.tasks`: `filtering.drop_metrics` drops all of them; keep one"),
-        ({"eval.tasks": {True: ["math:a"]}}, "`eval.tasks`: the name True is read as no text; put it in quotes"),
+        (
+            {"constraints.requested_tokens": 5},
+            "`constraints.requested_tokens`: is not supported. Remove it; give `target_tokens`",
+        ),
+        (
+            {"eval.tasks": {"math": ["old"]}},
+            "`eval.tasks`: `filtering.drop_metrics` drops all of them; keep at least one",
+        ),
+        ({"eval.tasks": {True: ["math:a"]}}, "`eval.tasks`: the name True is not text; put it in quotes"),
         (
             {"filtering.drop_metrics": ["qa"], "filtering.obj_weights": {"qa": 1}},
-            "`filtering.obj_weights`: names only what",
+            "`filtering.obj_weights`: `drop_metrics` drops every name in it: qa",
         ),
         (
             {"priors.token_counts": {"web": "1__0", "dclm:code": "x_1"}},
@@ -300,8 +304,8 @@ def test_flags_win_over_the_file(translate, said, tmp_path):
         ({"eval.tasks": {"math": []}}, r"`eval.tasks.math`: must be a list of metric columns, not \[\]"),
     ],
 )
-def test_what_cannot_be_followed_is_named(translate, changes, message):
-    """PITFALL 19: a flag that was accepted and ignored."""
+def test_unsupported_field_is_an_error_that_names_it(translate, changes, message):
+    """PITFALL 19: no setting is accepted and then ignored."""
     with pytest.raises(UserError, match="fit.yaml: " + message):
         translate(changes)
 
@@ -316,13 +320,13 @@ def test_what_cannot_be_followed_is_named(translate, changes, message):
         (b"\xff\xfe\x00", "not valid YAML"),
         (
             PUBLISHED.replace('"1e9"', '"1e9"\n    web: 1'),
-            "not valid YAML: line 12: `web` is on line 10 already; keep one",
+            "not valid YAML: line 12: `web` is already on line 10; keep one",
         ),
-        (PUBLISHED + "swarm: {}", "not valid YAML: line 40: `swarm` is on line 2 already; keep one"),
-        ("swarm: {ratios: a, ratios: b}", "not valid YAML: line 1: `ratios` is on line 1 already; keep one"),
+        (PUBLISHED + "swarm: {}", "not valid YAML: line 40: `swarm` is already on line 2; keep one"),
+        ("swarm: {ratios: a, ratios: b}", "not valid YAML: line 1: `ratios` is already on line 1; keep one"),
     ],
 )
-def test_bad_files_are_named(tmp_path, text, message):
+def test_malformed_file_is_an_error_that_names_it(tmp_path, text, message):
     path = tmp_path / "fit.yaml"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -330,8 +334,8 @@ def test_bad_files_are_named(tmp_path, text, message):
         configs.from_dict({"olmix_yaml": str(path)})
 
 
-def test_the_command_line_takes_it(translate, tmp_path):
-    """`run.py --config.olmix_yaml=…` fits what the file names; a flag beside it wins."""
+def test_command_line_runs_a_published_config(translate, tmp_path):
+    """`run.py --config.olmix_yaml=…` fits the swarm in the file, and a flag overrides the file."""
     translate()
     flags = ["--config=configs/fit_csv.py:smoke", f"--workdir={tmp_path / 'work'}", "--stages=fit"]
     flags += [f"--config.olmix_yaml={tmp_path / 'fit.yaml'}", "--config.propose.kl_weight=0.25"]

@@ -29,7 +29,7 @@ def test_parts_by_name():
     assert part.parse("") is None and part.parse("3/16") == part.Part(3, 16)
     assert (part.Part(3, 16).name, str(part.Part(3, 16))) == ("0003-of-0016", "3/16")
     for text in ("0/4", "5/4", "3", "a/b", "1/0", "-1/4", "1/4/2"):
-        with pytest.raises(UserError, match="swarm.part` must be as 3/16"):
+        with pytest.raises(UserError, match="swarm.part` must look like 3/16"):
             part.parse(text)
 
 

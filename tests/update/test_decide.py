@@ -278,7 +278,7 @@ def test_caution_and_kept_ratios(parent, tmp_path):
     given, _ = begin(parent, tmp_path, [{"add": ["new"]}], domains, **begun)
     proposal, _ = finish(tmp_path, given, domains)
     assert proposal["reuse"]["loss"] is None or proposal["reuse"]["loss"] >= -1e-6
-    with pytest.raises(UserError, match="choose_kl_weight` cannot be with an update that keeps ratios"):
+    with pytest.raises(UserError, match="choose_kl_weight` cannot be used with an update that keeps ratios"):
         settings(update_parent=str(parent), propose_choose_kl_weight=True)
 
 
