@@ -45,7 +45,16 @@ def test_the_readme_example_runs_from_the_wheel(installed, tmp_path):
     bpb_KN = np.exp(-ratios_KM @ draw.uniform(0, 1, (3, 2))) + 0.5
     runs, natural_M, tokens_M = tuple(f"run-{k}" for k in range(24)), np.array([0.5, 0.3, 0.2]), np.array([5, 3, 2])
     table.write_swarm(
-        tmp_path, runs, runs, ("web", "code", "wiki"), ("qa", "math"), ratios_KM, bpb_KN, natural_M, tokens_M * 10**12, {}
+        tmp_path,
+        runs,
+        runs,
+        ("web", "code", "wiki"),
+        ("qa", "math"),
+        ratios_KM,
+        bpb_KN,
+        natural_M,
+        tokens_M * 10**12,
+        {},
     )
     output = run(installed / "python", "-c", readme_example(), cwd=tmp_path)
     assert "local optimum" in output and "'web':" in output
