@@ -1,1 +1,1 @@
-"""Benchmarks: a script each, printing ratios measured within one run."""
+"""Benchmarks: one script per claim about speed or quality. Each compares its contenders within one run."""

@@ -1,8 +1,9 @@
-"""Figures of the swarm engine on the accelerator at hand; without one, at reduced size on the CPU.
+"""Measure the swarm engine on this machine's accelerator; without one, at reduced size on the CPU.
 
     python -m benchmarks.accelerator PART [ARGUMENT …]
 
-prints one figure as JSON, of the function of that name; ``benchmarks/accelerator_page.py`` makes a page of them all.
+calls the function of that name in ``PARTS`` and prints its result as JSON. ``benchmarks/accelerator_page.py`` runs all
+of them and writes a page.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from olmix_jax import config as configs
 from olmix_jax.proxy import aot, model, optimizer, resources, sharding, state, train
 from olmix_jax.utils import devices, files
 
-# Members that are divided over devices, and that are started on one.
+# Number of members for `divided`, and for `started`.
 MEMBERS, STARTED = 64, 128
 
 
@@ -34,7 +35,7 @@ def on_accelerator() -> bool:
 
 
 def settings() -> configs.Config:
-    """30M of the paper, in micro-batches for a large device; on a CPU the quickstart's proxies."""
+    """Return the paper's config for 30M, in micro-batches for a large device; on a CPU, the quickstart."""
     if not on_accelerator():
         return configs.from_dict(quickstart.get_config())
     config = paper.get_config("30M")
@@ -43,33 +44,36 @@ def settings() -> configs.Config:
 
 
 def divided(devices: int) -> dict:
-    """Two steps of all members on so many simulated devices: losses, and collectives in the compiled step."""
+    """Train two steps on ``devices`` simulated devices; return the losses and the collectives in the compiled step."""
     jax.config.update("jax_num_cpu_devices", devices)
     swarm = throughput.swarm_of(settings(), MEMBERS)
-    # Each from a seed of its own, so that a wrong member could not pass for another.
+    # Different seeds, so that mixed-up members would have different losses.
     swarm.runs.init_seed_K[:] = np.arange(MEMBERS)
     states, run, tokens = swarm.start("shard"), swarm.steps("shard"), next(swarm.chunks())
     _, loss_KT = run(states, tokens, 2)
     shape = swarm.chunk_steps, swarm.train.batch, swarm.length + 1
-    found = aot.compile_steps(swarm.member, shape, MEMBERS, jax.local_devices())
-    return {"loss_KT": np.asarray(loss_KT)[:, :2].tolist(), "collectives": found["collectives"]}
+    report = aot.compile_steps(swarm.member, shape, MEMBERS, jax.local_devices())
+    return {"loss_KT": np.asarray(loss_KT)[:, :2].tolist(), "collectives": report["collectives"]}
 
 
 def held(members: int, topology: str = "") -> dict:
-    """What the compiler says of so many members on a device, and of what a member alone is made of [bytes]: weights and
-    moments, and its gradient of a batch with all that takes. Of the paper's 30M where it is for a TPU topology."""
+    """Return the memory that the compiled step of ``members`` members needs on one device [bytes].
+
+    Also returns the two parts of one member: its state (weights and moments), and its gradient of a batch with all
+    temporaries. For a TPU topology the model is the paper's 30M.
+    """
     config = configs.from_dict(paper.get_config("30M")) if topology else settings()
     devices = (aot.devices_of(topology) if topology else jax.local_devices())[:1]
     swarm = throughput.swarm_of(config, members)
     shape = 1, swarm.train.batch, swarm.length + 1
-    found = aot.compile_steps(swarm.member, shape, members, devices)
-    # Of the 16 bytes a parameter that a member takes, 4 are the gradient's.
-    needed, states = aot.needed(found), swarm.member.memory * 3 // 4
+    report = aot.compile_steps(swarm.member, shape, members, devices)
+    # A member takes 16 bytes per parameter, and 4 of them are for the gradient.
+    needed, states = aot.needed(report), swarm.member.memory * 3 // 4
     return {"needed": needed, "states": states, "gradient": _gradients(swarm, devices)}
 
 
 def _gradients(swarm: train.Swarm, devices) -> int:
-    """What a member's gradient of a batch takes on a device, without the weights [bytes]."""
+    """Return the memory of one member's gradient of a batch on a device, without the weights [bytes]."""
     decoder = model.Decoder(swarm.shape, swarm.vocabulary, jnp.dtype(swarm.dtype), swarm.train.remat)
     start = jax.eval_shape(jax.vmap(lambda seed: swarm.member.init(jax.random.key(seed))), jnp.zeros(1, jnp.int32))
     tokens = jax.ShapeDtypeStruct((1, swarm.train.batch, swarm.length + 1), jnp.int32)
@@ -81,8 +85,14 @@ def _gradients(swarm: train.Swarm, devices) -> int:
 
 
 def started(begun: float, compiled: str) -> dict:
-    """Seconds from the process's start to the end of the first step, of many members on one device: of as many as it
-    holds at once, and how many those are."""
+    """Return the seconds from the start of the process to the end of the first step, on one device.
+
+    The step trains as many members as fit into the device's memory (``at_once``), at most ``STARTED``.
+
+    Args:
+      begun: when the process was started, as ``time.time()``.
+      compiled: folder of the compilation cache.
+    """
     jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     swarm, at_once = throughput.swarm_of(settings(), STARTED), STARTED
@@ -97,15 +107,20 @@ def started(begun: float, compiled: str) -> dict:
 
 
 def read(members: int) -> dict:
-    """Peak memory of a process that does nothing but read so many members' tokens [bytes]."""
+    """Return the peak memory of a process that only reads the tokens of ``members`` members [bytes]."""
     for tokens, _ in zip(throughput.swarm_of(settings(), members).chunks(), range(8)):
         assert tokens.nbytes <= max(train.CHUNK_BYTES, tokens[:, :1].nbytes)
     return {"bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
 
 def speed(torch: str = "") -> dict:
-    """Tokens a second of all members in one program; of the same members one after another, by the same step of ours
-    and by PyTorch's; and how far apart the losses of ours and PyTorch's are [nats]."""
+    """Return tokens per second: all members in one program, and one after another, with the same step and in PyTorch.
+
+    Also returns the largest difference between the losses of this package and of PyTorch [nats].
+
+    Args:
+      torch: a Python executable with PyTorch; empty to skip it.
+    """
     devices.use_all_cpus()
     swarm, steps = throughput.swarm_of(settings(), 8 if on_accelerator() else 24), 4
     mapping, tokens = sharding.default_mapping(), next(swarm.chunks())
@@ -128,15 +143,15 @@ def speed(torch: str = "") -> dict:
                 begun = time.perf_counter()
                 advance()
                 seconds.setdefault(name, []).append(time.perf_counter() - begun)
-    found = {name: size / float(np.median(s)) for name, s in seconds.items()}
+    rates = {name: size / float(np.median(s)) for name, s in seconds.items()}
     chip = resources.chip_of(jax.local_devices()[0].device_kind)
     flops = resources.flops_per_token(swarm.shape, swarm.member.parameters, swarm.length)
-    return found | {"utilisation": chip and found["together"] * flops / chip.flops} | referee
+    return rates | {"utilisation": chip and rates["together"] * flops / chip.flops} | referee
 
 
 @contextlib.contextmanager
 def _torch(python: str, swarm: train.Swarm, weights: dict, tokens_TBL1, losses, steps: int):
-    """({its version, losses apart from ours at most}, a function by which PyTorch takes so many steps)."""
+    """Start PyTorch; yield its version and largest difference of losses, and a function that takes ``steps`` steps."""
     t = swarm.train
     rate = optimizer.schedule(t, optimizer.learning_rate(t, swarm.member.parameters))
     given = {
@@ -157,7 +172,9 @@ def _torch(python: str, swarm: train.Swarm, weights: dict, tokens_TBL1, losses, 
 
             first = json.loads(process.stdout.readline() or "null")
             if first is None or (first["device"] == "cpu") == on_accelerator():
-                raise RuntimeError(f"{' '.join(command)}: PyTorch did not run on the device that JAX has; {first}")
+                raise RuntimeError(
+                    f"{' '.join(command)}: PyTorch and JAX run on different devices; PyTorch reported {first}"
+                )
             take(1)
             apart = float(np.abs(np.array(first["losses"]) - losses).max())
             yield {"version": first["torch"], "apart": apart}, lambda: take(steps)
@@ -174,7 +191,7 @@ PARTS = {"divided": divided, "held": held, "started": started, "read": read, "sp
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("arguments", nargs="*", help="the part's")
+    parser.add_argument("arguments", nargs="*", help="arguments of the part's function")
     args = parser.parse_args()
     print(json.dumps(PARTS[args.part](*(_number(a) for a in args.arguments))))
 

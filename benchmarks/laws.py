@@ -1,9 +1,9 @@
-"""Every family of laws on the published swarms: held-out quality, seconds, and how seconds grow.
+"""Measure every family of laws on the published swarms: held-out quality, seconds per fit, and how they scale.
 
     python -m benchmarks.laws [--data=DIR] [--seeds=N] [--families=a,b] [--quick] [--out=benchmarks/laws.md]
 
-Writes the page and, beside it, its plot. A run that is interrupted and started again keeps what it had measured, where
-neither the laws nor the data have changed.
+Writes the page and its plot. An interrupted run resumes with the measurements that it has, unless the laws or the data
+have changed.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,25 +32,39 @@ from olmix_jax.utils.errors import UserError
 ROOT = pathlib.Path(__file__).parents[1]
 FAMILIES = ("warped_gp", "log_linear", "bimix", "autoscale", "gp", "search", "lightgbm")
 QUICK = ("warped_gp", "log_linear", "search")
-# On a split of four sizes each, 16 starts scored within .004 of 4, at four times the cost.
+# 16 starts scored within .004 of 4 starts (one split at each of four sizes), at four times the cost.
 STARTS = {"bimix": 4, "autoscale": 4}
-# Seconds per fit, whatever the number of runs.
+# Fewer splits for a family that takes seconds per fit.
 MOST_SPLITS = {"lightgbm": 5}
-# Families whose intervals are calibrated, by a cross-validation within the training runs.
+# Families whose intervals are calibrated, by cross-validation within the training runs.
 COVERED = ("warped_gp", "log_linear")
 FOLDS = 5
 
 
+class Runs(NamedTuple):
+    """Mixtures and scores of runs."""
+
+    ratios_KM: np.ndarray
+    bpb_KN: np.ndarray
+
+
+class Split(NamedTuple):
+    """Runs to fit a law to, and runs to score it on."""
+
+    train: Runs
+    held_out: Runs
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A swarm, and how runs to learn from are drawn.
+    """A swarm, and how it is split into training and held-out runs.
 
     Attributes:
       name: heading of its table.
-      unit: of its scores.
-      sizes: the numbers K of runs to learn from.
-      swarm: the runs that they are drawn from.
-      test: the held-out swarm; None where what is not drawn is held out.
+      unit: unit of its scores.
+      sizes: numbers K of training runs.
+      swarm: the runs that training runs are drawn from.
+      test: the held-out swarm; None if the runs that are not drawn are held out.
     """
 
     name: str
@@ -58,23 +73,26 @@ class Problem:
     swarm: SwarmTable
     test: SwarmTable | None = None
 
-    def split(self, size: int, seed: int):
-        """(ratios_KM, bpb_KN) to learn from and to test on: the first K of ``default_rng([seed, K]).permutation``."""
+    def split(self, size: int, seed: int) -> "Split":
+        """Return the training and held-out runs; the former are the first of ``default_rng([seed, K]).permutation``."""
         order = np.random.default_rng([seed, size]).permutation(len(self.swarm.runs))
-        learn, rest = order[:size], order[size:]
-        ratios_KM, bpb_KN = self.swarm.ratios_KM, self.swarm.bpb_KN
-        unseen = (ratios_KM[rest], bpb_KN[rest]) if self.test is None else (self.test.ratios_KM, self.test.bpb_KN)
-        return (ratios_KM[learn], bpb_KN[learn]), unseen
+        train, rest = order[:size], order[size:]
+        swarm = self.swarm
+        held_out = Runs(swarm.ratios_KM[rest], swarm.bpb_KN[rest])
+        if self.test is not None:
+            held_out = Runs(self.test.ratios_KM, self.test.bpb_KN)
+        return Split(Runs(swarm.ratios_KM[train], swarm.bpb_KN[train]), held_out)
 
     def splits(self, size: int, family: str, seeds: int) -> int:
+        """Return the number of splits to measure: one if all runs are training runs."""
         return 1 if size == len(self.swarm.runs) else min(seeds, MOST_SPLITS.get(family, seeds))
 
 
 def read_problems(data: pathlib.Path, quick: bool) -> list[Problem]:
-    """The DCLM swarm, scored in 52 tasks, and RegMix's of 1M parameters.
+    """Read the DCLM swarm with its 52 tasks, and RegMix's swarm of 1M-parameter models.
 
     Raises:
-      UserError: a file is not there.
+      UserError: a file is missing.
     """
     dclm, regmix = data / "olmix_dclm", data / "regmix_1m"
     swarm = SwarmTable.read(dclm / "ratios.csv", dclm / "metrics.csv", dclm / "meta.json")
@@ -92,14 +110,16 @@ def read_problems(data: pathlib.Path, quick: bool) -> list[Problem]:
 
 
 class Kept:
-    """Measurements by name, in a file that survives an interruption and not a run to the end.
+    """Measurements by name, saved to a file so that an interrupted run can resume. A complete run deletes the file.
+
+    The file's name is a digest of the code, the data and ``settings``; if any of them changes, all is measured again.
 
     Attributes:
-      resumed: how many of them an earlier run had left.
+      resumed: number of measurements from an interrupted run.
     """
 
-    def __init__(self, folder: str, problems: list[Problem], *about):
-        digest = hashlib.sha256(json.dumps(about).encode())
+    def __init__(self, folder: str, problems: list[Problem], *settings):
+        digest = hashlib.sha256(json.dumps(settings).encode())
         for file in sorted([*(ROOT / "olmix_jax/laws").glob("*.py"), *(ROOT / "benchmarks").glob("laws*.py")]):
             digest.update(file.read_bytes())
         for swarm in (swarm for problem in problems for swarm in (problem.swarm, problem.test) if swarm is not None):
@@ -109,7 +129,7 @@ class Kept:
         self.resumed = len(self.values)
 
     def get(self, name: str, measure: Callable, *args):
-        """What ``measure(*args)`` returns, measured once; JSON."""
+        """Return ``measure(*args)`` as JSON values; call it only if the file does not have the result."""
         if name not in self.values:
             self.values[name] = json.loads(json.dumps(measure(*args)))
             part = self.path.with_suffix(".part")
@@ -119,24 +139,24 @@ class Kept:
 
 
 class Bench:
-    """Measures a family on a split; compiles before it takes the time."""
+    """Measure a family on a split; compilation is not part of the time."""
 
     def __init__(self):
         self.compiled = set()
 
     def measure(self, problem: Problem, family: str, size: int, seed: int) -> dict:
-        """Held-out scores of one fit, its seconds, and the coverage of its intervals or None."""
+        """Return held-out scores of one fit, its seconds, and the coverage of its 90 % intervals or None."""
         law, starts = laws.LAWS[family], {"starts": STARTS[family]} if family in STARTS else {}
-        learn, (ratios_KM, bpb_KN) = problem.split(size, seed)
+        train, (ratios_KM, bpb_KN) = problem.split(size, seed)
         if law.differentiable and (problem.name, family, size) not in self.compiled:
-            law.fit(*learn, **starts)
+            law.fit(*train, **starts)
             self.compiled.add((problem.name, family, size))
-        seconds, fitted = laws_speed.seconds(law.fit, *learn, **starts)
+        seconds, fitted = laws_speed.seconds(law.fit, *train, **starts)
         predicted_KN = laws.evaluate(law, fitted.params, ratios_KM)
         spearman_N, _, rmse_N, of_mean = quality.scores(predicted_KN, bpb_KN)
         coverage = None
         if family in COVERED:
-            stretch_N = quality.cross_validate(law, *learn, folds=FOLDS, seed=seed).stretch_N
+            stretch_N = quality.cross_validate(law, *train, folds=FOLDS, seed=seed).stretch_N
             reach_KN = stretch_N * quality.spread_of(law, fitted.params, ratios_KM, bpb_KN.shape[1])
             coverage = float((np.abs(predicted_KN - bpb_KN) <= reach_KN).mean())
         return {
@@ -149,8 +169,11 @@ class Bench:
 
 
 def measure_quality(problems: list[Problem], families: list[str], seeds: int, kept: Kept) -> list[dict]:
-    """A row per problem, family and size: ``problem``, ``family``, ``K``, ``splits``, ``starts`` where not the default,
-    and per measure the list over splits."""
+    """Return one row per problem, family and size.
+
+    A row has ``problem``, ``family``, ``K``, ``splits``, ``starts`` (None for the default), and one list over splits
+    for each measure of :meth:`Bench.measure`.
+    """
     bench, plan = Bench(), []
     for problem in problems:
         for size in problem.sizes:
@@ -158,28 +181,28 @@ def measure_quality(problems: list[Problem], families: list[str], seeds: int, ke
     rows = []
     with progress.Progress("quality", sum(splits for *_, splits in plan), "fits") as shown:
         for problem, family, size, splits in plan:
-            found = []
+            results = []
             for seed in range(splits):
                 name = f"{problem.name} {family} K={size} seed={seed}"
-                found.append(kept.get(name, bench.measure, problem, family, size, seed))
+                results.append(kept.get(name, bench.measure, problem, family, size, seed))
                 shown.advance(1, name)
             row = {"problem": problem.name, "family": family, "K": size, "splits": splits}
-            rows.append(row | {"starts": STARTS.get(family)} | {key: [f[key] for f in found] for key in found[0]})
+            rows.append(row | {"starts": STARTS.get(family)} | {key: [r[key] for r in results] for key in results[0]})
     return rows
 
 
 def available(families: list[str]) -> tuple[list[str], list[str]]:
-    """(families that can be measured, a sentence about each that cannot).
+    """Return the families that can be measured, and a sentence about each that cannot.
 
     Raises:
-      UserError: there is no such family.
+      UserError: a family does not exist.
     """
     unknown = [family for family in families if family not in laws.LAWS]
     if unknown:
-        raise UserError(f"--families: no family {', '.join(unknown)}; there are {', '.join(laws.LAWS)}")
+        raise UserError(f"--families: unknown {', '.join(unknown)}; choose from {', '.join(laws.LAWS)}")
     if "lightgbm" in families and importlib.util.find_spec("lightgbm") is None:
         return [f for f in families if f != "lightgbm"], [
-            "`lightgbm` was left out: its library is not installed (`pip install -r requirements-lightgbm.txt`)."
+            "`lightgbm` was skipped: its library is not installed (`pip install -r requirements-lightgbm.txt`)."
         ]
     return families, []
 
@@ -187,10 +210,12 @@ def available(families: list[str]) -> tuple[list[str], list[str]]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     beside = os.environ.get("OLMIX_DATA", ROOT.parent / "shared/data")
-    parser.add_argument("--data", type=pathlib.Path, default=beside, help="folder with olmix_dclm and regmix_1m")
-    parser.add_argument("--seeds", type=int, default=None, help="random splits per size; 10, or 2 with --quick")
+    parser.add_argument("--data", type=pathlib.Path, default=beside, help="the folder with olmix_dclm and regmix_1m")
+    parser.add_argument(
+        "--seeds", type=int, default=None, help="random splits per size; default: 10, or 2 with --quick"
+    )
     parser.add_argument("--families", default="", help="default: all; with --quick " + ",".join(QUICK))
-    parser.add_argument("--quick", action="store_true", help="one size per swarm and a small plot, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="one size per swarm and a small plot, as a test")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks/laws.md")
     args = parser.parse_args(arguments)
     progress.start_log(None)
@@ -206,15 +231,15 @@ def main(arguments: list[str] | None = None) -> None:
     picture = args.out.with_name(f"{args.out.stem}_speed.png")
     laws_speed.plot(sweep, grid, fixed, picture)
     if kept.resumed:
-        notes.append(f"{kept.resumed} of the measurements were kept from a run that was interrupted.")
+        notes.append(f"{kept.resumed} of the measurements are from an interrupted run.")
     notes.append(
-        f"Load average when it began: {load:.1f}. All of it took {(time.monotonic() - begun) / 60:.1f} minutes."
+        f"Load average at the start: {load:.1f}. Total wall time: {(time.monotonic() - begun) / 60:.1f} minutes."
     )
     command = " ".join(["python -m benchmarks.laws", *(arguments if arguments is not None else sys.argv[1:])])
-    found = laws_page.Found(problems, rows, speed, sweep, grid, resamples, large, picture.name, command, notes)
-    args.out.write_text(laws_page.page(found), encoding="utf-8")
-    for bar in laws_page.bars(found):
-        print(" | ".join(bar))
+    content = laws_page.Content(problems, rows, speed, sweep, grid, resamples, large, picture.name, command, notes)
+    args.out.write_text(laws_page.page(content), encoding="utf-8")
+    for row in laws_page.targets(content):
+        print(" | ".join(row))
     print(f"written: {args.out}, {picture}")
     kept.path.unlink(missing_ok=True)
 

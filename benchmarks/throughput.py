@@ -1,10 +1,10 @@
-"""Tokens per second of the whole swarm in one program, against the same proxies one after another.
+"""Compare the tokens per second of the whole swarm in one program with the same proxies one after another.
 
     python -m benchmarks.throughput [--members=24] [--rounds=5] [--all]
 
-Both sides run the same jitted step of one member on the same data. The baseline lets a member take all its steps of a
-chunk before the next begins, dispatching step by step, on a machine that has nothing else to do. Rounds alternate, and
-the ratio of medians is what counts: this machine's absolute speed is noise. The last line is a JSON object.
+Both sides run the same jitted step of one member on the same data. The baseline trains one member after another and
+dispatches every step separately. Run it on an idle machine. The two sides alternate, and the result is the ratio of
+their medians, because absolute speeds vary between machines. The last line printed is a JSON object.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from olmix_jax.utils import devices
 
 
 class Random:
-    """A token store of random tokens: speed does not depend on what they say."""
+    """A token store of random tokens; the speed does not depend on the text."""
 
     def __init__(self, vocabulary: int):
         self.tokens = np.random.default_rng(0).integers(1, vocabulary, 200_000)
@@ -34,7 +34,7 @@ class Random:
 
 
 def swarm_of(config: configs.Config, members: int) -> train.Swarm:
-    """The quickstart's proxies on random tokens."""
+    """Return a swarm of the config's proxies on random tokens."""
     total = config.train.steps * config.train.batch
     first_K = np.linspace(0, total, members).astype(int)
     zero_K = np.zeros(members, int)
@@ -46,7 +46,7 @@ def swarm_of(config: configs.Config, members: int) -> train.Swarm:
 
 
 def together(swarm: train.Swarm, mapping: str, tokens: np.ndarray, steps: int):
-    """A function that advances all members by `steps`, and the seconds that compiling it took."""
+    """Return a function that advances all members by `steps` in one program, and the seconds of its compilation."""
     begun = time.perf_counter()
     run = swarm.steps(mapping)
     states, _ = run(swarm.start(mapping), tokens, 0)
@@ -61,7 +61,7 @@ def together(swarm: train.Swarm, mapping: str, tokens: np.ndarray, steps: int):
 
 
 def one_by_one(swarm: train.Swarm, tokens: np.ndarray, steps: int):
-    """A function that advances all members by `steps`, each by itself, one jitted step at a time."""
+    """Return a function that advances the members by `steps` one after another, one jitted step at a time."""
     member = swarm.member
     step = jax.jit(member.steps, donate_argnums=0)
     init = jax.jit(lambda seed: member.init(jax.random.key(seed)))
@@ -82,9 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--members", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4, help="steps of every member in a round")
-    parser.add_argument("--mapping", default=None, choices=sharding.MAPPINGS, help="default: the one that run.py takes")
-    parser.add_argument("--all", action="store_true", help="every mapping, not the default one alone")
+    parser.add_argument("--steps", type=int, default=4, help="steps of every member per round")
+    parser.add_argument("--mapping", default=None, choices=sharding.MAPPINGS, help="default: the one that run.py uses")
+    parser.add_argument("--all", action="store_true", help="every mapping, not only the default")
     args = parser.parse_args()
     devices.use_all_cpus()
     from configs import quickstart

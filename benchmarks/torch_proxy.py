@@ -1,10 +1,10 @@
-"""The same proxy in PyTorch, compiled: what a swarm in one program is compared with, and a referee of its losses.
+"""The same proxy in compiled PyTorch, to compare speed and losses with.
 
-    python benchmarks/torch_proxy.py FOLDER        # a Python with PyTorch; it needs no JAX
+    python benchmarks/torch_proxy.py FOLDER        # with a Python that has PyTorch; JAX is not needed
 
-FOLDER has ``settings.json`` and ``start.npz`` (weights by Flax's names, and tokens), as ``benchmarks/accelerator.py``
-writes them. The first line printed is JSON: the losses of the steps whose tokens are there, and versions. Then every
-line read, a number of steps, is answered with the seconds that they took.
+``benchmarks/accelerator.py`` writes ``settings.json`` and ``start.npz`` (weights by their Flax names, and tokens) to
+FOLDER. The first line printed is JSON: the loss of one step on each batch of tokens, the device, and the version. After
+that, each line read is a number of steps, and the answer is the seconds that they took.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-# As olmix_jax/proxy/model.py has them.
+# The same values as in olmix_jax/proxy/model.py.
 EPSILON, ROPE_THETA = 1e-6, 5e5
 
 
@@ -38,12 +38,12 @@ def block(x_BLD, weights: dict, heads: int, dtype):
     def linear(x, name):
         return x @ weights[f"{name}/kernel"].to(dtype)
 
-    def parted(x):
+    def split_heads(x):
         return x.unflatten(-1, (heads, -1))
 
-    q = rotate(parted(norm(linear(x_BLD, "q"), weights["q_norm/scale"]))).transpose(1, 2)
-    k = rotate(parted(norm(linear(x_BLD, "k"), weights["k_norm/scale"]))).transpose(1, 2)
-    v = parted(linear(x_BLD, "v")).transpose(1, 2)
+    q = rotate(split_heads(norm(linear(x_BLD, "q"), weights["q_norm/scale"]))).transpose(1, 2)
+    k = rotate(split_heads(norm(linear(x_BLD, "k"), weights["k_norm/scale"]))).transpose(1, 2)
+    v = split_heads(linear(x_BLD, "v")).transpose(1, 2)
     mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
     x_BLD = x_BLD + norm(linear(mixed, "o"), weights["attention_norm/scale"])
     gate = functional.silu(linear(x_BLD, "gate")) * linear(x_BLD, "up")
@@ -51,11 +51,11 @@ def block(x_BLD, weights: dict, heads: int, dtype):
 
 
 def loss_of(weights: dict, tokens_BL1, settings: dict, dtype):
-    """(loss to minimise, mean nats)."""
+    """Return the loss to minimise, and the mean cross-entropy [nats]."""
     x_BLD = functional.embedding(tokens_BL1[:, :-1], weights["embedding/embedding"]).to(dtype)
     for layer in range(settings["layers"]):
-        own = {k.partition("/")[2]: w for k, w in weights.items() if k.startswith(f"block_{layer}/")}
-        x_BLD = block(x_BLD, own, settings["heads"], dtype)
+        weights_of_layer = {k.partition("/")[2]: w for k, w in weights.items() if k.startswith(f"block_{layer}/")}
+        x_BLD = block(x_BLD, weights_of_layer, settings["heads"], dtype)
     logits_SV = (norm(x_BLD, weights["final_norm/scale"]) @ weights["head/kernel"].to(dtype)).flatten(0, 1).float()
     nats = functional.cross_entropy(logits_SV, tokens_BL1[:, 1:].flatten())
     return nats + settings["z_loss"] * torch.logsumexp(logits_SV, -1).square().mean(), nats
@@ -82,8 +82,8 @@ def main() -> None:
     def step(t: int):
         parts = settings["parts"]
         nats = 0.0
-        for some in tokens_TBL1[t % len(tokens_TBL1)].chunk(parts):
-            loss, part = compiled(some)
+        for batch in tokens_TBL1[t % len(tokens_TBL1)].chunk(parts):
+            loss, part = compiled(batch)
             (loss / parts).backward()
             nats = nats + part.detach() / parts
         torch.nn.utils.clip_grad_norm_(weights.values(), settings["clip"])

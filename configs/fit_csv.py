@@ -1,12 +1,12 @@
-"""A swarm trained elsewhere: its tables to a law, a proposal and a report, with no training.
+"""A swarm trained elsewhere: fit its tables, propose a mixture and write a report, without training.
 
     python run.py --config=configs/fit_csv.py --workdir=DIR --config.swarm.ratios=ratios.csv \
         --config.swarm.metrics=metrics.csv --config.swarm.meta=meta.json
 
-`meta.json` holds `relative_sizes` (the natural distribution), `token_counts` (unique tokens per domain; with
---config.propose.target_tokens they cap repetition), and optionally `drop_metrics`.
+`meta.json` holds `relative_sizes` (the natural distribution), `token_counts` (unique tokens per domain; together with
+--config.propose.target_tokens they cap repetition) and optionally `drop_metrics`.
 
-A YAML config of the published `olmix fit` says all this, and how to fit and propose, by itself:
+A YAML config of the published `olmix fit` can replace all of these flags:
 
     python run.py --config=configs/fit_csv.py --workdir=DIR --config.olmix_yaml=fit.yaml
 """
@@ -15,7 +15,7 @@ from olmix_jax import config
 
 
 def get_config(variant: str = ""):
-    """The defaults; `smoke` with fewer starts and folds."""
+    """Return the defaults; `smoke` has fewer starts and folds and skips exploration."""
     c = config.default()
     if variant == "smoke":
         c.fit.starts = 4

@@ -1,15 +1,15 @@
-"""Your own text, on an ordinary machine: the quickstart's models and budget, all of your text, 3(M + 1) proxies.
+"""Your own text on an ordinary machine: all of the text, the quickstart's models and steps, 3(M + 1) proxies.
 
     python run.py --config=configs/own.py --workdir=runs/mine --config.corpus.path=my_text --config.tasks.path=my_tasks
 
-On an accelerator, set --config.proxy.preset=14M (or 30M), longer sequences and more steps.
+On an accelerator, use a larger model (--config.proxy.preset=14M or 30M), longer sequences and more steps.
 """
 
 from configs import quickstart
 
 
 def get_config(variant: str = ""):
-    """One's own text; `smoke` in seconds."""
+    """Return the config for your own text; `smoke` runs in seconds."""
     c = quickstart.get_config(variant)
     c.corpus.max_bytes = 0
     c.corpus.heldout = 0.1

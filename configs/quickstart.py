@@ -1,18 +1,18 @@
-"""Real text to a validated mixture on two CPU cores, no accelerator, no network.
+"""From real text to a validated mixture on two CPU cores, without accelerator or network.
 
     make quickstart        # = python run.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Expected: under 8 minutes and 4 GiB; the proposed mixture's mean BPB is below natural's and uniform's by more than
-three standard errors. ``:smoke`` is the same path in under a minute, too small to prove anything.
+Expected: under 8 minutes and 4 GiB. The mean BPB of the proposed mixture is below that of the natural and the uniform
+mixture by more than three standard errors. ``:smoke`` runs the same path in under a minute; its scores mean nothing.
 """
 
 from olmix_jax import config
 
 
 def get_config(variant: str = ""):
-    """The quickstart; `smoke` for a run in seconds."""
+    """Return the quickstart; `smoke` runs in under a minute."""
     c = config.default()
-    # 8 domains, sizes as unequal as they are; thinned until the smallest would be repeated in the target run.
+    # 8 domains with their natural sizes, all reduced until the target run would repeat the smallest one.
     c.corpus.max_bytes = 2_400_000
     c.corpus.heldout = 0.3
     c.corpus.vocabulary = 1024
@@ -21,8 +21,8 @@ def get_config(variant: str = ""):
     c.proxy.length = 128
     c.tasks.length = 128
     c.tasks.max_examples = 96
-    # Sources, not topics: dense (paper, RQ3), and near enough to natural for the law to hold where it is used.
-    # 45 = 5 · (8 + 1) proxies, not 3 ·: at 60k parameters a proxy's score is noisy (docs/log.md).
+    # The domains are sources, so the swarm is dense (paper RQ3), and near enough to natural for the law to hold there.
+    # 45 = 5 · (8 + 1) proxies instead of 3 · (8 + 1), because scores of 60k-parameter proxies are noisy (docs/log.md).
     c.swarm.size = 45
     c.swarm.sparsity = "dense"
     c.swarm.strength = (0.5, 5.0)
@@ -31,9 +31,10 @@ def get_config(variant: str = ""):
     c.train.batch = 4
     c.train.lr = 0.015
     c.train.checkpoint_every = 200
-    # Twice the paper's 0.05: nearly the same gain by the other half of the swarm, half its spread (docs/log.md).
+    # Twice the paper's 0.05: nearly the same gain when judged by the other half of the runs, and half the spread of the
+    # proposals (docs/log.md).
     c.propose.kl_weight = 0.1
-    # Three mixtures × nine seeds, 1800 · 4 · 128 = 921,600 tokens each: the target run.
+    # Three mixtures × nine seeds, 1800 · 4 · 128 = 921,600 tokens each; this is the target run.
     c.validate.steps = 1800
     c.validate.seeds = 9
     if variant == "smoke":

@@ -1,12 +1,12 @@
-"""A changed domain set: from a finished workdir to a new mixture, with as few runs as that takes.
+"""A changed domain set: from a finished workdir to a new mixture, with only the runs that are needed.
 
     python run.py --config=configs/update.py:runs/quickstart --workdir=runs/next --stages=update \
         --config.update.file=changes.yaml --config.corpus.path=new_text
 
-After the colon stands the finished workdir, whose settings this config begins with; any other config does as well, with
---config.update.parent=runs/quickstart. `changes.yaml` says what changed (olmix_jax/config/changes_file.py); without
-it that is
-found out from domains' names and content. `corpus.path` is a folder with all domains of the new set.
+The variant after the colon is the finished workdir; its settings are the defaults of this config. Any other config with
+--config.update.parent=runs/quickstart works too. `changes.yaml` lists the changes (olmix_jax/update/changes_file.py has
+the format); without it they are detected from the names and content of the domains. `corpus.path` is a folder with all
+domains of the new set.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ from olmix_jax.utils import files
 
 
 def get_config(variant: str = ""):
-    """The settings of the workdir ``variant`` for an update of it; without, those of one's own text, or its `smoke`."""
+    """Return the settings of the workdir ``variant``; for an empty variant or `smoke`, those of configs/own.py."""
     if variant in ("", "smoke"):
         return own.get_config(variant)
     c, settings = config.default(), files.read_json(pathlib.Path(variant) / "config.json")
@@ -28,6 +28,6 @@ def get_config(variant: str = ""):
     c.seed = settings["seed"]
     c["update"] = config.default()["update"]
     c.update.parent = variant
-    # Of a swarm that was trained elsewhere: its tables are the parent's, not those of the new set.
+    # If the parent's swarm is external, its tables are not those of the new domain set.
     c.swarm.ratios = c.swarm.metrics = c.swarm.meta = c.swarm.test_ratios = c.swarm.test_metrics = ""
     return c

@@ -52,7 +52,10 @@ __all__ = [
 
 
 def read_swarm(
-    ratios: str | os.PathLike, metrics: str | os.PathLike, meta: str | os.PathLike | Mapping[str, Any] = "", **options: Any
+    ratios: str | os.PathLike,
+    metrics: str | os.PathLike,
+    meta: str | os.PathLike | Mapping[str, Any] = "",
+    **options: Any,
 ) -> SwarmTable:
     """Read the mixtures and scores of a swarm.
 
@@ -68,7 +71,9 @@ def read_swarm(
     return SwarmTable.read(ratios, metrics, meta, **options)
 
 
-def fit_law(swarm: SwarmTable, law: str = "warped_gp", *, samples: int = 100, starts: int = 16, seed: int = 0) -> "FittedLaw":
+def fit_law(
+    swarm: SwarmTable, law: str = "warped_gp", *, samples: int = 100, starts: int = 16, seed: int = 0
+) -> "FittedLaw":
     """Fit a law from mixture to BPB for every task.
 
     Args:

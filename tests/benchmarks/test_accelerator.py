@@ -1,20 +1,20 @@
-"""benchmarks/accelerator_page.py: figures, each from a process of its own, and what becomes of one that fails."""
+"""benchmarks/accelerator.py and accelerator_page.py: figures from separate processes, failures, and the page."""
 
 import json
 
 from benchmarks import accelerator_page
 
 
-def test_a_figure_comes_from_a_process_of_its_own():
+def test_each_figure_is_measured_in_a_new_process():
     found = [accelerator_page.measure("held", members, JAX_PLATFORMS="cpu") for members in (1, 2)]
     assert 0 < found[0]["states"] < found[0]["needed"] < found[1]["needed"]
     assert found[0]["states"] < found[0]["gradient"] == found[1]["gradient"] < found[0]["needed"]
     assert accelerator_page.measure("read", 4, JAX_PLATFORMS="cpu")["bytes"] > 0
 
 
-def test_one_that_fails_is_a_cell_and_the_others_are_there(monkeypatch, capsys):
-    """On a device with too little memory for one part, say."""
-    known = {
+def test_failed_part_becomes_a_cell_beside_the_others(monkeypatch, capsys):
+    """For example on a device with too little memory for one part."""
+    results = {
         "divided": {"loss_KT": [[1.0, 2.0]], "collectives": 0},
         "held": {"needed": 3e6, "states": 1e6, "gradient": 4e6},
         "started": {"seconds": 12.0, "at_once": 7},
@@ -24,17 +24,17 @@ def test_one_that_fails_is_a_cell_and_the_others_are_there(monkeypatch, capsys):
     def measure(part, *arguments, **environment):
         if part == "speed":
             raise RuntimeError("python -m benchmarks.accelerator:\nTraceback\nRESOURCE_EXHAUSTED: out | of memory")
-        return json.loads(json.dumps(known[part]))
+        return json.loads(json.dumps(results[part]))
 
     monkeypatch.setattr(accelerator_page, "measure", measure)
     page = accelerator_page.section("")
-    assert "| tokens a second | failed: RESOURCE_EXHAUSTED: out / of memory |" in page
+    assert "| tokens per second | failed: RESOURCE_EXHAUSTED: out / of memory |" in page
     assert "| 1.0 + 4.0 |" in page and "| 0.0 (0.00), 0.0 (0.00) |" in page
     assert "128 members on one device, 7 at once" in page and "| 12, 12 |" in page and "0.0e+00" in page
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_device_has_its_place_on_the_page():
+def test_section_of_a_device_is_replaced_in_place():
     first = accelerator_page.page("", "## cpu\n\nold\n")
     both = accelerator_page.page(first, "## H100\n\nfast\n")
     assert both == "# The swarm engine on a device\n\n## H100\n\nfast\n\n## cpu\n\nold\n"
