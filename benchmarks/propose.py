@@ -14,23 +14,26 @@ import numpy as np
 
 from benchmarks import laws_page
 from olmix_jax.laws import log_linear
-from olmix_jax.solver import batch, solve
-from olmix_jax.solver.bounds import Bounds, box
+from olmix_jax.solver import batch
+from olmix_jax.solver.bounds import box
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
+from olmix_jax.solver.status import Status
 from olmix_jax.utils.progress import log
 
 HERE = pathlib.Path(__file__).parent
 DOMAINS, TASKS, PROBLEMS, REFEREED = 24, 52, 1000, 30
 LARGE = 10_000, 100
 LIBRARIES = "jax", "jaxlib", "numpy", "cvxpy", "clarabel", "scs"
-UPPER = Bounds(None, 0, None, None, None)
 OURS = """
 import numpy as np
-from olmix_jax.propose import solver
-from olmix_jax.propose.bounds import box
 from olmix_jax.laws import log_linear
+from olmix_jax.solver.bounds import box
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
 {problem}
 params = log_linear.Params(log_c, coef)
-print(solver.solve(log_linear.predict, params, weights, natural, box(0 * upper, upper), 0.05).value)
+print(solve(Problem(log_linear.LAW, params, weights, natural, box(0 * upper, upper), 0.05)).value)
 """
 THEIRS = """
 import cvxpy as cp, numpy as np
@@ -73,12 +76,11 @@ def grid():
     kl_weight_P, repeats_P = np.geomspace(0.01, 0.3, PROBLEMS), np.linspace(1.5, 6, PROBLEMS)
     np.random.default_rng(1).shuffle(repeats_P)
     upper_PM = np.minimum(1, natural_M * repeats_P[:, None])
-    bounds, each = box(np.zeros(DOMAINS), natural_M)._replace(upper_M=upper_PM), (None, None, None, UPPER, 0, None)
+    shared = Problem(log_linear.LAW, params, weights_N, natural_M, box(np.zeros(DOMAINS), natural_M), 0.05)
+    varying = batch.Varying(upper_M=upper_PM, kl_weight=kl_weight_P)
 
     def ours():
-        return batch.solve_each(
-            log_linear.predict, params, weights_N, natural_M, bounds, kl_weight_P, natural_M, each=each
-        )
+        return batch.solve_each(shared, varying)
 
     first, later, found = seconds(ours, 1), seconds(ours), ours()
     p, cap, kl_weight = cp.Variable(DOMAINS), cp.Parameter(DOMAINS, nonneg=True), cp.Parameter(nonneg=True)
@@ -117,8 +119,8 @@ def large() -> list[tuple[float, float]]:
     for kl_weight in (0.05, 0.0):
 
         def work(kl_weight=kl_weight):
-            ends = solve.solve(log_linear.predict, params, weights_N, natural_M, box(0 * upper_M, upper_M), kl_weight)
-            assert ends.status == "optimal", ends.status
+            end = solve(Problem(log_linear.LAW, params, weights_N, natural_M, box(0 * upper_M, upper_M), kl_weight))
+            assert end.status is Status.OPTIMAL, end.describe()
 
         found.append((seconds(work, 1), seconds(work, 2)))
     return found

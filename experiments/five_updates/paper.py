@@ -12,8 +12,9 @@ import numpy as np
 from olmix_jax.laws import evaluate, log_linear
 from olmix_jax.propose import blocks as reuse
 from olmix_jax.propose.feasibility import check_feasible, repetition_caps
-from olmix_jax.solver import solve
 from olmix_jax.solver.bounds import box
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
 from olmix_jax.swarm import table, task_groups
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -92,7 +93,7 @@ def _solved(swarm: table.SwarmTable, blocks: reuse.Blocks, tokens: dict, natural
     check_feasible(bounds, blocks.names)
     law = log_linear.fit(swarm.ratios_KM, swarm.bpb_KN, tasks=swarm.tasks).params
     anchor_D = reuse.collapsed_anchor(natural_M, blocks)
-    found = solve.solve(log_linear.predict, law, np.full(width, 1 / width), anchor_D, bounds, KL_WEIGHT)
+    found = solve(Problem(log_linear.LAW, law, np.full(width, 1 / width), anchor_D, bounds, KL_WEIGHT))
     natural_D = reuse.collapse(natural_M, blocks)
     proposed, before = evaluate(log_linear.LAW, law, np.stack([found.weights_M, natural_D])).mean(axis=1)
     log.info(
@@ -104,7 +105,7 @@ def _solved(swarm: table.SwarmTable, blocks: reuse.Blocks, tokens: dict, natural
     )
     weights_M = reuse.expand(found.weights_M, blocks)
     return {
-        "status": found.status,
+        "status": found.status.value,
         "weights": dict(zip(domains, weights_M.tolist())),
         "over_cap": float((weights_M / upper_M).max()),
         "predicted": float(proposed),

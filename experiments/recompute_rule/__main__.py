@@ -17,8 +17,9 @@ import numpy as np
 from experiments import common
 from olmix_jax.laws import evaluate, log_linear, warped_gp
 from olmix_jax.propose import blocks as reuse
-from olmix_jax.solver import solve
 from olmix_jax.solver.bounds import box
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
 from olmix_jax.swarm import table, task_groups
 from olmix_jax.update import changes, prior, recompute, strategies
 from olmix_jax.utils import rng
@@ -100,14 +101,12 @@ def optimum(law, params, natural_M, upper_M, blocks=None, runs_KD=None) -> np.nd
     anchor = natural_M
     if blocks is not None:
         bounds, anchor = reuse.collapsed_bounds(bounds, blocks), reuse.collapsed_anchor(natural_M, blocks)
-    convex, equal_N = law.convex, np.full(tasks, 1 / tasks)
+    problem = Problem(law, params, np.full(tasks, 1 / tasks), anchor, bounds, KL_WEIGHT)
     starts_SM = None
-    if not convex:
+    if not problem.convex:
         best = evaluate(law, params, runs_KD).mean(axis=1).argmin()
         starts_SM = np.stack([anchor / anchor.sum(), runs_KD[best]])
-    found = solve.solve(
-        law.predict, params, equal_N, anchor, bounds, KL_WEIGHT, convex=convex, starts_SM=starts_SM
-    ).weights_M
+    found = solve(problem, starts_SM=starts_SM).weights_M
     return found if blocks is None else reuse.expand(found, blocks)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 from olmix_jax.laws import evaluate
 from olmix_jax.solver.bounds import holds
 from olmix_jax.solver.problem import Problem
-from olmix_jax.solver.solve import Solution
+from olmix_jax.solver.solution import Solution
+from olmix_jax.solver.status import Status
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 
@@ -28,7 +29,7 @@ def simulate(problem: Problem, ratios_KM, seed: int) -> Solution:
     draw, anchor_M = rng.generator(seed, "propose.simulation"), problem.anchor_M / problem.anchor_M.sum()
     found_KM = problem.project(np.concatenate([anchor_M[None], _around(anchor_M[None], STRENGTHS[0], SIMULATED, draw)]))
     value_K = problem.values(found_KM)
-    return _solution(problem, found_KM, value_K, value_K, f"best of {len(found_KM)} sampled mixtures")
+    return _solution(problem, found_KM, value_K, value_K)
 
 
 def refine(problem: Problem, ratios_KM, seed: int) -> Solution:
@@ -45,7 +46,7 @@ def refine(problem: Problem, ratios_KM, seed: int) -> Solution:
         best_KM = found_KM[np.argsort(value_K, kind="stable")[:CENTRES]]
         new_KM = problem.project(_around(np.concatenate([anchor_M[None], best_KM]), strengths, DRAWS, draw))
         found_KM, value_K = np.concatenate([found_KM, new_KM]), np.concatenate([value_K, problem.values(new_KM)])
-    return _solution(problem, found_KM, value_K, value_K, f"search over {len(found_KM)} candidates")
+    return _solution(problem, found_KM, value_K, value_K)
 
 
 def best_run(problem: Problem, ratios_KM, seed: int) -> Solution:
@@ -63,19 +64,18 @@ def best_run(problem: Problem, ratios_KM, seed: int) -> Solution:
             f"none of the swarm's {len(ratios_KM)} runs is within the caps, and only runs are proposed: raise "
             "propose.max_repeats, lower propose.target_tokens, or choose another fit.law and propose.method=exact"
         )
-    law_K = evaluate(problem.law, problem.params, inside_KM) @ problem.task_weights_N
-    status = f"search over {len(inside_KM)} runs within the caps, of {len(ratios_KM)}"
-    return _solution(problem, inside_KM, law_K, problem.values(inside_KM), status)
+    law_K = evaluate(problem.law, problem.params, inside_KM) @ problem.weights
+    return _solution(problem, inside_KM, law_K, problem.values(inside_KM))
 
 
-def _solution(problem: Problem, found_KM, rank_K, value_K, status: str) -> Solution:
+def _solution(problem: Problem, found_KM, rank_K, value_K) -> Solution:
     """The candidate of least rank; of equals, which trees make, the one nearest to natural."""
     kl_K = problem.kl(found_KM)
     best = np.lexsort([kl_K, rank_K])[0]
     if not np.isfinite([rank_K[best], value_K[best]]).all():
         raise UserError("the law predicts no finite BPB at any candidate: fit it on more runs")
     return Solution(
-        status=status,
+        status=Status.SEARCHED,
         weights_M=found_KM[best],
         value=float(value_K[best]),
         kl=float(kl_K[best]),

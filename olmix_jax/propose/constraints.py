@@ -38,8 +38,8 @@ def read_bounds(spec: str, domains: Sequence[str], upper_M) -> tuple[Bounds, tup
             groups[name] = _members(where, name, domains), low, high
     names = sorted(groups, key=lambda name: groups[name][0].sum())
     member_GM = np.array([groups[name][0] for name in names], bool).reshape(-1, len(domains))
-    if crossing := bounds_of.crossing(member_GM):
-        one, other = (names[g] for g in crossing)
+    if overlapping := bounds_of.overlapping(member_GM):
+        one, other = (names[g] for g in overlapping)
         raise UserError(f"{where}: {one} and {other} overlap; make one part of the other, or the two disjoint")
     low_G, high_G = (np.array([groups[name][i] for name in names]) for i in (1, 2))
     return Bounds(lower_M, upper_M, member_GM, low_G, high_G), tuple(names)

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from olmix_jax.solver.bounds import Bounds
+from olmix_jax.solver.feasibility import explain, feasible
 from olmix_jax.utils.errors import UserError
-
-SLACK = 1e-12
-SHOWN = 10
 
 
 def repetition_caps(tokens_M, target_tokens: float, max_repeats: float) -> np.ndarray:
@@ -42,7 +40,7 @@ def check_feasible(
     Raises:
       UserError: naming the domains or the group at fault and the least change.
     """
-    fault = _fault(bounds, names, groups)
+    fault = explain(bounds, names, groups)
     if fault is None:
         return
     if tokens_M is None or target_tokens is None or max_repeats is None:
@@ -51,7 +49,7 @@ def check_feasible(
 
     def meets(repeats):
         upper_M = np.minimum(wished_M, repetition_caps(tokens_M, target_tokens, repeats))
-        return _fault(bounds._replace(upper_M=upper_M), names, groups) is None
+        return feasible(bounds._replace(upper_M=upper_M))
 
     tokens_M = np.asarray(tokens_M, np.float64)
     # With so many repeats no cap is below 1 but for a domain without text.
@@ -71,52 +69,6 @@ def check_feasible(
         + (f"or propose.target_tokens to {rounded(longest, np.floor)} or less, " if longest >= 1 else "")
         + "or add text to these domains"
     )
-
-
-def feasible(bounds: Bounds, names: Sequence[str]) -> bool:
-    """Whether some mixture meets the bounds."""
-    return _fault(bounds, names, ()) is None
-
-
-def _fault(bounds: Bounds, names: Sequence[str], groups: Sequence[str]) -> str | None:
-    """Why no mixture meets the bounds; None where one does."""
-    lower_M, upper_M = np.asarray(bounds.lower_M, np.float64), np.asarray(bounds.upper_M, np.float64)
-    crossed_M = ~((0 <= lower_M) & (lower_M <= upper_M) & (upper_M <= 1))
-    if crossed_M.any():
-        listed = [f"{names[j]} [{lower_M[j]:.6g}, {upper_M[j]:.6g}]" for j in np.flatnonzero(crossed_M)]
-        return f"no weight meets the bounds (0 ≤ lower ≤ cap ≤ 1) of {_listed(listed)}"
-    # What each group can have: the groups right inside it, and its other domains.
-    least_M, most_M = lower_M.copy(), upper_M.copy()
-    for g, member_M in enumerate(np.asarray(bounds.member_GM, bool)):
-        least, most = least_M[member_M].sum(), most_M[member_M].sum()
-        low, high, name = float(bounds.low_G[g]), float(bounds.high_G[g]), groups[g] if groups else f"group {g}"
-        if low > high + SLACK:
-            return f"{name} must have {low:.6g} at least and {high:.6g} at most"
-        if least > high + SLACK:
-            return f"{name} may have {high:.6g} at most, and its domains' lower bounds sum to {least:.6g}; lower them"
-        if most < low - SLACK:
-            return f"{name} must have {low:.6g} at least, and its domains' caps sum to {most:.6g}"
-        # Its first domain stands for all of it from here on.
-        first = np.flatnonzero(member_M)[:1]
-        least_M[member_M], most_M[member_M] = 0.0, 0.0
-        least_M[first], most_M[first] = max(least, low), min(most, high)
-    if least_M.sum() > 1 + SLACK:
-        listed = [f"{names[j]} {lower_M[j]:.6g}" for j in np.argsort(-lower_M) if lower_M[j] > 0]
-        listed += [f"{g} {low:.6g}" for g, low in zip(groups, bounds.low_G) if low > 0]
-        return f"the lower bounds sum to {least_M.sum():.6g}, more than 1: {_listed(listed)}; lower them"
-    if most_M.sum() < 1 - SLACK:
-        listed = [f"{names[j]} {upper_M[j]:.6g}" for j in np.argsort(upper_M)]
-        listed = [f"{g} {high:.6g}" for g, high in zip(groups, bounds.high_G) if high < 1] + listed
-        short = 1 - most_M.sum()
-        return (
-            f"the caps sum to {most_M.sum():.6g}, less than 1, so no mixture meets them: {_listed(listed)}; raise them "
-            f"by {short:.6g} in all"
-        )
-    return None
-
-
-def _listed(items: Sequence[str]) -> str:
-    return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
 
 
 def rounded(value: float, direction, digits: int = 6) -> str:

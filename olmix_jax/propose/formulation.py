@@ -133,7 +133,8 @@ def _check_anchored(bounds, domains, groups, blocks, anchor_M, anchor: str) -> N
 
 def _reduced(problem: Problem, blocks: reuse.Blocks, groups: tuple[str, ...]) -> Problem:
     fitted = FittedLaw(problem.law, problem.params).through(blocks.ratios_DM)
-    return problem._replace(
+    return dataclasses.replace(
+        problem,
         law=fitted.law,
         params=fitted.params,
         anchor_M=reuse.collapsed_anchor(problem.anchor_M, blocks),

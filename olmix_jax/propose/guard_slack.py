@@ -1,11 +1,11 @@
-"""Whether guards can be kept at all, and by how much the best mixture for that breaks them.
+"""Whether guards can hold at all, and otherwise the mixture that exceeds them least.
 
     min over p of  max_f (g_f(p) − limit_f)
 
-The maximum is smoothed, max_f x_f ≤ t·ln Σ_f e^{x_f/t} ≤ max_f x_f + t·ln F, and solved for ever smaller t, each time
-from the end before. Every end is a mixture, so that what it breaks the guards by is an upper bound that needs no proof;
-for a convex law the smooth minimum less its gap and t·ln F is a lower one. Few rounds are enough: this is to say
-whether there is a mixture, and about how much it takes.
+The maximum is smoothed, max_f x_f ≤ t·ln Σ_f e^{x_f/t} ≤ max_f x_f + t·ln F, and solved for smaller and smaller t, each
+time from the previous end point. The excess at any mixture is an upper bound on the minimum. For a convex law, the
+smooth minimum minus its gap and minus t·ln F is a lower bound. Few rounds are enough, because the result only has to
+say whether a mixture exists, and about how much slack it needs.
 """
 
 import dataclasses
@@ -15,22 +15,24 @@ import jax
 import numpy as np
 
 from olmix_jax.laws import evaluate
-from olmix_jax.solver import solve
+from olmix_jax.propose.guards import Guards
 from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solution import Solution
+from olmix_jax.solver.solve import solve
 
 ROUNDS, ITERATIONS = 8, 60
-# t in units of the spread over guards, at first, and what it is divided by in a round.
-FIRST, STEP = 0.1, 4.0
-# Near enough, as a share of what the guards are broken by.
+# The first t, in units of the spread of the excess over guards; and the factor by which t shrinks per round.
+FIRST_SOFTNESS, SHRINK = 0.1, 4.0
+# The bounds are close enough if they differ by this share of the excess.
 NEAR = 1e-3
 
 
-class Smooth(NamedTuple):
-    """What the smoothed maximum is made of; a pytree.
+class SmoothMaximum(NamedTuple):
+    """The terms of the smoothed maximum; a pytree.
 
     Attributes:
       rows_FN: r of the guards.
-      limit_F: of the guards [BPB].
+      limit_F: limits of the guards [BPB].
       softness: t [BPB].
     """
 
@@ -40,75 +42,69 @@ class Smooth(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Slack:
-    """What was found.
+class LeastSlack:
+    """The mixture that exceeds guards least.
 
     Attributes:
-      rise: max_f (g_f − limit_f) at the mixture [BPB]; guards of that much more room can be kept.
-      hardest: the guard that it is at.
-      lower: no mixture has less; None for a law that is not convex.
+      excess: max_f (g_f − limit_f) at the mixture [BPB]. Guards with this much more slack can hold.
+      hardest: name of the guard with this excess.
+      lower_bound: lower bound on the excess of every mixture [BPB]; None for a law that is not convex.
       weights_M: the mixture.
     """
 
-    rise: float
+    excess: float
     hardest: str
-    lower: float | None
+    lower_bound: float | None
     weights_M: np.ndarray
 
 
-def merged(smooth: Smooth, bpb_N):
-    """t·ln Σ_f e^{(g_f − limit_f)/t} [BPB]; convex and rising in every task, as r ≥ 0."""
-    rise_F = smooth.rows_FN @ bpb_N - smooth.limit_F
-    return smooth.softness * jax.scipy.special.logsumexp(rise_F / smooth.softness)
+def smooth_maximum(terms: SmoothMaximum, bpb_N):
+    """Return t·ln Σ_f e^{(g_f − limit_f)/t} [BPB]. It is convex and increasing in every task, because r ≥ 0."""
+    excess_F = terms.rows_FN @ bpb_N - terms.limit_F
+    return terms.softness * jax.scipy.special.logsumexp(excess_F / terms.softness)
 
 
-def least(problem: Problem, guard, starts_SM) -> Slack:
-    """The mixture that breaks guards by the least; it ends as soon as one keeps all of them.
+def least_slack(problem: Problem, guards: Guards, starts_SM) -> LeastSlack:
+    """Return the mixture that exceeds guards least, or the first one at which all guards hold.
 
     Args:
-      problem: law, bounds and anchor; its task weights and λ play no part.
-      guard: see :func:`olmix_jax.propose.guards.guard`; of one guard at least.
-      starts_SM: mixtures to begin from; one is enough for a convex law.
+      problem: gives the law, the bounds and the anchor; its task weights and λ are not used.
+      guards: one guard at least.
+      starts_SM: starting points; one is enough for a convex law.
     """
-    found = []
+    ends: list[LeastSlack] = []
     for start_M in np.asarray(problem.project(starts_SM)):
-        found.append(_from(problem, guard, start_M))
-        if found[-1].rise <= 0:
+        ends.append(_least_from(problem, guards, start_M))
+        if ends[-1].excess <= 0:
             break
-    return min(found, key=lambda slack: slack.rise)
+    return min(ends, key=lambda end: end.excess)
 
 
-def _from(problem: Problem, guard, p_M) -> Slack:
-    def at(p_M):
-        rise_F = guard.rows_FN @ evaluate(problem.law, problem.params, p_M[None])[0] - guard.limit_F
-        return rise_F, Slack(float(rise_F.max()), guard.names[int(rise_F.argmax())], None, p_M)
+def _least_from(problem: Problem, guards: Guards, weights_M) -> LeastSlack:
+    def excess_at(weights_M):
+        return guards.rows_FN @ evaluate(problem.law, problem.params, weights_M[None])[0] - guards.limit_F
 
-    rise_F, best = at(p_M)
-    lower, hidden, softness = -np.inf, np.log(len(rise_F)), FIRST * max(float(np.ptp(rise_F)), 1e-6)
+    def slack_at(excess_F, weights_M):
+        return LeastSlack(float(excess_F.max()), guards.names[int(excess_F.argmax())], None, weights_M)
+
+    excess_F = excess_at(weights_M)
+    best = slack_at(excess_F, weights_M)
+    lower, softness = -np.inf, FIRST_SOFTNESS * max(float(np.ptp(excess_F)), 1e-6)
+    log_guards = np.log(len(excess_F))
     for _ in range(ROUNDS):
-        if best.rise <= 0 or (problem.convex and best.rise - lower <= NEAR * best.rise):
+        if best.excess <= 0 or (problem.convex and best.excess - lower <= NEAR * best.excess):
             break
-        end = _solved(problem, Smooth(guard.rows_FN, guard.limit_F, softness), p_M)
-        p_M = end.weights_M
-        best = min(best, at(p_M)[1], key=lambda slack: slack.rise)
-        if problem.convex:
-            lower = max(lower, end.value - end.gap - softness * hidden)
-        elif softness * hidden <= NEAR * best.rise:
+        end = _solve_smoothed(problem, SmoothMaximum(guards.rows_FN, guards.limit_F, softness), weights_M)
+        weights_M = end.weights_M
+        best = min(best, slack_at(excess_at(weights_M), weights_M), key=lambda slack: slack.excess)
+        if end.gap is not None:
+            lower = max(lower, end.value - end.gap - softness * log_guards)
+        elif softness * log_guards <= NEAR * best.excess:
             break
-        softness = softness / STEP
-    return dataclasses.replace(best, lower=lower if problem.convex else None)
+        softness = softness / SHRINK
+    return dataclasses.replace(best, lower_bound=lower if problem.convex else None)
 
 
-def _solved(problem: Problem, smooth: Smooth, p_M) -> solve.Solution:
-    return solve.solve(
-        problem.law.predict,
-        problem.params,
-        smooth,
-        problem.anchor_M,
-        problem.bounds,
-        0.0,
-        merge=merged,
-        starts_SM=p_M[None],
-        convex=problem.convex,
-        max_iterations=ITERATIONS,
-    )
+def _solve_smoothed(problem: Problem, terms: SmoothMaximum, start_M) -> Solution:
+    smoothed = dataclasses.replace(problem, weights=terms, merge=smooth_maximum, kl_weight=0.0)
+    return solve(smoothed, starts_SM=start_M[None], max_iterations=ITERATIONS)

@@ -11,9 +11,9 @@ from olmix_jax.propose import baselines, exploration, guard_slack, guards, shado
 from olmix_jax.propose.feasibility import rounded
 from olmix_jax.propose.formulation import Posed, pose
 from olmix_jax.propose.proposal import Certificate, Guard, Proposal, Tail, by_name
-from olmix_jax.solver import ascent, problem
-from olmix_jax.solver.solve import Solution, solve
-from olmix_jax.solver.status import Status
+from olmix_jax.solver import problem, starts
+from olmix_jax.solver.solution import Solution
+from olmix_jax.solver.solve import solve
 from olmix_jax.swarm import task_groups
 from olmix_jax.utils.errors import UserError
 
@@ -75,7 +75,7 @@ def propose(
         settings = exploration.chosen(settings, choice)
         posed = pose(law, params, settings=settings, **known)
     guard = _guard(posed, tasks, settings, families)
-    solution, saddle = _solved(posed, guard, settings, samples, ratios_KM, seed)
+    solution, guarded = _solved(posed, guard, settings, samples, ratios_KM, seed)
     weights_M = posed.expand(solution.weights_M)
     predicted_CN = evaluate(law, params, np.stack([weights_M, posed.natural_M]))
     if not np.isfinite(predicted_CN).all():
@@ -83,10 +83,10 @@ def propose(
     proposal = _proposal(posed, solution, weights_M, predicted_CN, tasks, domains, settings)
     prices = shadow_prices.of(posed, solution, weights_M, domains, tokens_M, settings)
     proposal = dataclasses.replace(proposal, **_fields(prices))
-    if saddle is not None:
-        proposal = _with_guards(proposal, posed, guard, saddle, samples, settings)
+    if guarded is not None:
+        proposal = _with_guards(proposal, posed, guard, guarded, samples, settings)
     if samples is not None:
-        bars = _error_bars(posed, samples, solution, saddle is not None, tasks, domains)
+        bars = _error_bars(posed, samples, solution, guarded is not None, tasks, domains)
         # The worst mixture is not expected to gain anything.
         warnings = proposal.warnings + (() if proposal.worst else bars.warnings)
         proposal = dataclasses.replace(proposal, **_fields(bars) | {"warnings": warnings})
@@ -104,30 +104,30 @@ def _fields(part: Any) -> dict[str, Any]:
     return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
 
 
-def _guard(posed: Posed, tasks, settings: config.Propose, families: str) -> guards.Guard:
+def _guard(posed: Posed, tasks, settings: config.Propose, families: str) -> guards.Guards:
     if settings.guard is None:
-        return guards.nothing(posed.problem)
+        return guards.no_guards(posed.problem)
     groups = {task: (task,) for task in tasks}
     if settings.guard_by == "family":
         groups = task_groups.families_of(tasks, families)
     natural_N = evaluate(posed.problem.law, posed.problem.params, posed.natural_M[None])[0]
-    return guards.guard(tasks, natural_N, groups, settings.guard)
+    return guards.group_guards(tasks, natural_N, groups, settings.guard)
 
 
-def _solved(posed: Posed, guard: guards.Guard, settings: config.Propose, samples, ratios_KM, seed: int):
-    """(the solution over blocks, the Saddle that it comes from where there are guards or caution)."""
+def _solved(posed: Posed, guard: guards.Guards, settings: config.Propose, samples, ratios_KM, seed: int):
+    """(the solution over blocks, the GuardedSolution that it comes from where there are guards or caution)."""
     reduced, ratios_KD = posed.reduced, posed.collapse(ratios_KM)
     if not reduced.law.differentiable or settings.method != "exact":
         return _searched(posed, settings, ratios_KD, seed), None
     if settings.tail is not None and samples is None:
         raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
-    starts_SD = None if reduced.convex else problem.starts(reduced, ratios_KD, seed)
+    starts_SD = None if reduced.convex else starts.from_runs(reduced, ratios_KD, seed)
     if settings.worst:
-        starts_SD = np.concatenate([ascent.ends(reduced, seed), starts_SD])
+        starts_SD = np.concatenate([starts.from_vertices(reduced, seed), starts_SD])
     natural_D = posed.collapse(posed.natural_M)
     # Before anything else: it costs least, and what cannot be kept is not worth solving for.
     safe_D = None if settings.guard is None else _keeps(reduced, guard, natural_D, settings)
-    free = solve(reduced.law.predict, *reduced[1:], starts_SM=starts_SD, convex=reduced.convex)
+    free = solve(reduced, starts_SM=starts_SD)
     if settings.guard is None and settings.tail is None:
         return free, None
     drawn = None if settings.tail is None else posed.samples(samples)
@@ -155,18 +155,18 @@ def _searched(posed: Posed, settings: config.Propose, ratios_KD, seed: int) -> S
     return (baselines.simulate if settings.method == "simulation" else baselines.refine)(reduced, ratios_KD, seed)
 
 
-def _keeps(reduced: problem.Problem, guard: guards.Guard, natural_D, settings: config.Propose) -> np.ndarray:
+def _keeps(reduced: problem.Problem, guard: guards.Guards, natural_D, settings: config.Propose) -> np.ndarray:
     """A mixture that keeps the guards.
 
     Raises:
       UserError: none was found; it says which guard is the hardest, and how much more room is enough.
     """
-    least = guard_slack.least(reduced, guard, natural_D[None])
-    if least.rise <= guards.HOLDS:
+    least = guard_slack.least_slack(reduced, guard, natural_D[None])
+    if least.excess <= guards.HOLDS:
         return least.weights_M
     # A little room more, as a set of one mixture is hard to find again.
-    enough = rounded(settings.guard + least.rise * (1 + guard_slack.NEAR), np.ceil, 3)
-    found = "no mixture" if least.lower is not None and least.lower > 0 else "no mixture that was found"
+    enough = rounded(settings.guard + least.excess * (1 + guard_slack.NEAR), np.ceil, 3)
+    found = "no mixture" if least.lower_bound is not None and least.lower_bound > 0 else "no mixture that was found"
     raise UserError(
         f"{found} within the bounds keeps propose.guard = {settings.guard:g} BPB ({least.hardest} is the hardest); it "
         f"takes {enough} or more, or looser bounds"
@@ -177,9 +177,9 @@ def _proposal(
     posed: Posed, solution: Solution, weights_M, predicted_CN, tasks, domains, settings: config.Propose
 ) -> Proposal:
     """Return what holds for a solution of any kind; rows of ``predicted_CN`` are the proposed and natural mixtures."""
-    problem_, sign = posed.problem, 1 if posed.problem.task_weights_N.sum() > 0 else -1
+    problem_, sign = posed.problem, 1 if posed.problem.weights.sum() > 0 else -1
     worse = tuple(task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + NOTICEABLE)
-    warnings = () if solution.converged else (f"the solver did not converge: {solution.status}",)
+    warnings = () if solution.converged else (f"the solver did not converge: {solution.describe()}",)
     if sign < 0:
         warnings += (
             "this is the WORST mixture that was found within the bounds, as propose.worst asks for: do not train on it",
@@ -189,7 +189,7 @@ def _proposal(
             f"{len(worse)} of {len(tasks)} tasks predicted worse than under the natural mixture: {', '.join(worse)}",
         )
     return Proposal(
-        status=_status(solution),
+        status=solution.status,
         weights=by_name(domains, weights_M),
         natural=by_name(domains, posed.natural_M),
         caps=by_name(domains, problem_.bounds.upper_M),
@@ -197,10 +197,10 @@ def _proposal(
         predicted=by_name(tasks, predicted_CN[0]),
         predicted_natural=by_name(tasks, predicted_CN[1]),
         objective=sign * solution.value,
-        objective_natural=_with_kl(posed, float(problem_.task_weights_N @ predicted_CN[1])),
+        objective_natural=_with_kl(posed, float(problem_.weights @ predicted_CN[1])),
         kl=solution.kl if np.isfinite(solution.kl) else None,
         certificate=_certificate(solution, problem_),
-        task_weights=by_name(tasks, sign * problem_.task_weights_N),
+        task_weights=by_name(tasks, sign * problem_.weights),
         worse_tasks=worse,
         warnings=warnings,
         kl_weight=settings.kl_weight,
@@ -212,18 +212,10 @@ def _proposal(
     )
 
 
-def _status(solution: Solution) -> Status:
-    if solution.residual is None:
-        return Status.SEARCHED
-    if not solution.converged:
-        return Status.MAX_ITERATIONS
-    return Status.LOCAL_OPTIMUM if solution.gap is None else Status.OPTIMAL
-
-
 def _with_kl(posed: Posed, law: float) -> float | None:
     """The objective of natural, whose part of the law is given; None where it is infinite."""
     problem_ = posed.problem
-    sign = 1 if problem_.task_weights_N.sum() > 0 else -1
+    sign = 1 if problem_.weights.sum() > 0 else -1
     kl = float(problem_.kl(posed.natural_M[None])[0]) if posed.own_anchor and problem_.kl_weight > 0 else 0.0
     return sign * (law + problem_.kl_weight * kl) if np.isfinite(kl) else None
 
@@ -236,35 +228,40 @@ def _certificate(solution: Solution, problem_: problem.Problem) -> Certificate:
     if solution.residual is None:
         why = SEARCHED if problem_.law.differentiable else NO_SLOPES
         return Certificate(None, why, candidates=solution.starts)
-    why = WORST if problem_.task_weights_N.sum() < 0 else NOT_CONVEX
+    why = WORST if problem_.weights.sum() < 0 else NOT_CONVEX
     return Certificate(None, why, **steps, starts=solution.starts, agreeing=solution.agreeing)
 
 
 def _with_guards(
-    proposal: Proposal, posed: Posed, guard: guards.Guard, saddle: guards.Saddle, samples, settings: config.Propose
+    proposal: Proposal,
+    posed: Posed,
+    guard: guards.Guards,
+    guarded: guards.GuardedSolution,
+    samples,
+    settings: config.Propose,
 ) -> Proposal:
     """Add which guards bind and the mean over the worst samples; the objective of natural is then that mean too."""
     if settings.guard is not None:
-        binding = tuple(name for name, dual in zip(guard.names, saddle.dual_F) if dual > 1e-9)
+        binding = tuple(name for name, dual in zip(guard.names, guarded.multipliers_F) if dual > 1e-9)
         facts = Guard(
             by=settings.guard_by,
             slack=settings.guard,
             names=guard.names,
-            multipliers=by_name(guard.names, saddle.dual_F),
+            multipliers=by_name(guard.names, guarded.multipliers_F),
             binding=binding,
-            worst=float(saddle.rise_F.max() + settings.guard),
+            worst=float(guarded.excess_F.max() + settings.guard),
         )
         proposal = dataclasses.replace(proposal, guard=facts)
     if settings.tail is not None:
         natural = guards.tail_at(posed.problem, samples, settings.tail, posed.natural_M)
-        tail = Tail(settings.tail, saddle.tail, natural, len(saddle.dual_S))
+        tail = Tail(settings.tail, guarded.tail, natural, len(guarded.sample_weights_S))
         proposal = dataclasses.replace(proposal, tail=tail, objective_natural=_with_kl(posed, natural))
     return proposal
 
 
 def _error_bars(posed: Posed, samples, solution: Solution, guarded: bool, tasks, domains) -> uncertainty.ErrorBars:
     """Return intervals of predictions and, where samples of the law have optima, of weights."""
-    whole = posed.problem._replace(task_weights_N=np.abs(posed.problem.task_weights_N))
+    whole = dataclasses.replace(posed.problem, weights=np.abs(posed.problem.weights))
     weights_M = posed.expand(solution.weights_M)
     bars = uncertainty.error_bars(whole, samples, weights_M, posed.natural_M, tasks)
     if solution.residual is None:

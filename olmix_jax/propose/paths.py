@@ -5,11 +5,10 @@ import numpy as np
 
 from olmix_jax.laws import evaluate, evaluate_each, quality
 from olmix_jax.propose import proposal
-from olmix_jax.propose.feasibility import check_feasible, repetition_caps
-from olmix_jax.solver import batch
-from olmix_jax.solver.bounds import Bounds
-from olmix_jax.solver.problem import Problem, starts
-from olmix_jax.solver.solve import LOCAL_ITERATIONS, MAX_ITERATIONS
+from olmix_jax.propose.feasibility import repetition_caps
+from olmix_jax.solver import batch, starts
+from olmix_jax.solver.feasibility import feasible
+from olmix_jax.solver.problem import Problem
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 
@@ -22,7 +21,6 @@ STEPS = {2: 20, 3: 6}
 SPLITS = 4
 # Starts for a law that is not convex; neighbours on a path mostly lead to the same place.
 STARTS = 2
-UPPER = Bounds(None, 0, None, None, None)
 
 
 def path(
@@ -60,7 +58,7 @@ def path(
         return None
     kl_weight_P = np.array([kl_weights_L[i] for i, _ in cells])
     found_PM = _solved(problem, {"upper_M": np.stack([uppers[r] for _, r in cells])}, kl_weight_P, ratios_KM, seed)
-    predicted_P = evaluate(problem.law, problem.params, found_PM) @ problem.task_weights_N
+    predicted_P = evaluate(problem.law, problem.params, found_PM) @ problem.weights
     kl_P = problem.kl(found_PM)
 
     def table(values_P) -> tuple:
@@ -68,7 +66,7 @@ def path(
         by_cell = dict(zip(cells, values_P, strict=True))
         return tuple(tuple(by_cell.get((i, r)) for r in range(len(repeats_R))) for i in range(len(kl_weights_L)))
 
-    natural = float(evaluate(problem.law, problem.params, natural_M[None])[0] @ problem.task_weights_N)
+    natural = float(evaluate(problem.law, problem.params, natural_M[None])[0] @ problem.weights)
     return proposal.Path(
         kl_weight=tuple(kl_weights_L),
         max_repeats=tuple(repeats_R),
@@ -104,7 +102,7 @@ def pareto(
         return None
     rows_FN = np.array([[(task in families[name]) / len(families[name]) for task in tasks] for name in names])
     grid_PF = np.array(_compositions(STEPS[len(names)], len(names)), np.float64) / STEPS[len(names)]
-    found_PM = _solved(problem, {"task_weights_N": grid_PF @ rows_FN}, problem.kl_weight, ratios_KM, seed)
+    found_PM = _solved(problem, {"weights": grid_PF @ rows_FN}, problem.kl_weight, ratios_KM, seed)
     marked_CM = np.concatenate([found_PM, natural_M[None], weights_M[None]])
     bpb_CF = evaluate(problem.law, problem.params, marked_CM) @ rows_FN.T
     *bpb_PF, natural_F, proposed_F = bpb_CF
@@ -157,7 +155,7 @@ def choose_kl_weight(
     lambdas, sides = len(kl_weights_L), len(halves_HK)
     wide = jax.tree.map(lambda x: np.repeat(x, lambdas, axis=0), params_H)
     kl_weight_P = np.tile(np.asarray(kl_weights_L, np.float64), sides)
-    half = problem._replace(law=law, params=jax.tree.map(lambda x: np.asarray(x)[0], params_H))
+    half = dataclasses.replace(problem, law=law, params=jax.tree.map(lambda x: np.asarray(x)[0], params_H))
     found_PM = _solved(half, {"params": wide}, kl_weight_P, ratios_KM, seed)
     asked_HCM = np.concatenate(
         [found_PM.reshape(sides, lambdas, -1), np.broadcast_to(natural_M, (sides, 1, len(natural_M)))], axis=1
@@ -165,7 +163,7 @@ def choose_kl_weight(
     # Every half's proposals by the law of the other half.
     others = np.arange(sides) ^ 1
     judges = jax.tree.map(lambda x: np.asarray(x)[others], params_H)
-    bpb_HC = evaluate_each(law, judges, asked_HCM) @ problem.task_weights_N
+    bpb_HC = evaluate_each(law, judges, asked_HCM) @ problem.weights
     gain_SL = (bpb_HC[:, -1:] - bpb_HC[:, :-1]).reshape(splits, 2, lambdas).mean(axis=1)
     mean_L, best = gain_SL.mean(axis=0), int(gain_SL.mean(axis=0).argmax())
     behind_L = (gain_SL[:, best : best + 1] - gain_SL).std(axis=0, ddof=1) / np.sqrt(splits)
@@ -183,34 +181,21 @@ def choose_kl_weight(
 def _solved(problem: Problem, own: dict, kl_weight_P, ratios_KM, seed: int) -> np.ndarray:
     """found_PM: the problem with some of its parts replaced, one per problem on a leading axis.
 
-    ``own`` has parts by their names: params, task_weights_N, upper_M.
+    ``own`` has parts by their names: params, weights, upper_M.
     """
     number = len(jax.tree.leaves(own)[0])
     # Parts that all share are spelt out as well, so that paths and fronts are one program.
     weights_PN, upper_PM, kl_weight_P = (
         np.broadcast_to(x, (number, *np.shape(like)))
         for x, like in (
-            (own.get("task_weights_N", problem.task_weights_N), problem.task_weights_N),
+            (own.get("weights", problem.weights), problem.weights),
             (own.get("upper_M", problem.bounds.upper_M), problem.bounds.upper_M),
             (np.asarray(kl_weight_P, np.float64), 0.0),
         )
     )
-    params, each = own.get("params", problem.params), (0 if "params" in own else None, 0, None, UPPER, 0, None)
-    begin_SM = problem.anchor_M[None] if problem.convex else starts(problem, ratios_KM, seed)[:STARTS]
-    ends = [
-        batch.solve_each(
-            problem.law.predict,
-            params,
-            weights_PN,
-            problem.anchor_M,
-            problem.bounds._replace(upper_M=upper_PM),
-            kl_weight_P,
-            start_M,
-            each=each,
-            max_iterations=MAX_ITERATIONS if problem.convex else LOCAL_ITERATIONS,
-        )
-        for start_M in begin_SM
-    ]
+    varying = batch.Varying(own.get("params"), weights_PN, upper_M=upper_PM, kl_weight=kl_weight_P)
+    begin_SM = problem.anchor_M[None] if problem.convex else starts.from_runs(problem, ratios_KM, seed)[:STARTS]
+    ends = [batch.solve_each(problem, varying, start_M=start_M) for start_M in begin_SM]
     value_SP = np.stack([np.where(np.isfinite(end.value), end.value, np.inf) for end in ends])
     found_PM = np.stack([end.weights_M for end in ends])[value_SP.argmin(axis=0), np.arange(number)]
     if not np.isfinite(value_SP.min(axis=0)).all() or not np.isfinite(found_PM).all():
@@ -222,11 +207,7 @@ def _upper(problem: Problem, wished_M, repeats, tokens_M, target_tokens):
     """The upper bounds with k repeats; None where no mixture keeps them."""
     caps_M = np.ones(len(wished_M)) if repeats is None else repetition_caps(tokens_M, target_tokens, repeats)
     upper_M = np.where(problem.anchor_M > 0, np.minimum(wished_M, caps_M), 0.0)
-    try:
-        check_feasible(problem.bounds._replace(upper_M=upper_M), range(len(upper_M)))
-    except UserError:
-        return None
-    return upper_M
+    return upper_M if feasible(problem.bounds._replace(upper_M=upper_M)) else None
 
 
 def _compositions(total: int, parts: int):

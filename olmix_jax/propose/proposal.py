@@ -358,14 +358,13 @@ class Proposal:
     @property
     def outcome(self) -> str:
         """How the solver ended, for people: "local optimum, best of 8 starts"."""
-        known = self.certificate
-        if self.status is Status.SEARCHED:
-            return f"best of {known.candidates:,} candidates"
-        if self.status is Status.LOCAL_OPTIMUM:
-            return f"local optimum, best of {known.starts} starts"
-        if self.status is Status.MAX_ITERATIONS and known.gap is not None:
-            return f"not converged (gap {known.gap:.3g} BPB after {known.iterations} iterations)"
-        return self.status.value
+        certificate = self.certificate
+        return self.status.describe(
+            starts=certificate.starts or certificate.candidates,
+            iterations=certificate.iterations,
+            gap=certificate.gap,
+            residual=certificate.residual,
+        )
 
     def check(self) -> None:
         """Raises ``ValueError`` where names of domains or tasks disagree between fields."""

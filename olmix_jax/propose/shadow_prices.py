@@ -7,7 +7,7 @@ import numpy as np
 from olmix_jax import config
 from olmix_jax.propose.formulation import Posed
 from olmix_jax.propose.proposal import Group, by_name
-from olmix_jax.solver.solve import Solution
+from olmix_jax.solver.solution import Solution
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from olmix_jax.laws import cpu, evaluate_each
 from olmix_jax.propose.proposal import Gain, by_name
-from olmix_jax.solver import objective, solve
+from olmix_jax.solver import minimise
 from olmix_jax.solver.problem import Problem
 
 # Shares of the samples below the low and the high end of an interval.
@@ -45,7 +45,7 @@ def error_bars(problem: Problem, samples, weights_M, natural_M, tasks: Sequence[
     if not finite_R.any():
         return ErrorBars(("no error bars: no sample of the law predicts a finite BPB",))
     bpb_RCN = bpb_RCN[finite_R]
-    gain_R = (bpb_RCN[:, 1] - bpb_RCN[:, 0]) @ problem.task_weights_N
+    gain_R = (bpb_RCN[:, 1] - bpb_RCN[:, 0]) @ problem.weights
     low, high = np.quantile(gain_R, [LOW, HIGH])
     low_N, high_N = np.quantile(bpb_RCN[:, 0], [LOW, HIGH], axis=0)
     probability = float((gain_R > 0).mean())
@@ -65,11 +65,12 @@ def own_optima(problem: Problem, samples, weights_M) -> np.ndarray:
 
     They are as far apart as the law is unsure of the weights. Samples that lead nowhere finite are left out.
     """
-    run = solve.compiled(problem.law.predict, objective.mean, problem.kl_weight > 0)
-    shared = problem.task_weights_N, problem.anchor_M, float(problem.kl_weight), problem.bounds
+    objective, entropic = problem.objective, problem.kl_weight > 0
     chosen, found = min(len(jax.tree.leaves(samples)[0]), RESOLVED), []
     with cpu.float64():
         for r in range(chosen):
             params = jax.tree.map(lambda x, r=r: np.asarray(x)[r], samples)
-            found.append(np.asarray(run(params, *shared, ITERATIONS, weights_M).weights_M))
+            sampled = dataclasses.replace(objective, params=params)
+            end = minimise.compiled(sampled, problem.bounds, ITERATIONS, weights_M, entropic=entropic)
+            found.append(np.asarray(end.weights_M))
     return np.array([p_M for p_M in found if np.isfinite(p_M).all()] or [weights_M])

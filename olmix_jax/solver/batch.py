@@ -1,118 +1,128 @@
-"""Many problems of one law in one call: grids of settings, samples of the law, starts."""
+"""Solve many problems of one law in one call: grids of settings, samples of the law."""
 
 import concurrent.futures
 import functools
 import os
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from olmix_jax.laws import cpu
-from olmix_jax.solver.objective import Objective, mean
-from olmix_jax.solver.solve import Minimum, minimise
+from olmix_jax.solver.bounds import Bounds
+from olmix_jax.solver.minimise import Minimum, minimise
+from olmix_jax.solver.objective import Objective
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import iteration_limit
 
-# Problems that go through the program side by side: enough for vector units, few enough that not all wait for one.
-ABREAST = 50
-# From so many problems on, a program is worth the seconds that it takes to make it faster.
+# Problems per call of the program: enough for vector units, few enough that not all wait for the slowest.
+CHUNK = 50
+# From this many problems on, it pays to compile a faster program, which takes seconds longer.
 MANY = 500
-# Numbers of a problem's law and mixtures that fit beside each other in a CPU's cache.
-NUMBERS = 400_000
+# Numbers per chunk (laws and mixtures) that fit into the cache of a CPU.
+CACHE_NUMBERS = 400_000
 
 
-def solve_each(
-    predict: Callable,
-    params,
-    weights,
-    natural_M,
-    bounds,
-    kl_weight,
-    starts_M,
-    *,
-    each: tuple,
-    merge: Callable = mean,
-    max_iterations: int = 500,
-) -> Minimum:
-    """:func:`olmix_jax.solver.solve.minimise` for P problems, compiled once; arrays of NumPy with a leading axis P.
+class Varying(NamedTuple):
+    """The parts that differ between P problems, each with a leading axis P. A part of None is shared by all.
 
-    Problems that end at values that are not finite are the caller's to look for.
+    Attributes:
+      params: parameters of the law; all their arrays have the axis.
+      weights: weights of the tasks.
+      anchor_M: anchors of KL.
+      lower_M, upper_M, member_GM, low_G, high_G: see :class:`olmix_jax.solver.bounds.Bounds`.
+      kl_weight: λ; all positive or all 0.
+      start_M: starting points; the anchors by default.
+    """
+
+    params: Any = None
+    weights: Any = None
+    anchor_M: Any = None
+    lower_M: Any = None
+    upper_M: Any = None
+    member_GM: Any = None
+    low_G: Any = None
+    high_G: Any = None
+    kl_weight: Any = None
+    start_M: Any = None
+
+
+def solve_each(problem: Problem, varying: Varying, *, start_M=None, max_iterations: int | None = None) -> Minimum:
+    """Solve P problems that differ from ``problem`` in some parts; every field of the result has a leading axis P.
+
+    The program is compiled once for all of them. Results that are not finite are returned as they are, so the caller
+    must check ``value``. Inputs are not checked, unlike in :func:`olmix_jax.solver.solve.solve`.
 
     Args:
-      predict: a law's.
-      params: its parameters.
-      weights: what ``merge`` takes.
-      natural_M: p0.
-      bounds: where mixtures may be.
-      kl_weight: λ; all positive or all 0.
-      starts_M: where to begin.
-      each: for the six arguments before (params, weights, natural_M, bounds, kl_weight, starts_M) 0 where there is one
-        per problem, on a leading axis, None where one serves all; or trees of these, as ``in_axes`` of ``jax.vmap``.
-      merge: see :class:`olmix_jax.solver.objective.Objective`.
-      max_iterations: of each problem.
-    """
-    arguments = params, weights, natural_M, bounds, np.asarray(kl_weight, np.float64), starts_M
-    arguments = jax.tree.map(np.asarray, arguments)
-    number = _number(arguments, each)
-    abreast = max(1, min(ABREAST, number, NUMBERS // max(1, _size(arguments, each, number))))
-    entropic = bool(np.all(arguments[4] > 0))
-    tree = jax.tree.structure(each, is_leaf=_is_axis)
-    run = _compiled(predict, merge, entropic, tree, _axes(each), number >= MANY)
+      problem: the parts that all problems share.
+      varying: the parts that differ, one at least.
+      start_M: the starting point of all problems; their anchors by default.
+      max_iterations: limit of the iterations; by default that of :func:`olmix_jax.solver.solve.solve` for ``problem``.
 
-    def chunk(first):
-        # The last chunk is filled up with its first problem, so that all are of one shape.
-        wanted = np.arange(first, first + abreast)
-        wanted = np.where(wanted < number, wanted, first)
-        taken = _map_axes(lambda x: x[wanted], arguments, each)
-        # Settings of JAX are a thread's own.
+    Raises:
+      ValueError: the leading axes differ in length.
+    """
+    shared = Varying(
+        problem.params,
+        problem.weights,
+        problem.anchor_M,
+        *problem.bounds,
+        np.float64(problem.kl_weight),
+        start_M,
+    )
+    if start_M is None and varying.start_M is None:
+        shared, varying = shared._replace(start_M=problem.anchor_M), varying._replace(start_M=varying.anchor_M)
+    axes = Varying(*(None if part is None else 0 for part in varying))
+    parts = Varying(*(common if part is None else part for common, part in zip(shared, varying)))
+    parts = jax.tree.map(np.asarray, parts)
+    number, size = _number(varying), _numbers_per_problem(parts, axes)
+    chunk = max(1, min(CHUNK, number, CACHE_NUMBERS // max(1, size)))
+    limit = iteration_limit(problem) if max_iterations is None else max_iterations
+    entropic = bool(np.all(parts.kl_weight > 0))
+    run = _compiled(problem.law.predict, problem.merge, entropic, axes, number >= MANY)
+
+    def solve_chunk(first: int) -> Minimum:
+        # The last chunk repeats its first problem, so that all chunks have one shape.
+        rows = np.arange(first, first + chunk)
+        rows = np.where(rows < number, rows, first)
+        inputs = _of_each(lambda x: x[rows], parts, axes)
+        # JAX settings are per thread.
         with cpu.float64():
-            found = run(max_iterations, *taken)
-            return jax.tree.map(lambda x: np.asarray(x)[: number - first], found)
+            minima = run(limit, inputs)
+            return jax.tree.map(lambda x: np.asarray(x)[: number - first], minima)
 
     with cpu.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        # The first alone: it compiles what the others run.
-        parts = [chunk(0), *pool.map(chunk, range(abreast, number, abreast))]
-    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        # The first chunk runs alone, as it compiles the program for the others.
+        chunks = [solve_chunk(0), *pool.map(solve_chunk, range(chunk, number, chunk))]
+    return jax.tree.map(lambda *x: np.concatenate(x), *chunks)
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(predict, merge, entropic: bool, structure, axes: tuple, many: bool):
-    each = jax.tree.unflatten(structure, axes)
+def _compiled(predict: Callable, merge: Callable, entropic: bool, axes: Varying, many: bool):
+    def one(max_iterations, parts: Varying) -> Minimum:
+        objective = Objective(predict, merge, parts.params, parts.weights, parts.anchor_M, parts.kl_weight)
+        bounds = Bounds(parts.lower_M, parts.upper_M, parts.member_GM, parts.low_G, parts.high_G)
+        return minimise(objective, bounds, max_iterations, parts.start_M, entropic=entropic)
 
-    def one(max_iterations, params, weights, natural_M, bounds, kl_weight, start_M):
-        objective = Objective(predict, merge, params, weights, natural_M, kl_weight)
-        return minimise(objective, bounds, entropic, max_iterations, start_M)
-
-    return jax.jit(jax.vmap(one, in_axes=(None, *each)), compiler_options={} if many else cpu.QUICK)
-
-
-def _is_axis(x) -> bool:
-    return x is None
+    return jax.jit(jax.vmap(one, in_axes=(None, axes)), compiler_options={} if many else cpu.QUICK)
 
 
-def _axes(each) -> tuple:
-    return tuple(jax.tree.leaves(each, is_leaf=_is_axis))
+def _of_each(function: Callable, parts: Varying, axes: Varying) -> Varying:
+    """Return the parts with ``function`` applied to the arrays that have an axis of problems."""
+    return Varying(*(part if axis is None else jax.tree.map(function, part) for part, axis in zip(parts, axes)))
 
 
-def _map_axes(function, arguments, each):
-    """``function`` of the arrays that have an axis of problems; the others as they are."""
-
-    def mapped(axis, argument):
-        return argument if axis is None else jax.tree.map(function, argument)
-
-    return jax.tree.map(mapped, each, arguments, is_leaf=_is_axis)
-
-
-def _number(arguments, each) -> int:
-    sizes = set()
-    _map_axes(lambda x: sizes.add(len(x)), arguments, each)
+def _number(varying: Varying) -> int:
+    sizes = {len(x) for x in jax.tree.leaves(varying)}
     if len(sizes) != 1:
-        raise ValueError(f"arrays of problems must be of one length, not of {sorted(sizes)}")
+        raise ValueError(f"the parts that differ need leading axes of one length, not of {sorted(sizes)}")
     return sizes.pop()
 
 
-def _size(arguments, each, number: int) -> int:
-    """Numbers of one problem: what is its own, and its share of work on what all share."""
-    total = sum(np.size(x) for x in jax.tree.leaves(arguments))
-    own = []
-    _map_axes(lambda x: own.append(x.size), arguments, each)
-    return (total - sum(own)) + sum(own) // number
+def _numbers_per_problem(parts: Varying, axes: Varying) -> int:
+    """Return how many numbers one problem needs, including all shared ones."""
+    each = [part for part, axis in zip(parts, axes) if axis == 0]
+    shared = [part for part, axis in zip(parts, axes) if axis is None]
+    number = len(jax.tree.leaves(each)[0])
+    return sum(x.size for x in jax.tree.leaves(shared)) + sum(x.size for x in jax.tree.leaves(each)) // number

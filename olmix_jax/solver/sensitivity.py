@@ -1,132 +1,166 @@
-"""How the proposed mixture moves with all that it follows from: exact derivatives by implicit differentiation.
+"""How the optimal mixture moves with the problem: exact derivatives by implicit differentiation.
 
-Let p minimise F(p) = f(p) + λ·KL(p ‖ natural) within bounds (:mod:`olmix_jax.solver.solve`). Entries strictly inside
-their bounds are free, f; the others, b, stay at theirs. A group of domains at one of its bounds keeps its sum at it. So
-p moves by d as the law, λ, natural and the bounds move by dθ, where, over each class c of domains whose sum is held
-(:func:`olmix_jax.solver.bounds.classes`), with the Hessian H of F,
+Let p minimise F(p) = f(p) + λ·KL(p ‖ anchor) within bounds. Entries strictly inside their bounds are free, f. The other
+entries, b, stay at their bounds. A group at one of its bounds keeps its sum. Let the law, λ, the anchor and the bounds
+move by dθ. Then p moves by d with, for each class c of domains whose sum is held
+(:func:`olmix_jax.solver.bounds.classes`) and with the Hessian H of F,
 
     H_ff d_f − ν_c = −(∂_θ∇F·dθ)_f − H_fb d_b,        Σ_{j ∈ f ∩ c} d_j = t_c,        d_b = the move of their bound.
 
-The classes are disjoint, so that their constraints, scaled, are orthonormal rows U: with P = I − UᵀU the system is
-P H P y = P r, symmetric, positive definite exactly where p is a strict minimum, and M × M with fixed shapes.
+The classes are disjoint, so their constraints, scaled, are orthonormal rows U. With P = I − UᵀU the system is
+P H P y = P r: symmetric, M × M, and positive definite exactly where p is a strict minimum.
 
-Where p only just meets a bound (its multiplier is 0) F's minimiser has two one-sided derivatives, and this is the one
-for which the entry, or the group's sum, stays at the bound. Where bounds are equal, it is the upper one that counts if
-the multiplier is positive, and else the lower; a cap of 0 does not count. Where groups at bounds have all domains
-between them, one bound can move only at the expense of another group: of the one whose bound costs least.
+Special cases:
+
+- If an entry just meets a bound (its multiplier is 0), p has two one-sided derivatives. This one keeps the entry, or
+  the group's sum, at the bound.
+- If the two bounds are equal, the upper one counts if its multiplier is positive, and the lower one otherwise. A cap of
+  0 does not count.
+- If groups at bounds contain all domains, one group's bound can move only at the expense of another group: the one
+  with the smallest multiplier.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import cpu
-from olmix_jax.solver import kkt, newton, solve
-from olmix_jax.solver.bounds import Bounds, classes, ends
-from olmix_jax.solver.objective import Objective, mean
+from olmix_jax.solver import kkt, solve
+from olmix_jax.solver.bounds import Bounds, at_bounds, classes
+from olmix_jax.solver.minimise import minimise
+from olmix_jax.solver.objective import Objective
+from olmix_jax.solver.problem import Problem, checked
 from olmix_jax.solver.projection import TINY
 
-# A minimum is strict if no curvature is below this share of the largest one; below, it is rounding.
+# A minimum is strict if every curvature exceeds this share of the largest one. Below is rounding.
 FLAT = 1e-12
-# The bounds that :func:`derivatives` moves.
-SIDES = "upper", "low", "high"
 
 
-@functools.lru_cache(maxsize=32)
-def minimiser(predict: Callable, merge: Callable, entropic: bool) -> Callable:
-    """f(params, weights, natural_M, kl_weight, bounds, start_M) → p_M, the minimiser, differentiable.
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """Derivatives of the optimal mixture p. Each column sums to 0.
 
-    Pure JAX, compiled; call it under :func:`olmix_jax.laws.cpu.float64`. ``jax.jvp``, ``jax.grad``,
-    ``jax.jacobian`` and ``jax.vmap`` work, for all arguments of floats; ``start_M``, where the solver begins, has
-    no influence. For a law that is not convex, p is a local minimum. It is as exact as
-    :func:`olmix_jax.solver.solve.minimise` makes it, which says whether it converged. Derivatives are NaN where p is
-    no strict minimum on its face: the minimiser is then
-    not the only one, and does not move smoothly.
+    Attributes:
+      kl_weight_M: per unit of λ [1/BPB].
+      weights_MN: per unit of each task weight, with the other weights fixed. D(e_i − w) is the move when task i gains
+        weight in proportion from all others, so that the sum stays 1.
+      upper_MM: per unit of each upper bound, column j for bound j.
+      low_MG: per unit of each group's lower bound.
+      high_MG: per unit of each group's upper bound.
+
+    A column is 0 for a bound that does not bind. It is also 0 for a bound that cannot move alone, because no free entry
+    can compensate.
+    """
+
+    kl_weight_M: np.ndarray
+    weights_MN: np.ndarray
+    upper_MM: np.ndarray
+    low_MG: np.ndarray
+    high_MG: np.ndarray
+
+
+def derivatives(problem: Problem, weights_M) -> Sensitivity | None:
+    """Return the derivatives of a minimiser that is already known.
 
     Args:
-      predict: a law's ``predict(params, ratios_KM) -> bpb_KN``; its parameters are arrays of floats.
-      merge: see :class:`olmix_jax.solver.objective.Objective`.
-      entropic: λ > 0. Then a domain of natural weight 0 gets none.
-    """
-
-    @jax.custom_jvp
-    def minimum(params, weights, natural_M, kl_weight, bounds, start_M):
-        objective = Objective(predict, merge, params, weights, natural_M, kl_weight)
-        return solve.minimise(objective, bounds, entropic, solve.MAX_ITERATIONS, start_M).weights_M
-
-    @minimum.defjvp
-    def _(primals, tangents):
-        p_M = minimum(*primals)
-        move = _moves(predict, merge, entropic, primals[:4], primals[4], p_M)
-        return p_M, move(tangents[:4], tangents[4])
-
-    def allowed(params, weights, natural_M, kl_weight, bounds, start_M):
-        if entropic:
-            bounds = bounds._replace(upper_M=jnp.where(natural_M > 0, bounds.upper_M, 0.0))
-        return minimum(params, weights, natural_M, kl_weight, bounds, start_M)
-
-    return jax.jit(allowed)
-
-
-def derivatives(
-    predict: Callable, params, weights, natural_M, bounds: Bounds, kl_weight: float, p_M, *, merge: Callable = mean
-) -> dict | None:
-    """How a minimiser that is already known moves; arguments as those of :func:`olmix_jax.solver.solve.solve`.
+      problem: the problem; ``merge`` is :func:`olmix_jax.solver.objective.mean`.
+      weights_M: its minimiser.
 
     Returns:
-      Changes of p per unit of ``kl_weight`` (M) [1/BPB], of each cap ``upper`` (M × M), of each group's bounds ``low``
-      and ``high`` (M × G), and of each of the ``weights`` (M × N) with the others as they are; D of the last has
-      D(e_i − w), of sum 0, for what task i gains in proportion from all. Column j is due to change j, and sums to 0;
-      it is 0 for a bound that cannot move alone, as nothing is free to make up for it. None if p is no strict minimum
-      on its face: then other mixtures are as good, and it does not move smoothly.
+      The derivatives, or None if p is no strict minimum among mixtures with the same binding bounds. Then other
+      mixtures are as good, and the minimiser does not move smoothly.
 
     Raises:
-      UserError: an input is not finite.
+      UserError: see :func:`olmix_jax.solver.problem.checked`.
     """
-    pieces, bounds = solve.checked(params, weights, natural_M, bounds, kl_weight)
+    problem = checked(problem)
     with cpu.float64():
-        found = _compiled(predict, merge, kl_weight > 0)(pieces, bounds, np.asarray(p_M, np.float64))
-    found = jax.tree.map(np.asarray, found)
-    if not all(np.isfinite(x).all() for x in jax.tree.leaves(found)):
+        columns = _derivatives(
+            problem.objective, problem.bounds, np.asarray(weights_M, np.float64), entropic=problem.kl_weight > 0
+        )
+    moves = jax.tree.map(np.asarray, columns)
+    if not all(np.isfinite(x).all() for x in moves):
         return None
-    alone = {name: abs(found[name].sum(axis=0)) < 1e-6 * (1 + abs(found[name]).max(axis=0)) for name in SIDES}
-    return found | {name: np.where(alone[name], found[name], 0.0) for name in SIDES}
+    return Sensitivity(
+        moves.kl_weight, moves.weights, _balanced(moves.upper_M), _balanced(moves.low_G), _balanced(moves.high_G)
+    )
 
 
-@functools.lru_cache(maxsize=32)
-def _compiled(predict: Callable, merge: Callable, entropic: bool):
-    def derivatives(pieces, bounds, p_M):
-        move = _moves(predict, merge, entropic, pieces, bounds, p_M)
-        still, still_bounds = jax.tree.map(jnp.zeros_like, (pieces, bounds))
+@functools.partial(jax.jit, static_argnames="entropic")
+def minimiser(objective: Objective, bounds: Bounds, start_M, *, entropic: bool):
+    """Return the minimiser p_M as a differentiable function of the objective's arrays and the bounds.
 
-        def moved(by):
-            d_bounds = still_bounds._replace(upper_M=by["upper"], low_G=by["low"], high_G=by["high"])
-            return move((still[0], by["weights"], still[2], by["kl_weight"]), d_bounds)
-
-        nothing = {"kl_weight": jnp.zeros(()), "weights": still[1], "upper": still_bounds.upper_M}
-        return jax.jacfwd(moved)(nothing | {"low": still_bounds.low_G, "high": still_bounds.high_G})
-
-    return jax.jit(derivatives, compiler_options=cpu.QUICK)
+    Pure JAX; call it under :func:`olmix_jax.laws.cpu.float64`. ``jax.jvp``, ``jax.grad``, ``jax.jacobian`` and
+    ``jax.vmap`` work. p does not depend on ``start_M``, unless the problem is not convex; then p is a local minimum.
+    Convergence is not checked. Derivatives are NaN where p is no strict minimum among mixtures with the same binding
+    bounds.
+    """
+    if entropic:
+        bounds = bounds._replace(upper_M=jnp.where(objective.anchor_M > 0, bounds.upper_M, 0.0))
+    return _minimiser(objective, bounds, start_M, entropic)
 
 
-def _moves(predict: Callable, merge: Callable, entropic: bool, pieces, bounds: Bounds, p_M) -> Callable:
-    """(tangents of params, weights, natural, λ; tangents of the bounds) → the move of p; linear. Pure JAX."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _minimiser(objective: Objective, bounds: Bounds, start_M, entropic: bool):
+    return minimise(objective, bounds, solve.MAX_ITERATIONS, start_M, entropic=entropic).weights_M
 
-    def slope(pieces):
-        objective = Objective(predict, merge, *pieces)
-        return jax.grad(objective.law)(p_M) + newton.penalty_slope(objective, p_M)
+
+@_minimiser.defjvp
+def _minimiser_jvp(entropic: bool, primals, tangents):
+    objective, bounds, start_M = primals
+    p_M = _minimiser(objective, bounds, start_M, entropic)
+    move = _implicit_move(objective, bounds, p_M, entropic)
+    return p_M, move(*tangents[:2])
+
+
+class _Moved(NamedTuple):
+    """The inputs that :func:`derivatives` moves; and the moves of p by each of them."""
+
+    kl_weight: jax.Array
+    weights: jax.Array
+    upper_M: jax.Array
+    low_G: jax.Array
+    high_G: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames="entropic", compiler_options=cpu.QUICK)
+def _derivatives(objective: Objective, bounds: Bounds, p_M, *, entropic: bool) -> _Moved:
+    move = _implicit_move(objective, bounds, p_M, entropic)
+    still, still_bounds = jax.tree.map(jnp.zeros_like, (objective, bounds))
+
+    def moved(by: _Moved):
+        d_objective = dataclasses.replace(still, kl_weight=by.kl_weight, weights=by.weights)
+        return move(d_objective, still_bounds._replace(upper_M=by.upper_M, low_G=by.low_G, high_G=by.high_G))
+
+    bounds_0 = still_bounds.upper_M, still_bounds.low_G, still_bounds.high_G
+    return jax.jacfwd(moved)(_Moved(jnp.zeros(()), still.weights, *bounds_0))
+
+
+def _balanced(moves_MX) -> np.ndarray:
+    """Return the moves with 0 in columns whose sum is not 0: such a bound cannot move alone."""
+    balanced_X = abs(moves_MX.sum(axis=0)) < 1e-6 * (1 + abs(moves_MX).max(axis=0))
+    return np.where(balanced_X, moves_MX, 0.0)
+
+
+def _implicit_move(objective: Objective, bounds: Bounds, p_M, entropic: bool) -> Callable:
+    """Return the linear map (tangents of the objective, tangents of the bounds) → move of p. Pure JAX."""
+
+    def slope(objective):
+        return jax.grad(objective.law)(p_M) + objective.penalty_slope(p_M)
 
     free_M = (p_M > bounds.lower_M) & (p_M < bounds.upper_M)
-    law_MM = jax.hessian(Objective(predict, merge, *pieces).law)(p_M)
-    # In units of √p, in which the Hessian of the KL term is λ on the diagonal however small a weight is.
+    law_MM = jax.hessian(objective.law)(p_M)
+    # In units of √p the Hessian of the KL term is λ on the diagonal, however small a weight is.
     inner_M = jnp.where(free_M, p_M, 1.0)
     scale_M = jnp.where(free_M, jnp.sqrt(inner_M) if entropic else 1.0, 0.0)
-    bent_MM = scale_M[:, None] * law_MM * scale_M[None, :] + jnp.diag(pieces[3] * scale_M**2 / inner_M)
-    _, price_M, price_G = kkt.of(slope(pieces), p_M, bounds)
-    class_CM = _held(bounds, p_M, free_M, price_G)
+    bent_MM = scale_M[:, None] * law_MM * scale_M[None, :] + jnp.diag(objective.kl_weight * scale_M**2 / inner_M)
+    prices = kkt.conditions(slope(objective), p_M, bounds)
+    class_CM = _held_classes(bounds, p_M, free_M, prices.group_multipliers_G)
     unit_CM = scale_M[None, :] * class_CM
     norm_C = jnp.sqrt((unit_CM**2).sum(axis=1))
     unit_CM = unit_CM / jnp.maximum(norm_C, TINY)[:, None]
@@ -134,51 +168,51 @@ def _moves(predict: Callable, merge: Callable, entropic: bool, pieces, bounds: B
     size = jnp.maximum(jax.lax.stop_gradient(jnp.abs(bent_MM).max()), TINY)
     system_MM = along_MM @ bent_MM @ along_MM + size * (jnp.eye(len(p_M)) - along_MM)
     strict = jnp.linalg.eigvalsh(jax.lax.stop_gradient(system_MM))[0] > FLAT * size
-    at_bounds = _at_bounds(bounds, p_M, free_M, class_CM, price_M, price_G)
+    moves_at_bounds = _moves_at_bounds(bounds, p_M, free_M, class_CM, prices)
 
-    def move(d_pieces, d_bounds):
-        fixed_M, sum_C = at_bounds(d_bounds)
-        turn_M = jax.jvp(slope, (pieces,), (d_pieces,))[1] + law_MM @ fixed_M
+    def move(d_objective, d_bounds):
+        fixed_M, sum_C = moves_at_bounds(d_bounds)
+        turn_M = jax.jvp(slope, (objective,), (d_objective,))[1] + law_MM @ fixed_M
         across_M = (sum_C / jnp.maximum(norm_C, TINY)) @ unit_CM
         right_M = along_MM @ (-scale_M * turn_M - bent_MM @ across_M)
         inside_M = scale_M * (across_M + jnp.linalg.solve(system_MM, right_M))
-        # A product, and so NaN in reverse as well.
+        # A product, so that reverse-mode derivatives are NaN too.
         return (fixed_M + inside_M) * jnp.where(strict, 1.0, jnp.nan)
 
     return move
 
 
-def _held(bounds: Bounds, p_M, free_M, price_G):
-    """The classes whose sums are held, of which the last must have free entries, as the whole has to sum to 1.
+def _held_classes(bounds: Bounds, p_M, free_M, multipliers_G):
+    """Return the classes whose sums are held. The last one must have free entries, because the total is 1.
 
-    Where groups at bounds have all the free entries, the sum of one group follows from the others': its class is the
-    last one then. It is the outer group of the least price.
+    If groups at bounds contain all free entries, the sum of one group follows from the others. This group's class
+    becomes the last one. It is the outer group with the smallest multiplier.
     """
     class_CM = classes(bounds, p_M)
     if not len(bounds.low_G):
         return class_CM
     keeps_C = (class_CM & free_M[None, :]).any(axis=1)
     # Groups that share domains are nested, the outer one later.
-    number = jnp.arange(len(price_G))
+    number = jnp.arange(len(multipliers_G))
     shares_GG = (bounds.member_GM[:, None, :] & bounds.member_GM[None, :, :]).any(axis=2)
     around_GG = shares_GG & keeps_C[None, :-1] & (number[None, :] > number[:, None])
     outer_G = keeps_C[:-1] & ~around_GG.any(axis=1)
-    least = jnp.argmin(jnp.where(outer_G, jnp.abs(price_G), jnp.inf))
+    least = jnp.argmin(jnp.where(outer_G, jnp.abs(multipliers_G), jnp.inf))
     given_C = (jnp.arange(len(class_CM)) == least) & ~keeps_C[-1]
     given_M = (class_CM & given_C[:, None]).any(axis=0)
     return (class_CM & ~given_C[:, None]).at[-1].set(class_CM[-1] | given_M)
 
 
-def _at_bounds(bounds: Bounds, p_M, free_M, class_CM, price_M, price_G) -> Callable:
-    """Tangents of the bounds → (the moves of entries that are not free, t_C). Linear, pure JAX.
+def _moves_at_bounds(bounds: Bounds, p_M, free_M, class_CM, prices: kkt.Conditions) -> Callable:
+    """Return the linear map from tangents of the bounds to (moves of entries at bounds, t_C). Pure JAX.
 
-    A group's sum moves with its bound, and is what its own class, the classes of groups inside it and the entries at
-    bounds in it make together. So, inner groups first, t solves a triangular system. A group at its bound whose own
-    class has no free entries keeps nothing: its sum is what the others make it.
+    A group's sum moves with its bound. The sum has three parts: the group's own class, the classes of inner groups, and
+    entries at bounds. So t solves a triangular system, inner groups first. A group at its bound whose class has no free
+    entries imposes nothing.
     """
-    capped_M = (p_M >= bounds.upper_M) & ((p_M > bounds.lower_M) | (price_M > 0))
-    at_low_G, at_high_G = ends(bounds, p_M)
-    full_G = at_high_G & (~at_low_G | (price_G > 0))
+    capped_M = (p_M >= bounds.upper_M) & ((p_M > bounds.lower_M) | (prices.multipliers_M > 0))
+    at_low_G, at_high_G = at_bounds(bounds, p_M)
+    full_G = at_high_G & (~at_low_G | (prices.group_multipliers_G > 0))
     keeps_C = (class_CM & free_M[None, :]).any(axis=1)
     whole_CM = jnp.concatenate([bounds.member_GM, jnp.ones((1, len(p_M)), bool)]) * 1.0
     inside_CC = (whole_CM @ whole_CM.T > 0) & keeps_C[:, None] & keeps_C[None, :]

@@ -22,9 +22,11 @@ import numpy as np
 
 from olmix_jax.laws import log_linear
 from olmix_jax.propose import blocks as reuse
-from olmix_jax.propose.feasibility import check_feasible, feasible
+from olmix_jax.propose.feasibility import check_feasible
 from olmix_jax.solver import batch
 from olmix_jax.solver.bounds import Bounds
+from olmix_jax.solver.feasibility import feasible
+from olmix_jax.solver.problem import Problem
 from olmix_jax.utils import rng
 
 # The cheapest choice whose loss is within this share of the gain over natural of the least loss.
@@ -174,7 +176,7 @@ def _possible(setting: Setting, chain: list[int]) -> tuple[int, ...]:
             chain += np.flatnonzero(in_GM[partly_G.argmax()]).tolist()
             continue
         inside = reuse.collapsed_bounds(setting.bounds, blocks)
-        if feasible(inside, blocks.names):
+        if feasible(inside):
             return tuple(chain)
         with np.errstate(divide="ignore", invalid="ignore"):
             room_M = np.where(ratios_M > 0, setting.bounds.upper_M / ratios_M, np.inf)
@@ -243,12 +245,11 @@ class _Play:
     def _optima(self, *own) -> np.ndarray:
         """The optimal mixture of each problem; few are filled up, so that one program solves any number."""
         setting, number = self.setting, len(own[0])
-        coef, anchor, lower, upper, member = (x[np.arange(max(number, batch.ABREAST)) % number] for x in own)
+        coef, anchor, lower, upper, member = (x[np.arange(max(number, batch.CHUNK)) % number] for x in own)
         params = log_linear.Params(np.zeros(coef.shape[:2]), coef)
-        bounds = Bounds(lower, upper, member, setting.bounds.low_G, setting.bounds.high_G)
-        each = 0, None, 0, Bounds(0, 0, 0, None, None), None, 0
-        posed = params, setting.task_weights_N, anchor, bounds, setting.kl_weight, anchor
-        return batch.solve_each(log_linear.predict, *posed, each=each).weights_M[:number]
+        problem = Problem(log_linear.LAW, None, setting.task_weights_N, None, setting.bounds, setting.kl_weight)
+        varying = batch.Varying(params=params, anchor_M=anchor, lower_M=lower, upper_M=upper, member_GM=member)
+        return batch.solve_each(problem, varying).weights_M[:number]
 
     def _refitted(self, blocks: reuse.Blocks, runs: int) -> np.ndarray:
         """coef_SNM of the laws that would be fitted to a new swarm over the blocks, and old runs."""

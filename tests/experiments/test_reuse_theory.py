@@ -14,7 +14,8 @@ from experiments.reuse_theory import theory
 from olmix_jax.laws import log_linear
 from olmix_jax.propose import blocks as reuse
 from olmix_jax.solver import batch
-from olmix_jax.solver.bounds import Bounds, box
+from olmix_jax.solver.bounds import box
+from olmix_jax.solver.problem import Problem
 from olmix_jax.utils.errors import UserError
 
 # Columns of every problem: unaffected domains, new ones, old ones. Unused ones have no tokens, so all have one shape.
@@ -56,11 +57,12 @@ def minimise(cases, natural_PM, upper_PM, coef_PNM):
     natural_PM, upper_PM, coef_PNM = (np.array(x)[rows] for x in (natural_PM, upper_PM, coef_PNM))
     params = log_linear.Params(np.zeros((len(rows), TASKS)), coef_PNM)
     weights_PN, kl_weight_P = np.array([c.weights_N for c in cases])[rows], np.array([c.kl_weight for c in cases])[rows]
-    bounds = box(np.zeros(DOMAINS), np.ones(DOMAINS))._replace(upper_M=upper_PM)
     starts_PM = natural_PM / natural_PM.sum(axis=1, keepdims=True)
-    each = (0, 0, 0, Bounds(None, 0, None, None, None), 0, 0)
-    args = params, weights_PN, natural_PM, bounds, kl_weight_P, starts_PM
-    found = batch.solve_each(log_linear.predict, *args, each=each)
+    shared = Problem(
+        log_linear.LAW, None, np.full(TASKS, 1 / TASKS), None, box(np.zeros(DOMAINS), np.ones(DOMAINS)), 1.0
+    )
+    varying = batch.Varying(params, weights_PN, natural_PM, upper_M=upper_PM, kl_weight=kl_weight_P, start_M=starts_PM)
+    found = batch.solve_each(shared, varying)
     assert (found.gap < 1e-12).all()
     return found
 

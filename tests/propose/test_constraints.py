@@ -122,13 +122,13 @@ def grouped(low_G, high_G, lower_M=(0, 0, 0, 0), upper_M=(1, 1, 1, 1), groups=((
     [
         (
             grouped([0.5], [1], upper_M=(0.2, 0.1, 1, 1)),
-            "code must have 0.5 at least, and its domains' caps sum to 0.3",
+            "the caps of the domains of code sum to 0.3, less than its lower bound 0.5",
         ),
         (
             grouped([0], [0.3], lower_M=(0.2, 0.2, 0, 0)),
-            "code may have 0.3 at most, and its domains' lower bounds sum to",
+            "the lower bounds of the domains of code sum to 0.4, more than its upper bound 0.3; lower them",
         ),
-        (grouped([0.4], [0.3]), "code must have 0.4 at least and 0.3 at most"),
+        (grouped([0.4], [0.3]), "the lower bound of code, 0.4, exceeds its upper bound, 0.3"),
         (
             grouped([0.6], [1], lower_M=(0, 0, 0.3, 0.2)),
             "the lower bounds sum to 1.1, more than 1: web 0.3, math 0.2, code 0.6",
@@ -136,7 +136,7 @@ def grouped(low_G, high_G, lower_M=(0, 0, 0, 0), upper_M=(1, 1, 1, 1), groups=((
         (grouped([0], [0.3], upper_M=(1, 1, 0.2, 0.3)), "the caps sum to 0.8, less than 1"),
         (
             grouped([0, 0.5], [0.1, 1], groups=((0, 1), (0, 1, 2)), upper_M=(1, 1, 0.2, 1)),
-            "most must have 0.5 at least",
+            "the caps of the domains of most sum to 0.3, less than its lower bound 0.5",
         ),
     ],
 )
@@ -161,7 +161,7 @@ def test_advice_works():
             grouped([0.6], [1], upper_M=upper_M), NAMES, ("code",), **goal, target_tokens=target, max_repeats=repeats
         )
 
-    with pytest.raises(UserError, match="code must have 0.6 at least") as error:
+    with pytest.raises(UserError, match="code sum to .*, less than its lower bound 0.6") as error:
         check(4.0, 1e8)
     text = str(error.value)
     repeats = float(re.search(r"max_repeats to ([\d.e+]+)", text)[1])
@@ -177,7 +177,7 @@ def test_no_repeats_help():
     wished_M = np.array([0.1, 0.1, 1, 1])
     bounds = grouped([0.6], [1], upper_M=wished_M)
     goal = dict(wished_M=wished_M, tokens_M=np.full(4, 1e9), target_tokens=1e8, max_repeats=2.0)
-    with pytest.raises(UserError, match="code must have 0.6 at least.*; no number of repeats helps"):
+    with pytest.raises(UserError, match="code sum to 0.2, less than its lower bound 0.6; no number of repeats helps"):
         feasibility.check_feasible(bounds, NAMES, ("code",), **goal)
 
 

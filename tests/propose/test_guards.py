@@ -1,5 +1,6 @@
 """Guards and caution, against cvxpy: what they promise holds, and what they cost is known."""
 
+import dataclasses
 import re
 import time
 
@@ -9,10 +10,10 @@ import pytest
 
 from olmix_jax import config
 from olmix_jax.laws import evaluate, evaluate_each, log_linear
-from olmix_jax.propose import guard_slack, guards, propose
-from olmix_jax.solver import solve
+from olmix_jax.propose import guard_rounds, guard_slack, guards, propose
 from olmix_jax.solver.bounds import box
 from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
 from olmix_jax.solver.status import Status
 from olmix_jax.swarm import table, task_groups
 from olmix_jax.utils.errors import UserError
@@ -39,7 +40,7 @@ def drawn(problem, noise=0.3):
 
 def guarded(problem, groups, guard_slack):
     natural_N = evaluate(log_linear.LAW, problem.params, problem.anchor_M[None])[0]
-    return guards.guard(NAMES, natural_N, groups, guard_slack)
+    return guards.group_guards(NAMES, natural_N, groups, guard_slack)
 
 
 def referee(problem, guard=None, samples=None, share=1.0):
@@ -49,9 +50,9 @@ def referee(problem, guard=None, samples=None, share=1.0):
         return np.exp(params.log_c_N) + cp.exp(params.coef_NM @ p)
 
     limits = [p >= 0, p <= problem.bounds.upper_M, cp.sum(p) == 1]
-    value = problem.task_weights_N @ bpb(problem.params)
+    value = problem.weights @ bpb(problem.params)
     if samples is not None:
-        each = [problem.task_weights_N @ bpb(log_linear.Params(*x)) for x in zip(*samples)]
+        each = [problem.weights @ bpb(log_linear.Params(*x)) for x in zip(*samples)]
         t, over = cp.Variable(), cp.Variable(len(each), nonneg=True)
         limits += [over[s] >= each[s] - t for s in range(len(each))]
         value = t + cp.sum(over) / max(share * len(each), 1.0)
@@ -65,7 +66,7 @@ def referee(problem, guard=None, samples=None, share=1.0):
 
 
 def unguarded(problem):
-    return solve.solve(log_linear.predict, *problem[1:]).weights_M
+    return solve(problem).weights_M
 
 
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
@@ -76,14 +77,14 @@ def test_guards_against_cvxpy(seed, kl_weight):
     guard = guarded(problem, {name: (name,) for name in NAMES}, 0.005)
     found = guards.solve(problem, guard, starts_SM=unguarded(problem)[None])
     weights_M, value = referee(problem, guard)
-    assert found.solution.status == "optimal" and found.solution.gap <= 1e-9 * max(1, abs(found.solution.value))
-    assert found.solution.value == pytest.approx(value, rel=1e-8) and found.rise_F.max() <= 1e-10
+    assert found.solution.status is Status.OPTIMAL and found.solution.gap <= 1e-9 * max(1, abs(found.solution.value))
+    assert found.solution.value == pytest.approx(value, rel=1e-8) and found.excess_F.max() <= 1e-10
     if kl_weight:
         assert abs(found.solution.weights_M - weights_M).sum() / 2 < 1e-5
-    assert (found.dual_F >= 0).all() and abs(found.dual_F * found.rise_F).max() < 1e-8
+    assert (found.multipliers_F >= 0).all() and abs(found.multipliers_F * found.excess_F).max() < 1e-8
     free = evaluate(log_linear.LAW, problem.params, unguarded(problem)[None])[0]
     if (guard.rows_FN @ free > guard.limit_F + 1e-6).any():
-        assert found.dual_F.max() > 0
+        assert found.multipliers_F.max() > 0
 
 
 def test_what_a_guard_costs_is_its_dual():
@@ -93,7 +94,7 @@ def test_what_a_guard_costs_is_its_dual():
         guard = guarded(problem, {name: (name,) for name in NAMES}, wished)
         values.append(guards.solve(problem, guard, starts_SM=problem.anchor_M[None]))
     fall = (values[0].solution.value - values[2].solution.value) / 2e-5
-    assert values[1].dual_F.sum() > 1e-3 and values[1].dual_F.sum() == pytest.approx(fall, rel=1e-3)
+    assert values[1].multipliers_F.sum() > 1e-3 and values[1].multipliers_F.sum() == pytest.approx(fall, rel=1e-3)
 
 
 def test_families_are_guarded_on_average():
@@ -112,18 +113,18 @@ def test_families_are_guarded_on_average():
 def test_caution_against_cvxpy(share, kl_weight):
     problem = posed(3, kl_weight)
     samples = drawn(problem)
-    found = guards.solve(problem, guards.nothing(problem), samples, share, starts_SM=problem.anchor_M[None])
+    found = guards.solve(problem, guards.no_guards(problem), samples, share, starts_SM=problem.anchor_M[None])
     weights_M, value = referee(problem, None, samples, share)
-    assert found.solution.status == "optimal" and found.solution.value == pytest.approx(value, rel=1e-8)
+    assert found.solution.status is Status.OPTIMAL and found.solution.value == pytest.approx(value, rel=1e-8)
     if kl_weight:
         assert abs(found.solution.weights_M - weights_M).sum() / 2 < 1e-5
-    each_S = evaluate_each(log_linear.LAW, samples, found.solution.weights_M[None])[:, 0] @ problem.task_weights_N
+    each_S = evaluate_each(log_linear.LAW, samples, found.solution.weights_M[None])[:, 0] @ problem.weights
     worst = np.sort(each_S)[::-1]
     if share == 0.0:
         assert found.tail == pytest.approx(worst[0], abs=1e-10)
     if share == 1.0:
         assert found.tail == pytest.approx(each_S.mean(), abs=1e-10)
-    assert found.dual_S.sum() == pytest.approx(1) and (found.dual_S >= 0).all()
+    assert found.sample_weights_S.sum() == pytest.approx(1) and (found.sample_weights_S >= 0).all()
 
 
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
@@ -131,7 +132,7 @@ def test_guards_and_caution_together():
     problem = posed(4)
     samples, guard = drawn(problem), guarded(problem, {name: (name,) for name in NAMES}, 0.01)
     found = guards.solve(problem, guard, samples, 0.25, starts_SM=problem.anchor_M[None])
-    assert found.solution.status == "optimal" and found.rise_F.max() <= 1e-10
+    assert found.solution.status is Status.OPTIMAL and found.excess_F.max() <= 1e-10
     assert found.solution.value == pytest.approx(referee(problem, guard, samples, 0.25)[1], rel=1e-8)
 
 
@@ -140,13 +141,13 @@ def test_guards_that_no_mixture_keeps_say_so_and_by_how_much():
     # Caps that natural breaks: a task that lives on the first domain must get worse.
     upper_M = np.where(np.arange(DOMAINS) == 0, 0.2 * problem.anchor_M, 1.0)
     params = problem.params._replace(coef_NM=np.where(np.arange(DOMAINS) == 0, -3.0, 0.1) * np.ones((TASKS, 1)))
-    problem = problem._replace(bounds=box(np.zeros(DOMAINS), upper_M), params=params)
+    problem = dataclasses.replace(problem, bounds=box(np.zeros(DOMAINS), upper_M), params=params)
     guard = guarded(problem, {name: (name,) for name in NAMES}, 0.0)
     found = guards.solve(problem, guard, starts_SM=problem.anchor_M[None])
-    room = guard_slack.least(problem, guard, problem.anchor_M[None])
-    least = room.rise
-    assert found.solution.status.startswith("not converged (guards broken by") and least > 1e-3
-    assert room.lower <= least and room.hardest in NAMES
+    room = guard_slack.least_slack(problem, guard, problem.anchor_M[None])
+    least = room.excess
+    assert found.solution.describe().startswith("not converged (a guard is exceeded by") and least > 1e-3
+    assert room.lower_bound <= least and room.hardest in NAMES
     for wished, kept in ((least + 1e-6, True), (least - 1e-4, False)):
         guard = guarded(problem, {name: (name,) for name in NAMES}, wished)
         assert (guards.solve(problem, guard, starts_SM=problem.anchor_M[None]).solution.converged) == kept
@@ -187,17 +188,17 @@ def test_guards_on_the_published_swarm_without_kl(published):
     tasks, bounds = len(swarm.tasks), box(np.zeros(len(swarm.domains)), np.ones(len(swarm.domains)))
     problem = Problem(log_linear.LAW, params, np.full(tasks, 1 / tasks), swarm.natural_M, bounds, 0.0)
     natural_N = evaluate(log_linear.LAW, params, swarm.natural_M[None])[0]
-    guard = guards.guard(swarm.tasks, natural_N, {task: (task,) for task in swarm.tasks}, 0.0)
+    guard = guards.group_guards(swarm.tasks, natural_N, {task: (task,) for task in swarm.tasks}, 0.0)
     found = guards.solve(problem, guard, starts_SM=swarm.natural_M[None])
-    assert found.solution.status == "optimal" and found.rise_F.max() <= 1e-10
+    assert found.solution.status is Status.OPTIMAL and found.excess_F.max() <= 1e-10
 
 
 def test_where_no_end_keeps_the_guards_a_mixture_that_does_is_kept(monkeypatch):
     """Too few rounds: rather a mixture that keeps them, said to be unproven, than a better one that breaks them."""
-    monkeypatch.setattr(guards, "ROUNDS", 1)
+    monkeypatch.setattr(guard_rounds, "ROUNDS", 1)
     problem = posed(1)
     guard = guarded(problem, {name: (name,) for name in NAMES}, 0.0)
     found = guards.solve(problem, guard, starts_SM=unguarded(problem)[None], safe_M=problem.anchor_M)
     np.testing.assert_array_equal(found.solution.weights_M, problem.anchor_M)
-    assert found.rise_F.max() <= 0 and not found.solution.converged and "guards are kept" in found.solution.status
+    assert found.excess_F.max() <= 0 and found.solution.describe().startswith("not converged (gap ")
     assert found.solution.value - found.solution.gap <= referee(problem, guard)[1] + 1e-8

@@ -1,13 +1,15 @@
 """Paths, fronts and the choice of λ do what their names say."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from olmix_jax.laws import evaluate, log_linear, warped_gp
 from olmix_jax.propose import paths
-from olmix_jax.solver import solve
 from olmix_jax.solver.bounds import box
 from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
 from olmix_jax.utils.errors import UserError
 
 DOMAINS, TASKS = 5, 6
@@ -35,7 +37,7 @@ def test_a_path_is_its_problems_and_infeasible_cells_are_empty():
     found = along(problem, [0.5, 1.0, 4.0])
     # 31e9 unique tokens for 20e9: half a pass over all of them is not enough.
     assert all(row[0] is None for name in ("weights", "predicted", "kl") for row in getattr(found, name))
-    own = solve.solve(log_linear.predict, *problem[1:])
+    own = solve(problem)
     np.testing.assert_allclose(found.weights[1][2], own.weights_M, atol=1e-9)
     expected = evaluate(log_linear.LAW, problem.params, own.weights_M[None])[0].mean()
     assert found.predicted[1][2] == pytest.approx(expected) and found.kl[1][2] == pytest.approx(own.kl)
@@ -57,7 +59,7 @@ def test_wishes_stay_and_no_caps_are_one_column():
 
 def test_no_point_of_a_front_is_dominated():
     problem = posed()
-    own_M = solve.solve(log_linear.predict, *problem[1:]).weights_M
+    own_M = solve(problem).weights_M
     domains = tuple("vwxyz")
     front = paths.pareto(problem, FAMILIES, NAMES, domains, natural_M=problem.anchor_M, weights_M=own_M)
     assert front.families == ("one", "two", "three") and len(front.points) > 10
@@ -77,7 +79,7 @@ def test_no_point_of_a_front_is_dominated():
 )
 def test_lambda_is_small_for_a_clean_signal_and_large_for_noise(law, noise, small):
     rng = np.random.default_rng(1)
-    problem = posed()._replace(bounds=box(np.zeros(DOMAINS), np.ones(DOMAINS)))
+    problem = dataclasses.replace(posed(), bounds=box(np.zeros(DOMAINS), np.ones(DOMAINS)))
     ratios_KM = rng.dirichlet(np.ones(DOMAINS), size=40)
     bpb_KN = evaluate(log_linear.LAW, problem.params, ratios_KM) if small else np.full((40, TASKS), 3.0)
     bpb_KN = bpb_KN + noise * rng.normal(size=(40, TASKS))

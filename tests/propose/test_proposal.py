@@ -278,7 +278,7 @@ def test_bounds_groups_and_fixed_domains_hold():
     assert group.name == "web:*" and group.domains == ("web:a", "web:b") and group.high == 0.5
     assert group.weight == pytest.approx(found_M[:2].sum()) and group.multiplier >= 0
     assert content.lower["web:a"] == content.caps["web:a"] == 0.15
-    with pytest.raises(UserError, match="web:\\* must have 0.9 at least, and its domains' caps sum to 0.2"):
+    with pytest.raises(UserError, match="domains of web:\\* sum to 0.2, less than its lower bound 0.9"):
         wanted(bounds='{"web:*": [0.9, 1], "web:a": [0, 0.1], "web:b": [0, 0.1]}')
     with pytest.raises(UserError, match="no domain is or matches cod; the nearest is code"):
         wanted(bounds='{"cod": 0.1}')

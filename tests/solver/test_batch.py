@@ -1,65 +1,62 @@
-"""Many problems in one call are the same problems one by one."""
+"""Batches of problems against single problems."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 
 from olmix_jax.laws import log_linear
-from olmix_jax.solver import batch, solve
-from olmix_jax.solver.bounds import Bounds, box
+from olmix_jax.solver import batch
+from olmix_jax.solver.bounds import box
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
 
 DOMAINS, TASKS = 6, 4
-UPPER = Bounds(None, 0, None, None, None)
 
 
-def law(rng, number=()):
-    return log_linear.Params(rng.normal(size=(*number, TASKS)) * 0.2, rng.normal(size=(*number, TASKS, DOMAINS)))
+def problem(rng, number=()):
+    """A random problem; its law has a leading axis of ``number``."""
+    params = log_linear.Params(rng.normal(size=(*number, TASKS)) * 0.2, rng.normal(size=(*number, TASKS, DOMAINS)))
+    natural_M, bounds = rng.dirichlet(np.ones(DOMAINS)), box(np.zeros(DOMAINS), np.ones(DOMAINS))
+    return Problem(log_linear.LAW, params, np.full(TASKS, 1 / TASKS), natural_M, bounds, 0.05)
 
 
-def test_batches_agree_with_single_problems_whatever_their_number(monkeypatch):
-    rng = np.random.default_rng(0)
-    params, natural_M, weights_N = law(rng), rng.dirichlet(np.ones(DOMAINS)), np.full(TASKS, 1 / TASKS)
+def test_a_batch_gives_the_same_solutions_as_single_problems_when_chunks_are_uneven(monkeypatch):
+    shared = problem(np.random.default_rng(0))
     kl_weight_P = np.geomspace(1e-3, 1, 7)
-    upper_PM = np.minimum(1, natural_M * np.linspace(1.1, 4, 7)[:, None])
-    monkeypatch.setattr(batch, "ABREAST", 3)
-    bounds = box(np.zeros(DOMAINS), natural_M)._replace(upper_M=upper_PM)
-    each = (None, None, None, UPPER, 0, None)
-    found = batch.solve_each(
-        log_linear.predict, params, weights_N, natural_M, bounds, kl_weight_P, natural_M, each=each
-    )
-    assert found.weights_M.shape == (7, DOMAINS) and found.value.shape == (7,)
+    upper_PM = np.minimum(1, shared.anchor_M * np.linspace(1.1, 4, 7)[:, None])
+    monkeypatch.setattr(batch, "CHUNK", 3)
+    ends = batch.solve_each(shared, batch.Varying(upper_M=upper_PM, kl_weight=kl_weight_P))
+    assert ends.weights_M.shape == (7, DOMAINS) and ends.value.shape == (7,)
     for p in range(7):
-        alone = solve.solve(
-            log_linear.predict, params, weights_N, natural_M, box(np.zeros(DOMAINS), upper_PM[p]), kl_weight_P[p]
-        )
-        np.testing.assert_allclose(found.weights_M[p], alone.weights_M, atol=1e-9)
-        assert found.value[p] == pytest.approx(alone.value, rel=1e-12) and found.gap[p] <= 1e-9
+        bounds = box(np.zeros(DOMAINS), upper_PM[p])
+        single = solve(dataclasses.replace(shared, bounds=bounds, kl_weight=kl_weight_P[p]))
+        np.testing.assert_allclose(ends.weights_M[p], single.weights_M, atol=1e-9)
+        assert ends.value[p] == pytest.approx(single.value, rel=1e-12) and ends.gap[p] <= 1e-9
 
 
-def test_samples_of_a_law_and_a_broken_one_do_not_meet():
-    rng = np.random.default_rng(1)
-    params, natural_M, weights_N = law(rng, (4,)), np.full(DOMAINS, 1 / DOMAINS), np.full(TASKS, 1 / TASKS)
-    params.log_c_N[2] = 1e4
-    each = (0, None, None, None, None, None)
-    bounds = box(np.zeros(DOMAINS), np.ones(DOMAINS))
-    found = batch.solve_each(log_linear.predict, params, weights_N, natural_M, bounds, 0.05, natural_M, each=each)
-    assert (np.isfinite(found.value) == [True, True, False, True]).all()
+def test_anchors_differ_and_each_is_the_starting_point_of_its_problem():
+    rng = np.random.default_rng(3)
+    shared, anchor_PM = problem(rng), rng.dirichlet(np.ones(DOMAINS), size=2)
+    ends = batch.solve_each(shared, batch.Varying(anchor_M=anchor_PM), max_iterations=0)
+    np.testing.assert_allclose(ends.weights_M, anchor_PM, atol=1e-15)
+    ends = batch.solve_each(shared, batch.Varying(anchor_M=anchor_PM))
+    for p, anchor_M in enumerate(anchor_PM):
+        single = solve(dataclasses.replace(shared, anchor_M=anchor_M))
+        np.testing.assert_allclose(ends.weights_M[p], single.weights_M, atol=1e-9)
+
+
+def test_a_sample_of_the_law_that_overflows_does_not_affect_the_others():
+    shared = problem(np.random.default_rng(1), (4,))
+    shared.params.log_c_N[2] = 1e4
+    ends = batch.solve_each(shared, batch.Varying(params=shared.params))
+    assert (np.isfinite(ends.value) == [True, True, False, True]).all()
     for p in (0, 3):
-        one = log_linear.Params(*(x[p] for x in params))
-        alone = solve.solve(log_linear.predict, one, weights_N, natural_M, bounds, 0.05)
-        np.testing.assert_allclose(found.weights_M[p], alone.weights_M, atol=1e-9)
+        single = solve(dataclasses.replace(shared, params=log_linear.Params(*(x[p] for x in shared.params))))
+        np.testing.assert_allclose(ends.weights_M[p], single.weights_M, atol=1e-9)
 
 
-def test_arrays_of_different_numbers_are_refused():
-    rng = np.random.default_rng(2)
-    bounds = box(np.zeros(DOMAINS), np.ones(DOMAINS))
-    with pytest.raises(ValueError, match="one length"):
-        batch.solve_each(
-            log_linear.predict,
-            law(rng, (3,)),
-            np.ones(TASKS) / TASKS,
-            np.ones(DOMAINS) / DOMAINS,
-            bounds,
-            np.ones(2),
-            np.ones(DOMAINS) / DOMAINS,
-            each=(0, None, None, None, 0, None),
-        )
+def test_leading_axes_of_different_lengths_are_an_error():
+    shared = problem(np.random.default_rng(2), (3,))
+    with pytest.raises(ValueError, match=r"of one length, not of \[2, 3\]"):
+        batch.solve_each(shared, batch.Varying(params=shared.params, kl_weight=np.ones(2)))

@@ -14,6 +14,8 @@ from olmix_jax.solver import bounds as bounds_of
 from olmix_jax.solver import kkt, projection
 from olmix_jax.solver import solve as solver
 from olmix_jax.solver.bounds import Bounds, within
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.status import Status
 
 SIZE, GROUPS, TASKS = 12, 4, 6
 FUNCTIONS = [projection.project, projection.project_kl, projection.fill, projection.inside]
@@ -50,10 +52,10 @@ def groups_of(rng, size, number):
     while len(found) < number:
         start, end = np.sort(rng.choice(size + 1, 2, replace=False))
         member_M = np.isin(np.arange(size), order[start:end])
-        if bounds_of.crossing([*found, member_M]) is None:
+        if bounds_of.overlapping([*found, member_M]) is None:
             found.append(member_M)
     member_GM = np.array(found, bool).reshape(-1, size)
-    return member_GM[bounds_of.in_order(member_GM)]
+    return member_GM[bounds_of.inner_first(member_GM)]
 
 
 def random_bounds(rng, size, number, fixed=0.0):
@@ -90,7 +92,7 @@ def minimum(value, p, bounds: Bounds) -> float:
 
 # Projections.
 
-stationary = jax.jit(kkt.of, compiler_options=cpu.QUICK)
+stationary = jax.jit(kkt.conditions, compiler_options=cpu.QUICK)
 
 
 @fuzz
@@ -110,7 +112,7 @@ def test_projections_are_inside_and_stationary(seed, size, number, fixed):
         for x_M, slope_M in ((p_M, p_M - v_M), (q_M, np.log(np.maximum(q_M, 1e-300)) - v_M)):
             slope_M, x_M = (np.pad(y_M, (0, SIZE - size)) for y_M in (slope_M, x_M))
             with cpu.float64():
-                assert stationary(slope_M, x_M, padded(bounds))[0] < 1e-11
+                assert stationary(slope_M, x_M, padded(bounds)).residual < 1e-11
 
 
 def test_small_entries_of_a_kl_projection_keep_their_digits():
@@ -167,7 +169,7 @@ EDGES = {
 def test_edge_cases(name):
     """KL projections of (0.1, 0.2, 0.3, 0.4): within a group, and outside all, ratios stay."""
     bounds, expected_M = EDGES[name]
-    assert bounds_of.crossing(bounds.member_GM) is None
+    assert bounds_of.overlapping(bounds.member_GM) is None
     np.testing.assert_allclose(run(projection.project_kl, np.log([0.1, 0.2, 0.3, 0.4]), bounds), expected_M, rtol=1e-13)
     for function in FUNCTIONS:
         for v_M in ([0.1, 0.2, 0.3, 0.4], [9.0, -9.0, 0.0, 1e3], [0.0] * 4):
@@ -226,11 +228,13 @@ def test_classes():
     assert classes([0, 0, 0.5, 0, 0.5]) == [2, 2, 2, 3, 3]
 
 
-def test_crossing_and_order():
+def test_overlapping_and_inner_first():
     a, b, c, d = [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]
-    assert bounds_of.crossing([a, b, d, a, [0] * 5]) is None and bounds_of.crossing(np.zeros((0, 5), bool)) is None
-    assert bounds_of.crossing([a, b, c]) == (1, 2)
-    assert bounds_of.in_order([b, a, [1] * 5, d]).tolist() == [3, 1, 0, 2]
+    assert (
+        bounds_of.overlapping([a, b, d, a, [0] * 5]) is None and bounds_of.overlapping(np.zeros((0, 5), bool)) is None
+    )
+    assert bounds_of.overlapping([a, b, c]) == (1, 2)
+    assert bounds_of.inner_first([b, a, [1] * 5, d]).tolist() == [3, 1, 0, 2]
 
 
 def test_holds():
@@ -254,7 +258,7 @@ def solve(params, weights_N, natural_M, bounds: Bounds, kl_weight):
     extra, groups = SIZE - len(natural_M), GROUPS - len(bounds.low_G)
     params = params._replace(coef_NM=np.pad(params.coef_NM, ((0, 0), (0, extra))))
     natural_M = np.pad(natural_M, (0, extra))
-    found = solver.solve(log_linear.predict, params, weights_N, natural_M, padded(bounds), kl_weight)
+    found = solver.solve(Problem(log_linear.LAW, params, weights_N, natural_M, padded(bounds), kl_weight))
     assert not found.weights_M[SIZE - extra :].any() and not found.group_multipliers_G[:groups].any()
     return found.weights_M[: SIZE - extra], found
 
@@ -270,7 +274,7 @@ def test_solver_against_cvxpy(kl_weight):
         value = weights_N @ (np.exp(params.log_c_N) + cp.exp(params.coef_NM @ p))
         value = minimum(value + kl_weight * cp.sum(cp.rel_entr(p, natural_M)) if kl_weight else value, p, bounds)
         assert_inside(weights_M, bounds)
-        assert found.status == "optimal" and found.value == pytest.approx(value, rel=1e-8)
+        assert found.status is Status.OPTIMAL and found.value == pytest.approx(value, rel=1e-8)
         if kl_weight:
             assert abs(weights_M - p.value).sum() / 2 < 1e-5
 
@@ -291,7 +295,7 @@ def test_a_thousand_problems_of_all_shapes_against_cvxpy(seed, size, number, fix
     (params, weights_N, natural_M), bounds = law(rng, size), random_bounds(rng, size, number, fixed)
     weights_M, found = solve(params, weights_N, natural_M, bounds, kl_weight)
     assert_inside(weights_M, bounds)
-    assert found.status == "optimal" and found.gap <= 1e-9 * max(1, abs(found.value))
+    assert found.status is Status.OPTIMAL and found.gap <= 1e-9 * max(1, abs(found.value))
     p = cp.Variable(size)
     value = weights_N @ (np.exp(params.log_c_N) + cp.exp(params.coef_NM @ p))
     value = value + kl_weight * cp.sum(cp.rel_entr(p, natural_M)) if kl_weight else value
@@ -322,7 +326,7 @@ def test_solutions_are_optimal_finite_and_inside(seed, size, number, fixed, kl_w
     (params, weights_N, natural_M), bounds = law(rng, size), random_bounds(rng, size, number, fixed)
     weights_M, found = solve(params, weights_N, natural_M, bounds, kl_weight)
     assert_inside(weights_M, bounds)
-    assert found.status == "optimal" and (found.multipliers_M >= 0).all()
+    assert found.status is Status.OPTIMAL and (found.multipliers_M >= 0).all()
     assert np.isfinite([found.value, found.kl, found.gap, found.residual, *found.multipliers_M]).all()
     assert np.isfinite(found.group_multipliers_G).all()
 
@@ -355,7 +359,7 @@ def test_solver_at_the_edges(name, kl_weight):
     params, weights_N, natural_M = law(rng, 4)
     weights_M, found = solve(params, weights_N, natural_M, EDGES[name][0], kl_weight)
     assert_inside(weights_M, EDGES[name][0])
-    assert found.status == "optimal" and np.isfinite(found.group_multipliers_G).all() and found.residual < 1e-6
+    assert found.status is Status.OPTIMAL and np.isfinite(found.group_multipliers_G).all() and found.residual < 1e-6
 
 
 @pytest.mark.parametrize("kl_weight", [0.0, 0.05])

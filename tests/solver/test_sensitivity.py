@@ -1,5 +1,6 @@
 """Derivatives of the proposed mixture against differences of the solver, and prices of bounds against its minimum."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,9 +9,12 @@ import pytest
 
 from olmix_jax.laws import cpu, log_linear
 from olmix_jax.propose.feasibility import repetition_caps
-from olmix_jax.solver import sensitivity, solve
+from olmix_jax.solver import sensitivity
 from olmix_jax.solver.bounds import Bounds
-from olmix_jax.solver.objective import mean
+from olmix_jax.solver.objective import Objective, mean
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
+from olmix_jax.solver.status import Status
 
 SIZE = 8
 KL_WEIGHTS = [0.05, 0.0]
@@ -19,7 +23,13 @@ both = pytest.mark.parametrize("kl_weight", KL_WEIGHTS)
 
 
 def minimiser(kl_weight):
-    return sensitivity.minimiser(log_linear.predict, mean, kl_weight > 0)
+    """The minimiser as a function of (params, weights, anchor, λ, bounds, start)."""
+
+    def minimum(params, weights_N, natural_M, kl_weight_, bounds, start_M):
+        objective = Objective(log_linear.predict, mean, params, weights_N, natural_M, kl_weight_)
+        return sensitivity.minimiser(objective, bounds, start_M, entropic=bool(kl_weight > 0))
+
+    return minimum
 
 
 def quick(function):
@@ -55,7 +65,7 @@ def weights(arguments):
 
 def solved(arguments):
     params, weights_N, natural_M, kl_weight, bounds, _ = arguments
-    return solve.solve(log_linear.predict, params, weights_N, natural_M, bounds, float(kl_weight))
+    return solve(Problem(log_linear.LAW, params, weights_N, natural_M, bounds, float(kl_weight)))
 
 
 @functools.cache
@@ -77,7 +87,7 @@ def problem(kl_weight):
     arguments = bounded(lower_M=1.2 * p_M * unit_MM[4], upper_M=1 + (0.9 * p_M - 1) * unit_MM[5])
     found, (lower_M, upper_M, *_) = solved(arguments), arguments[4]
     # Strict: each bound has its price.
-    assert found.status == "optimal" and found.multipliers_M[5] > 1e-3 and found.weights_M[4] == lower_M[4]
+    assert found.status is Status.OPTIMAL and found.multipliers_M[5] > 1e-3 and found.weights_M[4] == lower_M[4]
     assert found.group_multipliers_G[0] > 1e-3 and found.group_multipliers_G[1] < -1e-3
     assert ((found.weights_M > lower_M) & (found.weights_M < upper_M)).sum() == SIZE - 2
     return arguments
@@ -183,31 +193,35 @@ def test_batches():
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-# Of a minimiser that is known.
+# Derivatives of a minimiser that is already known.
+
+
+def columns(moves):
+    return [getattr(moves, field.name) for field in dataclasses.fields(moves)]
 
 
 def derivatives(arguments, p_M=None):
     params, weights_N, natural_M, kl_weight, bounds, _ = arguments
     p_M = weights(arguments) if p_M is None else p_M
-    return sensitivity.derivatives(log_linear.predict, params, weights_N, natural_M, bounds, float(kl_weight), p_M)
+    return sensitivity.derivatives(Problem(log_linear.LAW, params, weights_N, natural_M, bounds, float(kl_weight)), p_M)
 
 
 @both
 def test_derivatives_of_a_known_minimiser(kl_weight):
     arguments = problem(kl_weight)
     found, by = derivatives(arguments), directions(arguments)
-    shapes = {"kl_weight": (SIZE,), "weights": (SIZE, SIZE), "upper": (SIZE, SIZE), "low": (SIZE, 2), "high": (SIZE, 2)}
-    assert {name: x.shape for name, x in found.items()} == shapes
+    assert found.kl_weight_M.shape == (SIZE,) and found.weights_MN.shape == found.upper_MM.shape == (SIZE, SIZE)
+    assert found.low_MG.shape == found.high_MG.shape == (SIZE, 2)
     expected = {name: move(arguments, tangents) for name, tangents in by.items()}
-    np.testing.assert_allclose(found["kl_weight"], expected["λ"], atol=1e-9)
-    np.testing.assert_allclose(found["upper"][:, 5], expected["cap"], atol=1e-9)
-    np.testing.assert_allclose(found["weights"] @ by["task weights"][1], expected["task weights"], atol=1e-9)
-    np.testing.assert_allclose(found["high"][:, 0], expected["inner group"], atol=1e-9)
-    np.testing.assert_allclose(found["low"][:, 1], expected["outer group"], atol=1e-9)
-    for x in found.values():
+    np.testing.assert_allclose(found.kl_weight_M, expected["λ"], atol=1e-9)
+    np.testing.assert_allclose(found.upper_MM[:, 5], expected["cap"], atol=1e-9)
+    np.testing.assert_allclose(found.weights_MN @ by["task weights"][1], expected["task weights"], atol=1e-9)
+    np.testing.assert_allclose(found.high_MG[:, 0], expected["inner group"], atol=1e-9)
+    np.testing.assert_allclose(found.low_MG[:, 1], expected["outer group"], atol=1e-9)
+    for x in columns(found):
         np.testing.assert_allclose(x.sum(axis=0), np.zeros(x.shape[1:]), atol=1e-12)
     # A cap that does not bind moves nothing.
-    assert not np.delete(found["upper"], 5, axis=1).any() and not found["high"][:, 1].any()
+    assert not np.delete(found.upper_MM, 5, axis=1).any() and not found.high_MG[:, 1].any()
 
 
 def test_a_vertex_moves_with_its_bounds():
@@ -218,8 +232,8 @@ def test_a_vertex_moves_with_its_bounds():
     arguments = (*arguments[:4], bounds._replace(high_G=np.ones(2)), arguments[5])
     np.testing.assert_allclose(weights(arguments), [0.6, 0.4, *[0] * 6], atol=1e-14)
     found = derivatives(arguments)
-    np.testing.assert_allclose(found["upper"][:, 0], [1, -1, *[0] * 6], atol=1e-12)
-    assert not found["upper"][:, 1:].any() and not found["kl_weight"].any() and not found["weights"].any()
+    np.testing.assert_allclose(found.upper_MM[:, 0], [1, -1, *[0] * 6], atol=1e-12)
+    assert not found.upper_MM[:, 1:].any() and not found.kl_weight_M.any() and not found.weights_MN.any()
 
 
 @both
@@ -228,7 +242,7 @@ def test_what_is_fixed_cannot_move_alone(kl_weight):
     p_M = weights(arguments)
     bounds = arguments[4]._replace(lower_M=p_M, upper_M=p_M, low_G=np.zeros(2), high_G=np.ones(2))
     arguments = (*arguments[:4], bounds, arguments[5])
-    assert not any(x.any() for x in derivatives(arguments).values())
+    assert not any(x.any() for x in columns(derivatives(arguments)))
     # All together it can.
     exchange_M = np.eye(SIZE)[0] - np.eye(SIZE)[1]
     tangents = directions(arguments)["cap"]
@@ -260,15 +274,15 @@ def test_equal_bounds_move_on_the_side_of_the_price():
         fixed_M = np.where(np.arange(SIZE) == j, p_M[j] + extra, 0.0)
         fixed = bounds._replace(lower_M=np.maximum(bounds.lower_M, fixed_M))
         fixed = fixed._replace(upper_M=np.where(fixed_M > 0, fixed_M, bounds.upper_M))
-        column_M = derivatives((*arguments[:4], fixed, arguments[5]))["upper"][:, j]
+        column_M = derivatives((*arguments[:4], fixed, arguments[5])).upper_MM[:, j]
         assert column_M[j] == (name == "upper")
         # The cap of a group of one, fixed by the group.
         member_GM = np.stack([np.arange(SIZE) == j, bounds.member_GM[1]])
         low_G, high_G = np.array([fixed_M[j], bounds.low_G[1]]), np.array([fixed_M[j], 1.0])
         grouped = bounds._replace(member_GM=member_GM, low_G=low_G, high_G=high_G)
         found = derivatives((*arguments[:4], grouped, arguments[5]))
-        np.testing.assert_allclose(found["high" if name == "upper" else "low"][j, 0], 1, atol=1e-12)
-        assert not found["low" if name == "upper" else "high"][:, 0].any()
+        np.testing.assert_allclose((found.high_MG if name == "upper" else found.low_MG)[j, 0], 1, atol=1e-12)
+        assert not (found.low_MG if name == "upper" else found.high_MG)[:, 0].any()
 
 
 def test_absent_and_redundant():
@@ -279,8 +293,8 @@ def test_absent_and_redundant():
     arguments = params, weights_N, natural_M, kl_weight, bounds, start_M
     p_M, found = weights(arguments), derivatives(arguments)
     assert p_M[7] == 0 and p_M.sum() == pytest.approx(1, abs=1e-14)
-    assert all(np.isfinite(x).all() and not x[7].any() for x in found.values())
-    np.testing.assert_allclose(found["high"][:2].sum(axis=0), [1, 0], atol=1e-12)
+    assert all(np.isfinite(x).all() and not x[7].any() for x in columns(found))
+    np.testing.assert_allclose(found.high_MG[:2].sum(axis=0), [1, 0], atol=1e-12)
 
 
 @both
@@ -296,9 +310,9 @@ def test_groups_that_have_all_domains(kl_weight):
         return weights((*arguments[:4], bounds._replace(low_G=moved_G, high_G=moved_G), start_M))
 
     found = derivatives((*arguments[:4], bounds, start_M))
-    assert all(abs(x.sum(axis=0)).max() < 1e-12 for x in found.values())
+    assert all(abs(x.sum(axis=0)).max() < 1e-12 for x in columns(found))
     # One bound follows from the other, so that it is the move of one of them that counts.
-    found_M = (found["low"] + found["high"]) @ np.array([1, -1])
+    found_M = (found.low_MG + found.high_MG) @ np.array([1, -1])
     np.testing.assert_allclose(found_M, (at(STEP) - at(-STEP)) / (2 * STEP), atol=2e-6)
     assert abs(found_M).max() > 0.1
     price_G = solved((*arguments[:4], bounds, start_M)).group_multipliers_G

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from olmix_jax.laws import evaluate, log_linear, warped_gp
-from olmix_jax.solver import solve
 from olmix_jax.solver.bounds import box
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
 from olmix_jax.update import changes, prior, recompute
 from olmix_jax.utils.errors import UserError
 
@@ -89,7 +90,7 @@ def test_the_domain_that_shares_tasks_with_the_new_one_is_recomputed():
     old = old_law(np.random.default_rng(2))
     mean, natural_O = log_linear.Params(*(x.mean(axis=0) for x in old)), NATURAL[:5] / NATURAL[:5].sum()
     bounds, equal_N = box(np.zeros(5), np.minimum(1, 4 * natural_O)), np.full(TASKS, 1 / TASKS)
-    weights_M = np.append(solve.solve(log_linear.predict, mean, equal_N, natural_O, bounds, 0.02).weights_M, 0.0)
+    weights_M = np.append(solve(Problem(log_linear.LAW, mean, equal_N, natural_O, bounds, 0.02)).weights_M, 0.0)
     like_a = np.tile(np.eye(OLD)[0], (6, 1))
     truth = prior.truths(old, ADDED.expressed(np.ones(6)), -np.ones(6, int), like_a)
     taken, tried, gain = recompute.choose(truth, setting(ADDED, NATURAL, weights_M), lambda dimensions: 32)

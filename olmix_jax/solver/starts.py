@@ -1,0 +1,99 @@
+"""Starting points for problems that are not convex.
+
+:func:`from_runs` serves minimisation: the anchor, the best runs of the swarm, and mixtures between them.
+
+:func:`from_vertices` serves maximisation of a convex f(p) − λ·KL(p ‖ anchor), the search for the worst mixture. There
+the step from p to
+
+    argmax over v of  ⟨∇f(p), v⟩ − λ·KL(v ‖ anchor)
+
+never lowers the value, because f is above its linearisation. For λ = 0, v is a vertex: room is filled in the order of
+the slopes (Mangasarian 1996). For λ > 0 this is the difference-of-convex algorithm. It ends at a point that no such
+step improves. There are many of these, so it runs from each domain alone and from random orders of all domains.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from olmix_jax.laws import cpu
+from olmix_jax.solver import geometry as geometries
+from olmix_jax.solver.bounds import Bounds, within
+from olmix_jax.solver.objective import Objective
+from olmix_jax.solver.problem import Problem, checked
+from olmix_jax.solver.projection import fill
+from olmix_jax.utils import rng
+
+# Number of runs to start from, and the share of the anchor that is mixed into each: the optimum may contain a domain
+# that a run lacks.
+BEST_RUNS = 4
+SHARE_OF_ANCHOR = 0.02
+# Ascents from a single domain (at most), ascents from a random order, steps of each, and end points returned.
+SINGLES, ORDERS, STEPS, BEST_ENDS = 256, 128, 100, 8
+
+
+def from_runs(problem: Problem, ratios_KM, seed: int) -> np.ndarray:
+    """Return starts_SM: the anchor, the best runs, and mixtures between them.
+
+    Args:
+      problem: a problem with task weights.
+      ratios_KM: mixtures of the swarm's runs; None draws Dirichlet mixtures in their place.
+      seed: seed of these draws.
+    """
+    anchor_M = problem.anchor_M / problem.anchor_M.sum()
+    if ratios_KM is None or not len(ratios_KM):
+        draw = rng.generator(seed, "propose.starts")
+        ratios_KM = draw.dirichlet(np.maximum(anchor_M, 1e-3) * len(anchor_M), size=2 * BEST_RUNS)
+    mixed_KM = (1 - SHARE_OF_ANCHOR) * np.asarray(ratios_KM, np.float64) + SHARE_OF_ANCHOR * anchor_M
+    inside_KM = problem.project(np.concatenate([mixed_KM, anchor_M[None]]))
+    best_BM = inside_KM[:-1][np.argsort(problem.values(inside_KM)[:-1], kind="stable")[:BEST_RUNS]]
+    between_BM = np.stack([(best_BM[0] + anchor_M) / 2, best_BM.mean(axis=0), 2 / 3 * best_BM[-1] + anchor_M / 3])
+    return np.concatenate([anchor_M[None], best_BM, between_BM])
+
+
+def from_vertices(problem: Problem, seed: int) -> np.ndarray:
+    """Return the best distinct end points of ascents, starts_SM, worst mixture first; at most BEST_ENDS.
+
+    Args:
+      problem: a problem with negative task weights, so its objective falls during an ascent.
+      seed: seed of the random orders.
+    """
+    draw, domains = rng.generator(seed, "propose.worst"), len(problem.anchor_M)
+    # An order is given by slopes: the domain of the lowest slope is filled first.
+    alone_KM = -np.eye(domains)[np.sort(draw.permutation(domains)[:SINGLES])]
+    orders_KM = np.concatenate([alone_KM, draw.normal(size=(ORDERS, domains))])
+    problem = checked(problem)
+    with cpu.float64():
+        ends = _ascend_each(problem.objective, problem.bounds, orders_KM, entropic=problem.kl_weight > 0)
+    end_KM, value_K = map(np.asarray, ends)
+    finite_K = np.isfinite(value_K) & np.isfinite(end_KM).all(axis=1)
+    end_KM, value_K = end_KM[finite_K], value_K[finite_K]
+    _, first_K = np.unique(end_KM.round(9), axis=0, return_index=True)
+    return end_KM[first_K[np.argsort(value_K[first_K], kind="stable")[:BEST_ENDS]]]
+
+
+@functools.partial(jax.jit, static_argnames="entropic", compiler_options=cpu.QUICK)
+def _ascend_each(objective: Objective, bounds: Bounds, orders_KM, *, entropic: bool):
+    """Return (end_KM, value_K) of the ascents from the vertex of each order."""
+    geometry = (geometries.entropic if entropic else geometries.euclidean)(objective, bounds)
+    slope_of = jax.grad(objective.law)
+
+    def value_of(p_M):
+        return objective.law(p_M) + objective.penalty(p_M)
+
+    def step(state):
+        p_M, value, _, steps = state
+        new_M = geometry.bound(slope_of(p_M))
+        new = value_of(new_M)
+        better = new < value
+        return jnp.where(better, new_M, p_M), jnp.where(better, new, value), better, steps + 1
+
+    def ascend(order_M):
+        begin_M = within(fill, order_M, bounds)
+        start = begin_M, value_of(begin_M), jnp.array(True), 0
+        p_M, value, _, _ = jax.lax.while_loop(lambda state: state[2] & (state[3] < STEPS), step, start)
+        return p_M, value
+
+    return jax.vmap(ascend)(orders_KM)
