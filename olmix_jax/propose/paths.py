@@ -1,5 +1,7 @@
 """How a proposal moves with its settings, all settings solved in one call; and the λ that data choose."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
