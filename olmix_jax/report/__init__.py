@@ -1,4 +1,9 @@
-"""One self-contained page, and three lines for the terminal, from what the other stages left in a workdir."""
+"""The report on a workdir: one self-contained HTML page, and a summary of a few lines for the terminal.
+
+``results`` reads the workdir and ``page`` orders the sections. The ``*_sections`` write titles and captions, ``*_plots``
+draw the figures, ``tables`` and ``fact_tables`` make the tables. ``sentences`` writes the headline, ``caveats`` the
+warnings.
+"""
 
 from olmix_jax.report.page import build, summary
 

@@ -1,84 +1,96 @@
-"""What should make a reader careful, in words."""
+"""Warnings at the top of the page: reasons to be careful with the results."""
 
-from olmix_jax.report import law_plots, update_sections
-from olmix_jax.report.results import Results, cap_of, compare
-from olmix_jax.report.sentences import level, percent
-from olmix_jax.report.style import few
-from olmix_jax.report.training_plots import task_differences
+from olmix_jax.laws.fit_result import FitResult, Seen
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.report import caps, estimates, law_plots, update_sections
+from olmix_jax.report.formatting import first_names, percent
+from olmix_jax.report.results import Results
+from olmix_jax.report.sentences import REFERENCES, level
 
 
 def warnings(results: Results) -> list[str]:
-    """Everything that should make a reader careful."""
-    proposal, fit = results.proposal or {}, results.fit or {}
-    found = [str(w) for w in proposal.get("warnings") or []]
-    found += _law_warnings(fit)
-    probability = (proposal.get("gain") or {}).get("probability")
-    if probability is not None and probability < 0.9 and not results.worst:
-        found.append(
-            f"By the law, the proposal is better than natural with a probability of {percent(probability)} only: "
-            "train it and natural side by side before relying on it."
-        )
+    """Return all warnings, a sentence or two each."""
+    found = []
+    if results.proposal is not None:
+        found += [*results.proposal.warnings, *_gain_warnings(results.proposal)]
+    if results.fit is not None:
+        found += _law_warnings(results.fit)
     if results.table is not None and results.table.diverged:
-        found.append(f"Diverged in training and left out of the fit: {few(results.table.diverged)}.")
-    if update_sections.too_much(results):
-        found.append("By the new law, keeping old ratios costs more than was predicted: recompute more domains.")
+        found.append(f"These runs diverged and are left out of the fit: {first_names(results.table.diverged)}.")
+    if update_sections.costs_more_than_predicted(results):
+        found.append(
+            "According to the new law, keeping the old ratios costs more than predicted. Recompute more domains."
+        )
     return found + _validation_warnings(results)
 
 
-def _law_warnings(fit: dict) -> list[str]:
-    found, unseen = [], fit.get("unseen") or []
-    if unseen:
-        found.append(f"No run contained {few(unseen)}: the law knows nothing about it.")
-    barely = {d: r for d, r in (fit.get("barely_sampled") or {}).items() if d not in unseen}
-    if barely:
-        named = [f"{d} ({_seen(r)})" for d, r in barely.items()]
-        found.append(f"Barely sampled: {few(named)}. What the law says of such domains rests on little.")
-    if fit.get("spearman_cv_mean") is not None and fit["spearman_cv_mean"] < 0.5:
+def _gain_warnings(proposal: Proposal) -> list[str]:
+    if proposal.gain is None or proposal.gain.probability >= 0.9 or proposal.worst:
+        return []
+    return [
+        f"The law predicts the proposal to be better than natural with a probability of only "
+        f"{percent(proposal.gain.probability)}. Train both before you rely on it."
+    ]
+
+
+def _law_warnings(fit: FitResult) -> list[str]:
+    found = []
+    if fit.unseen:
+        found.append(f"Never sampled: {first_names(fit.unseen)}. The swarm gives no information about their effects.")
+    rare = [f"{d} ({_sampled(seen)})" for d, seen in fit.barely_sampled.items() if d not in fit.unseen]
+    if rare:
+        found.append(f"Rarely sampled: {first_names(rare)}. Their estimated effects are uncertain.")
+    if fit.spearman_cv_mean < 0.5:
         found.append(
-            "The law hardly orders held-out runs (mean Spearman under 0.5); more runs or longer ones are needed."
+            f"The law ranks held-out runs poorly (mean Spearman {fit.spearman_cv_mean:.2f}, below 0.5). Train more or "
+            "longer runs."
         )
-    held, at = fit.get("coverage_cv_mean"), law_plots.level(fit)
-    if held is not None and abs(held - at) > law_plots.SLACK + 1e-9:
-        kind = "too narrow: errors are larger than the law says" if held < at else "wider than they need to be"
-        found.append(f"The {level(fit)} intervals hold {percent(held)} of held-out measurements: they are {kind}.")
+    if abs(fit.coverage_cv_mean - fit.level) > law_plots.COVERAGE_TOLERANCE + 1e-9:
+        problem = "too narrow" if fit.coverage_cv_mean < fit.level else "wider than necessary"
+        found.append(
+            f"The {level(fit)} intervals contain {percent(fit.coverage_cv_mean)} of held-out measurements: they are "
+            f"{problem}."
+        )
     return found
 
 
-def _seen(row: dict) -> str:
-    parts = [f"in {row['runs']} runs" if row["runs"] != 1 else "in 1 run"] if row.get("runs") is not None else []
-    parts += [f"{percent(row['max'])} at most"] if row.get("max") is not None else []
-    return ", ".join(parts) or "hardly any run"
+def _sampled(seen: Seen) -> str:
+    return f"in {seen.runs} run{'s' * (seen.runs != 1)}, at most {percent(seen.max)}"
 
 
 def _validation_warnings(results: Results) -> list[str]:
-    if not results.compared:
+    if results.compared is None:
         return []
-    found, ours = [], results.validated["proposed"]
-    for rival in [n for n in ("natural", "uniform") if n in results.validated]:
-        against = compare(ours, results.validated[rival])
-        if against.percent <= 0 and not results.worst:
-            found.append(f"Trained for real, the proposal is not better than {rival}.")
-        elif against.errors is not None and abs(against.errors) < 3:
+    found, validated = [], estimates.validated(results.compared)
+    for name in (name for name in REFERENCES if name in validated):
+        comparison = estimates.compare(validated["proposed"], validated[name])
+        if comparison.percent <= 0 and not results.worst:
+            found.append(f"In training, the proposal was not better than {name}.")
+        elif comparison.errors is not None and abs(comparison.errors) < 3:
             found.append(
-                f"The difference to {rival} is under three standard errors: train more seeds before relying on it."
+                f"The measured difference from {name} is less than three standard errors. Train more seeds before you "
+                "rely on it."
             )
-    if ours.error is None:
-        found.append("One seed per mixture: the differences have no error bars.")
-    worse = [t for t, (d, error) in task_differences(results).items() if error is not None and d > 2 * error]
+    if validated["proposed"].error is None:
+        found.append("Each mixture was trained with one seed, so the measured differences have no error bars.")
+    differences = estimates.task_differences(results.compared)
+    worse = [task for task, difference in differences.items() if difference.worse]
     if worse:
-        of = f"{len(worse)} of {len(results.tasks)} tasks"
-        found.append(f"Trained for real, worse than natural by over two standard errors, {of}: {few(worse)}.")
+        found.append(
+            f"Measured worse than natural by more than two standard errors on {len(worse)} of {len(differences)} "
+            f"tasks: {first_names(worse)}."
+        )
     over = _over_cap(results)
     if over:
-        found.append(f"The trained mixture exceeds the repetition cap of {few(over)}.")
+        found.append(f"The trained mixture exceeds the cap of {first_names(over)}.")
     return found
 
 
 def _over_cap(results: Results) -> list[str]:
-    """Domains whose realised weight is above the cap by more than realising a mixture in whole sequences can do."""
-    if results.proposal is None:
+    """Return the domains whose trained weight exceeds the cap by more than one sequence."""
+    if results.proposal is None or results.validation is None:
         return []
-    realised = results.validation["mixtures"]["proposed"].get("weights") or {}
-    length = ((results.config or {}).get("proxy") or {}).get("length") or 1
-    slack = 1e-6 + length / (results.validation.get("tokens") or 1e9)
-    return [d for d, w in realised.items() if w > cap_of(results.proposal["caps"], d) + slack]
+    length = results.config.proxy.length if results.config is not None else None
+    tolerance = 1e-6 + (length or 1) / results.validation.tokens
+    trained = results.validation.mixtures["proposed"].weights
+    return [d for d, weight in trained.items() if weight > caps.cap_of(results.proposal, d) + tolerance]

@@ -1,43 +1,99 @@
-"""What the page is made of: sections, and the figures in them."""
+"""Elements of the page: sections, figures and tables."""
 
 import base64
 import dataclasses
+import pathlib
 import struct
+from typing import Protocol
 
-from olmix_jax.report.style import DPI
-from olmix_jax.report.tables import Table
+from olmix_jax.report import style
+from olmix_jax.utils import files
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A PNG as a data URI, and its size in CSS pixels."""
+    """A PNG as a data URI, with its size in CSS pixels."""
 
     uri: str
     width: int
     height: int
 
     @classmethod
-    def of(cls, png: bytes) -> "Picture":
+    def from_png(cls, png: bytes) -> "Picture":
+        """Return the picture; its size is read from the PNG's header."""
         # Width and height are the first two fields of the first chunk, IHDR.
         width, height = struct.unpack(">II", png[16:24])
         uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        return cls(uri, round(width * 96 / DPI), round(height * 96 / DPI))
+        return cls(uri, round(width * 96 / style.DPI), round(height * 96 / style.DPI))
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """One figure: a picture for wide windows, one for narrow ones, and its texts."""
+    """A figure of the page.
+
+    Attributes:
+      name: the element's id, and the name of its PNG file.
+      wide, narrow: pictures for wide and for narrow windows.
+      alt: alternative text.
+      caption: text below the figure.
+      scroll: whether a narrow window scrolls the figure sideways instead of shrinking it.
+    """
 
     name: str
     wide: Picture
     narrow: Picture
     alt: str
     caption: str
+    scroll: bool = False
+
+
+class MakeFigure(Protocol):
+    """Turns a drawing function and its texts into a figure of the page."""
+
+    def __call__(self, draw: style.Draw, name: str, alt: str, caption: str, scroll: bool = False) -> Figure: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureWriter:
+    """Draws figures and also writes each as a PNG into a folder."""
+
+    folder: pathlib.Path
+
+    def __call__(self, draw: style.Draw, name: str, alt: str, caption: str, scroll: bool = False) -> Figure:
+        wide, narrow = style.render(draw)
+        with files.atomic_write(self.folder / f"{name}.png", "wb") as f:
+            f.write(wide)
+        return Figure(name, Picture.from_png(wide), Picture.from_png(narrow), alt, caption, scroll)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Cells of a table row. The first cell names the row; a marked row is shaded."""
+
+    cells: tuple[str, ...]
+    mark: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of the page.
+
+    Attributes:
+      caption: text above the table; its first sentence is the table's label.
+      head: names of the columns; empty for a table of name–value pairs.
+      rows: the rows.
+      collapsed: whether the table is hidden until the reader opens it.
+    """
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+    collapsed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading with figures, tables, or a note that says why they are not there."""
+    """A heading with figures and tables, or with a note that explains why they are missing."""
 
     title: str
     figures: tuple[Figure, ...] = ()

@@ -1,182 +1,109 @@
-"""Sections of the page on a proposal: what it wins, what would help it, how it moves, how it is handed over."""
+"""Sections about the proposal: the mixture, predicted changes by task, the value of more data, files for trainers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
-import numpy as np
-
-from olmix_jax.report import proposal_plots
-from olmix_jax.report.elements import Section
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.report import mixture_plot, proposal_plots, tables
+from olmix_jax.report.elements import MakeFigure, Section
+from olmix_jax.report.formatting import capitalised, first_names, number
 from olmix_jax.report.results import Results
-from olmix_jax.report.sentences import cut_note
-from olmix_jax.report.style import few, number, quantity
-from olmix_jax.report.tables import Row, Table
+from olmix_jax.report.sentences import no_proposal, omitted_tasks
 
 
-def sections(results: Results, figure: Callable) -> Iterator[Section]:
-    """The sections that the proposal has the data for."""
+def mixture_section(results: Results, make_figure: MakeFigure) -> Section:
+    """Return the natural and the proposed mixture as a figure and a table."""
+    title, proposal = "Natural and proposed mixture", results.proposal
+    if proposal is None:
+        return Section(title, note=f"{capitalised(no_proposal(results))}.")
+    draw = partial(mixture_plot.mixture, proposal)
+    figure = make_figure(draw, "mixture", mixture_alt(proposal), _mixture_caption(proposal))
+    groups = (tables.group_table(proposal.groups),) if proposal.groups else ()
+    return Section(title, (figure,), (tables.domain_table(results, proposal), *groups))
+
+
+def mixture_alt(proposal: Proposal) -> str:
+    """Return alternative text that names the four domains with the largest proposed weights."""
+    largest = sorted(proposal.weights, key=lambda d: -proposal.weights[d])[:4]
+    parts = [f"{d} {100 * proposal.natural[d]:.1f} to {100 * proposal.weights[d]:.1f} %" for d in largest]
+    return f"Bars: natural and proposed weight of {len(proposal.weights)} domains. Largest: {', '.join(parts)}."
+
+
+def _mixture_caption(proposal: Proposal) -> str:
+    limit = "repetition limit"
+    if "bound" in proposal.capped_by.values():
+        limit += " or propose.bounds"
+    caption = (
+        "Share of training tokens by domain, largest natural share first. Black marks: the largest weight that the "
+        f"{limit} allows; marks beyond the axis are not drawn. ×: epochs over the domain’s unique tokens in the target "
+        "run. Orange: the weight is limited by its cap."
+    )
+    if proposal.weights_low and proposal.weights_high:
+        caption += (
+            " Thin lines: 5–95 % interval of the optimal weight over samples of the law. The proposal is the optimum "
+            "for the mean prediction and may lie outside."
+        )
+    elif proposal.weights_std:
+        caption += " Thin lines: ± 1 standard deviation of the optimal weight over samples of the law."
+    elif proposal.no_weight_intervals:
+        caption += f" Weights have no intervals: {proposal.no_weight_intervals}."
+    if any(proposal.lower.values()):
+        caption += " Green marks: lower bounds."
+    if proposal.anchor:
+        caption += " Hollow diamonds: the anchor, from which KL is measured instead of from natural."
+    return caption
+
+
+def sections(results: Results, make_figure: MakeFigure) -> Iterator[Section]:
+    """Yield predicted changes by task, then the value of more data if the proposal has prices."""
     proposal = results.proposal
     if proposal is None:
         return
-    yield _gains(results, figure)
-    if any(proposal_plots.ranked(proposal.get(k)) for k in ("shadow_prices", "repeat_prices")):
-        yield _prices(results, figure)
-    if proposal_plots.paths_of(proposal):
-        yield _paths(results, figure)
-    if (proposal.get("choice") or {}).get("kl_weight"):
-        yield _choice(results, figure)
-    pareto = proposal.get("pareto") or {}
-    if pareto.get("points") and len(pareto["families"]) > 1:
-        yield _front(results, figure)
-    if proposal.get("handover"):
-        yield Section("Handing it over", tables=(handover_table(proposal),))
+    yield _task_changes(proposal, make_figure)
+    if proposal_plots.ranked(proposal.shadow_prices) or proposal_plots.ranked(proposal.repeat_prices):
+        yield _prices(proposal, make_figure)
 
 
-def _gains(results: Results, figure: Callable) -> Section:
-    proposal = results.proposal
-    rows = proposal_plots.differences(proposal)
-    lost = [t for t, row in reversed(rows.items()) if row[0] > 0]
-    told = f"{len(rows) - len(lost)} of {len(rows)} tasks do not get worse"
-    told += f"; {len(lost)} lose, most of all {few(lost, 3)}." if lost else "."
-    caption = f"{told} By the law, in bits per byte; left of zero is better than natural, red: worse."
-    if proposal.get("predicted_low") and proposal.get("predicted_high"):
-        caption += " Black lines: 5–95 % of the prediction for the proposal, against the mean prediction for natural."
-    guard = proposal.get("guard") or {}
-    if guard:
-        per = "every family of tasks, its mean" if guard.get("by") == "family" else "every task"
-        caption += f" Dashed: the guard; {per}, may rise by at most this."
-        caption += " Bold: the guard holds it back." if guard.get("by") != "family" else ""
-    alt = f"Bars: predicted change in bits per byte against natural. {told}"
-    drawn = figure(proposal_plots.gains, "gains", alt, caption + cut_note(len(rows)))
-    return Section("What it is predicted to win and lose, by task", (drawn,))
+def export_section(results: Results) -> Iterator[Section]:
+    """Yield the table of files for trainers, if there are any."""
+    if results.proposal is not None and results.proposal.handover:
+        yield Section("Files for trainers", tables=(tables.export_table(results.proposal.handover),))
 
 
-def _left_out(proposal: dict) -> str:
-    """What a caption says of settings that paths and fronts do not heed."""
-    without = proposal.get("explored_without")
-    return f" Without propose.{' and propose.'.join(without)}, which the proposal itself keeps." if without else ""
+def _task_changes(proposal: Proposal, make_figure: MakeFigure) -> Section:
+    rows = proposal_plots.changes(proposal)
+    worse = [task for task, change in reversed(rows.items()) if change.mean > 0]
+    counts = f"{len(rows) - len(worse)} of {len(rows)} tasks are predicted equal to or better than natural"
+    counts += f"; {len(worse)} worse, led by {first_names(worse, 3)}." if worse else "."
+    caption = f"{counts} Predicted BPB of the proposal minus that of natural: negative (blue) is better."
+    if proposal.predicted_low and proposal.predicted_high:
+        caption += " Black lines: 5–95 % interval of the proposal’s BPB, minus the mean prediction for natural."
+    if proposal.guard is not None:
+        subject = "mean of every family" if proposal.guard.by == "family" else "BPB of every task"
+        caption += f" Dashed: the guard, the largest rise that the {subject} may have."
+        caption += " Bold: tasks whose guard binds." if proposal.guard.by != "family" else ""
+    alt = f"Bars: predicted change in bits per byte against natural. {counts}"
+    draw = partial(proposal_plots.task_changes, proposal)
+    figure = make_figure(draw, "gains", alt, caption + omitted_tasks(len(rows)))
+    return Section("Predicted change by task", (figure,))
 
 
-def _prices(results: Results, figure: Callable) -> Section:
-    told = []
-    for key, unit in (("shadow_prices", "per billion more unique tokens"), ("repeat_prices", "per extra repeat")):
-        found = proposal_plots.ranked(results.proposal.get(key))
-        if found:
-            told.append("; ".join(f"{d} {number(v, '.3g')}" for d, v in list(found.items())[:3]) + f" BPB {unit}")
+def _prices(proposal: Proposal, make_figure: MakeFigure) -> Section:
+    kinds = (
+        (proposal.shadow_prices, "per billion more unique tokens"),
+        (proposal.repeat_prices, "per additional allowed epoch"),
+    )
+    parts = []
+    for prices, unit in kinds:
+        largest = list(proposal_plots.ranked(prices).items())[:3]
+        if largest:
+            text = ", ".join(f"{d} {number(price, '.3g')}" for d, price in largest)
+            parts.append(f"{text} BPB {unit}")
     caption = (
-        "How far the minimum would fall with more unique tokens of a domain (left or first), and if it alone might be "
-        "repeated once more (right or last). At the margin: as its cap gives way, the worth of more falls. Domains "
-        "that are not drawn are not held back by repetition: more of them would change nothing."
+        "How much the objective would fall, to first order, with one billion more unique tokens of a domain (first "
+        "panel) or with one more allowed epoch over that domain alone (second panel). The value of more data falls as "
+        "the cap is relaxed. For domains without a bar the repetition cap does not bind, so more of their data would "
+        "not change the mixture."
     )
-    return Section(
-        "What data to collect next", (figure(proposal_plots.prices, "prices", f"Bars: {'. '.join(told)}.", caption),)
-    )
-
-
-def _paths(results: Results, figure: Callable) -> Section:
-    parts, told = proposal_plots.paths_of(results.proposal), []
-    for key, values, _, bpb_P, used in parts:
-        name = {"kl_weight": "λ", "max_repeats": "k"}[key]
-        known = np.flatnonzero(np.isfinite(bpb_P))
-        ends = f"{number(bpb_P[known[0]])} to {number(bpb_P[known[-1]])} BPB"
-        told.append(f"from {name} = {values[known[0]]:.3g} to {values[known[-1]]:.3g}: {ends}")
-        told[-1] += "" if used is None else f" (used: {used:.3g})"
-    caption = (
-        "The optimum solved again: along λ, the weight of staying near the reference, at the used k, and along k, "
-        "the most passes over a domain’s unique tokens, at the used λ. Named: the domains that get most anywhere on "
-        f"the paths; grey: the others. Gaps: not solved, or nothing is allowed. Mean predicted BPB, {'; '.join(told)}."
-        + _left_out(results.proposal)
-    )
-    alt = f"Lines: weights of domains and mean predicted bits per byte, {'; '.join(told)}."
-    return Section("How it moves with its settings", (figure(proposal_plots.paths, "paths", alt, caption),))
-
-
-def _choice(results: Results, figure: Callable) -> Section:
-    found = results.proposal["choice"]
-    best, used = found["best"], results.proposal.get("kl_weight")
-    told = f"Chosen by this: λ = {best:.3g}"
-    if used is not None:
-        told += ", which the proposal uses" if used == best else f"; the proposal uses {used:.3g}"
-    if found.get("used") is not None:
-        told += " because of this" if found["used"] and used == best else ""
-        told += ", as the configuration says" if not found["used"] else ""
-    splits = f", mean over {found['splits']:.0f} splits" if found.get("splits") is not None else ""
-    caption = (
-        f"{told}. Runs are split; a mixture is made from the law of one part and judged by that of the other{splits}: "
-        "its gain over natural in bits per byte, higher is better. Whiskers: one standard error over splits."
-    )
-    alt = f"Line: gain over natural against the KL weight. {told}."
-    return Section("Choosing λ from the data", (figure(proposal_plots.choice, "choice", alt, caption),))
-
-
-def _front(results: Results, figure: Callable) -> Section:
-    pareto = results.proposal["pareto"]
-    total, shown = len(pareto["families"]), proposal_plots.front_families(pareto)
-    cut = f" Of {total} families, the {len(shown)} that move most are drawn." if len(shown) < total else ""
-    caption = (
-        "Mean predicted BPB of a family of tasks against that of another, lower and further left is better. Each green "
-        f"dot is the optimum for other weights of the families.{cut}{_left_out(results.proposal)}"
-    )
-    parts = [f"{f} {number(pareto['natural'][f])} to {number(pareto['proposed'][f])}" for f in shown]
-    alt = f"Scatter plots of {len(pareto['points'])} mixtures. Natural to proposed: {', '.join(parts)}."
-    return Section("What families of tasks cost each other", (figure(proposal_plots.front, "front", alt, caption),))
-
-
-def handover_table(proposal: dict) -> Table:
-    """The files for trainers."""
-    rows = [Row((name, row["file"], f"{100 * row['largest_error']:.2g}")) for name, row in proposal["handover"].items()]
-    caption = (
-        "The mixture for trainers. Largest error: how far the weight of a domain in the file is from the proposal’s, "
-        "in percentage points; formats hold whole sequences or rounded numbers."
-    )
-    return Table(caption, ("format", "file", "largest error, points"), tuple(rows))
-
-
-def group_table(proposal: dict) -> Table:
-    """Bounds on groups of domains."""
-    rows = []
-    for group in proposal["groups"]:
-        bounds = [number(None if group.get(k) is None else 100 * group[k], ".2f") for k in ("low", "high")]
-        price = group.get("multiplier")
-        cells = (group["name"], str(len(group["domains"])), f"{100 * group['weight']:.2f}", *bounds)
-        rows.append(Row((*cells, number(price, ".3g")), bool(price)))
-    head = ("group", "domains", "proposed, %", "at least, %", "at most, %", "price, BPB per unit of weight")
-    caption = "Bounds on groups of domains. Price: what the bound costs at the margin. Shaded: a bound decides."
-    return Table(caption, head, tuple(rows))
-
-
-def fact_tables(results: Results) -> list[Table]:
-    """What else is to be said of the proposal, as pairs."""
-    proposal = results.proposal or {}
-    groups = [("Guard", guard_facts(proposal)), ("Tail", tail_facts(proposal)), ("Data", count_facts(proposal))]
-    return [Table(name, (), tuple(Row(pair) for pair in rows)) for name, rows in groups if rows]
-
-
-def guard_facts(proposal: dict) -> list[tuple[str, str]]:
-    """What the guard says."""
-    guard = proposal.get("guard") or {}
-    if not guard:
-        return []
-    binding = {n: (guard.get("multipliers") or {}).get(n) for n in guard["binding"]}
-    named = ", ".join(n + ("" if u is None else f" (multiplier {number(u, '.3g')})") for n, u in binding.items())
-    rows = [("by", str(guard.get("by") or "task")), ("rise over natural at most, BPB", number(guard["slack"], ".3g"))]
-    rows += [("largest predicted rise, BPB", number(guard.get("worst"), "+.4f"))]
-    return [*rows, ("guarded", str(len(guard["names"]))), ("held back by it", named or "none")]
-
-
-def tail_facts(proposal: dict) -> list[tuple[str, str]]:
-    """What the proposal risks where the law is most wrong."""
-    tail = proposal.get("tail") or {}
-    if not tail:
-        return []
-    rows = [(f"worst {100 * tail['share']:.3g} % of samples, weighted BPB", number(tail["value"]))]
-    rows += [("the same under natural", number(tail.get("natural")))]
-    return [*rows, ("samples of the law", quantity(tail.get("samples")))]
-
-
-def count_facts(proposal: dict) -> list[tuple[str, str]]:
-    """How much data the proposal is in whole sequences or tokens."""
-    counts = proposal.get("counts") or {}
-    rows = [
-        (f"{k}, in whole numbers", quantity(sum(counts[k].values()))) for k in ("sequences", "tokens") if counts.get(k)
-    ]
-    return rows + ([("tokens per sequence", quantity(counts["length"]))] if counts.get("length") else [])
+    figure = make_figure(partial(proposal_plots.prices, proposal), "prices", f"Bars: {'. '.join(parts)}.", caption)
+    return Section("Which data to collect next", (figure,))

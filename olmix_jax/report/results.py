@@ -1,95 +1,113 @@
-"""The files of a workdir as one frozen value, and the few numbers that page, plots and summary share."""
+"""What the stages have written to a workdir, read and checked once for the whole report."""
 
 import dataclasses
 import pathlib
 import zipfile
-from collections.abc import Sequence
 
 import numpy as np
 
-from olmix_jax.report import checks
-from olmix_jax.swarm import task_groups
+from olmix_jax.config import workdir as workdir_files
+from olmix_jax.config.schema import Config
+from olmix_jax.laws.fit_result import FitResult
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.proxy.validation import Validation
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
-from olmix_jax.utils import files
+from olmix_jax.update.update_plan import UpdatePlan
+from olmix_jax.utils import records
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
-
-# Keys without which a file cannot be reported on, and the stage that writes it.
-REQUIRED = {
-    "config.json": ("any", ()),
-    "train/info.json": ("train", ()),
-    "fit/fit.json": ("fit", ("law", "tasks")),
-    "propose/proposal.json": ("propose", ("weights", "natural", "caps", "predicted", "predicted_natural")),
-    "validate/validation.json": ("validate", ("mixtures",)),
-    "update/plan.json": ("update", ()),
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """Training loss in nats per token, ``loss_KT``; a member that diverged has NaN from there on."""
+    """Training losses, one row per run.
+
+    Attributes:
+      runs: names of the runs.
+      steps_T: training steps.
+      loss_KT: training loss [nats/token]; NaN from the step at which a run diverged.
+      tokens_per_step: tokens that a run consumes per step.
+    """
 
     runs: tuple[str, ...]
     steps_T: np.ndarray
     loss_KT: np.ndarray
-    # Tokens that a member sees in a step.
     tokens_per_step: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds and its standard error s/√n; one seed has no error."""
+class TrainingInfo:
+    """How the swarm was trained: the content of ``train/info.json``.
 
-    mean: float
-    error: float | None
-    seeds: int
+    Attributes:
+      preset: name of the proxy model.
+      mapping, devices: how members are placed on devices, and the devices.
+      parameters: parameters of a proxy.
+      tokens_per_member: training tokens of a proxy.
+      tokens_per_second: throughput of all proxies together.
+      compile_s, wall_s: compile time and wall time [s].
+    """
 
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """How far one mixture lies below another: in percent, and in standard errors of the difference if known."""
-
-    percent: float
-    errors: float | None
+    preset: str | None = None
+    mapping: str | None = None
+    devices: str | None = None
+    parameters: int | None = None
+    tokens_per_member: int | None = None
+    tokens_per_second: float | None = None
+    compile_s: float | None = None
+    wall_s: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What a workdir holds; None for what no stage has written."""
+    """The content of a workdir. A part that no stage has written is None.
+
+    Attributes:
+      workdir: the folder.
+      config: the resolved config.
+      domains: the domains and their unique tokens.
+      table: the swarm that the law is fitted on.
+      curves: training losses of the swarm.
+      training: how the swarm was trained.
+      fit: quality of the law.
+      proposal: the proposed mixture.
+      validation: BPB of fresh models trained on the proposal and on other mixtures.
+      validation_curves: training losses of these models.
+      update: the plan of an update; None in the workdir of a first run.
+    """
 
     workdir: pathlib.Path
-    config: dict | None
-    domains: DomainSet | None
-    table: SwarmTable | None
-    curves: Curves | None
-    training: dict | None
-    fit: dict | None
-    proposal: dict | None
-    validation: dict | None
-    validation_curves: Curves | None
-    # The plan of an update; None for a first run.
-    update: dict | None = None
+    config: Config | None = None
+    domains: DomainSet | None = None
+    table: SwarmTable | None = None
+    curves: Curves | None = None
+    training: TrainingInfo | None = None
+    fit: FitResult | None = None
+    proposal: Proposal | None = None
+    validation: Validation | None = None
+    validation_curves: Curves | None = None
+    update: UpdatePlan | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that the law was fitted on, or else of those in the table."""
+        """Names of the fitted tasks; without a fit, those of the table."""
         if self.fit is not None:
-            return tuple(self.fit["tasks"])
-        return tuple(self.table.tasks) if self.table is not None else ()
+            return tuple(self.fit.tasks)
+        return self.table.tasks if self.table is not None else ()
 
     @property
     def natural(self) -> dict[str, float] | None:
         """The natural distribution by domain."""
         if self.proposal is not None:
-            return self.proposal["natural"]
+            return self.proposal.natural
         if self.table is None or self.table.natural_M is None:
             return None
         return dict(zip(self.table.domains, self.table.natural_M.tolist()))
 
     @property
     def unique_tokens(self) -> dict[str, float]:
-        """Unique tokens by domain; empty where nobody counted them."""
+        """Unique tokens by domain; empty if unknown."""
         if self.domains is not None:
             return dict(zip(self.domains.names, self.domains.tokens))
         if self.table is None or self.table.tokens_M is None:
@@ -97,164 +115,88 @@ class Results:
         return dict(zip(self.table.domains, self.table.tokens_M.tolist()))
 
     @property
-    def epochs(self) -> dict[str, float]:
-        """Epochs over each domain that the proposal asks of the target run; empty where they are unknown."""
-        return (self.proposal or {}).get("repeats") or {}
-
-    @property
-    def binding(self) -> tuple[str, ...]:
-        """Domains whose proposed weight is at the most they may get (to a part in a thousand); not those shut out."""
-        if self.proposal is None:
-            return ()
-        caps = self.proposal["caps"]
-        capped = {d: cap_of(caps, d) for d in self.proposal["weights"] if 0 < cap_of(caps, d) < 1}
-        return tuple(d for d, cap in capped.items() if self.proposal["weights"][d] >= cap * (1 - 1e-3))
-
-    @property
-    def repeated(self) -> tuple[str, ...]:
-        """Those of ``binding`` whose cap is repetition's; of a proposal that does not say whose caps are, all."""
-        by = (self.proposal or {}).get("capped_by") or {}
-        return tuple(d for d in self.binding if by.get(d, "repetition") == "repetition")
-
-    @property
-    def bounded(self) -> tuple[str, ...]:
-        """Those of ``binding`` that a bound of the config's keeps from more, and not repetition."""
-        return tuple(d for d in self.binding if d not in self.repeated)
-
-    @property
     def worst(self) -> bool:
-        """Whether the proposal is the worst mixture, asked for as a counterfactual."""
-        return bool((self.proposal or {}).get("worst"))
+        """Whether the proposal is the worst mixture (``propose.worst``), a counterfactual."""
+        return self.proposal is not None and self.proposal.worst
 
     @property
-    def validated(self) -> dict[str, Estimate]:
-        """Mean BPB of each mixture that was trained for real."""
-        mixtures = (self.validation or {}).get("mixtures", {})
-        return {name: estimate(m["per_seed"]) for name, m in mixtures.items()}
-
-    @property
-    def compared(self) -> bool:
-        """Whether the proposal and the natural mixture were both trained for real."""
-        return {"natural", "proposed"} <= self.validated.keys()
+    def compared(self) -> Validation | None:
+        """The validation, if it holds both the natural and the proposed mixture."""
+        complete = self.validation is not None and {"natural", "proposed"} <= self.validation.mixtures.keys()
+        return self.validation if complete else None
 
 
-def cap_of(caps: dict, domain: str) -> float:
-    """The largest weight allowed; 1 where there is no cap."""
-    cap = caps.get(domain)
-    return 1.0 if cap is None else min(float(cap), 1.0)
+def read(workdir: str | pathlib.Path) -> Results:
+    """Read the results of all stages that have run.
 
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and standard error s/√n, s² with n − 1."""
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return Estimate(float(np.mean(values)), error, len(values))
-
-
-def compare(a: Estimate, b: Estimate) -> Comparison:
-    """How far ``a`` lies below ``b``: (b − a)/b, and (b − a)/√(se_a² + se_b²), as if their seeds were unrelated."""
-    known = a.error is not None and b.error is not None
-    error = float(np.hypot(a.error, b.error)) if known else 0.0
-    return Comparison(100 * (b.mean - a.mean) / b.mean, (b.mean - a.mean) / error if error > 0 else None)
-
-
-def effects_NM(fit: dict, natural: dict[str, float] | None = None) -> tuple[list[str], np.ndarray]:
-    """Domains, the largest natural share first, and the change in BPB that each makes to each task with effects.
-
-    What is changed stands in ``fit["effect"]``. NaN where a task's effects leave a domain out; what is said of a domain
-    that no run contained is for the caller to blank.
-    """
-    rows = [r["effects"] for r in fit["tasks"].values() if r.get("effects")]
-    base = natural or fit.get("base") or {}
-    domains = sorted(dict.fromkeys(d for row in rows for d in row), key=lambda d: -base.get(d, 0.0))
-    values = [[np.nan if row.get(d) is None else row[d] for d in domains] for row in rows]
-    return domains, np.asarray(values, np.float64).reshape(len(rows), len(domains))
-
-
-def read(workdir: pathlib.Path) -> Results:
-    """Reads what is there.
+    A proposal that belongs to another fit or to other domains is left out, and so is a validation of another proposal.
+    A warning is logged for each.
 
     Raises:
-      UserError: the folder holds no results at all, or a file in it is damaged.
+      UserError: the workdir holds no results, or a file is damaged; the message names the file and the field.
     """
     workdir = pathlib.Path(workdir)
-    found = {name: _read_json(workdir / name, *REQUIRED[name]) for name in REQUIRED}
-    if found["propose/proposal.json"] is not None:
-        checks.proposal(workdir / "propose/proposal.json", found["propose/proposal.json"])
-    if found["update/plan.json"] is not None:
-        checks.plan(workdir / "update/plan.json", found["update/plan.json"])
-        checks.informed(workdir / "fit/fit.json", found["fit/fit.json"] or {})
-    config = found["config.json"]
-    _leave_out_stale(found)
-    validated = found["validate/validation.json"] is not None
+    config = workdir_files.read_config(workdir) if (workdir / "config.json").exists() else None
+    fit = _if_exists(FitResult.read, workdir / "fit/fit.json")
+    update = _if_exists(UpdatePlan.read, workdir / "update/plan.json")
+    proposal = _current_proposal(_if_exists(Proposal.read, workdir / "propose/proposal.json"), fit, update)
+    validation = _current_validation(_if_exists(Validation.read, workdir / "validate/validation.json"), proposal)
     results = Results(
         workdir=workdir,
         config=config,
-        domains=DomainSet.read(workdir / "domains.json") if (workdir / "domains.json").exists() else None,
-        table=_read_table(workdir, config),
-        curves=_read_curves(workdir / "swarm/curves.npz"),
-        training=found["train/info.json"],
-        fit=found["fit/fit.json"],
-        proposal=found["propose/proposal.json"],
-        validation=found["validate/validation.json"],
-        validation_curves=_read_curves(workdir / "validate/curves.npz") if validated else None,
-        update=found["update/plan.json"],
+        domains=_if_exists(DomainSet.read, workdir / "domains.json"),
+        table=_read_table(config or Config(), workdir),
+        curves=_if_exists(_read_curves, workdir / "swarm/curves.npz"),
+        training=_if_exists(lambda path: records.read(path, TrainingInfo, "train"), workdir / "train/info.json"),
+        fit=fit,
+        proposal=proposal,
+        validation=validation,
+        validation_curves=_if_exists(_read_curves, workdir / "validate/curves.npz") if validation else None,
+        update=update,
     )
-    if all(part is None for part in (results.table, results.fit, results.proposal, results.validation)):
-        raise UserError(f"{workdir} holds nothing to report; run the earlier stages first, or check --workdir")
+    if all(part is None for part in (results.table, fit, proposal, validation)):
+        raise UserError(f"{workdir} holds no results to report; run the earlier stages first, or check --workdir")
     return results
 
 
-def _leave_out_stale(found: dict) -> None:
-    """Drops a proposal of another fit, and the proof of another proposal: neither says anything of the newer file."""
-    fit, proposal = found["fit/fit.json"], found["propose/proposal.json"]
-    if proposal and fit and proposal.get("fit") not in (None, fit.get("digest")):
-        log.warning("report: propose/proposal.json is of another fit and left out; run --stages=propose")
-        proposal = found["propose/proposal.json"] = None
-    plan = found["update/plan.json"]
-    if proposal and plan and set(proposal["weights"]) != set(plan["new"]):
-        log.warning("report: propose/proposal.json is of other domains than the update's; run --stages=fit,propose")
-        proposal = found["propose/proposal.json"] = None
-    proof = found["validate/validation.json"]
-    if proof and proof.get("proposal") and (proposal is None or proof["proposal"] != proposal["weights"]):
-        log.warning("report: validate/validation.json is of another proposal and left out; run --stages=validate")
-        found["validate/validation.json"] = None
+def _if_exists(reader, path: pathlib.Path):
+    return reader(path) if path.exists() else None
 
 
-def _read_json(path: pathlib.Path, stage: str, keys: Sequence[str]) -> dict | None:
-    if not path.exists():
+def _current_proposal(proposal: Proposal | None, fit: FitResult | None, update: UpdatePlan | None) -> Proposal | None:
+    """Return the proposal if it belongs to this fit and to these domains."""
+    if proposal and fit and proposal.fit and proposal.fit != fit.digest:
+        log.warning("report: ignoring propose/proposal.json, made from another fit; run --stages=propose")
         return None
-    content = files.read_json(path)
-    missing = [k for k in keys if k not in content]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; delete it and run --stages={stage} again")
-    return content
-
-
-def _read_table(workdir: pathlib.Path, config: dict | None) -> SwarmTable | None:
-    outside, chosen = ((config or {}).get(part) or {} for part in ("swarm", "fit"))
-    ratios, metrics, meta = (workdir / "swarm" / name for name in ("ratios.csv", "metrics.csv", "meta.json"))
-    if outside.get("ratios"):
-        ratios, metrics = (pathlib.Path(outside.get(k) or "") for k in ("ratios", "metrics"))
-        meta = outside.get("meta") or ""
-    if not (ratios.is_file() and metrics.is_file()):
+    if proposal and update and set(proposal.weights) != set(update.new):
+        log.warning("report: ignoring propose/proposal.json, made for other domains; run --stages=fit,propose")
         return None
-    # The meta of an external swarm may be its content, which is no path.
-    meta = meta if str(meta).lstrip().startswith("{") or (meta and pathlib.Path(meta).is_file()) else ""
-    how = {k: chosen[k] for k in ("drop_metrics", "keep_metrics", "missing") if k in chosen}
-    table = SwarmTable.read(ratios, metrics, meta, **how)
-    how = {k: chosen[k] for k in ("mmlu_groups", "granularity", "families") if k in chosen}
-    return task_groups.grouped(table, **({"mmlu_groups": False, "granularity": "task"} | how))
+    return proposal
 
 
-def _read_curves(path: pathlib.Path) -> Curves | None:
-    if not path.exists():
+def _current_validation(validation: Validation | None, proposal: Proposal | None) -> Validation | None:
+    """Return the validation if it was run on this proposal."""
+    if validation and (proposal is None or validation.proposal != proposal.weights):
+        log.warning("report: ignoring validate/validation.json, run on another proposal; run --stages=validate")
         return None
+    return validation
+
+
+def _read_table(config: Config, workdir: pathlib.Path) -> SwarmTable | None:
+    paths = [workdir_files.table_path(config, workdir, f"swarm/{name}.csv") for name in ("ratios", "metrics")]
+    if not all(path is not None and path.is_file() for path in paths):
+        return None
+    return workdir_files.read_table(config, workdir)
+
+
+def _read_curves(path: pathlib.Path) -> Curves:
     try:
         with open(path, "rb") as f, np.load(f, allow_pickle=False) as data:
             runs, tokens = tuple(str(r) for r in data["runs"]), int(data["tokens_per_step"])
             curves = Curves(runs, data["steps_T"], data["loss_KT"], tokens)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise UserError(f"{path} is damaged ({e}); delete it and run the stage that writes it again") from e
+        stage = "validate" if path.parent.name == "validate" else "train"
+        raise UserError(f"{path} is damaged ({e}); delete the file and run --stages={stage} again") from e
     if curves.loss_KT.shape != (len(curves.runs), len(curves.steps_T)):
-        raise UserError(f"{path}: loss_KT has shape {curves.loss_KT.shape}, not (runs, steps)")
+        raise UserError(f"{path}: loss_KT must have shape (runs, steps), not {curves.loss_KT.shape}")
     return curves

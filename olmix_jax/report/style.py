@@ -1,4 +1,4 @@
-"""What all figures share: two widths, colours, names that fit, numbers that read."""
+"""Style of all figures: widths, colours, labels, and rendering to PNG."""
 
 import functools
 import io
@@ -8,14 +8,23 @@ import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-# Inches, at 96 CSS pixels each: one drawing for the page's column, one for a 360 px window, where scaling the first
-# down would leave its text illegible.
+# Draws a figure of a given width in inches.
+Draw = Callable[[float], Figure]
+
+# Widths in inches, at 96 CSS pixels each. Every figure is drawn twice: for the page's column and for a window of
+# 360 px, in which a scaled-down wide figure would have illegible text.
 WIDE, NARROW = 9.0, 3.4
+FONT_SIZES = {WIDE: 9.0, NARROW: 7.5}
 DPI = 192
 NATURAL, PROPOSED, BINDING, UNIFORM, BAD = "#8a8f98", "#1f6fb4", "#d97a1c", "#3d8c57", "#b5382f"
-# More rows than these make a page nobody scrolls through.
-ROWS = 120
-COLOURS = {"natural": NATURAL, "proposed": PROPOSED, "uniform": UNIFORM}
+PURPLE, TEAL, BROWN = "#7b5ea7", "#2a9d9d", "#a0722a"
+GREY_TEXT = "#5f646c"
+MIXTURE_COLOURS = {"natural": NATURAL, "proposed": PROPOSED, "uniform": UNIFORM}
+# Colours of domains in line and stacked-bar figures.
+DOMAIN_COLOURS = (PROPOSED, BINDING, UNIFORM, BAD, PURPLE, TEAL, BROWN)
+DASHES = (0, (4, 3))
+# Most rows of a figure with one row per task.
+MAX_ROWS = 120
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -28,33 +37,37 @@ _STYLE = {
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
-    # Names of domains and tasks are text, whatever dollar signs they hold.
+    # Dollar signs in names of domains and tasks must not start TeX.
     "text.parse_math": False,
 }
 
 
-def render(draw: Callable[..., Figure], *args) -> tuple[bytes, bytes]:
-    """PNG bytes of ``draw(*args, width)`` at both widths, with no pyplot state."""
-    pictures = []
-    for width, size in ((WIDE, 9.0), (NARROW, 7.5)):
-        with mpl.rc_context(_STYLE | {"font.size": size, "axes.titlesize": size}):
-            buffer = io.BytesIO()
-            draw(*args, width).savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-            pictures.append(buffer.getvalue())
-    return pictures[0], pictures[1]
+def render(draw: Draw) -> tuple[bytes, bytes]:
+    """Return the figure as PNG bytes at :data:`WIDE` and at :data:`NARROW`. No pyplot state is touched."""
+    wide, narrow = (_png(draw, width) for width in (WIDE, NARROW))
+    return wide, narrow
+
+
+def _png(draw: Draw, width: float) -> bytes:
+    size = FONT_SIZES[width]
+    with mpl.rc_context(_STYLE | {"font.size": size, "axes.titlesize": size}):
+        buffer = io.BytesIO()
+        draw(width).savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 @functools.cache
-def _glyphs() -> frozenset[int]:
+def _font_characters() -> frozenset[int]:
     return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
 def label(name: str, most: int = 30, tail: float = 0.4) -> str:
-    """``name`` on one line in at most ``most`` characters, ``tail`` of them from its end.
+    """Return ``name`` on one line in at most ``most`` characters.
 
-    A box stands for what the font cannot draw.
+    A longer name keeps its start and its end; ``tail`` is the share of characters taken from the end. Characters that
+    the font lacks become boxes.
     """
-    name = "".join(c if ord(c) in _glyphs() and c.isprintable() else "\u25a1" for c in str(name))
+    name = "".join(c if ord(c) in _font_characters() and c.isprintable() else "\u25a1" for c in str(name))
     if len(name) <= most:
         return name
     end = int((most - 1) * tail)
@@ -62,35 +75,18 @@ def label(name: str, most: int = 30, tail: float = 0.4) -> str:
 
 
 def labels(names: Sequence[str], most: int) -> list[str]:
-    """Labels of ``names``, cut where they differ least: after ``::`` if that tells nobody apart, else in the middle."""
-    bare = [str(n).split("::")[0] for n in names]
-    if len(set(bare)) == len(set(names)):
-        names = bare
+    """Return labels of at most ``most`` characters that keep the names distinct where possible.
+
+    A suffix after ``::`` is dropped if the names stay distinct without it. Long names are cut in the middle, at the
+    position that leaves most labels distinct.
+    """
+    without_suffix = [str(n).split("::")[0] for n in names]
+    if len(set(without_suffix)) == len(set(names)):
+        names = without_suffix
     attempts = [[label(n, most, tail) for n in names] for tail in (0.4, 0.7, 0.2, 0.9, 0.0)]
     return max(attempts, key=lambda attempt: len(set(attempt)))
 
 
-def room(width: float) -> int:
-    """Characters that a name beside a plot may take."""
+def label_length(width: float) -> int:
+    """Return how many characters a tick label may have in a figure of this width."""
     return 30 if width >= WIDE else 19
-
-
-def quantity(value: float | None) -> str:
-    """1234567 as 1.23M."""
-    if value is None:
-        return "–"
-    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:.3g}{unit}" if abs(value) < 999.5 * size else f"{value / size:,.0f}{unit}"
-    return f"{value:.3g}" if value != int(value) else f"{int(value)}"
-
-
-def few(names: Sequence, most: int = 8) -> str:
-    """The first names in a row, and how many more there are."""
-    shown = ", ".join(str(n) for n in list(names)[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def number(value: float | None, form: str = ".4f") -> str:
-    """``value`` formatted, with a dash for what is not known."""
-    return "–" if value is None else format(value, form).replace("-", "−").replace("%", " %")

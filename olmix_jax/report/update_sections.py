@@ -1,224 +1,229 @@
-"""Sections of the page on an update of the domain set: what changed, what reuse costs, how the mixture evolved."""
+"""Sections about an update of the domain set: what changed, the cost of kept ratios, and the history."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-from olmix_jax.report import update_plots
-from olmix_jax.report.elements import Section
+from olmix_jax.laws.fit_result import FitResult
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.report import update_plots, update_rows
+from olmix_jax.report.elements import MakeFigure, Row, Section, Table
+from olmix_jax.report.formatting import capitalised, first_names, number, weight_percent
 from olmix_jax.report.results import Results
-from olmix_jax.report.style import few, number
-from olmix_jax.report.tables import Row, Table
-from olmix_jax.report.update_plots import Domain
+from olmix_jax.report.sentences import no_proposal
+from olmix_jax.report.update_rows import KEPT, CandidateRow, DomainRow, StepRow
+from olmix_jax.update.update_plan import UpdatePlan
 
-# How far an expanded mixture may be from its block's ratios, by rounding.
+# Largest deviation of a proposal from the kept ratios that rounding explains.
 ROUNDING = 1e-6
-# Strategies that solve for nothing, and keep affected domains at their natural share.
+# Strategies without a solve: affected domains keep their natural share.
 FIXED = ("carry", "natural")
 
 
-def sections(results: Results, figure: Callable) -> Iterator[Section]:
-    """The sections of an update's workdir; none for a first run's."""
-    if results.update is None:
-        return
-    yield _changed(results)
-    yield _mixture(results, figure)
-    yield _loss(results, figure)
-    yield _history(results, figure)
-
-
-def line(results: Results) -> str:
-    """What changed and what it took, on one line."""
+def sections(results: Results, make_figure: MakeFigure) -> Iterator[Section]:
+    """Yield the sections of an update; none for the workdir of a first run."""
     plan = results.update
-    cost = f"predicted to lose {number(plan['predicted_loss']['mean'])} BPB against the optimum"
-    return f"update: {update_plots.in_words(plan['updates'])}; {_runs(plan)}; {cost}"
+    if plan is None:
+        return
+    yield _changes(results, plan)
+    yield _mixture(results, plan, make_figure)
+    yield _loss(results.proposal, plan, make_figure)
+    yield _history(update_rows.history_rows(results, plan), make_figure)
 
 
-def _runs(plan: dict) -> str:
-    taken, full = round(plan["proxies"]), round(plan["proxies_full"])
-    return f"{taken or 'no'} run{'s' * (taken != 1)} where full recomputation takes {full}"
+def update_line(plan: UpdatePlan) -> str:
+    """Return the change, its runs and its predicted loss on one line."""
+    loss = f"predicted loss against the optimum {number(plan.predicted_loss.mean)} BPB"
+    return f"update: {update_rows.update_text(plan.updates)}; {runs_text(plan)}; {loss}"
 
 
-def _changed(results: Results) -> Section:
-    plan, rows = results.update, []
-    for step in update_plots.steps_of(plan["updates"]):
-        into = f" into {', '.join(step.parts)}" if step.kind == "partition" else " to " + ", ".join(step.parts)
-        rows.append((step.kind, ", ".join(step.domains) + (into if step.parts else "")))
-    kept = [d for block in plan["kept"].values() for d in block]
-    rows += [("strategy", plan["strategy"]), ("runs", _runs(plan))]
-    rows += [("weights found anew", few(plan["recomputed"], 30) or "none")]
-    ratios = "fixed" if plan["strategy"] in FIXED else "old"
-    rows += [(f"kept in {ratios} ratios", few(kept, 30) or "none")]
-    rows += [("old runs", old_runs(results))]
-    caption = f"The update, and what was decided before anything was trained. The reason: {plan['why']}."
-    return Section("What changed", tables=(Table(caption, (), tuple(map(Row, rows))),))
+def runs_text(plan: UpdatePlan) -> str:
+    """Return the number of new runs against that of full recomputation."""
+    return f"{plan.proxies or 'no'} new run{'s' * (plan.proxies != 1)} instead of {plan.proxies_full}"
 
 
-def old_runs(results: Results) -> str:
-    """How many old runs there are, and what they count for in the law."""
-    plan, fit = results.update, results.fit
-    rows = [row for row in plan.get("old_runs") or () if row["runs"]]
-    back = ["the parent" if row["age"] == 1 else f"{row['age']:.0f} updates back" for row in rows]
-    ages = [f"{row['runs']:.0f} of {of}" for row, of in zip(rows, back)]
-    told = f"{sum(row['runs'] for row in rows):.0f} can be expressed on the new domains ({', '.join(ages)})"
-    told = told if rows else "none can be expressed on the new domains, or none was to be used"
-    if not plan["proxies"]:
-        return f"{told}; the old law is used as it is, without a fit"
+def _changes(results: Results, plan: UpdatePlan) -> Section:
+    facts = []
+    for step in update_rows.update_steps(plan.updates):
+        into = f" into {', '.join(step.parts)}" if step.kind == "partition" else f" to {', '.join(step.parts)}"
+        facts.append((step.kind, ", ".join(step.domains) + (into if step.parts else "")))
+    kept = [d for block in plan.kept.values() for d in block]
+    ratios = "fixed" if plan.strategy in FIXED else "old"
+    facts += [("strategy", plan.strategy), ("new runs", runs_text(plan))]
+    facts += [("weights recomputed", first_names(plan.recomputed, 30) or "none")]
+    facts += [(f"domains that keep {ratios} ratios", first_names(kept, 30) or "none")]
+    facts += [("earlier runs", earlier_runs(plan, results.fit))]
+    caption = f"The update, as decided before any training. Reason: {plan.why}."
+    return Section("Changes of the domain set", tables=(Table(caption, (), tuple(map(Row, facts))),))
+
+
+def earlier_runs(plan: UpdatePlan, fit: FitResult | None) -> str:
+    """Return how many earlier runs the new domains can express, and their weight in the fit."""
+    rows = [row for row in plan.old_runs if row.runs]
+    ages = ["the parent" if row.age == 1 else f"{row.age} updates back" for row in rows]
+    counts = ", ".join(f"{row.runs} from {age}" for row, age in zip(rows, ages))
+    text = f"{sum(row.runs for row in rows)} can be expressed on the new domains ({counts})"
+    text = text if rows else "none can be expressed on the new domains, or update.reuse_runs is off"
+    if not plan.proxies:
+        return f"{text}; the parent's law is used unchanged"
     if not rows:
-        return told
-    if fit is None or fit.get("trust") is None:
-        return f"{told}; what they count for is decided at the fit"
-    if fit["trust"] > 0:
-        worth = f"one of the parent counts for at most {fit['trust']:g} of a new run, an older one for less"
-        return f"{told}; in the law {worth}, which predicts new runs best, held out"
-    over = "over the block as one" if fit.get("over") == "blocks" else "of new runs alone"
-    return f"{told}; they count for nothing: a law {over} predicts new runs better, held out"
+        return text
+    if fit is None or fit.trust is None:
+        return f"{text}; their weight is decided by the fit"
+    if fit.trust > 0:
+        weight = (
+            f"in the fit, a run of the parent counts as at most {fit.trust:g} of a new run and an older run as less"
+        )
+        return f"{text}; {weight}, which predicts held-out new runs best"
+    law = "with the kept block as one domain" if fit.over == "blocks" else "fitted on new runs only"
+    return f"{text}; they are not used: a law {law} predicts held-out new runs better"
 
 
-def _mixture(results: Results, figure: Callable) -> Section:
-    title = "What the update did to the mixture"
-    if results.proposal is None:
-        return Section(title, note="There is no proposal for the new domains yet.")
-    rows = update_plots.domains(results)
+def _mixture(results: Results, plan: UpdatePlan, make_figure: MakeFigure) -> Section:
+    title, proposal = "Mixture before and after the update", results.proposal
+    if proposal is None:
+        return Section(title, note=f"{capitalised(no_proposal(results))}.")
+    rows = update_rows.domain_rows(results, plan)
     caption = (
-        "Share of training tokens before and after the update, and in the new natural distribution. The old weight of "
-        "a part is its natural share of its whole’s. Numbers: old → new, %."
+        "Share of training tokens before and after the update, and in the new natural distribution (black marks). The "
+        "old weight of a part is its natural share of the partitioned domain’s weight. Numbers: old → new, %."
     )
-    told = [f"{d.name} {_share(d.old)} to {_share(d.new)} %" for d in sorted(rows, key=lambda d: -(d.new or 0.0))]
-    alt = f"Bars: old and new weight of {len(rows)} domains. {few(told, 4)}."
-    return Section(
-        title, (figure(update_plots.mixture, "update_mixture", alt, caption),), (domain_table(results, rows),)
-    )
+    largest = sorted(rows, key=lambda row: -(row.new or 0.0))
+    parts = [f"{row.name} {weight_percent(row.old)} to {weight_percent(row.new)} %" for row in largest]
+    alt = f"Bars: old and new weight of {len(rows)} domains. {first_names(parts, 4)}."
+    figure = make_figure(partial(update_plots.mixture, rows), "update_mixture", alt, caption)
+    return Section(title, (figure,), (domain_table(plan, proposal, rows),))
 
 
-def domain_table(results: Results, rows: list[Domain]) -> Table:
-    """What became of each domain; kept blocks have rows of their own, above their domains'."""
-    free, blocks = (results.proposal.get("reuse") or {}).get("free") or {}, results.update["kept"]
-    kept = [d for d in rows if d.kind == "kept"]
-    columns = [("share", "share of its block, %")] * bool(kept)
-    columns += [("old", "old, %"), ("natural", "natural, %"), ("new", "new, %")]
-    weights = {d.name: [getattr(d, field) for field, _ in columns] for d in rows}
-    if free:
-        columns.append(("free", "unbound, %"))
-        weights = {name: [*found, free.get(name)] for name, found in weights.items()}
+def domain_table(plan: UpdatePlan, proposal: Proposal, rows: Sequence[DomainRow]) -> Table:
+    """Return weights before and after by domain. Each kept block has a row with its total above its domains."""
+    free = (proposal.reuse.free if proposal.reuse is not None else None) or {}
+    kept = [row for row in rows if row.kind == KEPT]
+    columns = {"share of its block, %": {row.name: row.share for row in rows}} if kept else {}
+    columns |= {"old, %": {row.name: row.old for row in rows}, "natural, %": {row.name: row.natural for row in rows}}
+    columns |= {"new, %": {row.name: row.new for row in rows}}
+    columns |= {"without kept ratios, %": {row.name: free.get(row.name) for row in rows}} if free else {}
     found = []
-    for name, block in blocks.items():
-        inside = [d for d in kept if d.name in block]
-        total = [sum(w or 0.0 for w in column) for column in zip(*(weights[d.name] for d in inside))]
-        found.append(Row((f"block “{name}”", f"{len(inside)} domains", *map(_share, total)), True))
-        found += [Row((d.name, d.status, *map(_share, weights[d.name]))) for d in inside]
-    found += [Row((d.name, d.status, *map(_share, weights[d.name]))) for d in rows if d.kind != "kept"]
-    caption = f"The domains before and after. {_block_words(results, kept)}"
+    for name, block in plan.kept.items():
+        inside = [row.name for row in kept if row.name in block]
+        totals = [sum(column[d] or 0.0 for d in inside) for column in columns.values()]
+        found.append(Row((f"block “{name}”", f"{len(inside)} domains", *map(weight_percent, totals)), True))
+        found += [_domain_row(row, columns) for row in kept if row.name in block]
+    found += [_domain_row(row, columns) for row in rows if row.kind != KEPT]
+    caption = f"The domains before and after. {_ratios_text(plan, kept)}"
     if free:
-        caption += " Unbound: the optimum by the new law if no ratios had to be kept."
-    return Table(caption, ("domain", "status", *(name for _, name in columns)), tuple(found))
+        caption += " Without kept ratios: the optimum of the new law if all ratios were free."
+    return Table(caption, ("domain", "status", *columns), tuple(found))
 
 
-def _block_words(results: Results, kept: list[Domain]) -> str:
-    """What the kept ratios are, or that the proposal has others."""
+def _domain_row(row: DomainRow, columns: dict[str, dict[str, float | None]]) -> Row:
+    return Row((row.name, row.status, *(weight_percent(column[row.name]) for column in columns.values())))
+
+
+def _ratios_text(plan: UpdatePlan, kept: Sequence[DomainRow]) -> str:
+    """Return whether the proposal keeps the ratios of the plan's blocks."""
     if not kept:
         return "No domains keep their old ratios."
-    for block in results.update["kept"].values():
-        inside = [d for d in kept if d.name in block]
-        total = sum(d.new for d in inside)
-        if any(abs(d.new - total * d.share) > ROUNDING for d in inside):
-            return "The proposal does not keep the ratios of the plan’s block: the configuration asks for others."
-    return "Shaded: what keeps its ratios (p̃, the shares of the block), and its total weight."
+    for block in plan.kept.values():
+        inside = [row for row in kept if row.name in block]
+        total = sum(row.new or 0.0 for row in inside)
+        if any(abs((row.new or 0.0) - total * (row.share or 0.0)) > ROUNDING for row in inside):
+            return "The proposal does not keep the ratios of the plan’s block, because the config sets others."
+    return "Shaded: the block of domains that keep their ratios (p̃, the shares of the block), with its total weight."
 
 
-def _loss(results: Results, figure: Callable) -> Section:
-    plan, rows = results.update, update_plots.choices(results.update)
-    told = realised(results)
+def _loss(proposal: Proposal | None, plan: UpdatePlan, make_figure: MakeFigure) -> Section:
+    rows, realised = update_rows.candidate_rows(plan), realised_loss(proposal, plan)
     caption = (
-        "What the mixture is predicted to lose against the optimum of the new domains, by what is recomputed; the rest "
-        "keeps its ratios. Dots: mean over laws that may be true, by the old one; lines: 5–95 %. It counts "
-        "the kept ratios and what the law from these runs gets wrong. Where the truth was known, true losses were two "
-        f"to three times as large (experiments/recompute_rule). {told}"
+        "Predicted loss of the mixture against the optimum of the new domains, by which domains are recomputed; the "
+        "others keep their ratios. Dots: mean over samples of the old law; lines: 5–95 %. The loss includes the cost "
+        "of kept ratios and the error of a law fitted on these runs. In experiments with a known optimum, true losses "
+        f"were two to three times as large (experiments/recompute_rule). {realised}"
     )
-    taken = next(row for row in rows if row.chosen)
-    alt = f"Intervals: predicted loss of {len(rows)} choices. Taken: {taken.name}, {number(taken.mean)} BPB. {told}"
-    return Section(
-        "What reusing costs", (figure(update_plots.loss, "update_loss", alt, caption),), (choice_table(plan, rows),)
-    )
+    chosen = next(row for row in rows if row.chosen)
+    alt = f"Intervals: predicted loss of {len(rows)} candidates. Chosen: {chosen.name}, {number(chosen.mean)} BPB. "
+    reuse = proposal.reuse if proposal is not None else None
+    draw = partial(update_plots.loss, rows, plan.predicted_gain.gain, reuse)
+    figure = make_figure(draw, "update_loss", alt + realised, caption)
+    return Section("Predicted cost of keeping ratios", (figure,), (candidate_table(plan, rows),))
 
 
-def realised(results: Results) -> str:
-    """What the kept ratios cost by the new law."""
-    found = (results.proposal or {}).get("reuse") or {}
-    if "loss" not in found:
-        return "What the new law says of it is not known yet."
-    if found["loss"] is None:
+def realised_loss(proposal: Proposal | None, plan: UpdatePlan) -> str:
+    """Return what the kept ratios cost according to the new law."""
+    reuse = proposal.reuse if proposal is not None else None
+    if proposal is None or reuse is None:
+        return "The new law’s estimate is not available yet."
+    if reuse.loss is None:
         return (
-            "What the kept ratios cost by the new law is not known: it is fitted over the block as one, and there are "
-            "no old runs to say what other ratios would give."
+            "The cost of the kept ratios according to the new law is unknown: the law treats the block as one domain, "
+            "and no earlier runs tell what other ratios would give."
         )
-    # A proposal that is bound by nothing has no other to be compared with.
-    if not found["loss"] and "free" not in found:
-        return "No ratios are kept, so by the new law they cost nothing."
-    gain = results.proposal.get("objective_natural"), results.proposal.get("objective")
-    share = ""
-    if None not in gain and gain[0] > gain[1]:
-        share = f", {100 * found['loss'] / (gain[0] - gain[1]):.1f} % of the gain over natural"
-    law = "the new law" if found.get("by", "law") == "law" else "a law from old and new runs over all domains"
-    text = f"By {law}, the kept ratios alone cost {number(found['loss'])} BPB{share}"
-    return f"{text}{'; that is above the predicted interval: recompute more domains' if too_much(results) else ''}."
+    # Without kept ratios the proposal is its own optimum, and there is no other mixture to compare with.
+    if not reuse.loss and reuse.free is None:
+        return "No ratios are kept, so keeping ratios costs nothing."
+    share, natural, objective = "", proposal.objective_natural, proposal.objective
+    if natural is not None and objective is not None and natural > objective:
+        share = f", {100 * reuse.loss / (natural - objective):.1f} % of the gain over natural"
+    law = "a law fitted on earlier and new runs over all domains" if reuse.by == "old runs" else "the new law"
+    text = f"According to {law}, the kept ratios alone cost {number(reuse.loss)} BPB{share}"
+    above = reuse.loss > plan.predicted_loss.high
+    return f"{text}{'; this exceeds the predicted interval, so recompute more domains' if above else ''}."
 
 
-def too_much(results: Results) -> bool:
-    """Whether the kept ratios cost more by the new law than everything was predicted to."""
-    found = ((results.proposal or {}).get("reuse") or {}).get("loss")
-    return results.update is not None and found is not None and found > results.update["predicted_loss"]["high"]
+def costs_more_than_predicted(results: Results) -> bool:
+    """Return whether the kept ratios cost more, according to the new law, than the plan's interval for all losses."""
+    if results.update is None or results.proposal is None or results.proposal.reuse is None:
+        return False
+    loss = results.proposal.reuse.loss
+    return loss is not None and loss > results.update.predicted_loss.high
 
 
-def choice_table(plan: dict, rows: list[update_plots.Choice]) -> Table:
-    """The choices in numbers."""
-    gain, found = plan["predicted_gain"], []
+def candidate_table(plan: UpdatePlan, rows: Sequence[CandidateRow]) -> Table:
+    """Return runs and predicted loss of each candidate."""
+    gain, found = plan.predicted_gain, []
     for row in rows:
+        share = f"{100 * row.mean / gain.gain:.0f}" if gain.gain > 0 else "–"
         interval = f"{number(row.low)} to {number(row.high)}"
-        share = f"{100 * row.mean / gain['gain']:.0f}" if gain["gain"] > 0 else "–"
-        name = f"{row.name} (taken)" if row.chosen else row.name
+        name = f"{row.name} (chosen)" if row.chosen else row.name
         found.append(Row((name, str(row.runs), number(row.mean), interval, share), row.chosen))
     head = ("recomputed", "runs", "predicted loss, BPB", "5–95 %", "% of the predicted gain")
-    ends = f"{number(gain['low'])} to {number(gain['high'])}"
     caption = (
-        "The choices that were compared before anything was trained. The affected alone: full reuse; all domains: "
-        "nothing is kept. Loss and gain are of the objective, BPB + λ·KL; the gain, of the optimum over natural, is "
-        f"predicted to be {number(gain['gain'])} BPB ({ends}). Shaded: taken."
+        "The candidates that were compared before any training. Affected only: full reuse of the old ratios; all "
+        "domains: full recomputation. Loss and gain refer to the objective, BPB + λ·KL. The optimum’s gain over natural "
+        f"is predicted to be {number(gain.gain)} BPB ({number(gain.low)} to {number(gain.high)}). Shaded: chosen."
     )
     return Table(caption, head, tuple(found))
 
 
-def _history(results: Results, figure: Callable) -> Section:
-    steps = update_plots.history(results)
-    drawn = [step for step in steps if step.weights]
-    named, every = update_plots.largest(drawn), {d for step in drawn for d in step.weights}
-    cut = f" Of {len(every)} domains, the {len(named)} that get most at any step are named." if every > {*named} else ""
-    caption = f"The proposed mixture after each step.{cut} A renamed domain, or a part, counts as another domain."
-    told = [f"{step.text}: {few([f'{d} {_share(w, 0)} %' for d, w in _top(step.weights)])}" for step in drawn[-4:]]
-    alt = f"Stacked bars: the mixture at {len(drawn)} steps. {'. '.join(told)}."
-    shown = figure(update_plots.through_time, "update_history", alt, caption)
-    return Section("Through time", (shown,), (history_table(steps),))
+def _history(rows: Sequence[StepRow], make_figure: MakeFigure) -> Section:
+    steps = [row for row in rows if row.weights]
+    domains = {d for step in steps for d in step.weights}
+    named = update_rows.named_domains(steps, len(update_plots.STACK_COLOURS))
+    caption = "The proposed mixture after each update. A renamed domain or a part counts as a new domain."
+    if len(named) < len(domains):
+        caption += f" Of {len(domains)} domains, the {len(named)} with the largest weights are named."
+    parts = [f"{step.text}: {first_names(_largest_weights(step), 3)}" for step in steps[-4:]]
+    alt = f"Stacked bars: the mixture at {len(steps)} steps. {'. '.join(parts)}."
+    figure = make_figure(partial(update_plots.history, rows), "update_history", alt, caption)
+    return Section("History of updates", (figure,), (history_table(rows),))
 
 
-def _top(weights: dict) -> list[tuple[str, float]]:
-    return sorted(weights.items(), key=lambda item: -item[1])[:3]
+def _largest_weights(step: StepRow) -> list[str]:
+    ordered = sorted(step.weights.items(), key=lambda item: -item[1])
+    return [f"{d} {weight_percent(weight, 0)} %" for d, weight in ordered[:3]]
 
 
-def history_table(steps: list[update_plots.Step]) -> Table:
-    """The steps in numbers; the last row is this workdir."""
+def history_table(steps: Sequence[StepRow]) -> Table:
+    """Return runs and gain of each step. The last row is this workdir."""
     rows, total, full = [], 0, 0
     for i, step in enumerate(steps):
         total, full = total + step.runs, full + step.runs_full
-        how = "–" if step.gain is None else "validated" if step.validated else "predicted"
+        source = "–" if step.gain is None else "measured" if step.validated else "predicted"
         cells = (f"{i}: {step.text}", str(step.domains), step.strategy, str(step.runs), str(total), str(full))
-        rows.append(Row((*cells, number(step.gain, "+.2f"), how), i == len(steps) - 1))
-    saved = f" So far {total} runs instead of {full} ({100 * (total - full) / full:+.0f} %)." if full else ""
-    caption = (
-        f"Each step and what it took.{saved.replace('-', '−')} Gain: how far mean BPB is below that of the step’s own "
-        "natural mixture, trained (validated) or by the law (predicted). Shaded: this run."
-    )
-    head = ("step", "domains", "strategy", "runs", "runs so far", "full recomputation so far")
-    return Table(caption, (*head, "gain over natural, %", "how known"), tuple(rows))
-
-
-def _share(weight: float | None, digits: int = 2) -> str:
-    """A weight in percent, or a dash."""
-    return number(None if weight is None else 100 * weight, f".{digits}f")
+        rows.append(Row((*cells, number(step.gain, "+.2f"), source), i == len(steps) - 1))
+    caption = "Updates and their runs."
+    if full:
+        share = number(100 * (total - full) / full, "+.0f")
+        caption += f" In total {total} runs instead of {full} with full recomputation ({share} %)."
+    caption += " Gain: how far mean BPB lies below that of the step’s own natural mixture. Shaded: this workdir."
+    head = ("update", "domains", "strategy", "runs", "runs so far", "runs so far with full recomputation")
+    return Table(caption, (*head, "gain over natural, %", "source of the gain"), tuple(rows))

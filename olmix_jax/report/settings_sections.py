@@ -1,0 +1,128 @@
+"""Sections about the proposal's dependence on its settings: λ, the repetition limit, caps and task weights."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from olmix_jax.propose.proposal import Front, LambdaChoice, Proposal
+from olmix_jax.report import settings_plots
+from olmix_jax.report.elements import MakeFigure, Row, Section, Table
+from olmix_jax.report.formatting import number
+from olmix_jax.report.results import Results
+
+# Rows of a sensitivity table beyond this number collapse the table.
+MAX_OPEN_ROWS = 12
+# Domains named per direction in a row of the sensitivity table.
+MAX_MOVES = 3
+
+
+def sections(results: Results, make_figure: MakeFigure) -> Iterator[Section]:
+    """Yield the sections for which the proposal has data."""
+    proposal = results.proposal
+    if proposal is None:
+        return
+    if settings_plots.setting_paths(proposal):
+        yield _paths(proposal, make_figure)
+    if proposal.sensitivity is not None:
+        yield Section("Sensitivity to settings", tables=(sensitivity_table(proposal),))
+    if proposal.choice is not None:
+        yield _choice(proposal.choice, proposal.kl_weight, make_figure)
+    if proposal.pareto is not None and proposal.pareto.points and len(proposal.pareto.families) > 1:
+        yield _front(proposal, proposal.pareto, make_figure)
+
+
+def _ignored_settings(proposal: Proposal) -> str:
+    """Return the sentence of a caption that names settings which these extra optima ignore."""
+    if not proposal.explored_without:
+        return ""
+    names = " and ".join(f"propose.{name}" for name in proposal.explored_without)
+    return f" These optima ignore {names}, which the proposal respects."
+
+
+def _paths(proposal: Proposal, make_figure: MakeFigure) -> Section:
+    parts = []
+    for path in settings_plots.setting_paths(proposal):
+        solved = np.flatnonzero(np.isfinite(path.bpb_P))
+        first, last = solved[0], solved[-1]
+        text = f"{number(path.bpb_P[first])} BPB at {path.symbol} = {path.values_P[first]:.3g}, "
+        text += f"{number(path.bpb_P[last])} BPB at {path.symbol} = {path.values_P[last]:.3g}"
+        parts.append(text + ("" if path.used is None else f" (proposal: {path.symbol} = {path.used:.3g})"))
+    caption = (
+        "The optimal mixture as λ, the weight of KL, changes at the proposal’s k, and as k, the maximum epochs over a "
+        "domain, changes at the proposal’s λ. Coloured: the domains with the largest weights; grey: the others. Gaps: "
+        f"no mixture meets the constraints or the solver did not converge. Mean predicted BPB: {'; '.join(parts)}."
+        + _ignored_settings(proposal)
+    )
+    alt = f"Lines: weights of domains and mean predicted BPB along λ and k. {'; '.join(parts)}."
+    figure = make_figure(partial(settings_plots.paths, proposal), "paths", alt, caption)
+    return Section("Mixture for other λ and other repetition limits", (figure,))
+
+
+def _choice(choice: LambdaChoice, used: float, make_figure: MakeFigure) -> Section:
+    text = f"Held-out data select λ = {choice.best:.3g}"
+    if choice.used:
+        text += ", and the proposal uses it"
+    else:
+        text += f"; the proposal uses λ = {used:.3g}, as configured"
+    caption = (
+        f"{text}. The runs are split in halves at random. A law fitted on one half gives a mixture, and a law fitted "
+        "on the other half predicts its gain over natural in BPB: higher is better. Points: mean over "
+        f"{choice.splits} splits; whiskers: one standard error."
+    )
+    alt = f"Line: gain over natural against λ. {text}."
+    figure = make_figure(partial(settings_plots.choice, choice, used), "choice", alt, caption)
+    return Section("Selecting λ from the data", (figure,))
+
+
+def _front(proposal: Proposal, pareto: Front, make_figure: MakeFigure) -> Section:
+    total, shown = len(pareto.families), settings_plots.shown_families(pareto)
+    omitted = f" Of {total} families, only the {len(shown)} that vary most are shown." if len(shown) < total else ""
+    caption = (
+        "Mean predicted BPB of one family of tasks against another; lower and further left is better. Each green dot "
+        f"is the optimum for other weights of the families.{omitted}{_ignored_settings(proposal)}"
+    )
+    parts = [f"{f} {number(pareto.natural[f])} to {number(pareto.proposed[f])}" for f in shown]
+    alt = f"Scatter plots of {len(pareto.points)} mixtures. Natural to proposed: {', '.join(parts)}."
+    figure = make_figure(partial(settings_plots.front, pareto), "front", alt, caption)
+    return Section("Trade-offs between families of tasks", (figure,))
+
+
+def sensitivity_table(proposal: Proposal) -> Table:
+    """Return how the mixture moves when λ, a cap or a task weight changes a little, largest total movement first.
+
+    The changes are one tenth of λ, one percentage point of a cap, and one percentage point of a task's weight. Moves
+    are the exact derivative times the change.
+    """
+    moves = _moves(proposal)
+    order = sorted(moves, key=lambda name: -sum(abs(move) for move in moves[name].values()))
+    rows = []
+    for name in order:
+        ranked = sorted(moves[name].items(), key=lambda item: item[1])
+        up = [(d, move) for d, move in reversed(ranked) if round(100 * move, 3) > 0]
+        down = [(d, move) for d, move in ranked if round(100 * move, 3) < 0]
+        rows.append(Row((name, _moves_text(up), _moves_text(down))))
+    caption = (
+        "How the proposed mixture moves when one setting changes and the others stay. Moves are in percentage points "
+        f"of weight, to first order; up to {MAX_MOVES} domains per direction are named. Settings with the largest "
+        "effect come first."
+    )
+    return Table(caption, ("change", "gain weight", "lose weight"), tuple(rows), len(rows) > MAX_OPEN_ROWS)
+
+
+def _moves(proposal: Proposal) -> dict[str, dict[str, float]]:
+    """Return the change of each weight for each small change of a setting."""
+    derivatives = proposal.sensitivity or {}
+    found = {}
+    if derivatives.get("kl_weight"):
+        step = proposal.kl_weight / 10 or 0.01
+        found[f"λ from {proposal.kl_weight:.3g} to {proposal.kl_weight + step:.3g}"] = (derivatives["kl_weight"], step)
+    for domain, row in (derivatives.get("caps") or {}).items():
+        found[f"cap of {domain} + 1 point"] = (row, 0.01)
+    for task, row in (derivatives.get("task_weights") or {}).items():
+        found[f"weight of task {task} + 1 point"] = (row, 0.01)
+    return {name: {d: step * value for d, value in row.items()} for name, (row, step) in found.items()}
+
+
+def _moves_text(moves: list[tuple[str, float]]) -> str:
+    return ", ".join(f"{d} {number(100 * move, '+.2f')}" for d, move in moves[:MAX_MOVES]) or "none"
