@@ -1,7 +1,7 @@
 """The report on a workdir: one self-contained HTML page, and a summary of a few lines for the terminal.
 
-``results`` reads the workdir and ``page`` orders the sections. The ``*_sections`` write titles and captions, ``*_plots``
-draw the figures, ``tables`` and ``fact_tables`` make the tables. ``sentences`` writes the headline, ``caveats`` the
+``results`` reads the workdir and ``page`` orders the sections. ``*_sections`` write titles and captions, ``*_plots``
+draw figures, ``tables`` and ``fact_tables`` make the tables. ``sentences`` writes the headline, ``caveats`` the
 warnings.
 """
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from olmix_jax.laws.fit_result import CoverageCurve, FitResult, LearningCurve
 from olmix_jax.report.formatting import number
-from olmix_jax.report.style import BAD, DASHES, NATURAL, PROPOSED, UNIFORM, WIDE, labels
+from olmix_jax.report.style import BAD, DASHES, NATURAL, PROPOSED, UNIFORM, WIDE, Style, labels
 
 # Tasks with a panel in the scatter figure. With the average they fill three rows of four.
 PANELS = 11
@@ -161,7 +161,7 @@ def _learning_panel(ax: Axes, curve: LearningCurve, mean, expected: float, other
         ax.plot(other.runs, other.value, color=UNIFORM, marker=other.marker, ms=6, ls="", label=other.label)
     more = curve.next.runs
     ax.plot([curve.runs[-1], more], [mean[-1], expected], color=PROPOSED, ls=DASHES, lw=1, zorder=1)
-    hollow = dict(marker="o", ms=7, mfc="white", mec=PROPOSED, mew=1.4, ls="")
+    hollow: Style = dict(marker="o", ms=7, mfc="white", mec=PROPOSED, mew=1.4, ls="")
     ax.plot(more, expected, **hollow, label=f"extrapolated to {more} runs")
 
 

@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report import caps
-from olmix_jax.report.style import BAD, BINDING, DASHES, NATURAL, PROPOSED, UNIFORM, WIDE, label_length, labels
+from olmix_jax.report.style import BAD, BINDING, DASHES, NATURAL, PROPOSED, UNIFORM, WIDE, Style, label_length, labels
 
 INTERVAL = "#444444"
 
@@ -34,7 +34,7 @@ def mixture(proposal: Proposal, width: float) -> Figure:
     marks = _mark_lower_bounds(ax, proposal, names) + _mark_anchor(ax, proposal, names)
     # Numbers stand in a column right of the axes. Beside the bars they would overlap the caps.
     for y, name in zip(y_M, names):
-        style = {"va": "center", "fontsize": "small", "fontweight": "bold" if name in at_cap else "normal"}
+        style: Style = {"va": "center", "fontsize": "small", "fontweight": "bold" if name in at_cap else "normal"}
         ax.text(1.01, y + 0.19, weight_text(proposal, name), transform=ax.get_yaxis_transform(), **style)
     ax.set_yticks(y_M, labels(names, label_length(width)))
     ax.set_ylim(len(names) - 0.4, -0.6)
@@ -98,7 +98,7 @@ def _mark_anchor(ax: Axes, proposal: Proposal, names: list[str]) -> list[Line2D]
     """Mark the mixture that KL is measured from, if it is not natural; return its entry of the legend."""
     if not proposal.anchor:
         return []
-    style = dict(marker="D", ls="", ms=4, mfc="white", mec="black")
+    style: Style = dict(marker="D", ls="", ms=4, mfc="white", mec="black")
     y_M = np.arange(len(names)) - 0.19
     ax.plot([100 * proposal.anchor.get(d, np.nan) for d in names], y_M, **style, clip_on=True)
     return [Line2D([], [], **style, label="anchor")]

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report.formatting import number
-from olmix_jax.report.style import BAD, BINDING, DASHES, MAX_ROWS, PROPOSED, WIDE, label_length, labels
+from olmix_jax.report.style import BAD, BINDING, DASHES, MAX_ROWS, PROPOSED, WIDE, Style, label_length, labels
 
 # Most bars in each ranking of domains.
 MAX_BARS = 30
@@ -87,7 +87,7 @@ def prices(proposal: Proposal, width: float) -> Figure:
         names = list(values)[:MAX_BARS]
         ax.barh(range(len(names)), [values[n] for n in names], 0.65, color=BINDING)
         for i, name in enumerate(names):
-            style = {"textcoords": "offset points", "va": "center"}
+            style: Style = {"textcoords": "offset points", "va": "center"}
             ax.annotate(number(values[name], ".3g"), (max(values[name], 0), i), (3, 0), **style)
         ax.set_yticks(range(len(names)), labels(names, 22 if wide and len(kinds) > 1 else label_length(width)))
         ax.set_ylim(max(len(names), 3 if wide else 1) - 0.4, -0.6)

@@ -18,6 +18,7 @@ from olmix_jax.report.style import (
     PROPOSED,
     UNIFORM,
     WIDE,
+    Style,
     label,
     labels,
 )
@@ -109,7 +110,7 @@ def paths(proposal: Proposal, width: float) -> Figure:
 def _draw_weights(ax: Axes, x_P, percent_PM: np.ndarray, names: list[str], colours: dict[int, str]) -> None:
     """Draw a line per domain. Domains with a colour are named at the right, moved apart where they would overlap."""
     for j in range(len(names)):
-        style = {"color": colours[j], "lw": 1.6} if j in colours else {"color": "#c5c9cf", "lw": 0.7}
+        style: Style = {"color": colours[j], "lw": 1.6} if j in colours else {"color": "#c5c9cf", "lw": 0.7}
         ax.plot(x_P, percent_PM[:, j], **style)
     solved = np.flatnonzero(np.isfinite(percent_PM[:, 0]))
     last_M, top = percent_PM[solved[-1]], ax.get_ylim()[1]
@@ -122,7 +123,12 @@ def _draw_weights(ax: Axes, x_P, percent_PM: np.ndarray, names: list[str], colou
         y[i] = min(y[i], top - step * (len(y) - 1 - i))
     texts = dict(zip(colours, labels([names[j] for j in colours], 18)))
     for j, height in zip(order, y):
-        style = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "x-small", "color": colours[j]}
+        style: Style = {
+            "transform": ax.get_yaxis_transform(),
+            "va": "center",
+            "fontsize": "x-small",
+            "color": colours[j],
+        }
         ax.text(1.02, height, texts[j], **style)
 
 
@@ -131,7 +137,7 @@ def _draw_bpb(ax: Axes, x_P, bpb_P: np.ndarray, natural: float | None) -> None:
     ax.ticklabel_format(axis="y", useOffset=False)
     if natural is not None:
         ax.axhline(natural, color=NATURAL, lw=1)
-        style = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "top", "color": GREY_TEXT}
+        style: Style = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "top", "color": GREY_TEXT}
         ax.text(0.99, natural, "natural", fontsize="small", **style)
 
 
@@ -145,7 +151,7 @@ def _log_axis(axes, values_P: np.ndarray, used: float | None) -> tuple[np.ndarra
     x_P = np.where(values_P > 0, values_P, zero)
     for ax in axes:
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(FixedLocator(x_P))
+        ax.xaxis.set_major_locator(FixedLocator(x_P.tolist()))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xticks(x_P, [f"{v:.3g}" for v in values_P])
         ax.tick_params(axis="x", labelsize="small", labelrotation=45 if len(values_P) > 6 else 0)
@@ -160,11 +166,12 @@ def choice(found: LambdaChoice, used: float, width: float) -> Figure:
     fig = Figure(figsize=(0.75 * width if wide else width, 3.2))
     ax = fig.subplots()
     x_P, x_used = _log_axis((ax,), values_P, used)
+    if x_used is not None:
+        ax.axvline(x_used, color="black", lw=1, ls=DASHES, label=f"used by the proposal: {used:.3g}")
     ax.errorbar(x_P, gain_P, yerr=errors, color=PROPOSED, marker="o", ms=4, capsize=3, label="gain ± standard error")
     best = np.flatnonzero(values_P == found.best)
-    ring = dict(ls="", marker="o", ms=11, mfc="none", mec=BINDING, mew=2)
+    ring: Style = dict(ls="", marker="o", ms=11, mfc="none", mec=BINDING, mew=2)
     ax.plot(x_P[best], gain_P[best], **ring, label=f"selected: {found.best:.3g}")
-    ax.axvline(x_used, color="black", lw=1, ls=DASHES, label=f"used by the proposal: {used:.3g}")
     ax.axhline(0, color=NATURAL, lw=0.8)
     ax.set_xlabel(f"{SETTING_LABELS['kl_weight']} (logarithmic)")
     ax.set_ylabel("gain over natural, BPB")

@@ -3,6 +3,7 @@
 import functools
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import font_manager
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 
 # Draws a figure of a given width in inches.
 Draw = Callable[[float], Figure]
+# Keyword arguments of an artist.
+Style = dict[str, Any]
 
 # Widths in inches, at 96 CSS pixels each. Every figure is drawn twice: for the page's column and for a window of
 # 360 px, in which a scaled-down wide figure would have illegible text.
@@ -26,7 +29,7 @@ DASHES = (0, (4, 3))
 # Most rows of a figure with one row per task.
 MAX_ROWS = 120
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
     "axes.spines.right": False,

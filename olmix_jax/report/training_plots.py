@@ -149,7 +149,7 @@ def nearest_to_natural(results: Results) -> str | None:
 def validation(found: Validation, width: float) -> Figure:
     """Draw mean BPB minus that of natural: a bar with its standard error per mixture, and a dot per seed."""
     validated = estimates.validated(found)
-    names = [n for n in ("natural", "uniform", "proposed") if n in validated]
+    names: list[str] = [n for n in ("natural", "uniform", "proposed") if n in validated]
     names += [n for n in validated if n not in names]
     natural = validated["natural"].mean
     fig = Figure(figsize=(width, 0.8 + 0.5 * len(names)))
@@ -190,7 +190,10 @@ def validation_tasks(found: Validation, proposal: Proposal | None, width: float)
     ax.set_xlabel("BPB, proposed minus natural")
     ax.xaxis.set_major_locator(MaxNLocator(6 if width >= WIDE else 4))
     ax.grid(axis="x")
-    handles = [Patch(color=PROPOSED, alpha=0.75, label="better"), Patch(color=BAD, alpha=0.75, label="worse")]
+    handles: list[Patch | Line2D] = [
+        Patch(color=PROPOSED, alpha=0.75, label="better"),
+        Patch(color=BAD, alpha=0.75, label="worse"),
+    ]
     handles += [Patch(color=NATURAL, alpha=0.75, label="within 2 standard errors")]
     handles += [Line2D([], [], marker="D", ls="", ms=4, mfc="white", mec="black", label="predicted by the law")]
     fig.legend(handles=handles, loc="outside upper center", ncols=4 if width >= WIDE else 2, fontsize="small")

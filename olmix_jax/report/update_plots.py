@@ -20,6 +20,7 @@ from olmix_jax.report.style import (
     PURPLE,
     UNIFORM,
     WIDE,
+    Style,
     label_length,
     labels,
 )
@@ -47,7 +48,7 @@ def mixture(rows: Sequence[DomainRow], width: float) -> Figure:
     ax.barh(y_M + 0.19, np.nan_to_num(new_M), 0.36, color=colours)
     known_M = np.isfinite(natural_M)
     ax.vlines(natural_M[known_M], y_M[known_M] - 0.4, y_M[known_M] + 0.4, color="black", lw=1.2)
-    for y, old, new in zip(y_M, old_M, new_M):
+    for y, old, new in zip(range(len(rows)), old_M, new_M):
         text = " → ".join("–" if np.isnan(w) else f"{w:.1f}" for w in (old, new))
         ax.text(1.01, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize="small")
     ax.set_xlim(0, 1.08 * np.nanmax([*old_M, *natural_M, *new_M, 1.0]))
@@ -80,7 +81,7 @@ def loss(rows: Sequence[CandidateRow], gain: float, reuse: ReuseCost | None, wid
         ax.hlines(i, row.low, row.high, color=tone, lw=2.2)
         ax.plot(row.mean, i, marker="o", ms=6, color=tone)
         text = (f"{number(row.mean)} BPB, " if wide else "") + f"{row.runs} runs"
-        style = {"va": "center", "fontsize": "small", "fontweight": "bold" if row.chosen else "normal"}
+        style: Style = {"va": "center", "fontsize": "small", "fontweight": "bold" if row.chosen else "normal"}
         ax.text(1.01, i, text, transform=ax.get_yaxis_transform(), **style)
     ax.set_yticks(range(len(rows)), labels([row.name for row in rows], label_length(width)))
     ax.set_ylim(len(rows) - 0.5, -0.5)
@@ -105,7 +106,7 @@ def _mark_realised(ax: Axes, rows: Sequence[CandidateRow], reuse: ReuseCost | No
     """Mark the cost of the kept ratios according to the new law, if it is known; return its entry of the legend."""
     if reuse is None or reuse.loss is None or reuse.free is None:
         return []
-    style = dict(marker="D", ms=6, mfc=BINDING, mec="black", ls="")
+    style: Style = dict(marker="D", ms=6, mfc=BINDING, mec="black", ls="")
     ax.plot(reuse.loss, [row.chosen for row in rows].index(True), **style, zorder=3)
     return [Line2D([], [], **style, label="kept ratios only, according to the new law")]
 
@@ -123,7 +124,12 @@ def history(rows: Sequence[StepRow], width: float) -> Figure:
         for name, weight, colour in parts:
             ax.barh(y, 100 * weight, 0.72, left=100 * left, color=colour)
             if weight > (0.05 if width >= WIDE else 0.12):
-                style = {"color": "white" if name else "black", "ha": "center", "va": "center", "fontsize": "small"}
+                style: Style = {
+                    "color": "white" if name else "black",
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": "small",
+                }
                 ax.text(100 * (left + weight / 2), y, f"{100 * weight:.0f}", **style)
             left += weight
     texts = labels([step.text for _, step in steps], label_length(width) - 3)

@@ -62,7 +62,7 @@ def earlier_runs(plan: UpdatePlan, fit: FitResult | None) -> str:
     ages = ["the parent" if row.age == 1 else f"{row.age} updates back" for row in rows]
     counts = ", ".join(f"{row.runs} from {age}" for row, age in zip(rows, ages))
     text = f"{sum(row.runs for row in rows)} can be expressed on the new domains ({counts})"
-    text = text if rows else "none can be expressed on the new domains, or update.reuse_runs is off"
+    text = text if rows else "none can be expressed on the new domains, or update.old_runs is off"
     if not plan.proxies:
         return f"{text}; the parent's law is used unchanged"
     if not rows:
@@ -188,8 +188,8 @@ def candidate_table(plan: UpdatePlan, rows: Sequence[CandidateRow]) -> Table:
     head = ("recomputed", "runs", "predicted loss, BPB", "5–95 %", "% of the predicted gain")
     caption = (
         "The candidates that were compared before any training. Affected only: full reuse of the old ratios; all "
-        "domains: full recomputation. Loss and gain refer to the objective, BPB + λ·KL. The optimum’s gain over natural "
-        f"is predicted to be {number(gain.gain)} BPB ({number(gain.low)} to {number(gain.high)}). Shaded: chosen."
+        "domains: full recomputation. Loss and gain refer to the objective, BPB + λ·KL. The gain of the optimum over "
+        f"natural is predicted to be {number(gain.gain)} BPB ({number(gain.low)} to {number(gain.high)}). Shaded: chosen."
     )
     return Table(caption, head, tuple(found))
 
