@@ -44,7 +44,7 @@ def mixture(proposal: Proposal, width: float) -> Figure:
     if np.isfinite(low_M).any():
         intervals = "5–95 %" if proposal.weights_low and proposal.weights_high else "± 1 standard deviation"
         handles.append(Line2D([], [], color=INTERVAL, lw=1.1, label=intervals))
-    fig.legend(handles=handles, loc="outside upper center", ncols=5 if width >= WIDE else 2, fontsize="small")
+    fig.legend(handles=handles, loc="outside upper center", ncols=6 if width >= WIDE else 2, fontsize="small")
     return fig
 
 

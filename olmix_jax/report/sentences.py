@@ -159,9 +159,9 @@ def _proposal_cards(proposal: Proposal) -> list[Card]:
 
 
 def _gain_card(gain: Gain) -> Card:
-    detail = f"below natural; 5–95 %: {number(gain.low, '+.4f')} to {number(gain.high, '+.4f')}; positive with "
+    detail = f"BPB below natural; 5–95 %: {number(gain.low, '+.4f')} to {number(gain.high, '+.4f')}; positive with "
     detail += f"probability {percent(gain.probability)}"
-    return Card("Predicted gain, with the law’s uncertainty", f"{number(gain.mean, '+.4f')} BPB", detail)
+    return Card("Predicted gain, with the law’s uncertainty", number(gain.mean, "+.4f"), detail)
 
 
 def omitted_tasks(total: int) -> str:

@@ -123,13 +123,8 @@ def _draw_weights(ax: Axes, x_P, percent_PM: np.ndarray, names: list[str], colou
         y[i] = min(y[i], top - step * (len(y) - 1 - i))
     texts = dict(zip(colours, labels([names[j] for j in colours], 18)))
     for j, height in zip(order, y):
-        style: Style = {
-            "transform": ax.get_yaxis_transform(),
-            "va": "center",
-            "fontsize": "x-small",
-            "color": colours[j],
-        }
-        ax.text(1.02, height, texts[j], **style)
+        where = ax.get_yaxis_transform()
+        ax.text(1.02, height, texts[j], transform=where, va="center", fontsize="x-small", color=colours[j])
 
 
 def _draw_bpb(ax: Axes, x_P, bpb_P: np.ndarray, natural: float | None) -> None:

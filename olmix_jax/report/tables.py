@@ -61,10 +61,10 @@ def task_table(results: Results) -> Table:
             cells.append(number(expected.get(task), "+.4f"))
         if fit is not None:
             cells.append(number(fit.tasks[task].spearman_cv if task in fit.tasks else None, ".3f"))
-        rows.append(Row((*cells, " and ".join(worse)), bool(worse)))
+        rows.append(Row((*cells, "both" if len(worse) == 2 else "".join(worse)), bool(worse)))
     head = ["task"]
     if validation is not None:
-        head += ["measured, natural", "measured, proposed", "measured difference ± standard error"]
+        head += ["measured, natural", "measured, proposed", "measured difference ± error"]
     if proposal is not None:
         head += [
             "predicted, natural",
@@ -75,8 +75,9 @@ def task_table(results: Results) -> Table:
     head += ["held-out Spearman"] if fit is not None else []
     caption = (
         "BPB by task. Differences are proposed minus natural: negative is better. Shaded: worse than natural, as "
-        "predicted by the law or as measured by more than two standard errors. Predictions are for models of the "
-        "proxies’ size and training length, so compare differences, not levels, with the measurements."
+        "predicted by the law or as measured by more than two standard errors; the last column says which. Predictions "
+        "are for models of the proxies’ size and training length, so compare differences, not levels, with the "
+        "measurements."
     )
     return Table(caption, (*head, "worse"), tuple(rows))
 

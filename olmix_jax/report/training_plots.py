@@ -190,12 +190,9 @@ def validation_tasks(found: Validation, proposal: Proposal | None, width: float)
     ax.set_xlabel("BPB, proposed minus natural")
     ax.xaxis.set_major_locator(MaxNLocator(6 if width >= WIDE else 4))
     ax.grid(axis="x")
-    handles: list[Patch | Line2D] = [
-        Patch(color=PROPOSED, alpha=0.75, label="better"),
-        Patch(color=BAD, alpha=0.75, label="worse"),
-    ]
-    handles += [Patch(color=NATURAL, alpha=0.75, label="within 2 standard errors")]
-    handles += [Line2D([], [], marker="D", ls="", ms=4, mfc="white", mec="black", label="predicted by the law")]
+    bars = {"better": PROPOSED, "worse": BAD, "within 2 standard errors": NATURAL}
+    handles: list[Patch | Line2D] = [Patch(color=colour, alpha=0.75, label=text) for text, colour in bars.items()]
+    handles.append(Line2D([], [], marker="D", ls="", ms=4, mfc="white", mec="black", label="predicted by the law"))
     fig.legend(handles=handles, loc="outside upper center", ncols=4 if width >= WIDE else 2, fontsize="small")
     return fig
 

@@ -1,6 +1,7 @@
 """Figures of an update: the mixture before and after, predicted losses of the candidates, and the history."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -95,7 +96,14 @@ def loss(rows: Sequence[CandidateRow], gain: float, reuse: ReuseCost | None, wid
     ax.xaxis.set_major_locator(MaxNLocator(6 if wide else 3))
     ax.grid(axis="x")
     if gain > 0:
-        top = ax.secondary_xaxis("top", functions=(lambda x: 100 * x / gain, lambda x: x * gain / 100))
+
+        def to_percent(bpb: Any) -> Any:
+            return 100 * bpb / gain
+
+        def to_bpb(percent: Any) -> Any:
+            return percent * gain / 100
+
+        top = ax.secondary_xaxis("top", functions=(to_percent, to_bpb))
         top.set_xlabel("% of the predicted gain over natural")
         top.xaxis.set_major_locator(MaxNLocator(6 if wide else 4))
     fig.legend(handles=handles, loc="outside lower center", ncols=3 if wide else 1, fontsize="small")
@@ -124,13 +132,9 @@ def history(rows: Sequence[StepRow], width: float) -> Figure:
         for name, weight, colour in parts:
             ax.barh(y, 100 * weight, 0.72, left=100 * left, color=colour)
             if weight > (0.05 if width >= WIDE else 0.12):
-                style: Style = {
-                    "color": "white" if name else "black",
-                    "ha": "center",
-                    "va": "center",
-                    "fontsize": "small",
-                }
-                ax.text(100 * (left + weight / 2), y, f"{100 * weight:.0f}", **style)
+                style: Style = {"ha": "center", "va": "center", "fontsize": "small"}
+                text_colour = "white" if name else "black"
+                ax.text(100 * (left + weight / 2), y, f"{100 * weight:.0f}", color=text_colour, **style)
             left += weight
     texts = labels([step.text for _, step in steps], label_length(width) - 3)
     ax.set_yticks(range(len(steps)), [f"{i}: {text}" for (i, _), text in zip(steps, texts)])

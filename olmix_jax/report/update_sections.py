@@ -189,7 +189,8 @@ def candidate_table(plan: UpdatePlan, rows: Sequence[CandidateRow]) -> Table:
     caption = (
         "The candidates that were compared before any training. Affected only: full reuse of the old ratios; all "
         "domains: full recomputation. Loss and gain refer to the objective, BPB + λ·KL. The gain of the optimum over "
-        f"natural is predicted to be {number(gain.gain)} BPB ({number(gain.low)} to {number(gain.high)}). Shaded: chosen."
+        f"natural is predicted to be {number(gain.gain)} BPB ({number(gain.low)} to {number(gain.high)}). "
+        "Shaded: chosen."
     )
     return Table(caption, head, tuple(found))
 
