@@ -196,7 +196,7 @@ def _read_curves(path: pathlib.Path) -> Curves:
             curves = Curves(runs, data["steps_T"], data["loss_KT"], tokens)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
         stage = "validate" if path.parent.name == "validate" else "train"
-        raise UserError(f"{path} is damaged ({e}); delete the file and run --stages={stage} again") from e
+        raise UserError(f"{path} is damaged ({e}); delete the file and rerun --stages={stage}") from e
     if curves.loss_KT.shape != (len(curves.runs), len(curves.steps_T)):
         raise UserError(f"{path}: loss_KT must have shape (runs, steps), not {curves.loss_KT.shape}")
     return curves

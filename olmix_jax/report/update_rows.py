@@ -1,13 +1,12 @@
 """What an update did, as rows for figures and tables: domains, candidates and the history of workdirs."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from olmix_jax.report import estimates
 from olmix_jax.report.formatting import first_names
 from olmix_jax.report.results import Results
-from olmix_jax.update import changes, changes_file
+from olmix_jax.update import changes
 from olmix_jax.update.update_plan import UpdatePlan
 
 # Kinds of domains, in the order of figures and tables.
@@ -79,15 +78,10 @@ class StepRow:
     weights: dict[str, float]
 
 
-def update_steps(rows: Sequence[Mapping[str, Any]]) -> list[changes.Update]:
-    """Return the steps of an update as a plan, or an entry of its history, lists them."""
-    return [step for row in rows for step in changes_file.step("updates", row)]
-
-
-def update_text(rows: Sequence[Mapping[str, Any]], most: int = 3) -> str:
+def update_text(steps: Sequence[changes.Update], most: int = 3) -> str:
     """Return an update as in "rename code to source; add new", naming at most ``most`` domains per step."""
     parts = []
-    for step in update_steps(rows):
+    for step in steps:
         into = {"partition": " into ", "rename": " to "}.get(step.kind, "")
         parts.append(f"{step.kind} {first_names(step.domains, most)}{into}{first_names(step.parts, most)}")
     return "; ".join(parts) or "first swarm"
@@ -96,7 +90,7 @@ def update_text(rows: Sequence[Mapping[str, Any]], most: int = 3) -> str:
 def domain_changes(plan: UpdatePlan) -> dict[str, str]:
     """Return what changed about each new domain, as in "part of wiki"; empty for an unchanged domain."""
     found = {name: "" for name in plan.old}
-    for step in update_steps(plan.updates):
+    for step in plan.steps:
         before = [found.pop(name) for name in step.domains if name in found and step.kind != "revise"]
         if step.kind in ("add", "revise"):
             found |= dict.fromkeys(step.domains, "added" if step.kind == "add" else "revised")
@@ -108,8 +102,7 @@ def domain_changes(plan: UpdatePlan) -> dict[str, str]:
 
 def domain_rows(results: Results, plan: UpdatePlan) -> list[DomainRow]:
     """Return the kept block first, then recomputed, affected and removed domains, each by natural share."""
-    natural = results.natural or {}
-    change = changes.change(plan.old, update_steps(plan.updates)).ordered(plan.new)
+    natural, change = results.natural or {}, plan.change
     before = plan.history[-1].weights
     after = results.proposal.weights if results.proposal is not None else {}
     shares = {d: share / sum(block.values()) for block in plan.kept.values() for d, share in block.items()}
@@ -166,7 +159,7 @@ def history_rows(results: Results, plan: UpdatePlan) -> list[StepRow]:
     found = []
     for past in plan.history:
         gain = 100 * (past.natural - past.proposed) / past.natural
-        text, runs = update_text(past.updates), (past.proxies, past.proxies_full)
+        text, runs = update_text(past.steps), (past.proxies, past.proxies_full)
         found.append(StepRow(text, len(past.weights), past.strategy, *runs, gain, past.validated, past.weights))
     return [*found, _this_step(results, plan)]
 
@@ -179,8 +172,8 @@ def _this_step(results: Results, plan: UpdatePlan) -> StepRow:
     elif results.proposal is not None:
         gain = estimates.compare(*estimates.predicted(results.proposal)).percent
     weights = {} if results.proposal is None else results.proposal.weights
-    text, runs = update_text(plan.updates), (plan.proxies, plan.proxies_full)
-    return StepRow(text, len(plan.new), plan.strategy, *runs, gain, validated, weights)
+    text, runs = update_text(plan.steps), (plan.proxies, plan.proxies_full)
+    return StepRow(text, len(plan.new), plan.strategy.value, *runs, gain, validated, weights)
 
 
 def named_domains(steps: Sequence[StepRow], most: int) -> list[str]:

@@ -11,12 +11,13 @@ from olmix_jax.report.formatting import capitalised, first_names, number, weight
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import no_proposal
 from olmix_jax.report.update_rows import KEPT, CandidateRow, DomainRow, StepRow
+from olmix_jax.update.strategies import Strategy
 from olmix_jax.update.update_plan import UpdatePlan
 
 # Largest deviation of a proposal from the kept ratios that rounding explains.
 ROUNDING = 1e-6
 # Strategies without a solve: affected domains keep their natural share.
-FIXED = ("carry", "natural")
+FIXED = (Strategy.CARRY, Strategy.NATURAL)
 
 
 def sections(results: Results, make_figure: MakeFigure) -> Iterator[Section]:
@@ -33,7 +34,7 @@ def sections(results: Results, make_figure: MakeFigure) -> Iterator[Section]:
 def update_line(plan: UpdatePlan) -> str:
     """Return the change, its runs and its predicted loss on one line."""
     loss = f"predicted loss against the optimum {number(plan.predicted_loss.mean)} BPB"
-    return f"update: {update_rows.update_text(plan.updates)}; {runs_text(plan)}; {loss}"
+    return f"update: {update_rows.update_text(plan.steps)}; {runs_text(plan)}; {loss}"
 
 
 def runs_text(plan: UpdatePlan) -> str:
@@ -43,12 +44,12 @@ def runs_text(plan: UpdatePlan) -> str:
 
 def _changes(results: Results, plan: UpdatePlan) -> Section:
     facts = []
-    for step in update_rows.update_steps(plan.updates):
+    for step in plan.steps:
         into = f" into {', '.join(step.parts)}" if step.kind == "partition" else f" to {', '.join(step.parts)}"
         facts.append((step.kind, ", ".join(step.domains) + (into if step.parts else "")))
     kept = [d for block in plan.kept.values() for d in block]
     ratios = "fixed" if plan.strategy in FIXED else "old"
-    facts += [("strategy", plan.strategy), ("new runs", runs_text(plan))]
+    facts += [("strategy", plan.strategy.value), ("new runs", runs_text(plan))]
     facts += [("weights recomputed", first_names(plan.recomputed, 30) or "none")]
     facts += [(f"domains that keep {ratios} ratios", first_names(kept, 30) or "none")]
     facts += [("earlier runs", earlier_runs(plan, results.fit))]

@@ -1,0 +1,83 @@
+"""Warnings at the top of the page."""
+
+import dataclasses
+
+import pytest
+
+from olmix_jax.laws.fit_result import Seen
+from olmix_jax.propose.proposal import Gain
+from olmix_jax.report import caveats
+from tests.report import samples
+from tests.report.samples import HOSTILE
+
+GAIN = Gain(mean=0.0123, low=-0.004, high=0.02, probability=0.87, samples=100)
+
+
+def with_measured(results, **changes):
+    """Return the results with other scores of the proposed mixture."""
+    mixtures = dict(results.validation.mixtures)
+    mixtures["proposed"] = dataclasses.replace(mixtures["proposed"], **changes)
+    return dataclasses.replace(results, validation=dataclasses.replace(results.validation, mixtures=mixtures))
+
+
+def test_poorly_determined_law_is_a_warning(small):
+    fit = {"unseen": ("_seen_<never>",), "barely_sampled": {"rare": Seen(1, 0.005)}, "spearman_cv_mean": 0.4}
+    found = caveats.warnings(samples.with_fit(small, **fit))
+    assert "Never sampled: _seen_<never>. The swarm gives no information about their effects." in found
+    assert any(w.startswith("Rarely sampled: rare (in 1 run, at most 0.5 %).") for w in found)
+    assert any("ranks held-out runs poorly (mean Spearman 0.40" in w for w in found)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "problem"),
+    [(0.8, "too narrow"), (0.99, "wider than necessary"), (0.85, None), (0.9, None), (0.95, None)],
+)
+def test_coverage_far_from_its_level_is_a_warning(small, coverage, problem):
+    found = [w for w in caveats.warnings(samples.with_fit(small, coverage_cv_mean=coverage)) if "intervals" in w]
+    assert len(found) == (problem is not None)
+    assert problem is None or problem in found[0]
+
+
+def test_uncertain_gain_is_a_warning(small):
+    assert any("only 87 %" in w for w in caveats.warnings(samples.with_proposal(small, gain=GAIN)))
+    sure = dataclasses.replace(GAIN, probability=0.95)
+    assert not any("probability" in w for w in caveats.warnings(samples.with_proposal(small, gain=sure)))
+    assert not any("probability" in w for w in caveats.warnings(samples.with_proposal(small, gain=GAIN, worst=True)))
+
+
+def test_proposal_without_measured_gain_is_a_warning(small):
+    worse = with_measured(small, per_seed=(1.01, 1.02, 1.03))
+    assert "In training, the proposal was not better than natural." in caveats.warnings(worse)
+    barely = with_measured(small, per_seed=(0.98, 0.99, 1.0))
+    assert any("less than three standard errors" in w for w in caveats.warnings(barely))
+    assert not any("standard errors" in w for w in caveats.warnings(small) if "difference from" in w)
+
+
+def test_single_seed_is_a_warning(small):
+    assert any("with one seed" in w for w in caveats.warnings(samples.small_run(seeds=1)))
+    assert not any("with one seed" in w for w in caveats.warnings(small))
+
+
+def test_tasks_measured_worse_are_named(small):
+    task = small.tasks[0]
+    scores = small.validation.mixtures["proposed"].tasks
+    worse = with_measured(small, tasks=scores | {task: dataclasses.replace(scores[task], mean=2.0)})
+    expected = f"Measured worse than natural by more than two standard errors on 1 of 2 tasks: {task}."
+    assert expected in caveats.warnings(worse)
+
+
+def test_trained_mixture_over_its_cap_is_a_warning(small):
+    assert not any("exceeds" in w for w in caveats.warnings(small))
+    over = with_measured(small, weights=small.proposal.weights | {HOSTILE: 0.3})
+    assert f"The trained mixture exceeds the cap of {HOSTILE}." in caveats.warnings(over)
+    # One sequence more than the cap is rounding: 128 of 2,457,600 tokens.
+    rounded = small.proposal.weights | {HOSTILE: small.proposal.weights[HOSTILE] + 128 / 2_457_600}
+    assert not any("exceeds" in w for w in caveats.warnings(with_measured(small, weights=rounded)))
+
+
+def test_diverged_runs_are_named(small):
+    assert "These runs diverged and are left out of the fit: run-003." in caveats.warnings(small)
+
+
+def test_warnings_of_the_proposal_come_first(small):
+    assert caveats.warnings(small)[0] == small.proposal.warnings[0]

@@ -1,0 +1,56 @@
+"""Facts about the run as name–value pairs."""
+
+import dataclasses
+
+from olmix_jax.propose.proposal import Certificate
+from olmix_jax.report import fact_tables
+from olmix_jax.report.results import Results
+from olmix_jax.solver.status import Status
+from tests.report import samples
+
+
+def test_groups_without_facts_are_left_out(results):
+    captions = [table.caption for table in fact_tables.fact_tables(results)]
+    assert captions == ["Data and swarm", "Law", "Solver", "Validation"]
+    everything = dataclasses.replace(results, proposal=samples.explored(results.proposal))
+    captions = [table.caption for table in fact_tables.fact_tables(everything)]
+    assert captions == ["Data and swarm", "Law", "Solver", "Validation", "Guard", "Tail", "Amounts"]
+    assert fact_tables.fact_tables(Results(results.workdir)) == ()
+
+
+def test_swarm_facts(results):
+    facts = dict(fact_tables.swarm_facts(results))
+    assert facts["runs K"] == "26, plus 1 diverged" and facts["domains M"] == "8"
+    assert facts["proxy"] == "1M, 412k parameters" and facts["throughput"] == "51,234 tokens/s, all proxies"
+    assert facts["seed"] == "0" and facts["training time"] == "123.4 s"
+
+
+def test_law_facts_include_the_test_swarm(results):
+    fit = dataclasses.replace(results.fit, test={"spearman_task_mean": 0.812, "runs": 7})
+    facts = dict(fact_tables.law_facts(fit))
+    assert facts["test swarm, spearman task mean"] == "0.812" and "test swarm, runs" not in facts
+    assert facts["loss, in-sample, sum over tasks"] == "0.12" and facts["wall time"] == "1.5 s"
+
+
+def test_solver_facts_of_a_law_that_is_not_convex(results):
+    certificate = Certificate(gap=None, no_gap="the law is not convex", starts=8)
+    proposal = dataclasses.replace(results.proposal, status=Status.LOCAL_OPTIMUM, certificate=certificate)
+    facts = dict(fact_tables.solver_facts(proposal))
+    assert facts["status"] == "local optimum" and facts["starts"] == "8" and "iterations" not in facts
+    assert facts["duality gap, BPB"] == "unknown: the law is not convex"
+    assert dict(fact_tables.solver_facts(results.proposal))["duality gap, BPB"] == "1e−09"
+
+
+def test_guard_tail_and_amounts(results):
+    proposal = samples.explored(results.proposal)
+    assert dict(fact_tables.guard_facts(proposal.guard))["guards that bind"].endswith("(multiplier 0.4)")
+    assert ("worst 10 % of samples, proposed, BPB", "1.3000") in fact_tables.tail_facts(proposal.tail)
+    assert dict(fact_tables.count_facts(proposal.counts)) == {
+        "sequences in the target run": "24",
+        "tokens per sequence": "128",
+    }
+
+
+def test_value_text():
+    expected = {1200: "1,200", 2_457_600: "2.46M", 1234.5: "1.23k", 0.0716101: "0.0716101"}
+    assert [fact_tables.value_text(value) for value in expected] == list(expected.values())
