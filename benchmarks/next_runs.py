@@ -1,12 +1,14 @@
-"""Chosen next runs against random ones, at equal K: benchmarks/next_runs.md and next_runs.png.
+"""Compare chosen next runs with random ones at equal K. Writes benchmarks/next_runs.md and next_runs.png.
 
     python -m benchmarks.next_runs [--data=../shared/data] [--seeds=30] [--develop]
 
-A pool of trained runs stands for the mixtures that could be trained. From the same 30 random runs of it, batches of 8
-are added at random or by `next_runs.choose` with all runs left as candidates and as reference, and the default law is
-fitted anew after every batch. It is scored on runs outside the pool: RegMix's own 256 test runs; for the OLMix swarm,
-42 of its 127 runs, drawn anew for every seed. With --develop RegMix's scores are on 160 runs of the pool, taken out of
-it for every seed, and other ways of choosing are tried as well: nothing is written, and the test runs are not read.
+The candidates are the runs of a published swarm, which are trained already. Both ways start with the same 30 random
+runs and add batches of 8: at random, or by `next_runs.choose` with all remaining runs as candidates and as reference.
+The default law is fitted again after every batch and scored on runs outside the pool: RegMix's 256 test runs, or 42 of
+the 127 runs of the OLMix swarm, drawn anew for every seed.
+
+--develop also tries other ways of choosing. It scores on 160 runs that are taken out of RegMix's pool for every seed,
+does not read the test runs, and writes nothing.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from olmix_jax.utils import rng
 
 HERE = pathlib.Path(__file__).parent
 START, BATCH, LAST = 30, 8, 110
-# Random runs go on for longer, to see how many it takes to equal the chosen ones.
+# Additional random runs, to find how many of them equal the chosen ones.
 FURTHER = 48
 SCORES = "Spearman, task mean", "Spearman of the task mean", "RMSE, task mean", "RMSE of the task mean"
 COLOURS = {"random": "#8a8f98", "chosen": "#1f6fb4"}
@@ -44,7 +46,7 @@ def chosen(params, ratios_CM, number, seed):
 
 
 def chosen_sampled(params, ratios_CM, number, seed):
-    """From 100 posterior draws, as laws without a closed form have to."""
+    """Choose from 100 posterior draws, as for laws without a closed form."""
     predicted_RCN = evaluate_each(warped_gp.LAW, warped_gp.sample(params, 100, seed), ratios_CM)
     bpb_N = np.exp(params.offset_N)
     noise_N = np.exp(params.theta_NP[:, -2]) * (params.scale_N * bpb_N) ** 2
@@ -52,7 +54,7 @@ def chosen_sampled(params, ratios_CM, number, seed):
 
 
 def least_variance(params, ratios_CM, number, seed):
-    """The mean of the variance over tasks and mixtures, where `choose` takes the mean of its logarithm."""
+    """Minimise the mean variance over tasks and mixtures; `choose` minimises the mean of its logarithm."""
     del seed
     known, picked = next_runs._exact(params, ratios_CM, ratios_CM), []
     covariance_NCC, noise_N = known.cross_NCQ, known.noise_N
@@ -67,7 +69,7 @@ def least_variance(params, ratios_CM, number, seed):
 
 
 def near_the_best(params, ratios_CM, number, seed):
-    """Counting only where a mixture may be among the best 16: by 100 posterior draws, every task weighing 1."""
+    """Choose for mixtures that may be among the best 16, by 100 posterior draws with equal task weights."""
     predicted_RCN = evaluate_each(warped_gp.LAW, warped_gp.sample(params, 100, seed), ratios_CM)
     often_C = (predicted_RCN.mean(axis=2).argsort(axis=1).argsort(axis=1) < 16).mean(axis=0)
     drawn = np.random.default_rng(seed).choice(len(often_C), 256, p=often_C / often_C.sum())
@@ -75,7 +77,7 @@ def near_the_best(params, ratios_CM, number, seed):
 
 
 def space_filling(params, ratios_CM, number, seed):
-    """The candidate furthest from all runs so far, in √p."""
+    """Choose the candidate furthest from all runs so far, in √p."""
     del seed
     picked, root_CM = [], np.sqrt(ratios_CM)
     far_C = ((root_CM[:, None] - np.sqrt(params.ratios_KM)[None]) ** 2).sum(axis=2).min(axis=1)
@@ -94,8 +96,8 @@ OTHERS = {
 }
 
 
-def learn(way, pool, held_out, first: int, last: int, seed: int) -> np.ndarray:
-    """SCORES after every batch, TS, as ``way`` adds runs of the pool to its ``first`` ones."""
+def score_batches(way, pool, held_out, first: int, last: int, seed: int) -> np.ndarray:
+    """Return SCORES after every batch, TS, while ``way`` adds runs of the pool to the first ones."""
     (ratios_KM, bpb_KN), scores_TS = pool, []
     have_K = np.arange(len(ratios_KM)) < first
     while True:
@@ -115,8 +117,8 @@ def score(params, ratios_KM, bpb_KN) -> tuple[float, ...]:
 
 
 def compare(ways, table, test, held_out: int, seeds: int, last: int, further: int) -> dict[str, np.ndarray]:
-    """scores_WTS per way, W seeds. Scored on ``test``; where it is None, on ``held_out`` runs that leave the pool."""
-    found = {name: [] for name in ways}
+    """Return scores_WTS by way for W seeds, scored on ``test``, or if it is None on ``held_out`` runs of the table."""
+    scores = {name: [] for name in ways}
     for seed in range(seeds):
         order_K = rng.generator(seed, "benchmarks.next_runs").permutation(len(table.runs))
         pool_K = order_K[held_out:]
@@ -125,13 +127,13 @@ def compare(ways, table, test, held_out: int, seeds: int, last: int, further: in
         scored = (table.ratios_KM[out_K], table.bpb_KN[out_K]) if test is None else (test.ratios_KM, test.bpb_KN)
         for name, way in ways.items():
             limit = last + further * (name == "random")
-            found[name].append(learn(way, pool, scored, START, limit, seed))
+            scores[name].append(score_batches(way, pool, scored, START, limit, seed))
         print(f"{len(table.runs)} runs: seed {seed + 1} of {seeds}", flush=True)
-    return {name: np.array(scores) for name, scores in found.items()}
+    return {name: np.array(scores_W) for name, scores_W in scores.items()}
 
 
 def equal_runs(random_TS, score: float, column: int) -> float:
-    """Random runs whose mean score is ``score``: linear between batches; inf if there are not enough."""
+    """Return the number of random runs with the mean score ``score``, linear between batches; inf if never reached."""
     better_T = random_TS[:, column] * (1 if column < 2 else -1)
     score = score * (1 if column < 2 else -1)
     runs_T = START + BATCH * np.arange(len(better_T))
@@ -145,12 +147,12 @@ def equal_runs(random_TS, score: float, column: int) -> float:
     return float(runs_T[t - 1] + share * BATCH)
 
 
-def lines(found: dict[str, np.ndarray], other: str = "chosen", every: int = 2) -> list[str]:
-    """A Markdown table: per K and score, random, the other way, their difference, the random runs that equal it."""
-    random_WTS, other_WTS = found["random"], found[other]
+def lines(scores: dict[str, np.ndarray], other: str = "chosen", every: int = 2) -> list[str]:
+    """Return a Markdown table: for each K both scores, their difference, and how many random runs score the same."""
+    random_WTS, other_WTS = scores["random"], scores[other]
     seeds, times, _ = other_WTS.shape
     text = [
-        "| K | score | random | " + other + " | difference ± s.e. | random runs for the same |",
+        "| K | score | random | " + other + " | difference ± s.e. | random runs for the same score |",
         "|---|---|---|---|---|---|",
     ]
     for t in range(every, times, every):
@@ -166,14 +168,14 @@ def lines(found: dict[str, np.ndarray], other: str = "chosen", every: int = 2) -
     return text
 
 
-def draw(found_by_swarm: dict[str, dict]) -> Figure:
-    """Spearman and RMSE against runs, one row per swarm; bands are ± one standard error."""
-    figure = Figure(figsize=(9, 3.2 * len(found_by_swarm)), layout="constrained")
-    axes = figure.subplots(len(found_by_swarm), 2, squeeze=False)
-    for row, (swarm, found) in zip(axes, found_by_swarm.items()):
+def draw(scores_of: dict[str, dict]) -> Figure:
+    """Plot Spearman and RMSE against runs, one row per swarm; bands are ± one standard error."""
+    figure = Figure(figsize=(9, 3.2 * len(scores_of)), layout="constrained")
+    axes = figure.subplots(len(scores_of), 2, squeeze=False)
+    for row, (swarm, by_way) in zip(axes, scores_of.items()):
         for axis, column in zip(row, (0, 2)):
-            for way, scores_WTS in found.items():
-                scores_WT = scores_WTS[:, : found["chosen"].shape[1], column]
+            for way, scores_WTS in by_way.items():
+                scores_WT = scores_WTS[:, : by_way["chosen"].shape[1], column]
                 runs_T = START + BATCH * np.arange(scores_WT.shape[1])
                 mean_T, error_T = scores_WT.mean(axis=0), scores_WT.std(axis=0, ddof=1) / np.sqrt(len(scores_WT))
                 axis.plot(runs_T, mean_T, color=COLOURS[way], label=way, marker="o", markersize=3)
@@ -190,40 +192,42 @@ def regmix(data: pathlib.Path, part: str) -> SwarmTable:
 
 
 def develop(data: pathlib.Path, seeds: int) -> None:
-    found = compare(WAYS | OTHERS, regmix(data, "train"), None, 160, seeds, LAST - 16, FURTHER)
-    for name in list(found)[1:]:
-        print("\n".join(["", name, *lines(found, name)]))
+    scores = compare(WAYS | OTHERS, regmix(data, "train"), None, 160, seeds, LAST - 16, FURTHER)
+    for name in list(scores)[1:]:
+        print("\n".join(["", name, *lines(scores, name)]))
 
 
 def report(data: pathlib.Path, seeds: int) -> None:
     begun = time.perf_counter()
-    found = {"RegMix, 1M": compare(WAYS, regmix(data, "train"), regmix(data, "test"), 0, seeds, LAST, FURTHER)}
+    scores_of = {"RegMix, 1M": compare(WAYS, regmix(data, "train"), regmix(data, "test"), 0, seeds, LAST, FURTHER)}
     folder = data / "olmix_dclm"
     dclm = SwarmTable.read(*(folder / name for name in ("ratios.csv", "metrics.csv", "meta.json")))
-    found["OLMix, DCLM topics"] = compare(WAYS, dclm, None, 42, max(seeds // 3, 2), 70, 8)
+    scores_of["OLMix, DCLM topics"] = compare(WAYS, dclm, None, 42, max(seeds // 3, 2), 70, 8)
     text = [
-        "# Chosen next runs against random ones",
+        "# Chosen next runs compared with random ones",
         "",
         f"`python -m benchmarks.next_runs --seeds={seeds}`: {(time.perf_counter() - begun) / 60:.0f} min on "
         f"{os.cpu_count()} CPU cores ({platform.machine()}), JAX {jax.__version__}. {START} random runs, then "
-        f"batches of {BATCH}; the default law is fitted after each and scored on held-out runs. RMSE is in the units "
-        "of the swarm's losses, standard errors are over seeds (the starting runs; RegMix's test runs are always the "
-        "same, DCLM's are drawn anew).",
+        f"batches of {BATCH}. After each batch the default law is fitted again and scored on held-out runs. RMSE is in "
+        "the units of the swarm's losses. Standard errors are over seeds. A seed draws the starting runs and, for "
+        "DCLM, the held-out runs; RegMix's test runs are always the same.",
     ]
-    for swarm, scores in found.items():
+    for swarm, scores in scores_of.items():
         text += ["", f"## {swarm}, {len(scores['chosen'])} seeds", "", *lines(scores)]
     (HERE / "next_runs.md").write_text("\n".join([*text, "", "![scores against runs](next_runs.png)", ""]))
     print("\n".join(text))
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        draw(found).savefig(HERE / "next_runs.png", dpi=144, metadata={"Software": None})
+        draw(scores_of).savefig(HERE / "next_runs.png", dpi=144, metadata={"Software": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = os.environ.get("OLMIX_DATA", HERE.parents[1] / "shared" / "data")
-    parser.add_argument("--data", type=pathlib.Path, default=default, help="folder of the published swarms")
+    parser.add_argument("--data", type=pathlib.Path, default=default, help="the folder with olmix_dclm and regmix_1m")
     parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--develop", action="store_true", help="compare ways of choosing, inside RegMix's pool")
+    parser.add_argument(
+        "--develop", action="store_true", help="compare more ways of choosing, on RegMix's training runs"
+    )
     args = parser.parse_args()
     (develop if args.develop else report)(pathlib.Path(args.data), args.seeds)
 
