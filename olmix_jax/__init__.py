@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from olmix_jax.config import Config
     from olmix_jax.laws import FittedLaw
     from olmix_jax.laws.quality import Quality
-    from olmix_jax.propose.proposal import Proposal
     from olmix_jax.update.update_plan import UpdatePlan
 
 __all__ = [

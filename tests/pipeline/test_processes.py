@@ -18,7 +18,9 @@ from configs import paper
 from olmix_jax import config
 from olmix_jax.config import part
 from olmix_jax.pipeline import processes, runner
+from olmix_jax.propose.proposal import Certificate, Proposal
 from olmix_jax.proxy import merging, train
+from olmix_jax.solver.status import Status
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
@@ -66,7 +68,7 @@ def test_parts_put_together_are_the_swarm(make_swarm, toy_tasks, tmp_path):
     with pytest.raises(UserError, match="1 of 3 parts"):
         merging.merged(tmp_path, swarm, toy_tasks.names)
     (tmp_path / "train/0001-of-0002").mkdir()
-    with pytest.raises(UserError, match="several divisions, of 2 and of 3"):
+    with pytest.raises(UserError, match="divided into 2 and into 3 parts"):
         merging.merged(tmp_path, swarm, toy_tasks.names)
     with pytest.raises(UserError, match="5 members make no 7 parts"):
         merging.members(swarm, part.Part(6, 7))
@@ -84,7 +86,7 @@ def settings(**changes):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A workdir with a corpus and a swarm's mixtures, and what one process makes of them."""
+    """A workdir whose swarm was trained by one process."""
     workdir = tmp_path_factory.mktemp("hosts") / "whole"
     runner.run(config.from_dict(settings()), workdir, ("prepare", "sample", "train"))
     return workdir
@@ -92,7 +94,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def prepared(whole, tmp_path):
-    """A workdir with all that comes before training."""
+    """A workdir that is ready for training."""
     for name in ("corpus", "tasks"):
         shutil.copytree(whole / name, tmp_path / name)
     for name in ("domains.json", "swarm/ratios.csv"):
@@ -104,7 +106,7 @@ def prepared(whole, tmp_path):
 
 
 def started(workdir, number: int, stages: str, devices: int = 2, **more):
-    """The processes of one run, on this machine."""
+    """Start the processes of one run on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -119,8 +121,8 @@ def started(workdir, number: int, stages: str, devices: int = 2, **more):
     command += ["--config.train.steps=8", "--config.swarm.size=12", "--config.train.checkpoint_every=2"]
     command += ["--config.train.remat=False", "--config.proxy.preset=tiny"]
     found = []
-    for own in range(number):
-        environment = os.environ | dict(zip(processes.VARIABLES, (address, str(number), str(own))))
+    for index in range(number):
+        environment = os.environ | dict(zip(processes.VARIABLES, (address, str(number), str(index))))
         environment["OLMIX_HEARTBEAT"] = "15"
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -135,7 +137,7 @@ def finish(running):
 @pytest.mark.parametrize(
     ("number", "stages"), [(2, "train"), pytest.param(4, "prepare,sample,train", marks=pytest.mark.slow)]
 )
-def test_processes_make_the_table_that_one_makes(whole, prepared, number, stages):
+def test_several_processes_give_the_table_of_one(whole, prepared, number, stages):
     tmp_path = prepared
     ends = finish(started(tmp_path, number, stages))
     assert [code for _, code in ends] == [0] * number, ends[0][0][1][-2000:]
@@ -149,8 +151,8 @@ def test_processes_make_the_table_that_one_makes(whole, prepared, number, stages
     assert (tmp_path / "log-0001.txt").is_file()
 
 
-def test_a_process_that_is_killed_and_the_job_again(whole, prepared):
-    """The others do not wait for ever; the same command goes on from the checkpoints, with fewer processes too."""
+def test_resume_with_fewer_processes_after_one_is_killed(whole, prepared):
+    """The other process ends too. The same command resumes from the checkpoints, with one process."""
     tmp_path = prepared
     running = started(tmp_path, 2, "train", train_checkpoint_every=1)
     deadline = time.monotonic() + 200
@@ -172,12 +174,37 @@ def test_a_process_that_is_killed_and_the_job_again(whole, prepared):
         np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
 
 
+def proposal(weights: dict[str, float]) -> Proposal:
+    """A proposal of these weights, with caps of 1 and no tasks."""
+    ones, nothing = dict.fromkeys(weights, 1.0), dict.fromkeys(weights)
+    return Proposal(
+        status=Status.OPTIMAL,
+        weights=weights,
+        natural=dict.fromkeys(weights, 1 / len(weights)),
+        caps=ones,
+        lower=dict.fromkeys(weights, 0.0),
+        predicted={},
+        predicted_natural={},
+        objective=None,
+        objective_natural=None,
+        kl=None,
+        certificate=Certificate(0.0),
+        task_weights={},
+        worse_tasks=(),
+        warnings=(),
+        kl_weight=0.0,
+        max_repeats=1.0,
+        target_tokens=None,
+        capped_by=nothing,
+    )
+
+
 @pytest.fixture
 def proposed(prepared):
-    """A workdir with all that comes before a validation, of three models."""
+    """A workdir that is ready for the validation of three models."""
     names = [domain["name"] for domain in files.read_json(prepared / "domains.json")["domains"]]
     weights = {name: float(i == 1) for i, name in enumerate(names)}
-    files.write_json(prepared / "propose/proposal.json", {"weights": weights, "caps": dict.fromkeys(names, 1.0)})
+    proposal(weights).write(prepared / "propose/proposal.json")
     return prepared
 
 
@@ -188,8 +215,8 @@ def validated(workdir):
     return np.load(workdir / "validate/curves.npz")["loss_KT"]
 
 
-def test_a_model_over_the_devices_of_two_processes(proposed, tmp_path_factory):
-    """Killed in one of them, stopped by a signal to the other, gone on with; and what one process makes of it."""
+def test_resume_of_a_model_sharded_over_two_processes(proposed, tmp_path_factory):
+    """The run is stopped by a signal, then killed, then resumed. Losses equal those of one process."""
     alone = tmp_path_factory.mktemp("alone") / "run"
     shutil.copytree(proposed, alone)
     runner.run(config.from_dict(settings(**LARGE)), alone, ("validate",))
@@ -225,14 +252,14 @@ def test_a_model_over_the_devices_of_two_processes(proposed, tmp_path_factory):
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
-def test_what_the_environment_asks_for():
+def test_the_environment_selects_the_processes():
     plain = dict(zip(processes.VARIABLES, ("10.0.0.1:1234", "4", "3")))
     arguments = processes.initialize_arguments
     assert arguments({}) is None and arguments({"SLURM_STEP_NUM_TASKS": "1"}) is None
     assert arguments(plain) == {"coordinator_address": "10.0.0.1:1234", "num_processes": 4, "process_id": 3}
     assert arguments({"SLURM_STEP_NUM_TASKS": "2"}) == {}
     assert arguments({"TPU_WORKER_HOSTNAMES": "a,b"}) == {} and arguments({"TPU_WORKER_HOSTNAMES": "a"}) is None
-    with pytest.raises(UserError, match="JAX_PROCESS_ID not; set all three"):
+    with pytest.raises(UserError, match="JAX_PROCESS_ID is not; set all three"):
         processes.initialize_arguments({k: v for k, v in plain.items() if k != "JAX_PROCESS_ID"})
     with pytest.raises(UserError, match="JAX_PROCESS_ID must be less than JAX_NUM_PROCESSES=4, not 4"):
         processes.initialize_arguments(plain | {"JAX_PROCESS_ID": "4"})

@@ -1,4 +1,4 @@
-"""run.py from end to end, as a user starts it: in a process of its own."""
+"""run.py from end to end in a separate process: the command line, the runner and every stage."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def command(workdir, *more, config=SMOKE):
 
 
 def environment():
-    # The program sets its own devices; what the tests set for themselves must not reach it.
+    # The program chooses its devices, so the settings of the tests must not reach it.
     return {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONWARNINGS")}
 
 
@@ -37,7 +37,7 @@ def run(workdir, *more, code=0, config=SMOKE):
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """A finished workdir of the smoke config, what it printed, and the seconds it took."""
+    """A finished workdir of the smoke config, the completed process, and its wall time [s]."""
     workdir = tmp_path_factory.mktemp("smoke") / "run"
     begun = time.monotonic()
     done = run(workdir)
@@ -45,7 +45,7 @@ def smoke(tmp_path_factory):
 
 
 def copied(smoke, tmp_path, *without):
-    """A copy of the finished workdir that lacks some of it."""
+    """A copy of the finished workdir without some files."""
     shutil.copytree(smoke[0], tmp_path / "run")
     for name in without:
         path = tmp_path / "run" / name
@@ -53,9 +53,9 @@ def copied(smoke, tmp_path, *without):
     return tmp_path / "run"
 
 
-def test_the_whole_pipeline_leaves_every_file(smoke):
+def test_the_pipeline_writes_every_file(smoke):
     workdir, done, seconds = smoke
-    # The bar is a minute on a machine of its own; this one may be shared.
+    # It takes a minute on an idle machine; this one may be shared.
     assert seconds < 120
     files = (
         "config.json domains.json corpus/tokenizer.json swarm/ratios.csv swarm/metrics.csv swarm/meta.json "
@@ -66,7 +66,7 @@ def test_the_whole_pipeline_leaves_every_file(smoke):
     assert lines[0] == f"report: {workdir / 'report/index.html'}" and len(lines) == 4
 
 
-def test_the_files_agree_with_each_other(smoke):
+def test_files_of_all_stages_agree(smoke):
     workdir = smoke[0]
     read = lambda name: json.loads((workdir / name).read_text())  # noqa: E731
     names = [d["name"] for d in read("domains.json")["domains"]]
@@ -81,25 +81,24 @@ def test_the_files_agree_with_each_other(smoke):
         content = validation["mixtures"][mixture]
         assert len(content["per_seed"]) == 2 and set(content["tasks"]) == set(table.tasks)
         assert content["bpb_mean"] == pytest.approx(sum(content["per_seed"]) / 2)
-    # What was trained keeps the caps too, after rounding to whole sequences.
+    # The trained mixture keeps the caps after rounding to whole sequences.
     trained = validation["mixtures"]["proposed"]["weights"]
     assert all(trained[n] <= proposal["caps"][n] + 1e-12 for n in names)
     assert set(read("fit/fit.json")["tasks"]) == set(table.tasks)
 
 
-def test_finished_work_is_found_and_not_repeated(smoke, tmp_path):
+def test_finished_stages_are_skipped(smoke, tmp_path):
     workdir = copied(smoke, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in workdir.glob("*/*.csv")}
-    # Made with other pieces of a step, on another mapping, it would be the same.
+    # These settings change how a step is computed, not its result.
     pieces = ("--config.train.micro_batch=1", "--config.train.mapping=map", "--config.train.remat=True")
     done = run(workdir, "--stages=prepare,sample,train,fit,propose,validate", *pieces)
     assert done.stderr.count("finished, skipped") == 6
     assert {p: p.stat().st_mtime_ns for p in workdir.glob("*/*.csv")} == before
 
 
-def test_kill_9_at_any_moment_and_the_same_command_again(smoke, tmp_path):
-    """Killed while compiling, right after its first checkpoint, and a moment later; then left alone."""
-    # Checkpoints are part of the config: the finished run had the same.
+def test_resume_after_kill_9_gives_identical_files(smoke, tmp_path):
+    """The run is killed while it compiles, right after its first checkpoint, and a moment later."""
     workdir = copied(smoke, tmp_path, "swarm/metrics.csv", "swarm/curves.npz", "train")
     moments = (lambda: True, lambda: checkpoints(workdir) >= 1, lambda: checkpoints(workdir) >= 2)
     for moment, pause in zip(moments, (1.0, 0.0, 0.02)):
@@ -119,7 +118,7 @@ def test_kill_9_at_any_moment_and_the_same_command_again(smoke, tmp_path):
 
 
 def checkpoints(workdir):
-    """Whole checkpoints written so far: folders named by their step, one every four steps."""
+    """Number of complete checkpoints: folders named by their step, one every four steps."""
     steps = [int(p.name) for p in (workdir / "train/checkpoints").glob("[0-9]*") if p.name.isdigit()]
     return max(steps, default=0) // 4
 
@@ -134,7 +133,7 @@ def test_ctrl_c_exits_130_with_a_checkpoint(smoke, tmp_path):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     errors = process.communicate()[1]
-    assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors
+    assert process.returncode == 130 and "run the same command to resume" in errors and "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
@@ -152,7 +151,7 @@ def test_ctrl_c_exits_130_with_a_checkpoint(smoke, tmp_path):
         (["extra"], "unexpected argument 'extra'"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(smoke, flags, message):
+def test_user_errors_are_one_line_with_exit_code_2(smoke, flags, message):
     done = run(smoke[0], *flags, code=2)
     assert message in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")
 
@@ -171,15 +170,15 @@ def test_missing_flags_and_files_are_named(tmp_path):
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-def test_too_few_runs_are_refused_before_anything_is_trained(smoke, tmp_path):
+def test_too_few_runs_raise_an_error_before_training(smoke, tmp_path):
     workdir = copied(smoke, tmp_path, "swarm", "train", "fit", "propose", "validate", "report")
     done = run(workdir, "--config.swarm.size=9", "--stages=sample,train", code=2)
     assert "swarm.size" in done.stderr and "at least 10" in done.stderr
     assert not (workdir / "swarm/ratios.csv").exists()
 
 
-def test_own_text_and_own_tasks(tmp_path):
-    """The README's way to one's own domains: a folder of text and a .jsonl.gz, and a task of one's own."""
+def test_prepare_reads_the_users_text_and_tasks(tmp_path):
+    """Domains from a folder of text, a .jsonl.gz and a .txt file, with a task file."""
     import gzip
 
     words = [f"word{i % 37}" for i in range(6000)]
@@ -206,6 +205,6 @@ def test_own_text_and_own_tasks(tmp_path):
     assert [d["name"] for d in domains] == ["facts", "lists", "web"]
 
 
-def test_help_says_how_to_start():
+def test_help_shows_an_example_command():
     done = subprocess.run([sys.executable, "run.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert "--config=configs/quickstart.py" in done.stdout and "--workdir" in done.stdout
