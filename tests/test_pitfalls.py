@@ -1,4 +1,4 @@
-"""Faults of other tools that belong to no one module (docs/pitfalls.md): 4, 9, 12 to 15, 17 to 20."""
+"""Faults of other tools that concern several modules (docs/pitfalls.md): 4, 9, 12 to 15, 17 to 20."""
 
 import ast
 import collections
@@ -14,7 +14,7 @@ import pytest
 
 from olmix_jax import config, laws, propose
 from olmix_jax.laws import log_linear
-from olmix_jax.pipeline import runner
+from olmix_jax.pipeline import runner, stage, stages
 from olmix_jax.propose import feasibility
 from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.proxy import data, train
@@ -30,7 +30,7 @@ SOURCES = sorted(
 
 
 def unsafe(tree: ast.AST) -> list[str]:
-    """What in a module could run code that a data file brought."""
+    """Names in a module that could execute code from a data file."""
     modules = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
     found = []
     for node in ast.walk(tree):
@@ -63,24 +63,24 @@ def unsafe(tree: ast.AST) -> list[str]:
         "yaml.load(f)",
     ],
 )
-def test_what_is_unsafe_is_recognised(code):
+def test_unsafe_loading_is_recognised(code):
     assert unsafe(ast.parse(code))
     assert not unsafe(ast.parse("import json; np.load(f, allow_pickle=False); ast.literal_eval(t); evaluate(x)"))
 
 
-def test_no_file_is_loaded_as_code():
-    """PITFALLS 4: a cache stored as a pickle runs what is in it."""
+def test_no_source_file_loads_data_as_code():
+    """PITFALLS 4: a cache was stored as a pickle, which executes code when it is loaded."""
     assert len(SOURCES) > 30
     found = {str(p.relative_to(ROOT)): unsafe(ast.parse(p.read_text())) for p in [*SOURCES, ROOT / "run.py"]}
     assert {path: what for path, what in found.items() if what} == {}
 
 
-# A swarm trained elsewhere: three domains, 12 runs, two tasks that follow a law, with noise.
-
-
 @pytest.fixture
 def elsewhere(tmp_path):
-    """(config, workdir, write): a small external swarm; write(bpb_KN, meta) replaces its tables."""
+    """A config, a workdir, and a function write(bpb_KN, **meta) that replaces the tables of a small external swarm.
+
+    It has three domains, 12 runs, and two tasks that follow a law with noise.
+    """
     random = np.random.default_rng(0)
     ratios_KM = random.dirichlet(np.ones(3), 12)
     bpb_KN = 0.5 + np.exp(ratios_KM @ random.normal(size=(3, 2))) + random.normal(0, 0.05, (12, 2))
@@ -104,27 +104,27 @@ def fitted(setting, workdir):
     return json.loads((workdir / "fit/fit.json").read_text())
 
 
-def test_a_fit_is_redone_when_anything_it_came_from_changes(elsewhere):
-    """PITFALLS 4: a cache keyed without tasks gave the fit of another swarm."""
+def test_fit_runs_again_when_tasks_or_scores_change(elsewhere):
+    """PITFALLS 4: a cache whose key lacked the tasks returned the fit of another swarm."""
     setting, workdir, write = elsewhere
     first = fitted(setting, workdir)
-    assert fitted(setting, workdir) == first, "nothing changed, so nothing is done again"
+    assert fitted(setting, workdir) == first, "a finished fit is skipped"
     without = dataclasses.replace(setting, fit=dataclasses.replace(setting.fit, drop_metrics=("u",)))
     assert list(first["tasks"]) == ["t", "u"] and list(fitted(without, workdir)["tasks"]) == ["t"]
     write(write() + 1.0)
     assert fitted(setting, workdir)["tasks"]["t"]["loss"] != first["tasks"]["t"]["loss"]
 
 
-def test_a_fit_is_redone_when_meta_drops_a_task(elsewhere):
-    """PITFALLS 4, for the file that says which tasks there are."""
+def test_fit_runs_again_when_meta_drops_a_task(elsewhere):
+    """PITFALLS 4, for meta.json."""
     setting, workdir, write = elsewhere
     assert list(fitted(setting, workdir)["tasks"]) == ["t", "u"]
     write(drop_metrics=["u"])
     assert list(fitted(setting, workdir)["tasks"]) == ["t"]
 
 
-def test_reported_quality_is_of_runs_that_the_fit_has_not_seen(elsewhere):
-    """PITFALLS 13: a run's own score must not reach its prediction; the proposal's law is there all the same."""
+def test_reported_quality_is_held_out(elsewhere):
+    """PITFALLS 13: a run's score must not influence its held-out prediction, but the fitted law uses all runs."""
     setting, workdir, write = elsewhere
     first = fitted(setting, workdir)
     changed_KN = write()
@@ -134,25 +134,25 @@ def test_reported_quality_is_of_runs_that_the_fit_has_not_seen(elsewhere):
     for task in ("t", "u"):
         before_K, after_K = np.array(first["predicted_cv"][task]), np.array(second["predicted_cv"][task])
         assert after_K[4] == before_K[4]
-        # The others' fits did see it, all but those of its own fold: 12 runs in 3 folds are 4 in each.
+        # The run changes the predictions of all other folds. 12 runs in 3 folds are 4 in each.
         assert (after_K == before_K).sum() == 4
         measured_K = np.array(second["measured"][task])
         assert second["tasks"][task]["rmse_cv"] == pytest.approx(np.sqrt(np.mean((after_K - measured_K) ** 2)))
     assert second["tasks"]["t"]["effects"] != first["tasks"]["t"]["effects"]
     for name in ("spearman", "rmse"):
-        assert {f"{name}_cv", f"{name}_loo", f"{name}_in_sample"} <= set(second["tasks"]["t"]), "all named as they are"
+        assert {f"{name}_cv", f"{name}_loo", f"{name}_in_sample"} <= set(second["tasks"]["t"])
 
 
 @pytest.fixture(scope="module")
 def unsampled():
-    """(ratios_KM, bpb_KN) of a swarm over four domains, the last of them in no run."""
+    """Mixtures and scores of a swarm over four domains, whose last one no run samples."""
     random = np.random.default_rng(1)
     ratios_KM = np.concatenate([random.dirichlet(np.ones(3), 12), np.zeros((12, 1))], axis=1)
     return ratios_KM, 0.5 + np.exp(ratios_KM @ random.normal(size=(4, 2))) + random.normal(0, 0.01, (12, 2))
 
 
-def test_a_domain_never_sampled_has_a_coefficient_that_no_seed_decides(unsampled):
-    """PITFALLS 14: it kept its random start value."""
+def test_coefficient_of_an_unseen_domain_does_not_depend_on_the_seed(unsampled):
+    """PITFALLS 14: the coefficient kept its random start value."""
     one, two = (log_linear.fit(*unsampled, starts=4, seed=seed) for seed in (0, 1))
     assert one.unseen == two.unseen == (3,)
     average_N = (unsampled[0] @ one.params.coef_NM.T).mean(axis=0)
@@ -164,8 +164,8 @@ FAMILIES = [name for name, law in laws.LAWS.items() if law.differentiable]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_task_has_the_same_law_in_another_place(unsampled, family):
-    """PITFALLS 15: start values used the task's number as a domain's."""
+def test_fit_of_a_task_does_not_depend_on_its_column(unsampled, family):
+    """PITFALLS 15: start values used the task's index as a domain index."""
     ratios_KM, bpb_KN = unsampled
     law = laws.LAWS[family]
     one, turned = (law.fit(ratios_KM, bpb, starts=4, seed=0) for bpb in (bpb_KN, bpb_KN[:, ::-1]))
@@ -174,8 +174,8 @@ def test_a_task_has_the_same_law_in_another_place(unsampled, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_seed_decides_what_is_said_of_a_domain_never_sampled(unsampled, family):
-    """PITFALLS 14, for every family: reported, finite, and not a start value."""
+def test_prediction_for_an_unseen_domain_does_not_depend_on_the_seed(unsampled, family):
+    """PITFALLS 14, for every law: the domain is reported, and its prediction is finite."""
     law = laws.LAWS[family]
     fits = [law.fit(*unsampled, starts=4, seed=seed) for seed in (0, 1)]
     assert fits[0].unseen == fits[1].unseen == (3,)
@@ -185,19 +185,19 @@ def test_no_seed_decides_what_is_said_of_a_domain_never_sampled(unsampled, famil
     np.testing.assert_allclose(one_1N, other_1N, rtol=1e-2)
 
 
-def test_all_tasks_are_fitted_in_seconds():
-    """PITFALLS 16: minutes per task. A bound that a busy machine keeps; benchmarks/laws.md has the real figures."""
+@pytest.mark.parametrize("family", ["warped_gp", "log_linear"])
+def test_fit_of_52_tasks_takes_seconds(family):
+    """PITFALLS 16: a task took minutes. Here 52 tasks share one program; the bound allows for a busy CPU."""
     random = np.random.default_rng(0)
     ratios_KM = random.dirichlet(np.full(24, 0.3), 127)
     bpb_KN = 0.5 + np.exp(ratios_KM @ random.normal(size=(24, 52))) + random.normal(0, 0.02, (127, 52))
-    for family in ("warped_gp", "log_linear"):
-        begun = time.monotonic()
-        laws.LAWS[family].fit(ratios_KM, bpb_KN)
-        assert time.monotonic() - begun < 60
+    begun = time.process_time()
+    laws.LAWS[family].fit(ratios_KM, bpb_KN)
+    assert time.process_time() - begun < 0.2 * 52
 
 
-def test_task_weights_are_normalised_and_those_not_named_weigh_nothing():
-    """PITFALLS 17: they were 1, and the sum rescaled λ."""
+def test_task_weights_sum_to_1_and_unnamed_tasks_get_0():
+    """PITFALLS 17: weights defaulted to 1, and their sum rescaled λ."""
     weights_N = task_weights('{"u": 30, "w": 10}', ("t", "u", "v", "w"))
     np.testing.assert_allclose(weights_N, [0, 0.75, 0, 0.25])
     np.testing.assert_allclose(task_weights("", ("t", "u")).sum(), 1)
@@ -206,7 +206,7 @@ def test_task_weights_are_normalised_and_those_not_named_weigh_nothing():
 
 
 class Watched(train.Swarm):
-    """A toy swarm that counts the tokens that its steps are given, and keeps the last state."""
+    """A toy swarm that counts the tokens of its steps and keeps the last state."""
 
     def __init__(self, of):
         super().__init__(**{f.name: getattr(of, f.name) for f in dataclasses.fields(of)})
@@ -225,7 +225,7 @@ class Watched(train.Swarm):
 
 
 def test_tokens_trained_are_steps_times_batch_times_length(make_swarm, toy_tasks, tmp_path):
-    """PITFALLS 9: the batch was multiplied by the length twice, 1.4 steps in all. 7 steps are no whole chunks."""
+    """PITFALLS 9: the batch was multiplied by the length twice, which left 1.4 steps. 7 steps fill no whole chunk."""
     watched = Watched(make_swarm(members=2, steps=7, batch=4, length=8))
     done = train.train(watched, toy_tasks, tmp_path, "toy")
     assert sum(watched.tokens) == 2 * 7 * 4 * 8 and done.info["tokens_per_member"] == 7 * 4 * 8
@@ -238,8 +238,8 @@ def test_tokens_trained_are_steps_times_batch_times_length(make_swarm, toy_tasks
 
 @pytest.mark.parametrize("sequences", [9, 10, 27])
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_a_domain_at_its_cap_is_not_begun_once_more(sequences, repeats):
-    """PITFALLS 12: rounding pushed a run a few steps into another epoch. 27 do not fit 120 sequences evenly."""
+def test_domain_at_its_cap_is_read_a_whole_number_of_times(sequences, repeats):
+    """PITFALLS 12: rounding pushed a run a few steps into another epoch. 27 does not divide 120 sequences."""
     length, steps, batch = 8, 30, 4
     stores = {"a": ArrayStore(np.arange(sequences * length + 1)), "b": ArrayStore(np.arange(5000, 9000))}
     tokens_M = np.array([store.sequences(length) * length for store in stores.values()])
@@ -254,7 +254,7 @@ def test_a_domain_at_its_cap_is_not_begun_once_more(sequences, repeats):
 
 
 def proposal(coef_NM, **changes):
-    """A proposal over domains web, code and law, uniform by nature, for a law with c = 1."""
+    """A proposal over the domains web, code and law, with a uniform natural distribution, for a law with c = 1."""
     params = log_linear.Params(np.zeros(len(coef_NM)), np.array(coef_NM, float))
     given = {name: changes.pop(name) for name in ("natural_M", "tokens_M") if name in changes}
     names = {"tasks": ("t", "u")[: len(coef_NM)], "domains": ("web", "code", "law")}
@@ -262,8 +262,8 @@ def proposal(coef_NM, **changes):
     return propose.propose(log_linear.LAW, params, **names, settings=settings, **{"natural_M": np.ones(3)} | given)
 
 
-def test_caps_that_no_mixture_meets_are_an_error_with_a_remedy_that_works():
-    """PITFALLS 18: infeasible caps gave None, or a vector of zeros."""
+def test_advice_for_infeasible_caps_is_exact():
+    """PITFALLS 18: infeasible caps gave None, or a vector of zeros. Slightly less than the advice is infeasible."""
     tokens_M, target = np.array([100.0, 300.0, 50.0]), 4000.0
 
     def check(target_tokens, max_repeats):
@@ -282,20 +282,63 @@ def test_caps_that_no_mixture_meets_are_an_error_with_a_remedy_that_works():
             check(*less)
 
 
-def test_a_task_that_is_given_up_is_named():
-    """PITFALLS 20: better on average by giving up single tasks, unsaid."""
+def test_tasks_predicted_worse_than_natural_are_named():
+    """PITFALLS 20: the average improved at the expense of single tasks, without a warning."""
     found = proposal([[-2, 0, 2], [0.2, 0, -0.2]])
     assert found.objective < found.objective_natural
     assert found.worse_tasks == ("u",) and "worse than under the natural mixture: u" in " ".join(found.warnings)
 
 
-def test_every_setting_has_an_effect():
-    """PITFALLS 19: a flag was accepted and ignored. Here every field is read somewhere outside config.py."""
-    read = {
-        node.attr
-        for path in SOURCES
-        if path.name != "config.py" and path.parts[-2] != "configs"
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
-    }
-    assert [name for name in config.field_names() if name.split(".")[-1] not in read] == []
+def reads_of(tree: ast.AST, sections: dict[str, type]) -> set[str]:
+    """Config fields that a module reads: `….section.field`, or `name.field` where name stands for a section.
+
+    A name stands for a section if it is assigned from `….section` or annotated with the section's class.
+    """
+    names: dict[str, str] = {}
+    classes = {kind.__name__: section for section, kind in sections.items()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.annotation is not None:
+            kind = ast.unparse(node.annotation).split(".")[-1]
+            names |= {node.arg: classes[kind]} if kind in classes else {}
+        elif isinstance(node, ast.Assign):
+            for target, value in _pairs(node):
+                if isinstance(value, ast.Attribute) and value.attr in sections:
+                    names[target] = value.attr
+    read = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            base = node.value
+            section = base.attr if isinstance(base, ast.Attribute) else names.get(getattr(base, "id", ""))
+            if section in sections:
+                read.add(f"{section}.{node.attr}")
+    return read
+
+
+def _pairs(node: ast.Assign) -> list[tuple[str, ast.expr]]:
+    """Names and values of an assignment, also of `a, b = x, y`."""
+    (target,) = node.targets[:1]
+    if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+        return [(t.id, v) for t, v in zip(target.elts, node.value.elts) if isinstance(t, ast.Name)]
+    return [(target.id, node.value)] if isinstance(target, ast.Name) else []
+
+
+def test_reads_of_a_setting_are_recognised():
+    sections = {"fit": config.Fit, "train": config.Train}
+    code = "def f(config, t: config.Train):\n f, x = config.fit, 1\n return f.law, t.lr, config.train.steps, x.starts"
+    assert reads_of(ast.parse(code), sections) == {"fit.law", "train.lr", "train.steps"}
+
+
+# Settings that change how a run is computed or shown, not its result.
+NO_RESULT = {"olmix_yaml", "track.tensorboard", "track.wandb"} | set(stage.FREE)
+
+
+def test_every_setting_is_read_and_makes_a_result_stale():
+    """PITFALLS 19: a flag was accepted and ignored."""
+    sections = {f.name: f.type for f in dataclasses.fields(config.Config) if dataclasses.is_dataclass(f.type)}
+    trees = [ast.parse(path.read_text()) for path in SOURCES if "configs" not in path.parts]
+    read = set().union(*(reads_of(tree, sections) for tree in trees))
+    fields = config.field_names()
+    assert [name for name in fields if "." in name and name not in read] == []
+    covered = {setting for each in stages.STAGES for setting in each.settings}
+    unstamped = [name for name in fields if not {name, name.split(".")[0]} & covered and name not in NO_RESULT]
+    assert unstamped == []
