@@ -39,7 +39,8 @@ def steps(max_bytes: int, examples: int) -> tuple[list[Step], dict]:
     """
     train, heldout = {}, {}
     for name, documents in builtin_domains(max_bytes).items():
-        train[name], heldout[name] = split(documents, HELDOUT, 0)
+        sides = split(documents, HELDOUT, 0)
+        train[name], heldout[name] = sides.train, sides.heldout
     pool = {}
     for name, topics in TOPICS.items():
         for document in train[name]:

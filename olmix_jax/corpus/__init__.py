@@ -1,2 +1,4 @@
-"""Text to tokens: readers of the user's domains and of the built-in corpus, cleaning and splitting, the tokenizer, the
-token stores, and the tasks that mixtures are judged on. ``prepare`` runs them in that order."""
+"""Text and token files to token stores and tasks.
+
+``prepare`` reads, cleans and splits the text, trains the tokenizer and writes the stores; ``tasks`` makes the tasks.
+"""

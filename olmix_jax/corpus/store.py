@@ -1,4 +1,7 @@
-"""Token stores: a domain's tokens as flat files of integers, read where they lie, with a record that vouches."""
+"""Token stores: the tokens of a domain in flat files of integers, with a JSON record of their types and sizes.
+
+The files of a store are called shards. They are our own, or token files of other programs that are used in place.
+"""
 
 import contextlib
 import dataclasses
@@ -15,62 +18,67 @@ from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
 END = 0
-# Types of token ids: what we write, and what other engines do.
+# Types of token ids that can be read. Our own stores have one of the first two.
 DTYPES = ("<u2", "<u4", "<i4", "<u8", "<i8")
-_REMEDY = "delete it and run --stages=prepare again"
-# What the user's own files are not to be told.
-_RESTORE = "put it back as it was, or delete the workdir's domains.json and corpus, and prepare again"
+_REBUILD = "delete it and rerun --stages=prepare"
+# The advice for files of the user, which must not be deleted.
+_RESTORE = "restore the file, or delete domains.json and corpus/ in the workdir and rerun --stages=prepare"
 
 
 def file_name(domain: str) -> str:
-    """The name of ``domain`` in a file name: letters, digits and ``_ .+-`` stay, the rest is percent-quoted, so that
-    two domains never share a file."""
+    """Return ``domain`` for use in a file name, distinct for every domain.
+
+    Letters, digits and ``_ .+-`` stay; all other characters are percent-encoded.
+    """
     return re.sub(r"[^\w .+-]", lambda m: urllib.parse.quote(m[0], safe=""), domain)
 
 
 def store_path(workdir: str | pathlib.Path, domain: str) -> pathlib.Path:
-    """Where the training tokens of ``domain`` are."""
+    """Return the path of the training tokens of ``domain``."""
     return pathlib.Path(workdir) / "corpus" / "train" / f"{file_name(domain)}.bin"
 
 
 def heldout_path(workdir: str | pathlib.Path, domain: str) -> pathlib.Path:
-    """Where the held-out documents of ``domain`` are: JSONL of ``{"text", "source"}``."""
+    """Return the path of the held-out documents of ``domain``: JSONL of ``{"text", "source"}``."""
     return pathlib.Path(workdir) / "corpus" / "heldout" / f"{file_name(domain)}.jsonl"
 
 
 def tokenizer_path(workdir: str | pathlib.Path) -> pathlib.Path:
-    """Where the tokenizer is."""
+    """Return the path of the tokenizer."""
     return pathlib.Path(workdir) / "corpus" / "tokenizer.json"
 
 
 def token_bytes_path(workdir: str | pathlib.Path) -> pathlib.Path:
-    """Where the bytes of each token are: int32 [V], zero for the end of a document."""
+    """Return the path of the number of bytes of each token: int32 [V], zero for the end of a document."""
     return pathlib.Path(workdir) / "corpus" / "token_bytes.npy"
 
 
-def _sidecar(path: pathlib.Path) -> pathlib.Path:
+def _record_path(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(path.name + ".json")
 
 
 def write_store(
-    path: str | pathlib.Path, documents: Iterable[np.ndarray], vocabulary: int, end: int = END, made_of: str = ""
+    path: str | pathlib.Path, documents: Iterable[np.ndarray], vocabulary: int, end: int = END, source: str = ""
 ) -> int:
-    """Writes documents one after another, each followed by ``end``, as little-endian uint16 (uint32 above 65,536 ids).
+    """Write documents one after another, each followed by ``end``, as little-endian uint16 or uint32.
 
     Args:
-      path: the file; ``‹path›.json`` beside it, written last, records type and size.
-      documents: token ids of one document each, without ``end``; consumed one by one.
-      vocabulary: number of token ids; an id outside [0, vocabulary) is a ValueError.
-      made_of: a name for text and tokenizer, by which :func:`written` knows the store again.
+      path: the file. Its record ``‹path›.json`` is written last.
+      documents: the token ids of one document each, without ``end``. They are consumed one by one.
+      vocabulary: the number of token ids. Above 65,536 the type is uint32.
+      source: a digest of the text and the tokenizer, by which :func:`tokens_if_current` recognises the store.
 
     Returns:
-      The tokens written, ``end``s included.
+      The number of tokens written, including the ``end`` tokens.
+
+    Raises:
+      ValueError: a token id is outside [0, vocabulary).
     """
     path = pathlib.Path(path)
     dtype = np.dtype("<u2" if vocabulary <= 65536 else "<u4")
     tokens = 0
-    # The record of an earlier store must not vouch for this one.
-    _sidecar(path).unlink(missing_ok=True)
+    # If this write is interrupted, the record of an earlier store must not describe the new file.
+    _record_path(path).unlink(missing_ok=True)
     with files.atomic_write(path, "wb") as f:
         for ids in documents:
             ids = np.asarray(ids)
@@ -79,53 +87,53 @@ def write_store(
             f.write(np.append(ids, end).astype(dtype).tobytes())
             tokens += ids.size + 1
     shard = Shard(path.name, dtype.str, 0, tokens)
-    files.write_json(_sidecar(path), {"vocabulary": vocabulary, "made_of": made_of, "shards": [shard]})
+    files.write_json(_record_path(path), {"vocabulary": vocabulary, "made_of": source, "shards": [shard]})
     return tokens
 
 
-def written(path: str | pathlib.Path, made_of: str) -> int | None:
-    """The tokens of a store that is there whole and ``made_of`` just that; None where it is to be written."""
+def tokens_if_current(path: str | pathlib.Path, source: str) -> int | None:
+    """Return the number of tokens of a complete store of this ``source``; None if there is no such store."""
     try:
-        same = files.read_json(_sidecar(pathlib.Path(path)))["made_of"] == made_of
-        return len(open_store(path)) if same else None
+        current = files.read_json(_record_path(pathlib.Path(path)))["made_of"] == source
+        return len(open_store(path)) if current else None
     except (KeyError, UserError):
         return None
 
 
 def link_store(path: str | pathlib.Path, shards: Sequence["Shard"], vocabulary: int) -> int:
-    """Records token files that others wrote as a store, in place of copying them; returns their tokens."""
+    """Record token files of other programs as a store, without copying them. Returns their number of tokens."""
     path = pathlib.Path(path)
     path.unlink(missing_ok=True)
-    files.write_json(_sidecar(path), {"vocabulary": vocabulary, "made_of": "", "shards": shards})
+    files.write_json(_record_path(path), {"vocabulary": vocabulary, "made_of": "", "shards": shards})
     return sum(shard.tokens for shard in shards)
 
 
 def open_store(path: str | pathlib.Path) -> "TokenStore":
-    """Opens what :func:`write_store` or :func:`link_store` wrote.
+    """Open a store that :func:`write_store` or :func:`link_store` wrote.
 
     Raises:
-      UserError: a file or the record is missing, torn or of another size than recorded.
+      UserError: the record or a shard is missing or damaged, or a shard's size differs from the record.
     """
     path = pathlib.Path(path)
-    record = files.read_json(_sidecar(path))
+    record = files.read_json(_record_path(path))
     try:
         vocabulary = int(record["vocabulary"])
         shards = [Shard(str(r["path"]), str(r["dtype"]), int(r["offset"]), int(r["tokens"])) for r in record["shards"]]
-        wrong = [shard.dtype for shard in shards if shard.dtype not in DTYPES]
-        if wrong:
-            raise ValueError(f"dtype {wrong[0]}")
+        unknown = [shard.dtype for shard in shards if shard.dtype not in DTYPES]
+        if unknown:
+            raise ValueError(f"unknown dtype {unknown[0]}")
     except (KeyError, TypeError, ValueError) as e:
-        raise UserError(f"{_sidecar(path)}: not the record of a token store ({e!r}); {_REMEDY}") from e
-    # Our own file is named as beside its record, so that a workdir can be moved.
+        raise UserError(f"{_record_path(path)}: not the record of a token store ({e!r}); {_REBUILD}") from e
+    # The record has the bare name of our own file, so that a workdir can be moved.
     shards = [dataclasses.replace(s, path=str(path)) if s.path == path.name else s for s in shards]
     for shard in shards:
-        _check_size(shard, _REMEDY if shard.path == str(path) else _RESTORE)
+        _check_size(shard, _REBUILD if shard.path == str(path) else _RESTORE)
     return TokenStore(path, shards, vocabulary)
 
 
-def is_there(path: str | pathlib.Path) -> bool:
-    """Whether there is a store's record."""
-    return _sidecar(pathlib.Path(path)).is_file()
+def exists(path: str | pathlib.Path) -> bool:
+    """Whether the store at ``path`` has a record."""
+    return _record_path(pathlib.Path(path)).is_file()
 
 
 def is_remote(path: str) -> bool:
@@ -134,11 +142,10 @@ def is_remote(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def reached(path: str) -> Iterator[None]:
-    """Tells what goes wrong in a file system, of which every one has its own kinds of errors, by the file's name.
+def errors_name(path: str) -> Iterator[None]:
+    """Turn every exception of a file system into a UserError that names ``path``.
 
-    Raises:
-      UserError: anything was raised.
+    Each implementation of fsspec raises exceptions of its own classes, so all of them are caught.
     """
     try:
         yield
@@ -150,13 +157,15 @@ def reached(path: str) -> Iterator[None]:
 
 def _check_size(shard: "Shard", remedy: str) -> None:
     if is_remote(shard.path):
-        return  # a request each; a read that comes back short is an error as well
+        return  # the check would take a request per file; a read that returns too few bytes is an error anyway
     try:
         size = pathlib.Path(shard.path).stat().st_size
     except OSError as e:
         raise UserError(f"{shard.path}: cannot be read: {e.strerror}; {remedy}") from e
     if size != shard.end:
-        raise UserError(f"{shard.path}: {size} bytes where {shard.end} were written: truncated or replaced; {remedy}")
+        raise UserError(
+            f"{shard.path}: has {size} bytes, but {shard.end} were recorded: truncated or replaced; {remedy}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +173,10 @@ class Shard:
     """One file of a store.
 
     Attributes:
-      path: where it is, on a disk or as a URL of fsspec's.
-      dtype: of a token id, one of :data:`DTYPES`.
+      path: a path on disk, or a URL that fsspec can open.
+      dtype: type of a token id, one of :data:`DTYPES`.
       offset: bytes before the first token.
-      tokens: how many there are, up to the file's end.
+      tokens: number of tokens, up to the end of the file.
     """
 
     path: str
@@ -182,8 +191,11 @@ class Shard:
 
 
 class TokenStore:
-    """The tokens of one domain, its files one after another: cheap to open, shared between processes, never loaded
-    whole. Files on a disk are memory-mapped at their first use; of remote ones the bytes wanted are fetched."""
+    """The tokens of one domain: the tokens of its shards, one shard after another.
+
+    A store is cheap to open and never loaded as a whole. Files on disk are memory-mapped on first use, so processes
+    share them. From remote files only the requested bytes are fetched.
+    """
 
     def __init__(self, path: str | pathlib.Path, shards: Sequence[Shard], vocabulary: int):
         self.path, self.shards, self.vocabulary = pathlib.Path(path), tuple(shards), vocabulary
@@ -195,14 +207,14 @@ class TokenStore:
         return int(self._starts[-1])
 
     def __reduce__(self):
-        # A memory map would be pickled with its content, to every worker process of a loader.
+        # Pickle the paths only. A memory map would be pickled with its content, for every worker of a data loader.
         return TokenStore, (self.path, self.shards, self.vocabulary)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens ``start .. stop``, int32, without those after the store's end.
+        """Return the tokens ``start`` to ``stop`` (exclusive, cut at the store's end), int32.
 
         Raises:
-          UserError: a file cannot be read, or holds an id that is not in the vocabulary.
+          UserError: a file cannot be read, or has an id outside the vocabulary.
         """
         stop, parts = min(stop, len(self)), [np.empty(0, np.int32)]
         n = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -212,23 +224,25 @@ class TokenStore:
             ids = fetch(shard, first, last) if is_remote(shard.path) else self._map(shard)[first:last]
             if ids.size and not 0 <= ids.min() <= ids.max() < self.vocabulary:
                 raise UserError(
-                    f"{shard.path}: token ids {ids.min()} to {ids.max()} at token {first:,}, outside the vocabulary of "
-                    f"{self.vocabulary:,}; another tokenizer's, or a damaged file"
+                    f"{shard.path}: token ids {ids.min()} to {ids.max()} from token {first:,} on are outside the "
+                    f"vocabulary of {self.vocabulary:,}; the file is damaged, or of another tokenizer"
                 )
             parts.append(ids.astype(np.int32))
             start, n = start + last - first, n + 1
         return np.concatenate(parts)
 
     def sequences(self, length: int) -> int:
-        """Number of sequences of ``length`` predicted tokens, which need one token before the first."""
+        """Return the number of sequences of ``length`` targets. The first target needs one token before it."""
         return max(0, (len(self) - 1) // length)
 
     def sequence(self, index: int, length: int) -> np.ndarray:
-        """Tokens ``index·length .. index·length + length`` inclusive: int32 [length + 1], inputs and targets in one.
+        """Return the tokens ``index·length`` to ``index·length + length`` inclusive, int32 [length + 1].
+
+        The inputs are ``[:-1]``, the targets ``[1:]``.
 
         Raises:
-          IndexError: there is no such sequence.
-          UserError: as :meth:`read`.
+          IndexError: ``index`` is not in [0, sequences(length)).
+          UserError: see :meth:`read`.
         """
         if not 0 <= index < self.sequences(length):
             raise IndexError(f"{self.path}: sequence {index} of {self.sequences(length)}")
@@ -236,10 +250,10 @@ class TokenStore:
 
 
 def fetch(shard: Shard, first: int, last: int) -> np.ndarray:
-    """Tokens ``first .. last`` of a remote file."""
+    """Return the tokens ``first`` to ``last`` (exclusive) of a remote file."""
     width = np.dtype(shard.dtype).itemsize
     start, stop = shard.offset + first * width, shard.offset + last * width
-    with reached(shard.path):
+    with errors_name(shard.path):
         system, path = fsspec.core.url_to_fs(shard.path)
         content = system.cat_file(path, start=start, end=stop)
     if len(content) != stop - start:
@@ -251,6 +265,6 @@ def _mapped(shard: Shard) -> np.ndarray:
     try:
         # An empty file cannot be mapped.
         return np.memmap(shard.path, shard.dtype, "r", shard.offset, (shard.tokens,)) if shard.tokens else np.empty(0)
-    # Of a file that has become shorter since its size was looked at, NumPy says ValueError.
+    # NumPy raises ValueError if the file was truncated after its size was checked.
     except (OSError, ValueError) as e:
         raise UserError(f"{shard.path}: cannot be read: {getattr(e, 'strerror', None) or e}; {_RESTORE}") from e

@@ -1,4 +1,4 @@
-"""What mixtures are judged on: tasks of prompts with gold answers, scored in bits per byte of the answers alone.
+"""Evaluation tasks: prompts with gold answers, scored in bits per byte (BPB) of the answers.
 
 BPB_i = Σ_examples −ln P(answer | prompt) / (ln 2 · Σ_examples UTF-8 bytes of the answers). METHOD §1; lower is better.
 """
@@ -8,48 +8,49 @@ import json
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import olmes, task_makers
+from olmix_jax.corpus.examples import Example, sample
 from olmix_jax.corpus.store import file_name, heldout_path
-from olmix_jax.corpus.task_makers import Example, sample
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
-# A task with fewer examples is noise.
+# The score of a task with fewer examples is mostly noise.
 MIN_EXAMPLES = 8
 
 
 def read_task(path: str | pathlib.Path) -> list[Example]:
-    """Reads a task: JSONL of ``{"prompt", "answer"}``, UTF-8; other fields and empty lines are passed over.
+    """Read a task: UTF-8 JSONL of ``{"prompt", "answer"}``. Other fields and empty lines are ignored.
 
     Raises:
-      UserError: the file is missing, empty, not UTF-8, or a line is not such an object (file and line are named).
+      UserError: the file is missing, empty or not UTF-8, or a line is not such an object. Names the file and line.
     """
     examples = []
     for number, row in _rows(path):
         prompt, answer = (_string(row, field, f"{path}, line {number}") for field in ("prompt", "answer"))
         if not answer:
-            raise UserError(f"{path}, line {number}: `answer` is empty; there is nothing to score")
+            raise UserError(f"{path}, line {number}: `answer` is empty; only the answer is scored")
         examples.append(Example(prompt, answer))
     if not examples:
-        raise UserError(f"{path} holds no example; a task is a line of {{'prompt', 'answer'}} for each")
+        raise UserError(f'{path} has no examples; write one line {{"prompt": ..., "answer": ...}} for each')
     return examples
 
 
-def _rows(path: str | pathlib.Path) -> Iterable[tuple[int, dict]]:
-    """The lines of a JSONL file with their numbers, from 1."""
+def _rows(path: str | pathlib.Path) -> Iterator[tuple[int, Any]]:
+    """Yield the non-empty lines of a JSONL file, parsed, with their numbers from 1."""
     try:
         data = pathlib.Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from e
-    # Not splitlines(): JSON strings may hold other line separators of Unicode.
+    # Not splitlines(): JSON strings may contain other line separators of Unicode.
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
             text = line.decode().strip()
@@ -61,116 +62,121 @@ def _rows(path: str | pathlib.Path) -> Iterable[tuple[int, dict]]:
             raise UserError(f"{path}, line {number}: not valid JSON: {e}") from e
 
 
-def _string(row, field: str, where: str) -> str:
+def _string(row: Any, field: str, where: str) -> str:
     if not isinstance(row, dict) or field not in row:
-        raise UserError(f"{where}: no field `{field}`; every line is an object with `prompt` and `answer`")
+        raise UserError(f"{where}: no field `{field}`; every line must be an object with `prompt` and `answer`")
     value = row[field]
     if not isinstance(value, str):
         raise UserError(f"{where}: `{field}` must be a string, not {type(value).__name__}")
     if re.search("[\ud800-\udfff]", value):
-        raise UserError(f"{where}: `{field}` has half of a surrogate pair, which no UTF-8 text can hold")
+        raise UserError(f"{where}: `{field}` has an unpaired surrogate, which is not valid Unicode; fix the line")
     return value
 
 
-def _index(workdir: str | pathlib.Path) -> pathlib.Path:
+def _index_path(workdir: str | pathlib.Path) -> pathlib.Path:
     return pathlib.Path(workdir) / "tasks" / "tasks.json"
 
 
 def write_tasks(workdir: str | pathlib.Path, tasks: dict[str, list[Example]]) -> tuple[str, ...]:
-    """Writes ``tasks/‹name›.jsonl`` each, special characters percent-quoted, and last ``tasks/tasks.json``, which names
-    them with their numbers of examples. Tasks of an earlier run that it does not name are no tasks of this one.
+    """Write ``tasks/‹name›.jsonl`` for each task, and last ``tasks/tasks.json`` with their names and sizes.
+
+    Special characters in file names are percent-encoded. Files that ``tasks.json`` does not list are ignored; they are
+    from an earlier run.
 
     Returns:
-      The names, sorted: the order of every table's columns.
+      The names, sorted. This is the order of the task columns in every table.
     """
     names = tuple(sorted(tasks))
     for name in names:
         lines = [json.dumps(dataclasses.asdict(e), ensure_ascii=False) + "\n" for e in tasks[name]]
-        files.write_text(_index(workdir).with_name(f"{file_name(name)}.jsonl"), "".join(lines))
-    files.write_json(_index(workdir), {"tasks": [{"name": n, "examples": len(tasks[n])} for n in names]})
+        files.write_text(_index_path(workdir).with_name(f"{file_name(name)}.jsonl"), "".join(lines))
+    files.write_json(_index_path(workdir), {"tasks": [{"name": n, "examples": len(tasks[n])} for n in names]})
     return names
 
 
-def read_written(workdir: str | pathlib.Path) -> dict[str, list[Example]]:
-    """Reads what :func:`write_tasks` wrote.
+def read_examples(workdir: str | pathlib.Path) -> dict[str, list[Example]]:
+    """Read the tasks of a workdir, which :func:`write_tasks` wrote.
 
     Raises:
-      UserError: a file is missing or was changed in length.
+      UserError: a file is missing, or has another number of examples than ``tasks.json`` says.
     """
-    path = _index(workdir)
+    path = _index_path(workdir)
     try:
         counts = {str(t["name"]): int(t["examples"]) for t in files.read_json(path)["tasks"]}
     except (KeyError, TypeError, ValueError) as e:
-        raise UserError(f"{path}: not a list of tasks ({e!r}); run --stages=prepare again") from e
+        raise UserError(f"{path}: not a list of tasks ({e!r}); rerun --stages=prepare") from e
     tasks = {}
     for name, count in counts.items():
         file = path.with_name(f"{file_name(name)}.jsonl")
         tasks[name] = read_task(file)
         if len(tasks[name]) != count:
             raise UserError(
-                f"{file}: {len(tasks[name])} examples where {count} were written; run --stages=prepare again"
+                f"{file}: has {len(tasks[name])} examples, but {path.name} lists {count}; rerun --stages=prepare"
             )
     return tasks
 
 
 def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
-    """Gathers and writes all tasks, after the corpus is prepared.
+    """Collect and write all tasks. The corpus must be prepared.
 
-    Built-in ones (``tasks.builtin``) are made from held-out text: those of :mod:`task_makers` for the built-in corpus;
-    for a user's own domains ``continue:‹domain›`` (the next paragraph), where no other task is given. With them the
-    user's own (``tasks.path``) and the paper's (``tasks.olmes``). Each is capped at ``tasks.max_examples``, by hash of
-    its content.
+    Tasks come from three sources, each capped at ``tasks.max_examples`` by a hash of their content:
+      - ``tasks.builtin``: made from held-out text. The built-in corpus has the tasks of :mod:`task_makers`. The user's
+        domains have ``continue:‹domain›`` (the next paragraph), but only if neither of the other sources is set.
+      - ``tasks.path``: the user's own.
+      - ``tasks.olmes``: the paper's.
 
-    After an update the tasks are its parent's, as what mixtures are judged on has not changed, and what ``tasks.path``
-    and ``tasks.olmes`` have beside these.
+    An update keeps its parent's tasks, so that mixtures stay comparable. It adds tasks of ``tasks.path`` and
+    ``tasks.olmes`` that the parent does not have.
 
     Returns:
       The names, sorted.
 
     Raises:
-      UserError: no task at all, a name used twice, or a task with fewer than ``MIN_EXAMPLES`` different examples.
+      UserError: there is no task, a name is used twice, or a task has fewer than ``MIN_EXAMPLES`` different examples.
     """
     settings = config.tasks
     sources = {}
     if config.update.parent:
-        sources["update.parent"] = read_written(config.update.parent)
+        sources["update.parent"] = read_examples(config.update.parent)
     elif settings.builtin and not (config.corpus.path and (settings.path or settings.olmes)):
-        sources["tasks.builtin"] = _builtin(config, workdir)
+        sources["tasks.builtin"] = _builtin_tasks(config, workdir)
     if settings.path:
-        sources["tasks.path"] = _own(settings.path)
+        sources["tasks.path"] = _read_folder(settings.path)
     if settings.olmes:
         sources["tasks.olmes"] = olmes.read_olmes(settings.olmes, settings.max_examples)
-    tasks, origin = {}, {}
-    for source, found in sources.items():
-        for name, examples in found.items():
-            if origin.get(name) == "update.parent":
+    tasks: dict[str, list[Example]] = {}
+    source_of: dict[str, str] = {}
+    for source, candidates in sources.items():
+        for name, examples in candidates.items():
+            if source_of.get(name) == "update.parent":
                 continue
             if name in tasks:
-                raise UserError(f"task {name} is in {origin[name]} and in {source}; rename one of them")
-            tasks[name], origin[name] = sample(examples, settings.max_examples), source
+                raise UserError(f"task {name} is in {source_of[name]} and in {source}; rename one of them")
+            tasks[name], source_of[name] = sample(examples, settings.max_examples), source
     if not tasks:
-        raise UserError("no tasks, so nothing to judge a mixture on; set tasks.builtin, tasks.path or tasks.olmes")
-    _check_sizes(tasks, origin, config)
+        raise UserError("no tasks, so mixtures cannot be compared; set tasks.builtin, tasks.path or tasks.olmes")
+    _check_sizes(tasks, source_of, config)
     log.info("tasks: %d, with %d examples", len(tasks), sum(map(len, tasks.values())))
     return write_tasks(workdir, tasks)
 
 
-def _check_sizes(tasks: dict[str, list[Example]], origin: dict[str, str], config: Config) -> None:
-    small = [f"{n} (of {origin[n]}) has {len(e)}" for n, e in tasks.items() if len(e) < MIN_EXAMPLES]
+def _check_sizes(tasks: dict[str, list[Example]], source_of: dict[str, str], config: Config) -> None:
+    """Raise a UserError if a task has too few examples."""
+    small = [f"{name} ({source_of[name]}) has {len(e)}" for name, e in tasks.items() if len(e) < MIN_EXAMPLES]
     if not small:
         return
     if config.tasks.max_examples < MIN_EXAMPLES:
-        raise UserError(f"config field `tasks.max_examples` must be {MIN_EXAMPLES} or more; fewer examples are noise")
-    ways = "Add examples, or remove the task"
-    if "tasks.builtin" in origin.values():
-        ways += (
-            "; for built-in ones raise corpus.max_bytes or corpus.heldout"
-            f" (now {config.corpus.heldout:g}), or set tasks.builtin=False and give tasks.path"
+        raise UserError(f"config field `tasks.max_examples` must be {MIN_EXAMPLES} or more, to limit noise")
+    remedies = "add examples or remove the task"
+    if "tasks.builtin" in source_of.values():
+        remedies += (
+            f"; for built-in tasks, raise corpus.max_bytes or corpus.heldout (now {config.corpus.heldout:g}), or set "
+            "tasks.builtin=False and tasks.path"
         )
-    raise UserError(f"too few different examples ({MIN_EXAMPLES} is the least): {'; '.join(small)}. {ways}")
+    raise UserError(f"a task needs {MIN_EXAMPLES} or more different examples, but {'; '.join(small)}: {remedies}")
 
 
-def _builtin(config: Config, workdir: str | pathlib.Path) -> dict[str, list[Example]]:
+def _builtin_tasks(config: Config, workdir: str | pathlib.Path) -> dict[str, list[Example]]:
     names = DomainSet.read(pathlib.Path(workdir) / "domains.json").names
     documents = {name: _heldout(heldout_path(workdir, name)) for name in names}
     if not config.corpus.path:
@@ -182,26 +188,26 @@ def _heldout(path: pathlib.Path) -> list[str]:
     return [_string(row, "text", f"{path}, line {number}") for number, row in _rows(path)]
 
 
-def _own(folder: str) -> dict[str, list[Example]]:
-    """A folder's tasks; their file names may be percent-quoted, as ours are."""
+def _read_folder(folder: str) -> dict[str, list[Example]]:
+    """Read the tasks of a folder. File names may be percent-encoded, as in :func:`write_tasks`."""
     if not pathlib.Path(folder).is_dir():
-        raise UserError(f"tasks.path={folder} is no folder; it must hold one ‹task›.jsonl per task")
-    found = sorted(pathlib.Path(folder).glob("*.jsonl"))
-    if not found:
-        raise UserError(f"tasks.path={folder} holds no .jsonl file; a task is a ‹task›.jsonl of prompt and answer")
-    return {urllib.parse.unquote(path.stem): read_task(path) for path in found}
+        raise UserError(f"tasks.path={folder} is not a folder; it must be a folder with one ‹task›.jsonl per task")
+    paths = sorted(pathlib.Path(folder).glob("*.jsonl"))
+    if not paths:
+        raise UserError(f"tasks.path={folder} has no .jsonl file; add a ‹task›.jsonl of prompts and answers per task")
+    return {urllib.parse.unquote(path.stem): read_task(path) for path in paths}
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSet:
-    """All examples of all tasks as token sequences of one length, padded with the end token.
+    """The E examples of all tasks as token sequences of equal length, padded with the end token.
 
     Attributes:
       names: the N tasks.
       tokens_EL: int32 [E, L + 1]: end token, prompt, answer, padding. Inputs are ``[:, :-1]``, targets ``[:, 1:]``.
-      answer_EL: bool [E, L]: whether the target is of the answer, and so scored.
+      answer_EL: bool [E, L], whether the target belongs to the answer. Only these targets are scored.
       bytes_E: int64, UTF-8 bytes of the scored answer.
-      task_E: int32, the index into ``names``.
+      task_E: int32, the index of the example's task in ``names``.
     """
 
     names: tuple[str, ...]
@@ -212,11 +218,11 @@ class TaskSet:
 
 
 def pack(tasks: dict[str, list[Example]], tokenizer: Tokenizer, length: int) -> TaskSet:
-    """Encodes tasks, in the order given, into windows of ``length`` targets.
+    """Encode tasks, in the order given, into windows of ``length`` targets.
 
-    Prompt and answer are encoded apart, so that the answer's tokens hold its bytes exactly. What is too long loses the
-    beginning of its prompt, down to half of the window, then the end of its answer, at a token's border and with the
-    bytes counted of what is left.
+    Prompt and answer are encoded separately, so that the answer's tokens have exactly its bytes. An example that is too
+    long is cut between tokens: first the start of its prompt, until the answer has half of the window, then the end of
+    its answer. Only the bytes of the remaining answer count.
     """
     if length < 2:
         raise UserError(f"config field `tasks.length` must be 2 or more, not {length}")
@@ -237,18 +243,20 @@ def pack(tasks: dict[str, list[Example]], tokenizer: Tokenizer, length: int) -> 
         bytes_E[row] = tokenizer.token_bytes_V[kept_answer].sum(dtype=np.int64)
         cut += start < len(prompt), len(kept_answer) < len(answer)
     if cut.any():
-        text = "tasks: to fit %d tokens (tasks.length), %d of %d prompts lost their beginning and %d answers their end"
-        log.info(text, length, cut[0], len(examples), cut[1])
+        log.info(
+            "tasks: to fit %d tokens (tasks.length), the start of %d of %d prompts and the end of %d answers were cut",
+            *(length, cut[0], len(examples), cut[1]),
+        )
     return TaskSet(tuple(tasks), tokens_EL, answer_EL, bytes_E, np.array([i for i, _ in examples], np.int32))
 
 
 def read_tasks(workdir: str | pathlib.Path, tokenizer: Tokenizer, length: int) -> TaskSet:
-    """:func:`pack` of what :func:`make_tasks` wrote, tasks in the order of their sorted names."""
-    return pack(read_written(workdir), tokenizer, length)
+    """Read and encode the tasks of a workdir, sorted by name. See :func:`pack`."""
+    return pack(read_examples(workdir), tokenizer, length)
 
 
 def bits_per_byte_N(nats_E: np.ndarray, taskset: TaskSet) -> np.ndarray:
-    """BPB of each task: Σ nats / (ln 2 · Σ bytes) over its examples (METHOD §1).
+    """Return the BPB of each task: Σ nats / (ln 2 · Σ bytes) over its examples (METHOD §1).
 
     Args:
       nats_E: −ln P(scored answer | prompt) of each example, summed over its tokens.
@@ -257,15 +265,15 @@ def bits_per_byte_N(nats_E: np.ndarray, taskset: TaskSet) -> np.ndarray:
       float64 [N], bits per byte.
 
     Raises:
-      ValueError: a value is not finite, the shape is another, or a task has no bytes: there is no BPB then.
+      ValueError: ``nats_E`` has the wrong shape or a value that is not finite, or a task has no answer bytes.
     """
     nats_E = np.asarray(nats_E, np.float64)
     if nats_E.shape != taskset.task_E.shape:
-        raise ValueError(f"nats of {nats_E.shape} examples for {taskset.task_E.shape} in the task set")
+        raise ValueError(f"nats_E has shape {nats_E.shape}, but the task set has {taskset.task_E.shape} examples")
     if not np.isfinite(nats_E).all():
-        raise ValueError("nats that are not finite have no bits per byte")
+        raise ValueError("nats_E has values that are not finite")
     size = len(taskset.names)
     bytes_N = np.bincount(taskset.task_E, taskset.bytes_E, size)
     if not (bytes_N > 0).all():
-        raise ValueError(f"no answer bytes in task {taskset.names[int(np.argmin(bytes_N))]}")
+        raise ValueError(f"task {taskset.names[int(np.argmin(bytes_N))]} has no answer bytes")
     return np.bincount(taskset.task_E, nats_E, size) / (np.log(2) * bytes_N)

@@ -1,7 +1,7 @@
-"""Formats of token files: flat integers, with or without a word on what they are.
+"""Formats of token files: flat arrays of integers, some with a header or an index that states their type.
 
-``.npy`` without a header (OLMo-core, the Dolma toolkit) or with NumPy's, ``.ds`` (datatrove), ``.bin`` (Megatron, with
-its ``.idx``).
+``.npy`` without a header (OLMo-core, Dolma toolkit), ``.npy`` with NumPy's header, ``.ds`` (datatrove), and ``.bin``
+(Megatron, with its ``.idx``).
 """
 
 import dataclasses
@@ -9,32 +9,35 @@ import hashlib
 import io
 import struct
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import fsspec
 import numpy as np
 
-from olmix_jax.corpus.store import DTYPES, Shard, reached
+from olmix_jax.corpus.store import DTYPES, Shard, errors_name
 from olmix_jax.utils.errors import UserError
 
-KINDS = (".npy", ".ds", ".bin")
-# Bytes at either end of a file that tell its type, and stand for its content.
+SUFFIXES = (".npy", ".ds", ".bin")
+# Bytes read at the start and at the end of a file, to detect its type and to hash its content.
 _EDGE = 1 << 16
-# Of so many ids every other one is not below so few, but where they are the halves of wider ones.
+# Ids read as too narrow a type alternate between low and high halves, and the high halves are nearly zero. With at
+# least _MANY ids, a sequence in which every other id is below _FEW is rejected.
 _MANY, _FEW = 64, 4
-# Megatron's codes of the types that token ids come in.
+# Megatron's codes for the types of token ids.
 _MEGATRON = {4: "<i4", 5: "<i8", 8: "<u2"}
 
 
 @dataclasses.dataclass(frozen=True)
-class File:
-    """What a look at a file's ends tells.
+class TokenFile:
+    """A token file, as far as its first and last bytes and its index describe it.
 
     Attributes:
-      path: its name.
-      size: its bytes.
-      digest: a hash of its size and both ends.
-      ends: the bytes of tokens at its beginning and its end, whole tokens of any type where the file is.
+      path: its path or URL.
+      size: its size in bytes.
+      digest: a hash of its size, first and last bytes.
+      ends: the first and last bytes of its tokens, cut to whole tokens of every type.
       offset: bytes before the first token.
-      dtype: that the file or its index tells; None for a file that tells none.
+      dtype: the type that the header or index states; None if there is neither.
     """
 
     path: str
@@ -45,111 +48,128 @@ class File:
     dtype: str | None
 
 
-def shards_of(looked: Sequence[File], vocabulary: int) -> list[Shard]:
-    """The files of a domain as shards. Of those that tell no type the largest one's is taken: an engine writes a
-    domain's files by one.
+class _Layout(NamedTuple):
+    """Where a file's tokens begin, their type, and their number."""
+
+    offset: int
+    dtype: str
+    tokens: int
+
+
+def shards_of(token_files: Sequence[TokenFile], vocabulary: int) -> list[Shard]:
+    """Return the files of a domain as shards.
+
+    Files that state no type are assumed to have the type of the largest of them, since programs write all files of a
+    domain with one type. A file whose ids do not fit that type is detected by itself.
 
     Raises:
-      UserError: a file is of no type by which its ids are in the vocabulary.
+      UserError: no type gives a file's ids within the vocabulary.
     """
-    untold = [file for file in looked if file.dtype is None]
-    likely = _type(max(untold, key=lambda file: file.size), vocabulary) if untold else None
-    found = []
-    for file in looked:
-        dtype = file.dtype or _type(file, vocabulary, likely)
-        found.append(Shard(file.path, dtype, file.offset, (file.size - file.offset) // np.dtype(dtype).itemsize))
-    return found
+    untyped = [file for file in token_files if file.dtype is None]
+    likely = _detect_type(max(untyped, key=lambda file: file.size), vocabulary) if untyped else None
+    shards = []
+    for file in token_files:
+        dtype = file.dtype or _detect_type(file, vocabulary, likely)
+        shards.append(Shard(file.path, dtype, file.offset, (file.size - file.offset) // np.dtype(dtype).itemsize))
+    return shards
 
 
-def look(system, inside: str, path: str) -> File:
-    """What the file ``inside`` a file system of fsspec's, ``path`` in messages, is.
+def inspect(system: fsspec.AbstractFileSystem, inner_path: str, path: str) -> TokenFile:
+    """Read the first and last bytes of a token file, and its index.
+
+    Args:
+      inner_path: the path of the file in ``system``.
+      path: its full path or URL, for errors.
 
     Raises:
-      UserError: it cannot be read, or is not as long as its header or index says.
+      UserError: the file cannot be read, or its size differs from its header or index.
     """
-    index = inside.removesuffix(".bin") + ".idx" if path.endswith(".bin") else ""
-    with reached(path):
-        size = system.size(inside)
+    index = inner_path.removesuffix(".bin") + ".idx" if path.endswith(".bin") else ""
+    with errors_name(path):
+        size = system.size(inner_path)
         if size is None:
-            raise UserError(f"{path}: the server does not tell its size; copy it to a disk")
-        head = system.cat_file(inside, start=0, end=min(size, _EDGE))
-        tail = system.cat_file(inside, start=max(0, size - _EDGE), end=size)
+            raise UserError(f"{path}: the server does not report its size; copy the file to a disk")
+        head = system.cat_file(inner_path, start=0, end=min(size, _EDGE))
+        tail = system.cat_file(inner_path, start=max(0, size - _EDGE), end=size)
         has_index = bool(index) and system.exists(index)
     digest = hashlib.blake2b(b"%d:" % size + head + tail, digest_size=16).digest()
-    offset, dtype, tokens = 0, None, None
+    layout = None
     if head.startswith(b"\x93NUMPY"):
-        offset, dtype, tokens = _header(path, head)
+        layout = _numpy_layout(path, head)
     elif has_index:
-        dtype, tokens = _of_index(path, lambda start, end: _part(system, index, start, end))
-    if dtype and offset + tokens * np.dtype(dtype).itemsize != size:
+        layout = _megatron_layout(path, lambda start, end: _read_part(system, index, start, end))
+    if layout and layout.offset + layout.tokens * np.dtype(layout.dtype).itemsize != size:
         raise UserError(
-            f"{path}: {size - offset} bytes are not the {tokens} tokens of type {dtype} that it should hold; it is "
-            "truncated or replaced"
+            f"{path}: has {size - layout.offset} bytes of tokens, which is not the {layout.tokens} tokens of type "
+            f"{layout.dtype} that it should hold; it is truncated or replaced"
         )
-    body = head[offset:], tail[max(0, len(tail) - (size - offset)) :]
-    # An end is looked at by types of up to eight bytes; what is shorter is looked at whole.
-    whole = body[0][: len(body[0]) // 8 * 8] or body[0], body[1][len(body[1]) % 8 :] or body[1]
-    return File(path, size, digest, whole, offset, dtype)
+    offset = layout.offset if layout else 0
+    first, last = head[offset:], tail[max(0, len(tail) - (size - offset)) :]
+    # Cut to multiples of eight bytes, the widest type. Shorter ends are used whole.
+    ends = first[: len(first) // 8 * 8] or first, last[len(last) % 8 :] or last
+    return TokenFile(path, size, digest, ends, offset, layout.dtype if layout else None)
 
 
-def _part(system, path: str, start: int, end: int) -> bytes:
-    with reached(path):
+def _read_part(system: fsspec.AbstractFileSystem, path: str, start: int, end: int) -> bytes:
+    with errors_name(path):
         return system.cat_file(path, start=start, end=end)
 
 
-def _header(path: str, head: bytes) -> tuple[int, str, int]:
-    """NumPy's header: its bytes, the type, and how many tokens there are."""
+def _numpy_layout(path: str, head: bytes) -> _Layout:
+    """Parse NumPy's header."""
     f = io.BytesIO(head)
     try:
         version = np.lib.format.read_magic(f)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = reader(f)
     except ValueError as e:
-        raise UserError(f"{path}: a NumPy header that cannot be read: {e}") from e
+        raise UserError(f"{path}: its NumPy header cannot be read: {e}") from e
     if dtype.str not in DTYPES or len(shape) != 1:
-        raise UserError(f"{path}: an array of {dtype} {shape}; token files are one row of {', '.join(DTYPES)}")
-    return f.tell(), dtype.str, shape[0]
+        raise UserError(f"{path}: has an array of {dtype} {shape}; must have one dimension of {', '.join(DTYPES)}")
+    return _Layout(f.tell(), dtype.str, shape[0])
 
 
-def _of_index(path: str, part: Callable[[int, int], bytes]) -> tuple[str, int]:
-    """The type that Megatron's index says, and how many tokens there are.
+def _megatron_layout(path: str, read_index: Callable[[int, int], bytes]) -> _Layout:
+    """Parse Megatron's index: ``read_index(start, end)`` returns bytes of it.
 
-    After magic, version, code of the type and two counts come every sequence's length and then where it begins: the
-    last one of both tells where the file ends.
+    It holds the magic bytes, a version, the code of the type, two counts, the length of every sequence, and the
+    position of every sequence. The last length and position give the end of the token file.
     """
-    head = part(0, 34)
+    head = read_index(0, 34)
     if not head.startswith(b"MMIDIDX\x00\x00") or len(head) < 34:
-        raise UserError(f"{path}: the .idx beside it is not Megatron's; remove that, or make both again")
+        raise UserError(f"{path}: its .idx file is not a Megatron index; remove the .idx, or write both files again")
     _, code, sequences, _ = struct.unpack("<QBQQ", head[9:])
     if code not in _MEGATRON:
-        raise UserError(f"{path}: its .idx says type {code}; token ids are of types {sorted(_MEGATRON)}")
+        raise UserError(f"{path}: its .idx file has type {code}; must be one of {sorted(_MEGATRON)} for token ids")
     if not sequences:
-        return _MEGATRON[code], 0
-    lengths, begins = 34 + 4 * (sequences - 1), 34 + 4 * sequences + 8 * (sequences - 1)
-    last = part(lengths, lengths + 4), part(begins, begins + 8)
-    if (len(last[0]), len(last[1])) != (4, 8):
-        raise UserError(f"{path}: its .idx ends before its {sequences} sequences; it is truncated")
+        return _Layout(0, _MEGATRON[code], 0)
+    lengths, positions = 34 + 4 * (sequences - 1), 34 + 4 * sequences + 8 * (sequences - 1)
+    last_length, last_position = read_index(lengths, lengths + 4), read_index(positions, positions + 8)
+    if (len(last_length), len(last_position)) != (4, 8):
+        raise UserError(f"{path}: its .idx file ends before its {sequences} sequences; it is truncated")
     width = np.dtype(_MEGATRON[code]).itemsize
-    return _MEGATRON[code], struct.unpack("<q", last[1])[0] // width + struct.unpack("<i", last[0])[0]
+    tokens = struct.unpack("<q", last_position)[0] // width + struct.unpack("<i", last_length)[0]
+    return _Layout(0, _MEGATRON[code], tokens)
 
 
-def _type(file: File, vocabulary: int, likely: str | None = None) -> str:
-    """``likely`` where by that all ids seen are in the vocabulary; else the widest unsigned type by which they are.
+def _detect_type(file: TokenFile, vocabulary: int, likely: str | None = None) -> str:
+    """Return ``likely`` if it gives ids in the vocabulary, else the widest type that does.
 
-    By a wider type than theirs ids are far outside. By a narrower one every other one is next to nothing, which text is
-    not; and no engine writes uint16 for a vocabulary that needs more, by which anything would pass.
+    Read as too wide a type, ids are far outside the vocabulary. Read as too narrow a type, every other id is nearly
+    zero, which does not happen in text. uint16 is not tried for a vocabulary above 65,536: no program uses it there,
+    and every file would pass.
     """
     types = ("<u8", "<u4") if vocabulary > 1 << 16 else ("<u8", "<u4", "<u2")
     for dtype in (likely, *types) if likely else types:
         if file.size % np.dtype(dtype).itemsize == 0 and all(_are_ids(end, dtype, vocabulary) for end in file.ends):
             return dtype
     raise UserError(
-        f"{file.path}: by no type of integer are its {file.size} bytes ids of a vocabulary of {vocabulary:,}: it is "
-        "truncated, or corpus.tokenizer is not the one that it was made with"
+        f"{file.path}: its {file.size} bytes are not token ids of a vocabulary of {vocabulary:,} in any integer type; "
+        "the file is truncated, or was written with a tokenizer other than corpus.tokenizer"
     )
 
 
 def _are_ids(end: bytes, dtype: str, vocabulary: int) -> bool:
     ids = np.frombuffer(end, dtype)
-    halves = ids.size >= _MANY and min(ids[::2].max(), ids[1::2].max()) < _FEW
-    return not ids.size or bool(ids.max() < vocabulary and not halves)
+    are_halves = ids.size >= _MANY and min(ids[::2].max(), ids[1::2].max()) < _FEW
+    return not ids.size or bool(ids.max() < vocabulary and not are_halves)

@@ -55,7 +55,7 @@ def update(config: Config, workdir: pathlib.Path) -> None:
     """What a changed domain set keeps of its parent's mixture, and how many runs the rest takes."""
 
     def resembles(parent, old, new):
-        return similarity.resembles(workdir, parent, old, new)
+        return similarity.match_probabilities(workdir, parent, old, new)
 
     decide.decide(config, workdir, resembles).write(workdir / workdirs.UPDATE_PLAN)
 

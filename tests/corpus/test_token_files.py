@@ -223,7 +223,7 @@ def test_prepare_links_token_files(tmp_path, settings_of):
     found = store.open_store(store.store_path(tmp_path / "work", "code"))
     assert found.read(0, 50).tolist() == IDS[::-1][:50].tolist()
     assert tokenizer.Tokenizer.read(store.tokenizer_path(tmp_path / "work")).digest == BPE.digest
-    alike_MO = similarity.resembles(tmp_path / "work", tmp_path / "work", domains, domains)
+    alike_MO = similarity.match_probabilities(tmp_path / "work", tmp_path / "work", domains, domains)
     np.testing.assert_allclose(alike_MO, 0.5)
     with open(tmp_path / "tokens/code/datatrove.ds", "ab") as f:
         f.write(b"\0\0")

@@ -1,0 +1,63 @@
+"""Examples of evaluation tasks: prompts and gold answers, and the choice among them."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable
+
+# Smallest and largest answer, in UTF-8 bytes. Shorter answers measure little; longer ones do not fit a proxy's window.
+ANSWER = (10, 400)
+# The smallest paragraph that is used as an answer [bytes].
+PARAGRAPH = 40
+# The largest prompt, and the context in it where a task takes less than a full prompt [bytes].
+PROMPT, CONTEXT = 800, 400
+# Examples taken from one document. More are taken only if a task would otherwise have too few.
+PER_SOURCE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A prompt and its gold answer. Only the answer is scored: P(answer | prompt)."""
+
+    prompt: str
+    answer: str
+
+
+def sample(examples: Iterable[Example], most: int) -> list[Example]:
+    """Return up to ``most`` different examples, chosen and ordered by a hash of their content."""
+    return sorted(set(examples), key=_hash)[:most]
+
+
+def spread(by_source: list[list[Example]], most: int) -> list[Example]:
+    """Return ``most`` or more examples, if there are so many, from as many sources as possible.
+
+    Takes the first ``PER_SOURCE`` examples of every source. If those are fewer than ``most``, it takes the third of
+    every source as well, then the fourth, and so on.
+    """
+    depth, reachable = PER_SOURCE, min(most, sum(map(len, by_source)))
+    while sum(min(depth, len(source)) for source in by_source) < reachable:
+        depth += 1
+    return list(dict.fromkeys(example for source in by_source for example in source[:depth]))
+
+
+def _hash(example: Example) -> bytes:
+    return hashlib.sha256(f"{example.prompt}\0{example.answer}".encode()).digest()
+
+
+def select(examples: Iterable[Example], most: int) -> list[Example]:
+    """Keep up to ``most`` examples whose answers have an allowed size. Cut their prompts."""
+    fitting = (e for e in examples if e.answer.strip() and ANSWER[0] <= len(e.answer.encode()) <= ANSWER[1])
+    return sample((Example(last_bytes(e.prompt, PROMPT), e.answer) for e in fitting), most)
+
+
+def last_bytes(text: str, size: int) -> str:
+    """Return the last ``size`` bytes, without an incomplete first line if there is another."""
+    cut = text.encode()[-size:].decode(errors="ignore")
+    line = 0 if cut == text else cut.find("\n") + 1
+    return cut[line:] or cut
+
+
+def first_bytes(text: str, size: int) -> str:
+    """Return the first ``size`` bytes, without an incomplete last word if there is another."""
+    cut = text.encode()[:size].decode(errors="ignore")
+    return cut if cut == text else re.sub(r"\s+\S*$", "", cut) or cut
