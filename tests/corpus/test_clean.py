@@ -17,7 +17,10 @@ def test_first_of_near_identical_documents_is_kept():
         "b": [document(text.upper().replace(" ", "\n  "), "b1"), document(edited, "b2"), document(prose(3), "b3")],
     }
     result = clean.deduplicate(domains)
-    assert {n: [d.source for d in documents] for n, documents in result.kept.items()} == {"a": ["a1", "a2"], "b": ["b3"]}
+    assert {n: [d.source for d in documents] for n, documents in result.kept.items()} == {
+        "a": ["a1", "a2"],
+        "b": ["b3"],
+    }
     assert result.dropped == {"a": 1, "b": 2}
 
 

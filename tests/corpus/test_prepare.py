@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from olmix_jax import config as configs
-from olmix_jax.config import workdir as workdirs
 from olmix_jax.corpus import store
 from olmix_jax.corpus.prepare import prepare
 from olmix_jax.corpus.tokenizer import Tokenizer
@@ -47,7 +46,7 @@ def training_text(workdir: pathlib.Path) -> str:
     tokenizer = Tokenizer.read(workdir / "corpus/tokenizer.json")
     names = DomainSet.read(workdir / "domains.json").names
     stores = [store.open_store(store.store_path(workdir, name)) for name in names]
-    return "".join(tokenizer.decode(tokens.read(0, len(tokens) - 1).tolist()) for tokens in stores)
+    return "".join(tokenizer.decode(tokens.read(0, len(tokens)).tolist()) for tokens in stores)
 
 
 def heldout_texts(workdir: pathlib.Path, domain: str = "*") -> list[str]:
@@ -68,7 +67,7 @@ def test_heldout_text_is_never_trained_on_after_updates(two_domains, tmp_path):
     def update(number: int) -> str:
         """Prepare an update of the previous workdir and return its training text."""
         workdir, parent = tmp_path / str(number), tmp_path / str(number - 1)
-        PLAN
+        files.write_json(workdir / "update/plan.json", {"parent": str(parent)})
         prepare(dataclasses.replace(first, update=configs.Update(parent=str(parent))), workdir)
         return training_text(workdir)
 
