@@ -238,5 +238,4 @@ def test_real_wheel_has_complete_tasks(real):
     question = (
         "Which of the following best describes the human body's defense mechanism against environmental bacteria?"
     )
-    )
     assert anatomy[question] == " Mucous membranes"
