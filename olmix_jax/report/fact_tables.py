@@ -1,9 +1,7 @@
 """Tables of name–value pairs: facts about the swarm, the law, the solver, the validation and optional settings."""
 
-import dataclasses
-
 from olmix_jax.laws.fit_result import FitResult
-from olmix_jax.propose.proposal import Counts, Guard, Proposal, Tail
+from olmix_jax.propose.proposal import Certificate, Counts, Guard, Proposal, Tail
 from olmix_jax.proxy.validation import Validation
 from olmix_jax.report.elements import Row, Table
 from olmix_jax.report.formatting import number, quantity
@@ -85,11 +83,21 @@ def solver_facts(proposal: Proposal) -> Facts:
     ]
     facts = [("status", proposal.status.value)]
     facts += [(name, value_text(value)) for name, value in settings if value is not None]
-    certificate = proposal.certificate
+    return facts + _certificate_facts(proposal.certificate)
+
+
+def _certificate_facts(certificate: Certificate) -> Facts:
     gap = "unknown" if certificate.gap is None else value_text(certificate.gap)
-    facts.append(("duality gap, BPB", f"{gap}: {certificate.no_gap}" if certificate.no_gap else gap))
-    rest = {k: v for k, v in dataclasses.asdict(certificate).items() if k not in ("gap", "no_gap") and v is not None}
-    return facts + [(key.replace("_", " "), value_text(value)) for key, value in rest.items()]
+    facts = [("duality gap, BPB", f"{gap}: {certificate.no_gap}" if certificate.no_gap else gap)]
+    values = [
+        ("relative duality gap", certificate.relative_gap),
+        ("iterations", certificate.iterations),
+        ("residual of the optimality conditions", certificate.residual),
+        ("starting points", certificate.starts),
+        ("starting points that reach the best value", certificate.agreeing),
+        ("candidates of the search", certificate.candidates),
+    ]
+    return facts + [(name, value_text(value)) for name, value in values if value is not None]
 
 
 def validation_facts(validation: Validation) -> Facts:

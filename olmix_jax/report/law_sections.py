@@ -80,7 +80,7 @@ def _learning(fit: FitResult, proposal: Proposal | None, make_figure: MakeFigure
 def learning_text(curve: LearningCurve) -> str:
     """Return the expected quality with ten more runs, and whether the change is within the curve's error."""
     now, more = curve.now, curve.next
-    text = f"{more.runs - now.runs} more runs (now {now.runs}) are expected to change Spearman from "
+    text = f"With {more.runs - now.runs} more runs than the present {now.runs}, Spearman is expected to go from "
     text += f"{number(now.spearman_mean, '.3f')} to {number(more.spearman_mean, '.3f')} and RMSE from "
     text += f"{number(now.rmse_mean)} to {number(more.rmse_mean)} BPB"
     if abs(more.spearman_mean - now.spearman_mean) <= curve.spearman_mean_error[-1]:

@@ -49,7 +49,7 @@ def missing_stages(results: Results, stage: str) -> str:
 
 
 def no_law(results: Results) -> str:
-    """Return why the workdir holds no law, and what to do."""
+    """Return a sentence for a workdir without a law: why, and which stages to run."""
     if results.update is not None and not results.update.proxies:
         parent = pathlib.PurePath(results.update.parent).name
         return f"the parent's law is used unchanged, because the update needs no runs; see the report of {parent}"
@@ -57,7 +57,7 @@ def no_law(results: Results) -> str:
 
 
 def no_proposal(results: Results) -> str:
-    """Return that the workdir holds no proposal, and which stages to run."""
+    """Return a sentence for a workdir without a proposal, with the stages to run."""
     return f"no proposal yet; run --stages={missing_stages(results, 'propose')}"
 
 

@@ -48,11 +48,15 @@ def _paths(proposal: Proposal, make_figure: MakeFigure) -> Section:
         text = f"{number(path.bpb_P[first])} BPB at {path.symbol} = {path.values_P[first]:.3g}, "
         text += f"{number(path.bpb_P[last])} BPB at {path.symbol} = {path.values_P[last]:.3g}"
         parts.append(text + ("" if path.used is None else f" (proposal: {path.symbol} = {path.used:.3g})"))
+    settings = {
+        "kl_weight": "for other λ (the weight of KL) at the proposal’s k",
+        "max_repeats": "for other k (the maximum epochs over a domain) at the proposal’s λ",
+    }
+    shown = ", and ".join(settings[path.setting] for path in settings_plots.setting_paths(proposal))
     caption = (
-        "The optimal mixture as λ, the weight of KL, changes at the proposal’s k, and as k, the maximum epochs over a "
-        "domain, changes at the proposal’s λ. Coloured: the domains with the largest weights; grey: the others. Gaps: "
-        f"no mixture meets the constraints or the solver did not converge. Mean predicted BPB: {'; '.join(parts)}."
-        + _ignored_settings(proposal)
+        f"The optimal mixture {shown}. Coloured: the domains with the largest weights; grey: the others. Gaps: no "
+        "mixture meets the constraints, or the solver did not converge. Mean predicted BPB: "
+        f"{'; '.join(parts)}." + _ignored_settings(proposal)
     )
     alt = f"Lines: weights of domains and mean predicted BPB along λ and k. {'; '.join(parts)}."
     figure = make_figure(partial(settings_plots.paths, proposal), "paths", alt, caption)
@@ -61,7 +65,7 @@ def _paths(proposal: Proposal, make_figure: MakeFigure) -> Section:
 
 def _choice(choice: LambdaChoice, used: float, make_figure: MakeFigure) -> Section:
     text = f"Held-out data select λ = {choice.best:.3g}"
-    if choice.used:
+    if choice.used or choice.best == used:
         text += ", and the proposal uses it"
     else:
         text += f"; the proposal uses λ = {used:.3g}, as configured"

@@ -84,7 +84,7 @@ def task_table(results: Results) -> Table:
 
 def _interval(proposal: Proposal, task: str) -> str:
     ends = [(end or {}).get(task) for end in (proposal.predicted_low, proposal.predicted_high)]
-    return "–" if None in ends else f"{number(ends[0])} to {number(ends[1])}"
+    return "–" if None in ends else f"{number(ends[0])}–{number(ends[1])}"
 
 
 # Attribute of a task's fit, column title and number format: held-out quality, then in-sample quality.

@@ -24,7 +24,7 @@ def test_effects_are_sorted_by_natural_share(fit):
     np.testing.assert_array_equal(effect_NM, [[0.02, -0.01, np.nan], [np.nan, 0.03, 0.0]])
 
 
-def test_base_of_the_effects_replaces_an_unknown_natural(fit):
+def test_effects_are_sorted_by_base_if_natural_is_unknown(fit):
     assert effects_plot.effects_NM(fit)[0] == ["z", "x", "y"]
 
 

@@ -18,7 +18,7 @@ def test_groups_without_facts_are_left_out(results):
     assert fact_tables.fact_tables(Results(results.workdir)) == ()
 
 
-def test_swarm_facts(results):
+def test_swarm_facts_state_size_and_training(results):
     facts = dict(fact_tables.swarm_facts(results))
     assert facts["runs K"] == "26, plus 1 diverged" and facts["domains M"] == "8"
     assert facts["proxy"] == "1M, 412k parameters" and facts["throughput"] == "51,234 tokens/s, all proxies"
@@ -36,12 +36,12 @@ def test_solver_facts_of_a_law_that_is_not_convex(results):
     certificate = Certificate(gap=None, no_gap="the law is not convex", starts=8)
     proposal = dataclasses.replace(results.proposal, status=Status.LOCAL_OPTIMUM, certificate=certificate)
     facts = dict(fact_tables.solver_facts(proposal))
-    assert facts["status"] == "local optimum" and facts["starts"] == "8" and "iterations" not in facts
+    assert facts["status"] == "local optimum" and facts["starting points"] == "8" and "iterations" not in facts
     assert facts["duality gap, BPB"] == "unknown: the law is not convex"
     assert dict(fact_tables.solver_facts(results.proposal))["duality gap, BPB"] == "1e−09"
 
 
-def test_guard_tail_and_amounts(results):
+def test_guard_tail_and_amounts_are_formatted(results):
     proposal = samples.explored(results.proposal)
     assert dict(fact_tables.guard_facts(proposal.guard))["guards that bind"].endswith("(multiplier 0.4)")
     assert ("worst 10 % of samples, proposed, BPB", "1.3000") in fact_tables.tail_facts(proposal.tail)
@@ -51,6 +51,6 @@ def test_guard_tail_and_amounts(results):
     }
 
 
-def test_value_text():
+def test_value_text_keeps_small_whole_numbers():
     expected = {1200: "1,200", 2_457_600: "2.46M", 1234.5: "1.23k", 0.0716101: "0.0716101"}
     assert [fact_tables.value_text(value) for value in expected] == list(expected.values())

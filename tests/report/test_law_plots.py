@@ -21,7 +21,7 @@ def test_average_has_its_own_intervals(results):
     np.testing.assert_allclose(average.high_K - average.low_K, 0.02)
 
 
-def test_scores_of_a_panel():
+def test_panel_title_states_all_scores():
     measured_K = np.array([1.0, 2.0, 3.0, 4.0])
     runs = HeldOut(measured_K, measured_K + 0.5, measured_K - 1, np.array([9, 9, 9, 0.0]))
     # R² = 1 − 4·0.25 / (2·1.5² + 2·0.5²) = 0.8.
@@ -64,7 +64,7 @@ def test_learning_shows_both_scores_and_the_extrapolation(small, width):
     assert f"extrapolated to {curve.next.runs} runs" in legend and "quick leave-one-out" in legend
 
 
-def test_learning_of_a_single_point(small):
+def test_learning_curve_with_one_point_is_drawn(small):
     one = {"runs": (6,), "spearman_mean": (0.7,), "spearman_mean_error": (0.1,)}
     curve = dataclasses.replace(small.fit.learning_curve, **one, spearman_of_mean=(0.8,), rmse_mean=(0.02,))
     style.render(lambda width: law_plots.learning(small.fit, curve, width))

@@ -25,7 +25,8 @@ def test_learning_text_states_the_expected_change(results):
     # 26 of 27 runs finished.
     curve = results.fit.learning_curve
     text = (
-        "10 more runs (now 26) are expected to change Spearman from 0.876 to 0.879 and RMSE from 0.0147 to 0.0142 BPB"
+        "With 10 more runs than the present 26, Spearman is expected to go from 0.876 to 0.879 and RMSE from 0.0147 to "
+        "0.0142 BPB"
     )
     within = f"{text}; the change in Spearman is within the standard error of the curve."
     assert law_sections.learning_text(curve) == within

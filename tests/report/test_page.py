@@ -116,7 +116,7 @@ def test_empty_workdir_is_an_error(tmp_path):
 
 
 @pytest.mark.slow
-def test_page_of_the_papers_size(tmp_path):
+def test_page_with_many_tasks_is_shortened(tmp_path):
     results = samples.first_run(domains=24, tasks=130, runs=127, steps=700)
     results = samples.with_fit(results, unseen=("source:topic_5:high",))
     page = Page(report.build(samples.write(results, tmp_path)).read_text(encoding="utf-8"))

@@ -144,7 +144,7 @@ def test_malformed_proposal_names_its_field(small, tmp_path, change, message):
         read(folder)
 
 
-def test_tasks_and_natural_without_a_fit(small):
+def test_without_a_fit_tasks_come_from_the_table(small):
     swarm_only = dataclasses.replace(small, fit=None, proposal=None, domains=None)
     assert swarm_only.tasks == small.table.tasks
     assert swarm_only.natural == pytest.approx(small.proposal.natural)

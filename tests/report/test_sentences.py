@@ -56,7 +56,7 @@ def test_caps_line_without_binding_caps(small):
     assert sentences.caps_line(free) == "no repetition cap binds"
 
 
-def test_law_line(results):
+def test_law_line_states_held_out_quality(results):
     fit = results.fit
     line = (
         f"law log_linear, held-out runs, 5 folds: Spearman {fit.spearman_cv_mean:.3f} mean over tasks, "

@@ -45,7 +45,7 @@ def test_task_table_marks_worse_tasks(small):
 def test_task_table_shows_intervals(small):
     ends = {"predicted_low": dict.fromkeys(small.tasks, 0.8), "predicted_high": dict.fromkeys(small.tasks, 0.9)}
     table = tables.task_table(samples.with_proposal(small, **ends))
-    assert table.rows[0].cells[table.head.index("5–95 %")] == "0.8000 to 0.9000"
+    assert table.rows[0].cells[table.head.index("5–95 %")] == "0.8000–0.9000"
 
 
 def test_quality_table_lists_held_out_columns_first(results):

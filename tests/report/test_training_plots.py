@@ -37,7 +37,7 @@ def test_final_bpb_is_the_mean_over_tasks(results):
     assert training_plots.final_bpb(dataclasses.replace(results, table=None)) == {}
 
 
-def test_run_nearest_to_natural(results):
+def test_nearest_run_has_the_smallest_distance_to_natural(results):
     natural_M = np.array(list(results.natural.values()))
     distances = {r: abs(row - natural_M).sum() for r, row in zip(results.table.runs, results.table.ratios_KM)}
     assert training_plots.nearest_to_natural(results) == min(distances, key=distances.get)

@@ -12,7 +12,7 @@ def test_validation_has_three_figures(small):
     assert "proposed 0.9000 ± 0.0058" in section.figures[0].alt
 
 
-def test_validation_without_curves(small):
+def test_validation_without_curves_has_two_figures(small):
     section = training_sections.validation_section(dataclasses.replace(small, validation_curves=None), no_figure)
     assert [figure.name for figure in section.figures] == ["validation", "validation_tasks"]
 

@@ -33,7 +33,7 @@ def test_loss_marks_the_chosen_candidate_and_the_new_law(width):
     assert legend(update_plots.loss(rows, 0.05, unknown.proposal.reuse, width)) == ["chosen", "not chosen"]
 
 
-def test_loss_of_a_single_candidate_without_gain():
+def test_loss_without_gain_has_no_percent_axis():
     figure = update_plots.loss(update_rows.candidate_rows(plan())[2:], 0.0, None, style.WIDE)
     assert legend(figure) == ["chosen"] and not figure.axes[0].child_axes
 

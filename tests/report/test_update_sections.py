@@ -14,7 +14,7 @@ from tests.report.samples import HOSTILE, no_figure, page_without_figures
 from tests.report.update_samples import NEW, plan, update, update_without_runs, with_reuse
 
 
-def test_page_of_an_update():
+def test_page_of_an_update_shows_plan_and_history():
     page = page_without_figures(update())
     assert page.figures[:4] == ["mixture", "update_mixture", "update_loss", "update_history"]
     for part in (
@@ -30,7 +30,7 @@ def test_page_of_an_update():
     ):
         assert part in page.text
     assert not re.search(r"\b(nan|None)\b", page.text) and HOSTILE in page.text
-    # The reason names the parent. Its path says nothing to other readers.
+    # The page must not show the parent's path.
     assert "/somewhere" not in page.text
 
 
@@ -69,7 +69,7 @@ def test_proposal_with_other_ratios_is_pointed_out():
     assert "does not keep the ratios of the plan’s block" in caption
 
 
-def test_candidate_table():
+def test_candidate_table_shades_the_chosen_row():
     table = update_sections.candidate_table(plan(), update_rows.candidate_rows(plan()))
     assert table.rows[2].cells[1:] == ("16", "0.0100", "0.0050 to 0.0200", "20") and table.rows[2].mark
 
@@ -89,7 +89,7 @@ def test_history_table_sums_runs():
         ({"by": "old runs"}, "According to a law fitted on earlier and new runs over all domains, the kept ratios"),
     ],
 )
-def test_realised_loss(reuse, text):
+def test_realised_loss_states_cost_and_law(reuse, text):
     assert text in update_sections.realised_loss(with_reuse(update(), **reuse).proposal, plan())
 
 
@@ -103,7 +103,7 @@ def test_costly_ratios_are_a_warning():
     assert warning in caveats.warnings(with_reuse(update(), loss=0.03))
 
 
-def test_weight_of_earlier_runs():
+def test_earlier_runs_state_their_weight_in_the_fit():
     def text(**fit):
         results = samples.with_fit(update(), **fit)
         return update_sections.earlier_runs(results.update, results.fit)
@@ -116,7 +116,7 @@ def test_weight_of_earlier_runs():
     assert update_sections.earlier_runs(none, None).startswith("none can be expressed on the new domains")
 
 
-def test_update_without_runs():
+def test_update_without_runs_uses_the_law_of_the_parent():
     page = page_without_figures(update_without_runs())
     assert (
         "The parent's law is used unchanged, because the update needs no runs; see the report of parent." in page.text
@@ -125,7 +125,7 @@ def test_update_without_runs():
     assert "run --stages" not in page.text and not re.search(r"\b(nan|None)\b", page.text)
 
 
-def test_update_without_a_proposal():
+def test_update_without_a_proposal_shows_loss_and_history():
     results = dataclasses.replace(update(candidates=(), old_runs=()), proposal=None)
     page = page_without_figures(results)
     assert [name for name in page.figures if name.startswith("update")] == ["update_loss", "update_history"]
