@@ -22,5 +22,5 @@ def get_config(variant: str = ""):
         c.fit.folds = 2
         c.propose.explore = False
     elif variant:
-        raise ValueError(f"configs/fit_csv.py has no variant {variant!r}; there is `smoke`")
+        raise ValueError(f"configs/fit_csv.py has no variant {variant!r}; the only variant is `smoke`")
     return c

@@ -11,7 +11,7 @@ stage `plan` estimates what the swarm needs on a TPU topology; it runs on a mach
 
 from olmix_jax import config
 
-# Including both embeddings, with a vocabulary of 100,352.
+# Parameters of each preset, including both embeddings, with a vocabulary of 100,352.
 PARAMETERS = {"1M": 2_448_620, "14M": 26_740_864, "30M": 54_792_448, "60M": 95_957_376, "190M": 267_424_512}
 # OLMo 2 1B: 16 · (4 · 2048² + 3 · 2048 · 8192 + 4 · 2048) + 2048 + 2 · 100,352 · 2048.
 PARAMETERS["1B"] = 1_484_916_736
@@ -21,7 +21,9 @@ PRESETS = tuple(PARAMETERS)
 def get_config(variant: str = "30M"):
     """Return the paper's training set-up for a preset, or `smoke`."""
     if variant not in ("", "smoke", *PRESETS):
-        raise ValueError(f"configs/paper.py has no variant {variant!r}; there are {', '.join(PRESETS)} and `smoke`")
+        raise ValueError(
+            f"configs/paper.py has no variant {variant!r}; use {', '.join(PRESETS)} or `smoke`"
+        )
     c = config.default()
     c.corpus.vocabulary = 100_352
     c.proxy.preset = variant if variant in PRESETS else "30M"

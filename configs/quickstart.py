@@ -52,5 +52,5 @@ def get_config(variant: str = ""):
         c.validate.steps = 30
         c.validate.seeds = 2
     elif variant:
-        raise ValueError(f"configs/quickstart.py has no variant {variant!r}; there is `smoke`")
+        raise ValueError(f"configs/quickstart.py has no variant {variant!r}; the only variant is `smoke`")
     return c

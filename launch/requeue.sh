@@ -1,13 +1,16 @@
-# For the Slurm scripts: runs a step of the job. Near the time limit Slurm tells the step's tasks, and not this script or
-# srun (which, told, would kill them); they checkpoint and end with 130, or 143 where there is nothing to keep, and the job
-# is queued again. What ends otherwise is not, nor a job that is ended as a whole, of which this script is told too: what
-# it preempts Slurm itself queues again.
+# Sourced by the Slurm scripts: until_done COMMAND runs a step of the job and requeues the job if it is not done.
+#
+# Near the time limit Slurm sends SIGTERM to the tasks of the step, but not to this script or to srun (srun would kill the
+# tasks). The tasks checkpoint and exit with 130, or with 143 if there is nothing to save. The job is then requeued.
+#
+# The job is not requeued after any other exit code. It is not requeued either if this script gets SIGTERM as well: then
+# the job was cancelled, or preempted, and Slurm itself requeues preempted jobs.
 
 until_done() {
-  local code=0 ended=""
-  trap 'ended=1' TERM
+  local code=0 terminated=""
+  trap 'terminated=1' TERM
   "$@" || code=$?
-  if [[ ($code -eq 130 || $code -eq 143) && -z $ended ]]; then
+  if [[ ($code -eq 130 || $code -eq 143) && -z $terminated ]]; then
     exec scontrol requeue "$SLURM_JOB_ID"
   fi
   exit "$code"

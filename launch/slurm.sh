@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# One run on all nodes of a Slurm job, a process for each; Slurm says to JAX where the others are.
+# One run on all nodes of a Slurm job, with one process per node. JAX reads the other nodes' addresses from Slurm.
 #
 #   sbatch --nodes=4 launch/slurm.sh --config=configs/paper.py --workdir=/shared/runs/paper
 #
-# A job that is preempted, or two minutes from its time limit, checkpoints and is queued again, until it is done.
+# If the job is preempted, or two minutes before its time limit, it checkpoints and is requeued, until it is done.
 #SBATCH --job-name=olmix_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue

@@ -1,4 +1,4 @@
-"""Strict mode for every test: warnings are errors (pyproject), ranks never promote by accident."""
+"""Settings for all tests: warnings are errors (pyproject.toml), and rank promotion in JAX is an error."""
 
 import atexit
 import os
@@ -6,12 +6,12 @@ import pathlib
 import shutil
 import tempfile
 
-# Two devices, as the program itself makes on two CPU cores; before JAX starts.
+# Two CPU devices, as on a machine with two cores. All of this must be set before JAX starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the tests' time is compiling, and none is about speed.
+# Compiling takes most of the time of the tests, and none of them measures speed.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# What one process of the tests has compiled no other compiles again. Workers inherit the first one's.
+# All processes of a test run share a cache of compiled programs; child processes inherit the variable.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="olmix_jax-compiled-")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -25,11 +25,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session")
 def published() -> pathlib.Path:
-    """The folder of published swarms, where there is one."""
-    here = os.environ.get("OLMIX_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data")
-    if not pathlib.Path(here).is_dir():
-        pytest.skip(f"no published swarms at {here}; set OLMIX_DATA to run this test")
-    return pathlib.Path(here)
+    """Return the folder of published swarms; skip the test if it is missing."""
+    folder = os.environ.get("OLMIX_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data")
+    if not pathlib.Path(folder).is_dir():
+        pytest.skip(f"no published swarms at {folder}; set OLMIX_DATA to run this test")
+    return pathlib.Path(folder)
 
 
 @pytest.fixture

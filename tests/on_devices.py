@@ -1,7 +1,10 @@
-"""python -m tests.on_devices DEVICES FOLDER OUT [STEP [HELD]]: trains the toy swarm of 64 on so many devices.
+"""Train a toy swarm of 64 members on a given number of CPU devices.
 
-A script of its own, as a process has its devices for good. With a STEP but 0 it is preempted there, by a real
-termination signal; with HELD, so many members are on a device at once.
+    python -m tests.on_devices DEVICES FOLDER OUT [STEP [PER_DEVICE]]
+
+The script writes checkpoints to FOLDER and the results to the file OUT. A nonzero STEP sends SIGTERM to the process
+itself at that step, as a preemption does. PER_DEVICE limits the members that are trained on a device at once. It is a
+script because the number of devices of a process is fixed once JAX has started.
 """
 
 import os
@@ -25,13 +28,13 @@ class Preempted(train.Tracker):
 
 def main() -> None:
     devices, folder, out = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
-    held = int(sys.argv[5]) if len(sys.argv) > 5 else None
+    per_device = int(sys.argv[5]) if len(sys.argv) > 5 else None
     jax.config.update("jax_num_cpu_devices", devices)
     if len(sys.argv) > 4 and int(sys.argv[4]):
         train.Tracker = Preempted
     swarm = toy.make_swarm(members=64, steps=6, seeds=range(64), mapping="shard")
     assert jax.device_count() == devices
-    done = waves.in_waves(swarm, toy.make_tasks(), folder, "toy", held)
+    done = waves.in_waves(swarm, toy.make_tasks(), folder, "toy", per_device)
     np.savez(out, bpb_KN=done.bpb_KN, loss_KT=done.loss_KT)
 
 

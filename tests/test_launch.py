@@ -1,10 +1,11 @@
-"""launch/: the scripts, with what they call replaced by what writes its arguments down."""
+"""The scripts in launch/, run with stand-ins for gcloud, srun and python that record their arguments."""
 
 import os
 import pathlib
 import signal
 import subprocess
 import time
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -14,101 +15,150 @@ from olmix_jax.pipeline import processes
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.fixture
-def called(tmp_path, monkeypatch):
-    """A folder of stand-ins; the lines that they were called with."""
-    for name in ("gcloud", "srun", "python"):
-        stand_in = tmp_path / "bin" / name
-        stand_in.parent.mkdir(exist_ok=True)
-        stand_in.write_text(f'#!/bin/sh\nprintf "%s\\n" "{name} $*" >> {tmp_path}/calls\n')
-        stand_in.chmod(0o755)
+class Finished(NamedTuple):
+    """A finished script: its exit code, the commands it called, one per line, and its output."""
 
-    def run(script, *arguments, **environment):
-        (tmp_path / "calls").unlink(missing_ok=True)
+    code: int
+    commands: list[str]
+    output: str
+
+
+@pytest.fixture
+def run_script(tmp_path, monkeypatch):
+    """A function that runs a launch script with arguments and environment variables."""
+    for name in ("gcloud", "srun", "python"):
+        write_executable(tmp_path / "bin" / name, f'#!/bin/sh\nprintf "%s\\n" "{name} $*" >> {tmp_path}/calls\n')
+
+    def run(script: str, *arguments: str, **environment: str) -> Finished:
+        calls = tmp_path / "calls"
+        calls.unlink(missing_ok=True)
         environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"} | environment
         done = subprocess.run([ROOT / "launch" / script, *arguments], cwd=ROOT, env=environment, capture_output=True)
-        lines = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
-        return done.returncode, lines, (done.stdout + done.stderr).decode()
+        commands = calls.read_text().splitlines() if calls.exists() else []
+        return Finished(done.returncode, commands, (done.stdout + done.stderr).decode())
 
     return run
 
 
-def test_every_host_of_a_slice(called):
-    known = {"NAME": "swarm", "ZONE": "z"}
-    code, (line,), _ = called("cloud_tpu.sh", "create", **known, TYPE="v5litepod-256", SPOT="1")
-    assert code == 0 and "queued-resources create swarm --node-id=swarm --zone=z" in line and line.endswith("--spot")
-    code, (line,), _ = called("cloud_tpu.sh", "run", "--config=configs/paper.py", "--workdir=/mnt/a b", **known)
-    assert code == 0 and "ssh swarm --zone=z --worker=all" in line
-    assert r"OLMIX_DISTRIBUTED=auto .venv/bin/python run.py --config=configs/paper.py --workdir=/mnt/a\ b" in line
-    code, lines, _ = called("cloud_tpu.sh", "setup", **known)
-    assert code == 0 and "scp" in lines[0] and "requirements.txt" in lines[1]
-    assert called("cloud_tpu.sh", "delete", **known)[1] == [
-        "gcloud compute tpus queued-resources delete swarm --zone=z --force"
-    ]
-    code, lines, said = called("cloud_tpu.sh")
-    assert (code, lines) == (2, []) and "launch/cloud_tpu.sh create" in said
-    assert "the name of the slice" in called("cloud_tpu.sh", "run")[2]
+def write_executable(path: pathlib.Path, content: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    path.chmod(0o755)
+
+
+SLICE = {"NAME": "swarm", "ZONE": "z"}
+
+
+def test_cloud_tpu_create_requests_a_spot_slice(run_script):
+    code, (command,), _ = run_script("cloud_tpu.sh", "create", **SLICE, TYPE="v5litepod-256", SPOT="1")
+    assert code == 0 and "queued-resources create swarm --node-id=swarm --zone=z" in command
+    assert command.endswith("--spot")
+
+
+def test_cloud_tpu_run_starts_every_host_with_quoted_arguments(run_script):
+    code, (command,), _ = run_script("cloud_tpu.sh", "run", "--config=configs/paper.py", "--workdir=/mnt/a b", **SLICE)
+    assert code == 0 and "ssh swarm --zone=z --worker=all" in command
+    assert r"OLMIX_DISTRIBUTED=auto .venv/bin/python run.py --config=configs/paper.py --workdir=/mnt/a\ b" in command
     assert processes.initialize_arguments({"OLMIX_DISTRIBUTED": "auto"}) == {}
 
 
-def test_slurm(called):
-    code, (line,), _ = called("slurm.sh", "--config=c", "--workdir=d", PYTHON="python", SLURM_SUBMIT_DIR=str(ROOT))
-    assert code == 0 and line == "srun --kill-on-bad-exit=1 python run.py --config=c --workdir=d"
+def test_cloud_tpu_setup_copies_the_checkout_and_installs(run_script):
+    code, commands, _ = run_script("cloud_tpu.sh", "setup", **SLICE)
+    assert code == 0 and "scp" in commands[0] and "requirements.txt" in commands[1]
+
+
+def test_cloud_tpu_delete_removes_the_slice(run_script):
+    expected = ["gcloud compute tpus queued-resources delete swarm --zone=z --force"]
+    assert run_script("cloud_tpu.sh", "delete", **SLICE).commands == expected
+
+
+def test_cloud_tpu_without_command_or_name_explains_itself(run_script):
+    code, commands, output = run_script("cloud_tpu.sh")
+    assert (code, commands) == (2, []) and "launch/cloud_tpu.sh create" in output and "RUNTIME" in output
+    assert "NAME: set it to the name of the slice" in run_script("cloud_tpu.sh", "run").output
+
+
+def test_slurm_starts_one_run_on_all_nodes(run_script):
+    arguments = ("--config=c", "--workdir=d")
+    code, (command,), _ = run_script("slurm.sh", *arguments, PYTHON="python", SLURM_SUBMIT_DIR=str(ROOT))
+    assert code == 0 and command == "srun --kill-on-bad-exit=1 python run.py --config=c --workdir=d"
+
+
+def test_slurm_array_trains_one_part_per_job(run_script):
     array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16", "PYTHON": "python"}
-    code, (line,), _ = called("slurm_array.sh", "--config=c", "--workdir=d", **array)
-    own = "--config=c --workdir=d --stages=train --config.swarm.part=3/16"
-    assert code == 0 and line == f"srun --ntasks=1 python run.py {own}"
-    # The lost one again, alone in its array.
-    line = called("slurm_array.sh", "--config=c", **array | {"SLURM_ARRAY_TASK_COUNT": "1", "PARTS": "16"})[1][0]
-    assert line.endswith("--config.swarm.part=3/16")
-    for known in ({}, {"SLURM_ARRAY_TASK_ID": "3"}):
-        assert "run this with sbatch --array" in called("slurm_array.sh", **known)[2]
+    code, (command,), _ = run_script("slurm_array.sh", "--config=c", "--workdir=d", **array)
+    arguments = "--config=c --workdir=d --stages=train --config.swarm.part=3/16"
+    assert code == 0 and command == f"srun --ntasks=1 python run.py {arguments}"
 
 
-def test_near_the_time_limit_a_job_checkpoints_and_is_queued_again(tmp_path, called):
-    """Slurm tells the step's tasks, never srun, which would kill them; an end of its own is the job's end."""
+def test_slurm_array_repeats_one_part_of_sixteen(run_script):
+    array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "1", "PARTS": "16", "PYTHON": "python"}
+    assert run_script("slurm_array.sh", "--config=c", **array).commands[0].endswith("--config.swarm.part=3/16")
+
+
+@pytest.mark.parametrize("environment", [{}, {"SLURM_ARRAY_TASK_ID": "3"}])
+def test_slurm_array_outside_an_array_explains_itself(run_script, environment):
+    assert "submit this script with sbatch --array" in run_script("slurm_array.sh", **environment).output
+
+
+@pytest.fixture(params=["slurm.sh", "slurm_array.sh"])
+def run_job(request, tmp_path):
+    """A function that runs a Slurm script whose step executes ``step``, while signals reach the script.
+
+    It returns the exit code and the recorded events. ``step`` is shell code; the file ``near`` appears once the signals
+    are sent.
+    """
     calls, near = tmp_path / "calls", tmp_path / "near"
-    for script in ("slurm.sh", "slurm_array.sh"):
-        assert "#SBATCH --signal=TERM@120\n" in (ROOT / "launch" / script).read_text()
 
-    def ended(script, own, signals=()):
+    def run(step: str, signals: tuple[int, ...] = ()) -> tuple[int, list[str]]:
         calls.unlink(missing_ok=True)
         near.unlink(missing_ok=True)
-        for name, body in {
-            "srun": f"trap 'echo killed >> {calls}; exit 137' TERM\necho begun >> {calls}\n{own}\n",
-            "scontrol": f'echo "scontrol $*" >> {calls}\n',
-        }.items():
-            (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}")
-            (tmp_path / "bin" / name).chmod(0o755)
+        srun = f"trap 'echo killed >> {calls}; exit 137' TERM\necho begun >> {calls}\n{step}\n"
+        write_executable(tmp_path / "bin/srun", f"#!/bin/bash\n{srun}")
+        write_executable(tmp_path / "bin/scontrol", f'#!/bin/bash\necho "scontrol $*" >> {calls}\n')
         environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "PYTHON": "srun"}
         environment |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16"}
-        job = subprocess.Popen([ROOT / "launch" / script], cwd=ROOT, env=os.environ | environment)
+        job = subprocess.Popen([ROOT / "launch" / request.param], cwd=ROOT, env=os.environ | environment)
         while not calls.exists():
             time.sleep(0.01)
         for number in signals:
             job.send_signal(number)
         near.touch()
-        return job.wait(60), calls.read_text().split("\n")[:-1]
+        return job.wait(60), calls.read_text().splitlines()
 
-    told = f"until [ -e {near} ]; do sleep 0.05; done; echo saved >> {calls}"
-    for script in ("slurm.sh", "slurm_array.sh"):
-        for code in (130, 143):
-            assert ended(script, f"{told}; exit {code}") == (0, ["begun", "saved", "scontrol requeue 77"])
-        # Ended as a whole, or preempted: Slurm queues again by itself, or somebody wants it to end.
-        assert ended(script, f"{told}; exit 130", [signal.SIGTERM]) == (130, ["begun", "saved"])
-        assert ended(script, "exit 3") == (3, ["begun"])
-        assert ended(script, "exit 0") == (0, ["begun"])
+    run.save = f"until [ -e {near} ]; do sleep 0.05; done; echo saved >> {calls}"
+    return run
 
 
-def test_jobset():
-    """What the pods are told is what olmix_jax/pipeline/processes.py reads, and as many as there are."""
+@pytest.mark.parametrize("code", [130, 143])
+def test_job_is_requeued_after_a_checkpoint_near_its_time_limit(run_job, code):
+    assert run_job(f"{run_job.save}; exit {code}") == (0, ["begun", "saved", "scontrol requeue 77"])
+
+
+def test_job_that_gets_sigterm_itself_is_not_requeued(run_job):
+    """It was cancelled, or it was preempted and Slurm requeues it. The signal must not kill srun."""
+    assert run_job(f"{run_job.save}; exit 130", (signal.SIGTERM,)) == (130, ["begun", "saved"])
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_job_that_finishes_or_fails_is_not_requeued(run_job, code):
+    assert run_job(f"exit {code}") == (code, ["begun"])
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "slurm_array.sh"])
+def test_slurm_sends_sigterm_two_minutes_before_the_time_limit(script):
+    assert "#SBATCH --signal=TERM@120\n" in (ROOT / "launch" / script).read_text()
+
+
+def test_jobset_sets_what_the_processes_read():
+    """The coordinator's address and the number of pods agree with olmix_jax/pipeline/processes.py."""
     spec = yaml.safe_load((ROOT / "launch/jobset.yaml").read_text())
     job = spec["spec"]["replicatedJobs"][0]
-    inner = job["template"]["spec"]
-    container = inner["template"]["spec"]["containers"][0]
-    told = {entry["name"]: entry.get("value", "0") for entry in container["env"]}
-    found = processes.initialize_arguments(told)
-    assert found["num_processes"] == inner["completions"] == inner["parallelism"]
+    indexed_job = job["template"]["spec"]
+    container = indexed_job["template"]["spec"]["containers"][0]
+    environment = {entry["name"]: entry.get("value", "0") for entry in container["env"]}
+    arguments = processes.initialize_arguments(environment)
+    assert arguments["num_processes"] == indexed_job["completions"] == indexed_job["parallelism"]
     name = spec["metadata"]["name"]
-    assert found["coordinator_address"] == f"{name}-{job['name']}-0-0.{name}:1234"
+    assert arguments["coordinator_address"] == f"{name}-{job['name']}-0-0.{name}:1234"
     assert (ROOT / container["command"][2].removeprefix("--config=")).is_file()

@@ -1,4 +1,4 @@
-"""A swarm small enough to train in a test: two domains of random tokens, eight words, a one-layer decoder."""
+"""A swarm and tasks small enough to train in a test: two domains of random tokens, 8 token ids, a one-layer decoder."""
 
 import numpy as np
 
@@ -23,19 +23,24 @@ class ArrayStore:
 
 
 def make_swarm(members=3, steps=6, batch=4, length=8, seeds=None, **train):
-    """Members from all of domain b to all of domain a, evenly spaced."""
+    """Make a swarm whose mixtures go from all of domain b to all of domain a in equal steps.
+
+    Args:
+      seeds: of initialisation and data order, one per member; default 0 for all.
+      train: other settings of ``config.train``.
+    """
     random = np.random.default_rng(0)
     stores = {name: ArrayStore(random.integers(1, 8, 400)) for name in ("a", "b")}
-    first = np.linspace(0, steps * batch, members).astype(int)
+    count_a_K = np.linspace(0, steps * batch, members).astype(int)
     seed_K = np.zeros(members, int) if seeds is None else np.asarray(seeds)
-    counts_KM = np.stack([first, steps * batch - first], 1)
+    counts_KM = np.stack([count_a_K, steps * batch - count_a_K], 1)
     runs = Runs(tuple(f"run-{k}" for k in range(members)), counts_KM, seed_K, seed_K)
     settings = {"lr": 0.01, "checkpoint_every": 2} | train
     return Swarm(Shape(8, 1, 2, 16), 8, length, "float32", Train(steps=steps, batch=batch, **settings), runs, stores)
 
 
 def make_tasks():
-    """Two tasks of two examples over the eight words, every word one byte."""
+    """Make two tasks of two examples each, with token ids 1 to 7 and one byte per token."""
     tokens_EL1 = np.random.default_rng(1).integers(1, 8, (4, 9)).astype(np.int32)
     answer_EL = np.zeros((4, 8), bool)
     answer_EL[:, 5:] = True
