@@ -1,4 +1,4 @@
-"""What every experiment's command line has in common: --scale, --workdir, and results.json."""
+"""The common part of every experiment: --scale, --workdir and --seed, and results.json."""
 
 import argparse
 import pathlib
@@ -9,23 +9,30 @@ SCALES = ("smoke", "cpu", "paper")
 
 
 def arguments(about: str, scales=SCALES, **more) -> argparse.Namespace:
-    """``--scale``, ``--workdir`` and ``--seed``, and what else an experiment has ({flag: (default, help)}).
+    """Parse the command line and start the log in the workdir.
+
+    Args:
+      about: the docstring of the experiment; its first paragraph is the help text.
+      scales: allowed values of ``--scale``; the first is the default.
+      **more: further flags, as {flag: (default, help)}.
 
     Returns:
-      The flags, ``workdir`` as a path; progress goes to the terminal and to its log.
+      The flags, with ``workdir`` as a path.
     """
     parser = argparse.ArgumentParser(description=about.split("\n\n")[0])
-    parser.add_argument("--scale", choices=scales, default=scales[0], help="how much is run; default: %(default)s")
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="where all results go")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn; default: %(default)s")
+    parser.add_argument(
+        "--scale", choices=scales, default=scales[0], help="size of the experiment; default: %(default)s"
+    )
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="the folder for all results")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws; default: %(default)s")
     for flag, (default, text) in more.items():
         parser.add_argument(f"--{flag}", default=default, type=type(default), help=f"{text}; default: %(default)s")
-    found = parser.parse_args()
-    progress.start_log(found.workdir)
-    return found
+    flags = parser.parse_args()
+    progress.start_log(flags.workdir)
+    return flags
 
 
 def write_results(workdir: pathlib.Path, results: dict) -> pathlib.Path:
-    """Writes ``results.json`` and returns its path."""
+    """Write ``results.json`` and return its path."""
     files.write_json(workdir / "results.json", results)
     return workdir / "results.json"

@@ -1,13 +1,13 @@
-"""Five updates of a domain set, by every strategy, each on models trained for real (METHOD §3; paper §5.1, Table 5).
+"""Update a domain set five times by every strategy, and compare the mixtures by trained models (paper §5.1, Table 5).
 
 python -m experiments.five_updates --scale=cpu --workdir=runs/five_updates
 
-The built-in corpus begins with fourteen domains; one is added, then two; one is revised, one removed, one partitioned.
-Every strategy goes through all five with its own mixtures and runs; at the end fresh models are trained on each
-strategy's mixture, with the same seeds. Mixtures are judged by the mean over four families of tasks.
+The built-in corpus starts with fourteen domains. One domain is added, then two; one is revised, one removed, one
+partitioned. Every strategy makes all five updates with its own runs and mixtures. At the end, new models are trained on
+the last mixture of each strategy, with the same seeds, and scored by the mean over four families of tasks.
 
-At the scale `equal` every strategy gets the same number of runs for each update and may use old runs, so that what is
-recomputed is all that differs; `carry` recomputes nothing.
+At the scale `equal`, every strategy gets the same number of runs per update and may use old runs, so the strategies
+differ only in what they recompute; `carry` recomputes nothing.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import devices, files, records
 from olmix_jax.utils.progress import log
 
-# {strategy: settings of update}; old runs inform the law only where the paper has it so, but for ours, `auto`.
+# {strategy: settings of the section `update`}. Old runs are used where the paper uses them, and by `auto`.
 STRATEGIES = {
     "full": {"strategy": "full", "old_runs": False},
     "full_reuse": {"strategy": "full_reuse", "old_runs": False},
@@ -37,24 +37,24 @@ STRATEGIES = {
     "auto": {"strategy": "auto", "old_runs": True},
 }
 EQUAL = {name: {"strategy": name, "old_runs": True} for name in ("full", "full_reuse", "auto")}
-# What partial_reuse recomputes beside the affected domains, for each update: the domain most like them.
+# The domains that partial_reuse recomputes besides the affected ones, by update: the most similar ones.
 LIKE = {1: (), 2: ("text:docstrings:rest",), 3: ("text:docstrings:rest",), 4: (), 5: ("code:numerics:numpy",)}
 FAMILIES = {"c": ["c:*"], "documentation": ["docs:*"], "python": ["python:*"], "types": ["types:*"]}
-# Standard errors that full recomputation must gain for its shares to mean something; and those within which a share may
-# be on either side of 95 %.
+# Fewest standard errors of the gain of full recomputation for which shares of it are meaningful; and number of standard
+# errors by which a share must differ from 95 %.
 CERTAIN, SURE = 4.0, 2.0
 CPU = {"max_bytes": 4_000_000, "examples": 96, "steps": 256, "batch": 4, "length": 128, "target": 700, "seeds": 16}
 SCALES = {
-    # The least that goes through every stage.
+    # The smallest size that runs every stage.
     "smoke": {"max_bytes": 4_000_000, "examples": 8, "steps": 20, "batch": 5, "length": 32, "target": 30, "seeds": 2},
-    # 256 · 4 · 128 = 131,072 tokens a proxy, two per parameter; target runs of 358,400.
+    # 256 · 4 · 128 = 131,072 tokens per proxy, two per parameter; 358,400 tokens per target run.
     "cpu": CPU,
     "equal": CPU | {"proxies": 24},
 }
 
 
 def settings(scale: dict, folder: pathlib.Path, step: int, **update) -> configs.Config:
-    """The config of a step: the quickstart's models and budget, at this experiment's scale."""
+    """Return the config of a step: the quickstart's models, at this experiment's scale."""
     c = configs.default()
     c.seed = scale.get("seed", 0)
     c.corpus.path, c.tasks.path = str(folder / f"corpus/{step}"), str(folder / "tasks")
@@ -76,30 +76,30 @@ def settings(scale: dict, folder: pathlib.Path, step: int, **update) -> configs.
 
 
 def chain(name: str, how: dict, scale: dict, folder: pathlib.Path, steps: int) -> dict:
-    """All updates by one strategy: where its last workdir is, and the runs of each update."""
-    parent, runs, told = folder / "first", [], []
+    """Make all updates by one strategy; return its last workdir, and the runs and the plan of each update."""
+    parent, runs, updates = folder / "first", [], []
     for step in range(1, steps):
         log.info("five updates: %s, update %d", name, step)
-        own = {}
+        extra = {}
         if how["strategy"] == "partial_reuse":
-            own = {"recompute": LIKE[step]} if LIKE[step] else {"strategy": "full_reuse"}
-        made = settings(scale, folder, step, parent=str(parent), proxies=scale.get("proxies"), **how | own)
+            extra = {"recompute": LIKE[step]} if LIKE[step] else {"strategy": "full_reuse"}
+        made = settings(scale, folder, step, parent=str(parent), proxies=scale.get("proxies"), **how | extra)
         workdir = folder / name / str(step)
         runner.run(made, workdir, ("prepare", "update", "sample", "train", "fit", "propose"))
         plan = UpdatePlan.read(workdir / "update/plan.json")
         proposal = files.read_json(workdir / "propose/proposal.json")
         runs.append(plan.proxies)
-        told.append({"recomputed": plan.recomputed, "why": plan.why, "reuse": proposal["reuse"]})
+        updates.append({"recomputed": plan.recomputed, "why": plan.why, "reuse": proposal["reuse"]})
         parent = workdir
-    return {"workdir": str(parent), "proxies": runs, "updates": told}
+    return {"workdir": str(parent), "proxies": runs, "updates": updates}
 
 
-def carried(found: dict, folder: pathlib.Path, steps: int) -> dict:
-    """The first mixture through all updates with nothing recomputed, over the last domains."""
+def carried(chains: dict, folder: pathlib.Path, steps: int) -> dict:
+    """Carry the first mixture through all updates without recomputing anything."""
     proposal = files.read_json(folder / "first/propose/proposal.json")
     weights = proposal["weights"]
     for step in range(1, steps):
-        workdir = folder / f"{next(iter(found))}/{step}"
+        workdir = folder / f"{next(iter(chains))}/{step}"
         change = UpdatePlan.read(workdir / "update/plan.json").change
         new = DomainSet.read(workdir / "domains.json")
         old_M = [weights[change.origin[name]] if name in change.origin else 0.0 for name in new.names]
@@ -108,39 +108,39 @@ def carried(found: dict, folder: pathlib.Path, steps: int) -> dict:
     return {"proxies": [0] * (steps - 1), "weights": weights, "updates": []}
 
 
-def judged(found: dict, scale: dict, folder: pathlib.Path, steps: int) -> dict:
-    """Fresh models on every strategy's last mixture and on natural, with the same seeds."""
+def train_models(chains: dict, scale: dict, folder: pathlib.Path, steps: int) -> dict:
+    """Train new models on every strategy's last mixture and on the natural one, with the same seeds."""
     from olmix_jax.pipeline import validate
 
-    last = pathlib.Path(found["full"]["workdir"])
+    last = pathlib.Path(chains["full"]["workdir"])
     domains = DomainSet.read(last / "domains.json")
     mixtures, caps = {"natural": domains.natural_M}, {}
-    for name, told in found.items():
-        if "workdir" in told:
-            proposal = files.read_json(pathlib.Path(told["workdir"]) / "propose/proposal.json")
+    for name, done in chains.items():
+        if "workdir" in done:
+            proposal = files.read_json(pathlib.Path(done["workdir"]) / "propose/proposal.json")
             caps[name] = np.array([proposal["caps"][d] for d in domains.names])
-            told["weights"] = proposal["weights"]
-        mixtures[name] = np.array([told["weights"][d] for d in domains.names])
-    # Models of their own folder, beside the workdir that has the text.
+            done["weights"] = proposal["weights"]
+        mixtures[name] = np.array([done["weights"][d] for d in domains.names])
+    # The last workdir has the text; the models are written there too.
     return records.plain(validate.compare(settings(scale, folder, steps - 1), last, mixtures, caps))
 
 
 def by_family(row: dict) -> np.ndarray:
-    """A mixture's BPB for each seed: the mean over families of the mean over their tasks."""
+    """Return a mixture's BPB for each seed: the mean over families of the mean over their tasks."""
     tasks = row["tasks"]
     families = task_groups.families_of(tuple(tasks), json.dumps(FAMILIES)).values()
     return np.mean([np.mean([tasks[t]["per_seed"] for t in members], axis=0) for members in families], axis=0)
 
 
-def summary(found: dict, trained: dict, first: int) -> dict:
-    """Gains over natural in percent, and what share of full recomputation's gain each keeps, with their spread."""
+def summary(chains: dict, trained: dict, first: int) -> dict:
+    """Return gains over natural in percent, and shares of full recomputation's gain, with standard errors."""
     each = {name: by_family(row) for name, row in trained["mixtures"].items()}
     gain = {name: 100 * (1 - bpb_S / each["natural"]) for name, bpb_S in each.items() if name != "natural"}
-    total = {name: first + sum(told["proxies"]) for name, told in found.items()}
+    total = {name: first + sum(done["proxies"]) for name, done in chains.items()}
     rows = {}
     for name, gain_S in gain.items():
         seeds = len(gain_S)
-        # Seeds are shared, so that the share's error is of paired ratios: the jackknife over seeds.
+        # Strategies share seeds, so the error of a ratio is estimated by the jackknife over seeds.
         without_S = np.array([np.delete(gain_S, s).mean() / np.delete(gain["full"], s).mean() for s in range(seeds)])
         rows[name] = {
             "proxies": total[name],
@@ -155,7 +155,7 @@ def summary(found: dict, trained: dict, first: int) -> dict:
 
 
 def verdict(rows: dict) -> list[str]:
-    """Whether reuse kept 95 % of the gain at 30 % of the proxies, in words, and whether that can be told at all."""
+    """State whether reuse keeps 95 % of the gain at 30 % of the proxies, and whether the errors allow a conclusion."""
     full, lines = rows["full"], []
     if "carry" in rows:
         fixed = max((n for n in rows if n != "auto"), key=lambda n: rows[n]["gain_percent"])
@@ -175,19 +175,19 @@ def verdict(rows: dict) -> list[str]:
             f"{100 * row['share_error']:.0f} % of it for {100 * row['share_of_proxies']:.0f} % of the proxies "
             f"({row['proxies']} of {full['proxies']})"
         )
-    # A share of a gain that is hardly there says nothing.
+    # A share of a gain that is hardly significant has no meaning.
     certain = full["gain_percent"] / full["gain_error"] if full["gain_error"] > 0 else np.inf
     if certain < CERTAIN:
         lines.append(
-            f"not resolved: full recomputation itself gains {full['gain_percent']:.2f} ± {full['gain_error']:.2f} % "
-            f"over natural, {certain:.1f} standard errors, so that these shares are noise; more seeds, or proxies of "
-            "more tokens, would tell"
+            f"inconclusive: full recomputation gains only {full['gain_percent']:.2f} ± {full['gain_error']:.2f} % over "
+            f"natural, {certain:.1f} standard errors, so these shares are noise; use more seeds, or more tokens per "
+            "proxy"
         )
     return lines
 
 
 def _paper(flags) -> None:
-    """The paper's own updates, from its published swarms."""
+    """Replay the paper's updates from its published swarms."""
     if not flags.published:
         raise SystemExit("--scale=paper needs --published=DIR, the folder with dclm_swarm/ and mixture_reuse/")
     results = paper.replay(pathlib.Path(flags.published))
@@ -196,12 +196,12 @@ def _paper(flags) -> None:
         top = sorted(row["weights"].items(), key=lambda item: -item[1])[:3]
         shown = ", ".join(f"{name} {100 * weight:.1f} %" for name, weight in top)
         print(f"update {row['update']}: {row['proxies']:4d} proxies, {len(row['weights']):3d} domains; {shown}")
-    print(f"{results['proxies']} proxies; the paper's full reuse {paper.PAPER['full_reuse']['proxies']}")
+    print(f"{results['proxies']} proxies; {paper.PAPER['full_reuse']['proxies']} in the paper's full reuse")
 
 
 def main() -> None:
-    where = {"published": ("", "for --scale=paper: the folder with dclm_swarm/ and mixture_reuse/")}
-    flags = common.arguments(__doc__, (*SCALES, "paper"), **where)
+    more = {"published": ("", "for --scale=paper: the folder with dclm_swarm/ and mixture_reuse/")}
+    flags = common.arguments(__doc__, (*SCALES, "paper"), **more)
     if flags.scale == "paper":
         return _paper(flags)
     devices.use_all_cpus()
@@ -212,16 +212,16 @@ def main() -> None:
     first = settings(scale, folder, 0)
     runner.run(first, folder / "first", ("prepare", "sample", "train", "fit", "propose"))
     rules = EQUAL if "proxies" in scale else STRATEGIES
-    found = {name: chain(name, how, scale, folder, steps) for name, how in rules.items()}
+    chains = {name: chain(name, how, scale, folder, steps) for name, how in rules.items()}
     if "proxies" in scale:
-        found["carry"] = carried(found, folder, steps)
-    trained = judged(found, scale, folder, steps)
-    rows = summary(found, trained, first.swarm.size)
+        chains["carry"] = carried(chains, folder, steps)
+    trained = train_models(chains, scale, folder, steps)
+    rows = summary(chains, trained, first.swarm.size)
     results = {
         "scale": {"name": flags.scale, **scale},
         "config": dataclasses.asdict(first),
         "strategies": rows,
-        "chains": found,
+        "chains": chains,
         "validation": trained,
         "verdict": verdict(rows),
         "seconds": time.monotonic() - begun,

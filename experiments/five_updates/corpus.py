@@ -1,4 +1,4 @@
-"""The built-in corpus as a set of domains that changes five times, and tasks that stay the same."""
+"""The built-in corpus as a domain set that changes five times, and tasks that stay the same."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from olmix_jax.utils import files
 from olmix_jax.utils.progress import log
 
 HELDOUT = 0.3
-# Topics of a built-in domain by the beginning of a document's name; what begins like none is the rest.
+# Topics of a built-in domain, by prefixes of its documents' names. Other documents belong to the topic `rest`.
 TOPICS = {
     "code:library": {"net": ("urllib", "asyncio", "http", "email", "socket", "ssl", "ftplib", "smtplib")}
     | {"text": ("encodings", "idlelib", "lib2to3", "pprint", "json", "re", "html", "xml", "csv", "textwrap")},
@@ -25,17 +25,17 @@ TOPICS = {
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A state of the domain set: its domains' documents, and the updates that led to it, as an update file has them."""
+    """A state of the domain set: the documents of its domains, and the updates that led to it, as in an update file."""
 
     domains: dict[str, list[Document]]
     updates: list[dict]
 
 
 def steps(max_bytes: int, examples: int) -> tuple[list[Step], dict]:
-    """The six states, and tasks of the text that is held out of all of them.
+    """Return the six states, and tasks made from text that is held out of all of them.
 
-    add headers; add stubs and package texts (the first half); revise package texts (the second half too); remove tests
-    of packages other than NumPy and SciPy; partition JAX's modules into two.
+    The updates: add headers; add stubs and the first half of the package texts; revise the package texts, adding the
+    second half; remove the tests of packages other than NumPy and SciPy; partition JAX's modules into two.
     """
     train, heldout = {}, {}
     for name, documents in builtin_domains(max_bytes).items():
@@ -68,7 +68,7 @@ def steps(max_bytes: int, examples: int) -> tuple[list[Step], dict]:
 
 
 def write(folder: pathlib.Path, states: list[Step], tasks: dict) -> None:
-    """Writes ``corpus/‹step›/‹domain›.jsonl``, ``updates/‹step›.json`` and ``tasks/‹task›.jsonl``."""
+    """Write ``corpus/‹step›/‹domain›.jsonl``, ``updates/‹step›.json`` and ``tasks/‹task›.jsonl``."""
     for number, state in enumerate(states):
         for name, documents in state.domains.items():
             lines = (json.dumps({"text": d.text}) + "\n" for d in documents)

@@ -1,11 +1,12 @@
-"""The rule that chooses what to recompute, against every fixed rule at equal runs, where the truth is known.
+"""Compare the rule that chooses what to recompute with fixed rules, at equal numbers of runs, where the truth is known.
 
 python -m experiments.recompute_rule --scale=cpu --workdir=runs/recompute_rule [--published=DIR]
 
-Worlds are log-linear laws that are drawn, with new domains that share tasks with an old one or with none; or, with
---published, that of the published DCLM swarm (`olmix_dclm/` in DIR), three of whose domains at a time are new. In each
-world an old swarm is measured with noise, its mixture found, and then new domains come. Every rule gets as many new
-runs, and the mixture that its law leads to is judged by the truth. Losses are in BPB above the true optimum.
+A *world* is a log-linear law that plays the truth. It is drawn at random, with new domains that share tasks with an old
+one or with none. With --published it is also the law of the published DCLM swarm (`olmix_dclm/` in DIR), with three of
+its domains as new ones. In each world an old swarm is scored with noise and its optimal mixture computed, before the
+new domains are added. Every rule gets the same number of new runs. The mixture from its law is scored by the true law.
+Losses are BPB above the true optimum.
 """
 
 import dataclasses
@@ -27,13 +28,21 @@ from olmix_jax.utils.progress import log
 
 KL_WEIGHT, REPEATS, SAMPLES, SHARED = 0.05, 4.0, 24, 0.3
 RULES = ("full_reuse", "full", "carry", "auto")
-# worlds, and runs of the new swarm.
+# {scale: (number of worlds, sizes of the new swarm)}
 SCALES = {"smoke": (2, (16,)), "cpu": (40, (8, 16, 32))}
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A truth over old and new domains, the old ones first."""
+    """A true law over old and new domains.
+
+    Attributes:
+      law: parameters of the log-linear law; its columns are the old domains, then the new ones.
+      natural_M: the natural mixture.
+      new: number of new domains.
+      noise: standard deviation of a score [BPB].
+      old_runs: size of the old swarm.
+    """
 
     law: log_linear.Params
     natural_M: np.ndarray
@@ -43,14 +52,14 @@ class World:
 
     @property
     def upper_M(self) -> np.ndarray:
-        """Caps of the new set."""
+        """Return the caps of the new domain set."""
         return np.minimum(1, REPEATS * self.natural_M)
 
 
 def drawn(seed: int, coupled: bool) -> World:
-    """Eight old domains, ten tasks in a row, each domain good for those near its own; two new domains.
+    """Draw a world of eight old and two new domains. Tasks are numbered, and a domain helps those near its own task.
 
-    Coupled: the new ones are as the first old one is, but better.
+    If ``coupled``, the new domains help the same tasks as the first old domain, and help them more.
     """
     draw, old, tasks = rng.generator(seed, f"world {coupled}"), 8, 10
     home_M = draw.integers(0, tasks, old + 2)
@@ -64,7 +73,7 @@ def drawn(seed: int, coupled: bool) -> World:
 
 
 def published(folder: pathlib.Path, seed: int) -> World:
-    """The law of the published swarm, with three of its larger domains, drawn, as the new ones."""
+    """Return a world whose law is that of the published swarm; three of its 16 largest domains are the new ones."""
     at = folder / "olmix_dclm"
     swarm = table.SwarmTable.read(at / "ratios.csv", at / "metrics.csv", at / "meta.json")
     swarm = task_groups.with_mmlu_groups(swarm)
@@ -77,26 +86,26 @@ def published(folder: pathlib.Path, seed: int) -> World:
 
 
 def value(world: World, ratios_M) -> float:
-    """The true objective [BPB]."""
+    """Return the true objective of a mixture [BPB]."""
     kl = np.where(ratios_M > 0, ratios_M * np.log(np.maximum(ratios_M, 1e-300) / world.natural_M), 0.0).sum()
     return float(evaluate(log_linear.LAW, world.law, ratios_M[None])[0].mean() + KL_WEIGHT * kl)
 
 
-def measured(world: World, ratios_KM, draw) -> np.ndarray:
-    """Scores with noise, a part of which a run's tasks share."""
+def noisy_scores(world: World, ratios_KM, draw) -> np.ndarray:
+    """Return scores with noise; the tasks of a run share a part of it."""
     bpb_KN = evaluate(log_linear.LAW, world.law, ratios_KM)
-    common_K1, own_KN = draw.normal(size=(len(bpb_KN), 1)), draw.normal(size=bpb_KN.shape)
-    return bpb_KN + world.noise * (np.sqrt(SHARED) * common_K1 + np.sqrt(1 - SHARED) * own_KN)
+    shared_K1, task_KN = draw.normal(size=(len(bpb_KN), 1)), draw.normal(size=bpb_KN.shape)
+    return bpb_KN + world.noise * (np.sqrt(SHARED) * shared_K1 + np.sqrt(1 - SHARED) * task_KN)
 
 
 def swarm_around(natural_D, runs: int, draw) -> np.ndarray:
-    """Mixtures as a swarm has them."""
+    """Return Dirichlet mixtures around the tempered natural one."""
     tempered_D = natural_D**0.7
     return draw.dirichlet(tempered_D / tempered_D.sum() * len(tempered_D), size=runs)
 
 
 def optimum(law, params, natural_M, upper_M, blocks=None, runs_KD=None) -> np.ndarray:
-    """The mixture of least objective by a law; over blocks if there are any."""
+    """Return the optimal mixture of a law, over blocks if they are given."""
     bounds, tasks = box(0 * upper_M, upper_M), len(np.atleast_1d(evaluate(law, params, runs_KD[:1])[0]))
     anchor = natural_M
     if blocks is not None:
@@ -106,18 +115,18 @@ def optimum(law, params, natural_M, upper_M, blocks=None, runs_KD=None) -> np.nd
     if not problem.convex:
         best = evaluate(law, params, runs_KD).mean(axis=1).argmin()
         starts_SM = np.stack([anchor / anchor.sum(), runs_KD[best]])
-    found = solve(problem, starts_SM=starts_SM).weights_M
-    return found if blocks is None else reuse.expand(found, blocks)
+    ratios_M = solve(problem, starts_SM=starts_SM).weights_M
+    return ratios_M if blocks is None else reuse.expand(ratios_M, blocks)
 
 
 def losses(world: World, runs: int, seed: int) -> dict:
-    """BPB above the true optimum by each rule; what was predicted of the choice; and what it recomputed."""
+    """Return the loss of each rule, the losses that were predicted, and what `auto` also recomputed [BPB]."""
     draw, width = rng.generator(seed, f"rule {runs}"), len(world.natural_M)
     old, tasks = width - world.new, len(world.law.log_c_N)
     natural_O = world.natural_M[:old] / world.natural_M[:old].sum()
     before = World(log_linear.Params(world.law.log_c_N, world.law.coef_NM[:, :old]), natural_O, 0, world.noise, 0)
     old_KO = swarm_around(natural_O, world.old_runs, draw)
-    law = warped_gp.fit(old_KO, measured(before, old_KO, draw)).params
+    law = warped_gp.fit(old_KO, noisy_scores(before, old_KO, draw)).params
     kept_O = optimum(warped_gp.LAW, law, natural_O, np.minimum(1, REPEATS * natural_O), runs_KD=old_KO)
     names = tuple(f"d{j}" for j in range(old))
     change = changes.change(names, [changes.add(*(f"new{j}" for j in range(world.new)))])
@@ -137,66 +146,67 @@ def losses(world: World, runs: int, seed: int) -> dict:
     )
     distilled = prior.distil(warped_gp.LAW, warped_gp.sample(law, SAMPLES, seed), old, old_KO, seed)
     truth = prior.truths(distilled, change.expressed(world.natural_M), -np.ones(width, int), seed=seed)
-    taken, tried, _ = recompute.choose(truth, setting, lambda dimensions: runs, seed=seed)
+    choice, tried, _ = recompute.choose(truth, setting, lambda dimensions: runs, seed=seed)
     best = value(
         world, optimum(log_linear.LAW, world.law, world.natural_M, world.upper_M, runs_KD=world.natural_M[None])
     )
-    known = change.new, change.affected, weights_M, world.natural_M
-    found = {"natural": value(world, world.natural_M) - best}
+    facts = change.new, change.affected, weights_M, world.natural_M
+    loss = {"natural": value(world, world.natural_M) - best}
     for rule in RULES:
-        blocks = taken.blocks if rule == "auto" else strategies.apply(strategies.Strategy(rule), *known).blocks
-        found[rule] = _by(world, blocks, runs, rng.generator(seed, f"{rule} {blocks.names}")) - best
-    more = [name for name in taken.recomputed if name not in change.affected]
-    predicted = {"auto": taken.loss, "full_reuse": tried[0].loss, "full": tried[1].loss}
-    return {"loss": found, "predicted": predicted, "also_recomputed": more}
+        blocks = choice.blocks if rule == "auto" else strategies.apply(strategies.Strategy(rule), *facts).blocks
+        loss[rule] = _value_by(world, blocks, runs, rng.generator(seed, f"{rule} {blocks.names}")) - best
+    more = [name for name in choice.recomputed if name not in change.affected]
+    predicted = {"auto": choice.loss, "full_reuse": tried[0].loss, "full": tried[1].loss}
+    return {"loss": loss, "predicted": predicted, "also_recomputed": more}
 
 
-def _by(world: World, blocks: reuse.Blocks, runs: int, draw) -> float:
-    """The true objective of what a swarm over the blocks leads to."""
+def _value_by(world: World, blocks: reuse.Blocks, runs: int, draw) -> float:
+    """Fit a law to a new swarm over the blocks, and return the true objective of its optimal mixture."""
     if len(blocks.names) == 1:
         mixture_M = np.minimum(blocks.ratios_DM[0], world.upper_M)
         return value(world, mixture_M / mixture_M.sum())
     ratios_KD = swarm_around(reuse.collapse(world.natural_M, blocks), runs, draw)
-    params = warped_gp.fit(ratios_KD, measured(world, reuse.expand(ratios_KD, blocks), draw)).params
+    params = warped_gp.fit(ratios_KD, noisy_scores(world, reuse.expand(ratios_KD, blocks), draw)).params
     return value(world, optimum(warped_gp.LAW, params, world.natural_M, world.upper_M, blocks, ratios_KD))
 
 
-def _row(kind: str, runs: int, found: list[dict]) -> dict:
-    """Means over worlds, with standard errors."""
+def _row(kind: str, runs: int, results: list[dict]) -> dict:
+    """Return means over worlds, with standard errors."""
 
     def mean(values) -> dict:
         return {"mean": float(np.mean(values)), "error": float(np.std(values, ddof=1) / np.sqrt(len(values)))}
 
-    rules = {name: mean([one["loss"][name] for one in found]) for name in found[0]["loss"]}
+    rules = {name: mean([one["loss"][name] for one in results]) for name in results[0]["loss"]}
     fixed = min(("full_reuse", "full", "carry"), key=lambda name: rules[name]["mean"])
     shown = ", ".join(f"{name} {1e3 * rule['mean']:.2f} ± {1e3 * rule['error']:.2f}" for name, rule in rules.items())
-    log.info("%s, %d runs, %d worlds, loss in mBPB: %s", kind, runs, len(found), shown)
+    log.info("%s, %d runs, %d worlds, loss in mBPB: %s", kind, runs, len(results), shown)
     return {
         "worlds": kind,
         "runs": runs,
-        "number": len(found),
+        "number": len(results),
         "loss": rules,
-        "predicted": {name: mean([one["predicted"][name] for one in found]) for name in found[0]["predicted"]},
+        "predicted": {name: mean([one["predicted"][name] for one in results]) for name in results[0]["predicted"]},
         "best_fixed": fixed,
-        # Rules meet the same worlds, so that their difference is of pairs.
-        "auto_minus_best_fixed": mean([one["loss"]["auto"] - one["loss"][fixed] for one in found]),
-        "also_recomputed": [one["also_recomputed"] for one in found],
+        # All rules see the same worlds, so the difference is taken world by world.
+        "auto_minus_best_fixed": mean([one["loss"]["auto"] - one["loss"][fixed] for one in results]),
+        "also_recomputed": [one["also_recomputed"] for one in results],
     }
 
 
 def main() -> None:
-    where = {"published": ("", "folder with olmix_dclm/; without it, drawn worlds alone")}
-    flags = common.arguments(__doc__, tuple(SCALES), **where)
+    more = {"published": ("", "the folder with olmix_dclm/; empty for random worlds only")}
+    flags = common.arguments(__doc__, tuple(SCALES), **more)
     (worlds, sizes), begun = SCALES[flags.scale], time.monotonic()
     kinds = {"no task shared": lambda s: drawn(s, False), "tasks shared": lambda s: drawn(s, True)}
     if flags.published:
         kinds["published"] = lambda s: published(pathlib.Path(flags.published), s)
     rows, first = [], 1000 * flags.seed
     for kind, make in kinds.items():
-        # Laws over so many domains and tasks take a hundred times as long.
-        count, some = (worlds, sizes) if kind != "published" else (max(2, worlds // 4), sizes[-1:])
+        # This law takes a hundred times as long, because it has more domains and tasks.
+        count, sizes_here = (worlds, sizes) if kind != "published" else (max(2, worlds // 4), sizes[-1:])
         rows += [
-            _row(kind, runs, [losses(make(seed), runs, seed) for seed in range(first, first + count)]) for runs in some
+            _row(kind, runs, [losses(make(seed), runs, seed) for seed in range(first, first + count)])
+            for runs in sizes_here
         ]
     common.write_results(flags.workdir, {"rows": rows, "seconds": time.monotonic() - begun})
 

@@ -1,4 +1,4 @@
-"""The experiments run, and say what is so."""
+"""experiments/: the paper's replay, the summary of the five updates, and smoke runs."""
 
 import json
 import subprocess
@@ -40,11 +40,11 @@ def published_layout(folder):
         swarm(at, ("existing", *new), tokens, 16, number)
 
 
-def test_the_papers_updates_from_its_layout(tmp_path):
+def test_paper_replay_keeps_ratios_and_caps(tmp_path):
     published_layout(tmp_path)
-    found = paper.replay(tmp_path)
-    rows = found["rows"]
-    assert [row["proxies"] for row in rows] == [20, 16, 16, 16, 0, 16] and found["proxies"] == 84
+    results = paper.replay(tmp_path)
+    rows = results["rows"]
+    assert [row["proxies"] for row in rows] == [20, 16, 16, 16, 0, 16] and results["proxies"] == 84
     assert set(rows[-1]["weights"]) == {
         *DCLM,
         *STEPS["update1_add_stack_edu"],
@@ -62,10 +62,10 @@ def test_the_papers_updates_from_its_layout(tmp_path):
         paper.replay(tmp_path)
 
 
-def test_what_reuse_kept_is_said_as_it_is():
+def test_verdict_states_the_share_of_the_gain_and_its_certainty():
     natural_S = np.array([3.0, 3.1, 2.9])
     each = {"natural": natural_S, "full": 0.9 * natural_S, "full_reuse": 0.91 * natural_S, "auto": 0.904 * natural_S}
-    # Families count alike, of however many tasks.
+    # Families have equal weights, whatever their number of tasks.
     tasks = {"c:a": 1.0, "docs:a": 0.5, "docs:b": 1.0, "docs:c": 1.5, "python:a": 0.7, "types:a": 1.3}
     trained = {
         "mixtures": {
@@ -80,7 +80,7 @@ def test_what_reuse_kept_is_said_as_it_is():
     reuse, auto = five.verdict(rows)
     noisy = {name: row | {"gain_error": 4.0} for name, row in rows.items()}
     assert five.verdict(noisy)[2].startswith(
-        "not resolved: full recomputation itself gains 10.00 ± 4.00 % over natural, 2.5"
+        "inconclusive: full recomputation gains only 10.00 ± 4.00 % over natural, 2.5"
     )
     assert reuse.startswith("full_reuse does not keep 95 %") and "90 ± 0 % of it for 8 % of the proxies (8 of" in reuse
     assert auto.startswith("auto keeps 95 %")
@@ -98,14 +98,14 @@ def run(name, workdir, *more):
 
 
 @pytest.mark.slow
-def test_what_to_recompute_at_smoke_scale(tmp_path):
+def test_recompute_rule_runs_at_smoke_scale(tmp_path):
     rows = run("recompute_rule", tmp_path)["rows"]
     assert [row["worlds"] for row in rows] == ["no task shared", "tasks shared"]
     assert all(row["loss"]["natural"]["mean"] > row["loss"]["auto"]["mean"] > 0 for row in rows)
 
 
 @pytest.mark.slow
-def test_five_updates_at_smoke_scale(tmp_path):
-    found = run("five_updates", tmp_path)
-    assert set(found["strategies"]) == set(five.STRATEGIES) and len(found["verdict"]) in (2, 3)
-    assert found["chains"]["full_reuse"]["proxies"] == [8, 8, 8, 0, 8]
+def test_five_updates_runs_at_smoke_scale(tmp_path):
+    results = run("five_updates", tmp_path)
+    assert set(results["strategies"]) == set(five.STRATEGIES) and len(results["verdict"]) in (2, 3)
+    assert results["chains"]["full_reuse"]["proxies"] == [8, 8, 8, 0, 8]
