@@ -23,7 +23,8 @@ import numpy as np
 from benchmarks import throughput
 from configs import paper, quickstart
 from olmix_jax import config as configs
-from olmix_jax.proxy import aot, model, optimizer, resources, sharding, state, train
+from olmix_jax.proxy import aot, chips, model, optimizer, resources, sharding, state
+from olmix_jax.proxy.proxy_swarm import CHUNK_BYTES, ProxySwarm
 from olmix_jax.utils import devices, files
 
 # Number of members for `divided`, and for `started`.
@@ -53,7 +54,7 @@ def divided(devices: int) -> dict:
     _, loss_KT = run(states, tokens, 2)
     shape = swarm.chunk_steps, swarm.train.batch, swarm.length + 1
     report = aot.compile_steps(swarm.member, shape, MEMBERS, jax.local_devices())
-    return {"loss_KT": np.asarray(loss_KT)[:, :2].tolist(), "collectives": report["collectives"]}
+    return {"loss_KT": np.asarray(loss_KT)[:, :2].tolist(), "collectives": report.collectives}
 
 
 def held(members: int, topology: str = "") -> dict:
@@ -63,16 +64,16 @@ def held(members: int, topology: str = "") -> dict:
     temporaries. For a TPU topology the model is the paper's 30M.
     """
     config = configs.from_dict(paper.get_config("30M")) if topology else settings()
-    devices = (aot.devices_of(topology) if topology else jax.local_devices())[:1]
+    devices = (aot.topology_devices(topology) if topology else jax.local_devices())[:1]
     swarm = throughput.swarm_of(config, members)
     shape = 1, swarm.train.batch, swarm.length + 1
     report = aot.compile_steps(swarm.member, shape, members, devices)
     # A member takes 16 bytes per parameter, and 4 of them are for the gradient.
-    needed, states = aot.needed(report), swarm.member.memory * 3 // 4
+    needed, states = report.memory, swarm.member.memory_bytes * 3 // 4
     return {"needed": needed, "states": states, "gradient": _gradients(swarm, devices)}
 
 
-def _gradients(swarm: train.Swarm, devices) -> int:
+def _gradients(swarm: ProxySwarm, devices) -> int:
     """Return the memory of one member's gradient of a batch on a device, without the weights [bytes]."""
     decoder = model.Decoder(swarm.shape, swarm.vocabulary, jnp.dtype(swarm.dtype), swarm.train.remat)
     start = jax.eval_shape(jax.vmap(lambda seed: swarm.member.init(jax.random.key(seed))), jnp.zeros(1, jnp.int32))
@@ -80,7 +81,7 @@ def _gradients(swarm: train.Swarm, devices) -> int:
     one = functools.partial(state.gradient, decoder, swarm.train)
     mapped = sharding.map_members(lambda params, tokens, _: one(params, tokens), "shard", 1, devices=devices)
     given = sharding.abstract((start.params, tokens), "shard", devices)
-    memory = aot.untuned(mapped.lower(*given, None), devices).memory_analysis()
+    memory = aot.compile_for_analysis(mapped.lower(*given, None), devices).memory_analysis()
     return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
@@ -99,8 +100,8 @@ def started(begun: float, compiled: str) -> dict:
     mapping, memory = "vmap" if on_accelerator() else "map", sharding.usable_memory()
     if memory is not None:
         shape = swarm.chunk_steps, swarm.train.batch, swarm.length + 1
-        at_once = aot.fitting(swarm.member, shape, STARTED, jax.local_devices()[:1], memory)[1]
-        swarm = swarm.taken(np.arange(at_once), at_once)
+        at_once = int(aot.largest_fit(swarm.member, shape, STARTED, jax.local_devices()[:1], memory).members_per_device)
+        swarm = swarm.subset(np.arange(at_once), at_once)
     _, loss_KT = swarm.steps(mapping)(swarm.start(mapping), next(swarm.chunks()), 1)
     jax.block_until_ready(loss_KT)
     return {"seconds": time.time() - begun, "at_once": at_once}
@@ -109,7 +110,7 @@ def started(begun: float, compiled: str) -> dict:
 def read(members: int) -> dict:
     """Return the peak memory of a process that only reads the tokens of ``members`` members [bytes]."""
     for tokens, _ in zip(throughput.swarm_of(settings(), members).chunks(), range(8)):
-        assert tokens.nbytes <= max(train.CHUNK_BYTES, tokens[:, :1].nbytes)
+        assert tokens.nbytes <= max(CHUNK_BYTES, tokens[:, :1].nbytes)
     return {"bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
 
@@ -144,13 +145,13 @@ def speed(torch: str = "") -> dict:
                 advance()
                 seconds.setdefault(name, []).append(time.perf_counter() - begun)
     rates = {name: size / float(np.median(s)) for name, s in seconds.items()}
-    chip = resources.chip_of(jax.local_devices()[0].device_kind)
+    chip = chips.find_chip(jax.local_devices()[0].device_kind)
     flops = resources.flops_per_token(swarm.shape, swarm.member.parameters, swarm.length)
     return rates | {"utilisation": chip and rates["together"] * flops / chip.flops} | referee
 
 
 @contextlib.contextmanager
-def _torch(python: str, swarm: train.Swarm, weights: dict, tokens_TBL1, losses, steps: int):
+def _torch(python: str, swarm: ProxySwarm, weights: dict, tokens_TBL1, losses, steps: int):
     """Start PyTorch; yield its version and largest difference of losses, and a function that takes ``steps`` steps."""
     t = swarm.train
     rate = optimizer.schedule(t, optimizer.learning_rate(t, swarm.member.parameters))

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from benchmarks.accelerator import MEMBERS, STARTED, on_accelerator, settings
-from olmix_jax.proxy import train
+from olmix_jax.proxy.proxy_swarm import CHUNK_BYTES
 from olmix_jax.utils import files
 
 PAGE = pathlib.Path(__file__).with_name("accelerator.md")
@@ -108,7 +108,7 @@ def _read_rows(torch: str) -> list[tuple[str, str]]:
     peaks = [measure("read", n)["bytes"] for n in READ]
     return [
         (
-            f"peak memory of reading for {_listed(READ)} members [MB]; at most {train.CHUNK_BYTES >> 20} MiB of it are "
+            f"peak memory of reading for {_listed(READ)} members [MB]; at most {CHUNK_BYTES >> 20} MiB of it are "
             "tokens, or one step's if that is more",
             _listed(round(b / 1e6) for b in peaks),
         )

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from olmix_jax import config as configs
-from olmix_jax.proxy import data, model, sharding, train
+from olmix_jax.proxy import data, model, sharding
+from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.utils import devices
 
 
@@ -33,7 +34,7 @@ class Random:
         return self.tokens[i * length : (i + 1) * length + 1].astype(np.int32)
 
 
-def swarm_of(config: configs.Config, members: int) -> train.Swarm:
+def swarm_of(config: configs.Config, members: int) -> ProxySwarm:
     """Return a swarm of the config's proxies on random tokens."""
     total = config.train.steps * config.train.batch
     first_K = np.linspace(0, total, members).astype(int)
@@ -42,10 +43,10 @@ def swarm_of(config: configs.Config, members: int) -> train.Swarm:
     vocabulary = config.corpus.vocabulary
     stores = {"a": Random(vocabulary), "b": Random(vocabulary)}
     shape = model.PRESETS[config.proxy.preset]
-    return train.Swarm(shape, vocabulary, config.proxy.length, config.proxy.dtype, config.train, runs, stores)
+    return ProxySwarm(shape, vocabulary, config.proxy.length, config.proxy.dtype, config.train, runs, stores)
 
 
-def together(swarm: train.Swarm, mapping: str, tokens: np.ndarray, steps: int):
+def together(swarm: ProxySwarm, mapping: str, tokens: np.ndarray, steps: int):
     """Return a function that advances all members by `steps` in one program, and the seconds of its compilation."""
     begun = time.perf_counter()
     run = swarm.steps(mapping)
@@ -60,7 +61,7 @@ def together(swarm: train.Swarm, mapping: str, tokens: np.ndarray, steps: int):
     return advance, compiled
 
 
-def one_by_one(swarm: train.Swarm, tokens: np.ndarray, steps: int):
+def one_by_one(swarm: ProxySwarm, tokens: np.ndarray, steps: int):
     """Return a function that advances the members by `steps` one after another, one jitted step at a time."""
     member = swarm.member
     step = jax.jit(member.steps, donate_argnums=0)

@@ -34,7 +34,7 @@ def main() -> None:
         train.Tracker = Preempted
     swarm = toy.make_swarm(members=64, steps=6, seeds=range(64), mapping="shard")
     assert jax.device_count() == devices
-    done = waves.in_waves(swarm, toy.make_tasks(), folder, "toy", per_device)
+    done = waves.train_in_waves(swarm, toy.make_tasks(), folder, "toy", per_device)
     np.savez(out, bpb_KN=done.bpb_KN, loss_KT=done.loss_KT)
 
 

@@ -17,7 +17,7 @@ from olmix_jax.laws import log_linear
 from olmix_jax.pipeline import runner, stage, stages
 from olmix_jax.propose import feasibility
 from olmix_jax.propose.task_weights import task_weights
-from olmix_jax.proxy import data, train
+from olmix_jax.proxy import data, proxy_swarm, train
 from olmix_jax.solver.bounds import box
 from olmix_jax.swarm import apportion, table
 from olmix_jax.utils.errors import UserError
@@ -205,7 +205,7 @@ def test_task_weights_sum_to_1_and_unnamed_tasks_get_0():
         task_weights('{"dropped": 1}', ("t", "u"))
 
 
-class Watched(train.Swarm):
+class Watched(proxy_swarm.ProxySwarm):
     """A toy swarm that counts the tokens of its steps and keeps the last state."""
 
     def __init__(self, of):
@@ -228,7 +228,7 @@ def test_tokens_trained_are_steps_times_batch_times_length(make_swarm, toy_tasks
     """PITFALLS 9: the batch was multiplied by the length twice, which left 1.4 steps. 7 steps fill no whole chunk."""
     watched = Watched(make_swarm(members=2, steps=7, batch=4, length=8))
     done = train.train(watched, toy_tasks, tmp_path, "toy")
-    assert sum(watched.tokens) == 2 * 7 * 4 * 8 and done.info["tokens_per_member"] == 7 * 4 * 8
+    assert sum(watched.tokens) == 2 * 7 * 4 * 8 and done.info.tokens_per_member == 7 * 4 * 8
     assert done.loss_KT.shape == (2, 7) and (done.loss_KT > 0).all()
     (states,) = watched.state
     assert np.asarray(states.step)[:2].tolist() == [7, 7]

@@ -12,18 +12,18 @@ FOLDER = "swarm/parts"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Part ``number`` of ``of``, counted from 1: the members k with k mod ``of`` = ``number`` − 1."""
+    """Part ``number`` of ``count``, counted from 1: the members k with k mod ``count`` = ``number`` − 1."""
 
     number: int
-    of: int
+    count: int
 
     @property
     def name(self) -> str:
-        """Return the name for files and folders; names sort in the order of the parts."""
-        return f"{self.number:04d}-of-{self.of:04d}"
+        """Return the name for files and folders, such as ``0003-of-0016``; names sort in the order of the parts."""
+        return f"{self.number:04d}-of-{self.count:04d}"
 
     def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
+        return f"{self.number}/{self.count}"
 
 
 def parse(text: str) -> Part | None:
@@ -34,29 +34,29 @@ def parse(text: str) -> Part | None:
     """
     if not text:
         return None
-    number, slash, of = text.partition("/")
-    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UserError(f"config field `swarm.part` must look like 3/16, from 1/16 to 16/16, not {text!r}")
-    return Part(int(number), int(of))
+    return Part(int(number), int(count))
 
 
-def path_of(workdir: pathlib.Path, part: Part) -> pathlib.Path:
+def result_path(workdir: pathlib.Path, part: Part) -> pathlib.Path:
     """Return the path of a part's results."""
     return workdir / FOLDER / f"{part.name}.npz"
 
 
-def divided(workdir: pathlib.Path) -> int | None:
-    """Return the number of parts that the swarm in ``workdir`` is divided into; None if it is not divided.
+def count_parts(workdir: pathlib.Path) -> int | None:
+    """Return the number of parts that the workdir's swarm is divided into, or None if it is not divided.
 
     Raises:
-      UserError: there are parts of different divisions.
+      UserError: the workdir holds parts of different divisions.
     """
     paths = [*(workdir / FOLDER).glob("*-of-*.npz"), *(workdir / "train").glob("*-of-*")]
     matches = (re.fullmatch(r"\d+-of-(\d+)", path.stem) for path in paths)
-    numbers = sorted({int(match[1]) for match in matches if match})
-    if len(numbers) > 1:
+    counts = sorted({int(match[1]) for match in matches if match})
+    if len(counts) > 1:
         raise UserError(
-            f"{workdir / FOLDER}: the swarm is divided into {' and into '.join(map(str, numbers))} parts; delete the "
+            f"{workdir / FOLDER}: the swarm is divided into {' and into '.join(map(str, counts))} parts; delete the "
             "files of one division, here and in train/"
         )
-    return numbers[0] if numbers else None
+    return counts[0] if counts else None

@@ -7,7 +7,9 @@ import numpy as np
 
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tasks, tokenizer
-from olmix_jax.proxy import coordination, data, model, state, train, waves
+from olmix_jax.proxy import coordination, data, model, state, waves
+from olmix_jax.proxy.proxy_swarm import ProxySwarm
+from olmix_jax.proxy.train import TrainResult
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils import files
 
@@ -24,26 +26,26 @@ class Job:
       members_per_device: models that a device holds at once; None for as many as fit.
     """
 
-    swarm: train.Swarm
+    swarm: ProxySwarm
     tasks: tasks.TaskSet
     folder: pathlib.Path
     label: str
     members_per_device: int | None
 
-    def run(self) -> train.Trained:
+    def run(self) -> TrainResult:
         """Train and score the models. Models that are sharded over all devices need all processes, which join in."""
-        if waves.is_large(self.swarm.train, self.swarm.member):
-            coordination.everyones(coordination.JOIN)
+        if waves.needs_fsdp(self.swarm.train, self.swarm.member):
+            coordination.all_gather(coordination.JOIN)
         return self.run_here()
 
-    def run_here(self) -> train.Trained:
+    def run_here(self) -> TrainResult:
         """This process's share of :meth:`run`."""
-        return waves.in_waves(self.swarm, self.tasks, self.folder, self.label, self.members_per_device)
+        return waves.train_in_waves(self.swarm, self.tasks, self.folder, self.label, self.members_per_device)
 
 
 def swarm_of(
     config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data.Runs, share: float = 1.0
-) -> train.Swarm:
+) -> ProxySwarm:
     """The models of a config on the workdir's token stores.
 
     Args:
@@ -53,7 +55,7 @@ def swarm_of(
       runs: what makes the models differ.
       share: part of each domain that a model reads, to repeat it as often as the target run would.
     """
-    return train.Swarm(
+    return ProxySwarm(
         shape=model.PRESETS[config.proxy.preset],
         vocabulary=_tokenizer(workdir).size,
         length=config.proxy.length,
@@ -75,10 +77,10 @@ def is_sharded_over_all(config: Config, workdir: pathlib.Path) -> bool:
     """Whether a proxy is too large for one device, so that it is sharded over all of them."""
     shape = model.PRESETS[config.proxy.preset]
     member = state.member(shape, _tokenizer(workdir).size, config.train, config.proxy.dtype)
-    return waves.is_large(config.train, member)
+    return waves.needs_fsdp(config.train, member)
 
 
-def write_curves(path: pathlib.Path, runs: tuple[str, ...], trained: train.Trained, config: Config) -> None:
+def write_curves(path: pathlib.Path, runs: tuple[str, ...], trained: TrainResult, config: Config) -> None:
     """Write the training losses as ``runs``, ``steps_T``, ``loss_KT`` and ``tokens_per_step``."""
     steps_T = np.arange(1, trained.loss_KT.shape[1] + 1)
     tokens = np.int64(config.train.batch * config.proxy.length)

@@ -72,7 +72,7 @@ def start() -> None:
     timeout = heartbeat_timeout()
     # JAX waits silently for five minutes, then ends the process with a long trace.
     message = "still waiting for the other processes; check that all of them run and can reach the first one"
-    late = threading.Timer(coordination.SAY, log.warning, (message,))
+    late = threading.Timer(coordination.LOG_SECONDS, log.warning, (message,))
     late.daemon = True
     late.start()
     try:
@@ -87,7 +87,7 @@ def start() -> None:
         ) from e
     finally:
         late.cancel()
-    coordination.Signs(timeout).start()
+    coordination.Heartbeat(timeout).start()
 
 
 def heartbeat_timeout(environment: Mapping[str, str] = os.environ) -> int:
@@ -136,7 +136,7 @@ def _run_parts(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     if not mixtures.is_file() or jobs.is_sharded_over_all(config, workdir):
         return
     runs = len(table.read_ratios(mixtures).runs)
-    parts = part.divided(workdir) or min(jax.process_count(), runs)
+    parts = part.count_parts(workdir) or min(jax.process_count(), runs)
     for k in range(process_index(), parts, jax.process_count()):
         swarm = dataclasses.replace(config.swarm, part=str(part.Part(k + 1, parts)))
         runner.run_stage(dataclasses.replace(config, swarm=swarm), workdir, stage)
@@ -146,9 +146,9 @@ def _run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     """Run a stage on the first process. The others join in whenever it trains a model with all of them."""
     if process_index() == 0:
         runner.run_stage(config, workdir, stage)
-        coordination.everyones("")
+        coordination.all_gather("")
         return
-    while coordination.everyones("")[0] == coordination.JOIN and stage.join is not None:
+    while coordination.all_gather("")[0] == coordination.JOIN and stage.join is not None:
         with warnings_only():
             stage.join(config, workdir)
 
@@ -157,33 +157,33 @@ def together(work: Callable[[], None]) -> None:
     """Do ``work`` and wait for all processes. A failure of one is reported to all, and stops them."""
     try:
         work()
-        coordination.everyones("")
+        coordination.all_gather("")
     # Any error must reach the other processes, or they would wait for ever.
     except (Exception, KeyboardInterrupt) as e:
         _log_failure(e)
         with contextlib.suppress(UserError):
-            coordination.fail(e)
+            coordination.report_failure(e)
         raise
 
 
 def _log_failure(error: BaseException) -> None:
     """Log why this process ends before it waits for the others, since nobody may watch its terminal."""
-    if jax.process_count() > 1 and not isinstance(error, KeyboardInterrupt | coordination.Stopped):
+    if jax.process_count() > 1 and not isinstance(error, KeyboardInterrupt | coordination.PeerFailed):
         text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
         log.error("process %d: %s", process_index(), text)
 
 
 def check_shared(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     """Raise an error if processes have different workdirs, stages or settings."""
-    if len(set(coordination.everyones(files.digest([config, names])))) > 1:
+    if len(set(coordination.all_gather(files.digest([config, names])))) > 1:
         raise UserError("processes were given different stages or settings; start all of them with the same command")
     sign, path = uuid.uuid4().hex, workdir / SIGN
     if process_index() == 0:
         files.write_json(path, {"sign": sign, "processes": jax.process_count()})
-    sign = coordination.everyones(sign)[0]
+    sign = coordination.all_gather(sign)[0]
     seen = path.is_file() and files.read_json(path).get("sign") == sign
     blind = [
-        str(process) for process, answer in enumerate(coordination.everyones("seen" if seen else "")) if not answer
+        str(process) for process, answer in enumerate(coordination.all_gather("seen" if seen else "")) if not answer
     ]
     if blind:
         raise UserError(

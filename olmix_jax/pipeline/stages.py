@@ -135,7 +135,7 @@ def _train_job(config: Config) -> Stage:
     job = part.parse(config.swarm.part)
     if job is None:
         return TRAIN
-    result = str(part.path_of(pathlib.Path(), job))
+    result = str(part.result_path(pathlib.Path(), job))
     return dataclasses.replace(
         TRAIN,
         writes=(result,),

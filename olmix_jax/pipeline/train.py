@@ -7,11 +7,11 @@ import numpy as np
 from olmix_jax.config import budget, part
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
-from olmix_jax.proxy import data, merging
+from olmix_jax.proxy import data, part_results
 from olmix_jax.swarm import apportion, table
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import update_plan
-from olmix_jax.utils import files, rng
+from olmix_jax.utils import files, records, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -26,9 +26,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     tasks, content = job.tasks, files.digest([domains, job.tasks])
     own_part = part.parse(config.swarm.part)
     if own_part is not None:
-        merging.write(workdir, own_part, job.swarm, tasks.names, job.run(), content)
+        part_results.write(workdir, own_part, job.swarm, tasks.names, job.run(), content)
         return
-    trained = merging.merged(workdir, job.swarm, tasks.names, content)
+    trained = part_results.merge(workdir, job.swarm, tasks.names, content)
     if trained is None:
         trained = job.run()
     runs, counts_KM = job.swarm.runs.names, job.swarm.runs.counts_KM
@@ -49,7 +49,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         domains.tokens_M,
         diverged,
     )
-    files.write_json(workdir / "train/info.json", {"preset": config.proxy.preset, **trained.info})
+    files.write_json(workdir / "train/info.json", {"preset": config.proxy.preset, **records.plain(trained.info)})
 
 
 def join(config: Config, workdir: pathlib.Path) -> None:
@@ -75,5 +75,5 @@ def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
     own_part = part.parse(config.swarm.part)
     if own_part is None:
         return jobs.Job(swarm, tasks, workdir / "train", "swarm", members_per_device)
-    members = merging.members(swarm, own_part)
+    members = part_results.select(swarm, own_part)
     return jobs.Job(members, tasks, workdir / "train" / own_part.name, f"swarm, part {own_part}", members_per_device)

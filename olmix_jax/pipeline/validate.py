@@ -71,8 +71,8 @@ def compare(
         dict(proposal or {}),
         seeds,
         target.train.steps,
-        trained.info["tokens_per_member"],
-        trained.info["parameters"],
+        trained.info.tokens_per_member,
+        trained.info.parameters,
         target.proxy.preset,
     )
 

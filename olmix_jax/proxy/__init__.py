@@ -1,1 +1,1 @@
-"""Proxies: one member's model and training step, mapped over the swarm once."""
+"""Proxies: small models of a swarm. One member's model and training step, mapped over all members."""

@@ -1,4 +1,4 @@
-"""Checkpoints: state, data position and metrics, whole or not at all. The only file that knows Orbax."""
+"""Atomic checkpoints of members' states, data position and metrics. The only file that imports Orbax."""
 
 import dataclasses
 import errno
@@ -6,6 +6,7 @@ import json
 import logging
 import pathlib
 import shutil
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -15,163 +16,182 @@ import orbax.checkpoint as ocp
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every file it writes
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file it writes
 
 # A checkpoint's only item, and the file in it.
 ITEM, FILE = "state", "arrays.npz"
-# What a whole checkpoint can raise, on a machine or by a network that has its own trouble.
+# Errors that an intact checkpoint can raise when the machine or the network fails.
 NOT_DAMAGE = (MemoryError, PermissionError, TimeoutError, ConnectionError)
-SHORTAGES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE)
+NOT_DAMAGE_ERRNO = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 
 
-class Damaged(UserError):
-    """A checkpoint that cannot be read, or is not what was written."""
+class DamagedCheckpoint(UserError):
+    """A checkpoint cannot be read, or its content has changed since it was written."""
 
 
-class _Whole(ocp.CheckpointHandler):
-    """Arrays and what is to be known of them, in one file that has checksums; by any process.
+class Restored(NamedTuple):
+    """A checkpoint that was read: the step it was saved at, and its arrays."""
 
-    Orbax's own handlers leave NumPy's arrays to the first of several processes, and refuse the JAX arrays of one.
+    step: int
+    arrays: Any
+
+
+class _NpzHandler(ocp.CheckpointHandler):
+    """Stores arrays and metadata in one file with checksums, from any process.
+
+    Orbax's own handlers write NumPy arrays from the first process only, and refuse JAX arrays of a single process.
     """
 
     def save(self, directory, args):
-        np.savez(pathlib.Path(directory) / FILE, about=np.array(json.dumps(args.about).encode()), **_named(args.arrays))
+        metadata = np.array(json.dumps(args.metadata).encode())
+        np.savez(pathlib.Path(directory) / FILE, about=metadata, **_by_path(args.arrays))
 
     def restore(self, directory, args):
-        # NumPy leaves a torn file open, if it is the one that opens it.
+        # Opened here, because NumPy would leave a truncated file open.
         with open(pathlib.Path(directory) / FILE, "rb") as f, np.load(f, allow_pickle=False) as file:
             if args.arrays is None:
                 return json.loads(file["about"].item())
-            wanted = _named(args.arrays)
-            found = {name: file[name] for name in wanted}
-        for name, x in wanted.items():
-            if (found[name].shape, found[name].dtype) != (x.shape, x.dtype):
-                raise ValueError(f"{name} is {found[name].dtype} {found[name].shape}, not {x.dtype} {x.shape}")
-        return jax.tree.unflatten(jax.tree.structure(args.arrays), found.values())
+            templates = _by_path(args.arrays)
+            arrays = {name: file[name] for name in templates}
+        for name, template in templates.items():
+            x = arrays[name]
+            if (x.shape, x.dtype) != (template.shape, template.dtype):
+                raise ValueError(f"{name} is {x.dtype} {x.shape}, not {template.dtype} {template.shape}")
+        return jax.tree.unflatten(jax.tree.structure(args.arrays), arrays.values())
 
 
-@ocp.args.register_with_handler(_Whole, for_save=True, for_restore=True)
+@ocp.args.register_with_handler(_NpzHandler, for_save=True, for_restore=True)
 @dataclasses.dataclass
 class _Args(ocp.args.CheckpointArgs):
-    """To save, both; to restore, arrays of the shapes and types that are wanted, or None for what is known of them."""
+    """Arguments of the handler.
 
-    arrays: object
-    about: dict | None = None
+    To save, both fields are given. To restore, ``arrays`` holds the expected shapes and types; None restores the
+    metadata instead.
+    """
+
+    arrays: Any
+    metadata: dict | None = None
 
 
-def _named(tree) -> dict:
-    """Leaves by where they are, in order."""
+def _by_path(tree) -> dict:
+    """Return the leaves of a pytree by their path, in order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 class Checkpoints:
-    """The last two checkpoints of a run in `folder`.
+    """The last two checkpoints of a run, in ``folder``.
 
-    Orbax writes each under a temporary name and renames it, so a killed process leaves none half done; checksums tell
-    one that was torn afterwards, and `of` one that is of another run.
+    Orbax writes a checkpoint under a temporary name and renames it, so a killed process leaves no partial one.
+    Checksums detect later damage. ``identity`` names the swarm, so that another swarm's checkpoints are refused.
     """
 
-    def __init__(self, folder: pathlib.Path, of: str = ""):
-        self.of = of
-        own = jax.process_index()
-        # Of several processes, none waits for another: a folder is one process's own.
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    def __init__(self, folder: pathlib.Path, identity: str = ""):
+        self.identity = identity
+        process = jax.process_index()
+        # A folder belongs to one process, so that processes never wait for each other here.
+        one_process = ocp.options.MultiprocessingOptions(
+            primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
         )
-        several = {"multiprocessing_options": alone} if jax.process_count() > 1 else {}
+        multiprocessing = {"multiprocessing_options": one_process} if jax.process_count() > 1 else {}
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True, create=False, **several
+            max_to_keep=2,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            create=False,
+            **multiprocessing,
         )
         try:
             pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
             self.manager = ocp.CheckpointManager(
-                pathlib.Path(folder).absolute(), options=options, item_handlers={ITEM: _Whole()}
+                pathlib.Path(folder).absolute(), options=options, item_handlers={ITEM: _NpzHandler()}
             )
         except OSError as e:
-            raise UserError(f"{folder} cannot be written: {e.strerror}; give another --workdir") from e
+            raise UserError(f"cannot write to {folder}: {e.strerror}. Use another --workdir") from e
 
     def save(self, step: int, arrays, data: grain.DatasetIterator) -> None:
-        """Saves a pytree of arrays and the data position under `step`.
+        """Save a pytree of arrays and the data position under ``step``.
 
         Raises:
-          UserError: the disk is full or read-only; earlier checkpoints are left as they are.
+          UserError: the disk is full or read-only. Earlier checkpoints remain unchanged.
         """
         if step in self.manager.all_steps():
             return
         size = sum(x.nbytes for x in jax.tree.leaves(arrays))
         try:
-            # Orbax, half way through a disk that is full, writes a traceback for every array.
+            # Checked first: Orbax prints a traceback for every array when the disk fills up halfway.
             free = shutil.disk_usage(self.manager.directory).free
             if free < size:
                 raise OSError(
-                    errno.ENOSPC, f"No space left on device: {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} free"
+                    errno.ENOSPC,
+                    f"No space left on device: {size / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free",
                 )
-            about = {"of": self.of, "position": data.get_state()}
-            self.manager.save(step, args=ocp.args.Composite(**{ITEM: _Args(arrays, about)}))
+            metadata = {"of": self.identity, "position": data.get_state()}
+            self.manager.save(step, args=ocp.args.Composite(**{ITEM: _Args(arrays, metadata)}))
         except (OSError, ValueError) as e:
             raise UserError(
-                f"checkpoint {step} cannot be written in {self.manager.directory}: {e}; free space, then run the same "
-                "command again: it goes on from the checkpoint before"
+                f"cannot write checkpoint {step} in {self.manager.directory}: {e}. Free some space and run the same "
+                "command again; it resumes from the previous checkpoint"
             ) from e
 
-    def restore(self, like, data: grain.DatasetIterator):
-        """The newest whole checkpoint as (step, arrays); None where there is none.
+    def restore(self, template, data: grain.DatasetIterator) -> Restored | None:
+        """Return the newest intact checkpoint, or None if there is none. Damaged ones are moved aside.
 
         Args:
-          like: a pytree of arrays with the shapes and types that are wanted.
-          data: set to the position that belongs to the arrays.
+          template: a pytree of arrays with the expected shapes and types.
+          data: set to the data position that belongs to the arrays.
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                return step, self.read(step, like, data)
-            except Damaged as e:
-                self._set_aside(step, str(e))
+                return Restored(step, self.read(step, template, data))
+            except DamagedCheckpoint as e:
+                self._move_aside(step, str(e))
         if steps:
-            log.warning("no whole checkpoint in %s: starting from the beginning", self.manager.directory)
+            log.warning("no intact checkpoint in %s: starting from the beginning", self.manager.directory)
         return None
 
-    def read(self, step: int, like, data: grain.DatasetIterator):
-        """The arrays of a checkpoint, as :meth:`restore`.
+    def read(self, step: int, template, data: grain.DatasetIterator):
+        """Return the arrays of one checkpoint; arguments as for :meth:`restore`.
 
         Raises:
-          Damaged: it is not whole.
-          UserError: it is of another run, or this machine cannot read it now.
+          DamagedCheckpoint: the checkpoint is damaged.
+          UserError: it belongs to another swarm, or this machine cannot read it now.
         """
-        about = self._restore(step, None)
-        if about.get("of") != self.of:
+        metadata = self._restore_item(step, None)
+        if metadata.get("of") != self.identity:
             folder = self.manager.directory
             raise UserError(
-                f"{folder} holds checkpoints of another swarm; delete that folder, or use another --workdir"
+                f"{folder} holds checkpoints of another swarm. Delete that folder, or use another --workdir"
             )
-        arrays = self._restore(step, like)
-        data.set_state(about["position"])
+        arrays = self._restore_item(step, template)
+        data.set_state(metadata["position"])
         return arrays
 
-    def _restore(self, step: int, like):
+    def _restore_item(self, step: int, template):
         try:
-            return self.manager.restore(step, args=ocp.args.Composite(**{ITEM: _Args(like)}))[ITEM]
-        # What a torn file raises depends on where it is torn, and means the same; unless it is the machine that fails.
+            return self.manager.restore(step, args=ocp.args.Composite(**{ITEM: _Args(template)}))[ITEM]
+        # Depending on where a file is damaged, almost any error can be raised.
         except Exception as e:
-            if isinstance(e, NOT_DAMAGE) or (isinstance(e, OSError) and e.errno in SHORTAGES):
+            if isinstance(e, NOT_DAMAGE) or (isinstance(e, OSError) and e.errno in NOT_DAMAGE_ERRNO):
                 raise UserError(
-                    f"checkpoint {step} in {self.manager.directory} cannot be read now ({_first_line(e)}); mend that, "
-                    "then run the same command again"
+                    f"cannot read checkpoint {step} in {self.manager.directory} now ({_first_line(e)}). Fix the cause "
+                    "and run the same command again"
                 ) from e
-            raise Damaged(_first_line(e)) from e
+            raise DamagedCheckpoint(_first_line(e)) from e
 
-    def _set_aside(self, step: int, why: str) -> None:
-        """Makes room for a checkpoint of the same step; what cannot be read now is kept for a person to look at."""
+    def _move_aside(self, step: int, reason: str) -> None:
+        """Move a damaged checkpoint to a neighbouring folder, where it can be inspected."""
         folder = pathlib.Path(self.manager.directory)
         aside = folder.with_name(f"{folder.name}-damaged")
-        log.warning("checkpoint %d is damaged (%s); set aside in %s, trying the one before", step, why, aside)
+        log.warning("checkpoint %d is damaged (%s): moved to %s, trying the previous one", step, reason, aside)
         shutil.rmtree(aside / str(step), ignore_errors=True)
         aside.mkdir(exist_ok=True)
         (folder / str(step)).rename(aside / str(step))
         self.manager.reload()
 
     def close(self) -> None:
+        """Release the folder."""
         self.manager.close()
 
 

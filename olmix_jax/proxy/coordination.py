@@ -1,7 +1,7 @@
-"""What processes of one run tell each other, and how they wait: words, by way of the first process, and no device.
+"""Communication between the processes of one run, through the key-value store of the first process.
 
-A collective of devices would do as well, but for its patience: on CPUs it ends after half an hour, and a swarm's part
-takes days.
+Collectives of the devices would also work, but they time out: on CPUs after half an hour, while training a part of a
+swarm takes days.
 """
 
 import atexit
@@ -11,211 +11,249 @@ import itertools
 import math
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
 
-# Seconds of one look for another's word, so that ctrl-C is heard soon; and between lines that say who is waited for.
-LOOK, SAY = 5, 60
+T = TypeVar("T")
 
-# The word by which the first process has the others train a model with it.
+# Longest wait for one key [seconds], short so that ctrl-C is handled soon.
+POLL_SECONDS = 5
+# Time between log lines that name the processes waited for [seconds].
+LOG_SECONDS = 60
+# The value that the first process broadcasts when the others shall train an FSDP model with it.
 JOIN = "join"
 
-_rounds = itertools.count()
-_FAILED = "olmix_jax/failed"
-# Whether a company is in step: then the others may wait for this process on their devices, where they hear nothing.
-_in_step = False
+_gather_numbers = itertools.count()
+_FAILED, _HEARTBEAT = "olmix_jax/failed", "olmix_jax/heartbeat"
+# Whether processes run in lockstep. If one fails then, the others may wait for it in a device collective, where Python
+# cannot interrupt them.
+_in_lockstep = False
 
 
-class Stopped(UserError):
-    """Another process failed."""
+class PeerFailed(UserError):
+    """Another process failed, so this one stops."""
 
 
-def _service():
-    """The store of words that the first process keeps for all; None for a process on its own.
+def key_value_store() -> Any:
+    """Return the client of the key-value store that the first process hosts, or None without several processes.
 
-    JAX has no public name for it: `jax.distributed` starts and ends it, `multihost_utils` has collectives of devices.
+    JAX has no public name for it: `jax.distributed` only starts and stops it, and `multihost_utils` uses collectives of
+    the devices.
     """
-    from jax._src import distributed
+    try:
+        from jax._src import distributed
 
-    return distributed.global_state.client
+        return distributed.global_state.client
+    except (ImportError, AttributeError) as e:
+        raise UserError(
+            f"JAX {jax.__version__} does not offer the key-value store that several processes need ({e}). Install the "
+            "version of JAX in requirements.txt"
+        ) from e
 
 
-def everyones(word: str) -> list[str]:
-    """Each process's word, in the order of processes; returns when all have said theirs, however long that takes.
+def all_gather(value: str) -> list[str]:
+    """Return the value of every process, in process order. Waits until all have given theirs, however long.
 
     Raises:
-      Stopped: one of them failed instead.
-      UserError: the first process cannot be reached any more.
+      PeerFailed: another process failed.
+      UserError: the first process is unreachable.
     """
     if jax.process_count() == 1:
-        return [word]
-    number = next(_rounds)
-    with _reached() as service:
-        found = _gathered(service, f"olmix_jax/word/{number}", word, heed=True)
-        # All have said this one, so all have read the one before.
+        return [value]
+    number = next(_gather_numbers)
+    with _connection() as store:
+        values = _gather(store, f"olmix_jax/gather/{number}", value, stop_on_failure=True)
+        # All processes have reached this gather, so all have read the previous one.
         if jax.process_index() == 0 and number:
-            service.key_value_delete(f"olmix_jax/word/{number - 1}")
-    return [found[process] for process in range(jax.process_count())]
+            store.key_value_delete(f"olmix_jax/gather/{number - 1}")
+    return [values[process] for process in range(jax.process_count())]
 
 
 @dataclasses.dataclass(frozen=True)
-class Company:
-    """Processes that do the same in step, with files that they share; unless ``several``, this one, which never waits.
+class ProcessGroup:
+    """The processes that train the same members in lockstep, with shared files.
 
-    Its methods raise as :func:`everyones`, and what they are given to do raises.
+    With ``distributed`` False the group is this process alone, and no method waits. Methods raise what
+    :func:`all_gather` and the given functions raise.
     """
 
-    several: bool
+    distributed: bool
 
     @property
-    def writes(self) -> bool:
-        """Whether it is this process that writes."""
-        return not self.several or jax.process_index() == 0
+    def is_writer(self) -> bool:
+        """Whether this process writes the files: it is the first one."""
+        return not self.distributed or jax.process_index() == 0
 
-    def together(self, work):
-        """What ``work()`` gives, when all have theirs."""
+    def then_barrier(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on every process, wait until all have finished, and return this process's result."""
         result = work()
-        self._words("")
+        self._all_gather("")
         return result
 
-    def led(self, work):
-        """What ``work()`` gives, which the one that writes does alone; None for the others."""
-        return self.together(lambda: work() if self.writes else None)
+    def on_writer(self, work: Callable[[], T]) -> T | None:
+        """Run ``work`` on the writer only; all processes wait. Return its result on the writer, None on the others."""
+        return self.then_barrier(lambda: work() if self.is_writer else None)
 
-    def told(self, word: str) -> str:
-        """The word of the one that writes."""
-        return self._words(word)[0]
+    def broadcast(self, value: str) -> str:
+        """Return the value of the writer."""
+        return self._all_gather(value)[0]
 
-    def anyone(self, value: bool) -> bool:
-        """Whether it is true of one of them."""
-        return any(self._words("true" if value else ""))
+    def any(self, value: bool) -> bool:
+        """Return whether the value is true on any process."""
+        return any(self._all_gather("true" if value else ""))
 
-    def agrees(self, word: str) -> bool:
-        """Whether all have the same."""
-        return len(set(self._words(word))) == 1
+    def all_equal(self, value: str) -> bool:
+        """Return whether the value is the same on all processes."""
+        return len(set(self._all_gather(value))) == 1
 
     @contextlib.contextmanager
-    def in_step(self):
-        """While devices of several work together; a process that fails then does not wait for the others long."""
-        global _in_step
-        _in_step = self.several
+    def lockstep(self) -> Iterator[None]:
+        """Mark the time in which devices of several processes compute together.
+
+        A process that fails in this time does not wait long for the others (:func:`report_failure`).
+        """
+        global _in_lockstep
+        _in_lockstep = self.distributed
         yield
-        # An error leaves it set, for `fail` to see.
-        _in_step = False
+        # Not reset after an error, because `report_failure` reads it.
+        _in_lockstep = False
 
-    def _words(self, word: str) -> list[str]:
-        return everyones(word) if self.several else [word]
+    def _all_gather(self, value: str) -> list[str]:
+        return all_gather(value) if self.distributed else [value]
 
 
-def fail(error: BaseException) -> None:
-    """Tells that this process ends with ``error``, and waits until all others have come to their end too; a minute at
-    most where they go in step, as it is then its end that ends them.
+def report_failure(error: BaseException) -> None:
+    """Tell the other processes that this one ends with ``error``, and wait until all others have ended too.
+
+    In lockstep it waits for a minute at most: the others may hang in a device collective until this process exits.
 
     Raises:
-      UserError: the first process cannot be reached any more.
+      UserError: the first process is unreachable.
     """
     if jax.process_count() == 1:
         return
-    with _reached() as service:
-        word = "heard" if isinstance(error, Stopped) else "own"
-        _gathered(service, _FAILED, word, heed=False, patience=SAY if _in_step else math.inf)
+    with _connection() as store:
+        cause = "peer" if isinstance(error, PeerFailed) else "own"
+        _gather(store, _FAILED, cause, stop_on_failure=False, timeout=LOG_SECONDS if _in_lockstep else math.inf)
 
 
-def _gathered(service, place: str, word: str, heed: bool, patience: float = math.inf) -> dict[int, str]:
-    """The words that all processes say at a place, by process; to ``heed`` is to go on no more when one has failed."""
-    begun = said = time.monotonic()
-    service.key_value_set(f"{place}/{jax.process_index()}", word)
-    while missing := sorted(set(range(jax.process_count())) - set(found := _words(service, place))):
-        if heed and (failed := ", ".join(map(str, _failed(service)))):
-            raise Stopped(f"stopped, as process {failed} did; its output says why, and the same command goes on")
-        if time.monotonic() - begun >= patience:
+def _gather(store, folder: str, value: str, stop_on_failure: bool, timeout: float = math.inf) -> dict[int, str]:
+    """Publish this process's value under ``folder`` and return the values by process.
+
+    Args:
+      stop_on_failure: whether to raise :class:`PeerFailed` once another process has reported a failure.
+      timeout: seconds after which the values gathered so far are returned.
+    """
+    start = last_log = time.monotonic()
+    store.key_value_set(f"{folder}/{jax.process_index()}", value)
+    while missing := sorted(set(range(jax.process_count())) - set(values := _read_folder(store, folder))):
+        if stop_on_failure and (failed := ", ".join(map(str, _failed_processes(store)))):
+            raise PeerFailed(
+                f"stopped because process {failed} failed; see the output of that process. Run the same command again "
+                "to resume"
+            )
+        now = time.monotonic()
+        if now - start >= timeout:
             break
-        if time.monotonic() - said >= SAY:
-            said = time.monotonic()
-            since = counted(round((said - begun) / 60), "minute")
-            log.info("waiting for process %s, %s", ", ".join(map(str, missing)), since)
-        _look(service, f"{place}/{missing[0]}")
-    return found
+        if now - last_log >= LOG_SECONDS:
+            last_log = now
+            minutes = counted(round((now - start) / 60), "minute")
+            log.info("waiting for process %s, %s so far", ", ".join(map(str, missing)), minutes)
+        _poll(store, f"{folder}/{missing[0]}")
+    return values
 
 
 @contextlib.contextmanager
-def _reached():
-    """The store, whose loss is a sentence."""
+def _connection() -> Iterator[Any]:
+    """Yield the key-value store, and turn the loss of the connection into a UserError."""
     try:
-        yield _service()
+        yield key_value_store()
     except jax.errors.JaxRuntimeError as e:
-        why = (str(e).splitlines() or ["no answer"])[0]
-        raise UserError(f"the first process cannot be reached any more ({why}); the same command goes on") from e
+        reason = (str(e).splitlines() or ["no answer"])[0]
+        raise UserError(f"the first process is unreachable ({reason}). Run the same command again to resume") from e
 
 
-def _failed(service) -> list[int]:
-    """Processes that failed by themselves, not as another did."""
-    return [process for process, why in sorted(_words(service, _FAILED).items()) if why == "own"]
+def _failed_processes(store) -> list[int]:
+    """Return the processes that failed by themselves, not because another one did."""
+    return [process for process, cause in sorted(_read_folder(store, _FAILED).items()) if cause == "own"]
 
 
-def _words(service, place: str) -> dict[int, str]:
-    """What is known so far, by process."""
-    return {int(key.rpartition("/")[2]): word for key, word in service.key_value_dir_get(place)}
+def _read_folder(store, folder: str) -> dict[int, str]:
+    """Return the values published under a folder so far, by process."""
+    return {int(key.rpartition("/")[2]): value for key, value in store.key_value_dir_get(folder)}
 
 
-def _look(service, key: str) -> None:
-    """Waits for a word, for a while."""
+def _poll(store, key: str) -> None:
+    """Wait for a key, for POLL_SECONDS at most."""
     try:
-        service.blocking_key_value_get(key, 1000 * LOOK)
+        store.blocking_key_value_get(key, 1000 * POLL_SECONDS)
     except jax.errors.JaxRuntimeError as e:
         if "DEADLINE_EXCEEDED" not in str(e):
             raise
 
 
-class Signs:
-    """This process's signs of life, and a warning of another that gives none, or failed.
+class Heartbeat:
+    """Publishes a heartbeat of this process, and logs a warning about others that are silent or failed.
 
-    It is JAX that ends all after ``patience`` seconds without one, in the middle of whatever they do and in many words;
-    so at a quarter of that time a line says which process it is: JAX's own signs come every half, so that its end may
-    come half of ``patience`` after a process died. They do not pass through Python, so that a process that is only busy
-    is warned of at worst, and not given up.
+    JAX itself terminates all processes if one gives no heartbeat for ``timeout`` seconds, with a long and unspecific
+    message. This class names the silent process earlier, after a quarter of that time: JAX sends its own heartbeats
+    every half ``timeout``, so it can terminate as early as ``timeout`` / 2 after a process died. They do not depend on
+    Python, so a process that is merely busy may cause a warning here but is not terminated.
     """
 
-    def __init__(self, patience: float):
-        self.patience, self.count, self.seen, self.warned, self.failed = patience, 0, {}, set(), set()
+    def __init__(self, timeout: float):
+        self.timeout = timeout
+        self.count = 0
+        # By process: its last heartbeat, and when that first appeared [seconds].
+        self.last_seen: dict[int, tuple[str, float]] = {}
+        self.warned_silent: set[int] = set()
+        self.warned_failed: set[int] = set()
 
     def start(self) -> None:
-        """Gives signs, on a thread of its own, until the process ends."""
+        """Publish heartbeats on a thread until the process ends."""
         stop = threading.Event()
-        thread = threading.Thread(target=self._give, args=(_service(), stop), daemon=True)
+        thread = threading.Thread(target=self._run, args=(key_value_store(), stop), daemon=True)
         thread.start()
-        # Before JAX closes what the thread speaks through.
-        atexit.register(lambda: (stop.set(), thread.join(1)))
 
-    def _give(self, service, stop: threading.Event) -> None:
-        while not stop.wait(self.patience / 12):
+        def finish():
+            stop.set()
+            thread.join(1)
+
+        # Registered after JAX's own handler, so it runs before JAX closes the connection that the thread uses.
+        atexit.register(finish)
+
+    def _run(self, store, stop: threading.Event) -> None:
+        while not stop.wait(self.timeout / 12):
             try:
-                self.give(service, time.monotonic())
+                self.beat(store, time.monotonic())
             except jax.errors.JaxRuntimeError:
                 return
 
-    def give(self, service, now: float) -> None:
-        """One sign, and a look at the others' at ``now`` [seconds]."""
+    def beat(self, store, now: float) -> None:
+        """Publish one heartbeat and check the other processes at time ``now`` [seconds]."""
         self.count += 1
-        service.key_value_set(f"olmix_jax/alive/{jax.process_index()}", str(self.count), allow_overwrite=True)
-        for process in set(_failed(service)) - self.failed - {jax.process_index()}:
-            then = "all end within two minutes" if _in_step else "this one ends after what it does now"
-            log.warning("process %d has failed, its output says why; %s, and the same command goes on", process, then)
-            self.failed.add(process)
-        for process, sign in _words(service, "olmix_jax/alive").items():
-            if self.seen.get(process, ("", 0.0))[0] != sign:
-                self.seen[process] = sign, now
-                self.warned.discard(process)
-            silent = now - self.seen[process][1]
-            if silent >= self.patience / 4 and process not in self.warned:
-                self.warned.add(process)
+        store.key_value_set(f"{_HEARTBEAT}/{jax.process_index()}", str(self.count), allow_overwrite=True)
+        self._warn_failed(store)
+        for process, heartbeat in _read_folder(store, _HEARTBEAT).items():
+            if self.last_seen.get(process, ("", 0.0))[0] != heartbeat:
+                self.last_seen[process] = heartbeat, now
+                self.warned_silent.discard(process)
+            silent = now - self.last_seen[process][1]
+            if silent >= self.timeout / 4 and process not in self.warned_silent:
+                self.warned_silent.add(process)
                 log.warning(
-                    "process %d has given no sign of life for %.0f s; if it is lost, all end after %.0f s, and the "
-                    "same command goes on",
-                    process,
-                    silent,
-                    self.patience,
+                    "process %d has sent no heartbeat for %.0f s; after %.0f s all processes end, and the same command "
+                    "resumes",
+                    *(process, silent, self.timeout),
                 )
+
+    def _warn_failed(self, store) -> None:
+        for process in set(_failed_processes(store)) - self.warned_failed - {jax.process_index()}:
+            self.warned_failed.add(process)
+            end = "all processes end within two minutes" if _in_lockstep else "this one ends after its current work"
+            log.warning("process %d failed, see its output; %s, and the same command resumes", process, end)

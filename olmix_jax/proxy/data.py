@@ -1,4 +1,4 @@
-"""What every member reads, and when: exact apportionment over one shuffled stream per domain."""
+"""The order in which members read sequences: exact counts per domain, from one shuffled stream per domain."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ from olmix_jax.utils.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """What makes the members of a swarm differ.
+    """What differs between the members of a swarm.
 
     Attributes:
       names: K run names.
-      counts_KM: int, sequences that each member reads of each domain; every row sums to steps · batch.
+      counts_KM: int, sequences that each member reads from each domain. Every row sums to steps · batch.
       init_seed_K: seeds of the initial weights.
-      data_seed_K: seeds of the document order; members with the same one see the same streams.
+      data_seed_K: seeds of the document order. Members with the same seed read the same streams.
     """
 
     names: tuple[str, ...]
@@ -29,15 +29,18 @@ class Runs:
     def __len__(self) -> int:
         return len(self.names)
 
-    def taken(self, chosen: np.ndarray) -> "Runs":
-        """Some of them, by number."""
-        arrays = (x[chosen] for x in (self.counts_KM, self.init_seed_K, self.data_seed_K))
-        return Runs(tuple(self.names[k] for k in chosen), *arrays)
+    def subset(self, indices: np.ndarray) -> "Runs":
+        """Return the runs with these indices."""
+        arrays = (x[indices] for x in (self.counts_KM, self.init_seed_K, self.data_seed_K))
+        return Runs(tuple(self.names[k] for k in indices), *arrays)
 
 
 class _Sequences:
-    """A domain's pool as `grain` sees it: sequence n of a token store holds tokens n·L … n·L + L, and the pool is the
-    first `size` of them in the order of `seed`, or all."""
+    """A domain's pool of sequences, as a source for `grain`.
+
+    Sequence n of a token store holds tokens n·L … n·L + L. The pool is the first `size` sequences in the random order
+    of `seed`, or all of them.
+    """
 
     def __init__(self, store, length: int, size: int, seed: int):
         self.store, self.length, self.size = store, length, size
@@ -52,10 +55,10 @@ class _Sequences:
 
 
 def stream(store, length: int, seed: int, share: float = 1.0) -> grain.MapDataset:
-    """One domain's endless stream: every sequence once per epoch, each epoch in another order.
+    """Return one domain's endless stream: every sequence once per epoch, each epoch in a new order.
 
-    With a `share` under 1 the domain's pool is that part of its sequences, drawn at random, one at least. Pool and
-    order are looked up, not held: a stream takes no memory, however large the store.
+    With `share` below 1, the domain's pool is a random share of its sequences, at least one. Pool and order are
+    computed on access, so a stream takes no memory, however large the store.
     """
     size = max(1, round(share * store.sequences(length)))
     pool = _Sequences(store, length, size, rng.derive(seed, "pool"))
@@ -63,7 +66,7 @@ def stream(store, length: int, seed: int, share: float = 1.0) -> grain.MapDatase
 
 
 class _Chunks:
-    """Chunk c: the tokens of every member for `steps` steps, int32 [K, steps, B, L + 1]; zeros after the last step."""
+    """Chunk c holds every member's tokens for `steps` steps, int32 [K, steps, B, L + 1], with zeros after the last."""
 
     def __init__(self, runs: Runs, streams: dict, length: int, batch: int, steps: int, total_steps: int):
         self.runs, self.streams, self.length, self.batch, self.steps = runs, streams, length, batch, steps
@@ -75,13 +78,13 @@ class _Chunks:
 
     def __getitem__(self, c: int) -> np.ndarray:
         size = self.steps * self.batch
-        places_S = np.arange(c * size, min((c + 1) * size, self.total))
+        positions_S = np.arange(c * size, min((c + 1) * size, self.total))
         tokens_KSL1 = np.zeros((len(self.runs), size, self.length + 1), np.int32)
-        # Members share streams: a sequence that many of them read in this chunk is fetched once.
+        # Members share streams: a sequence that several members read in this chunk is fetched once.
         fetched = {}
         for k, (seed, order) in enumerate(zip(self.runs.data_seed_K, self.orders)):
-            for s, where in enumerate(zip(*apportion.read_at(order, places_S))):
-                key = (int(seed), *map(int, where))
+            for s, place in enumerate(zip(*apportion.read_at(order, positions_S))):
+                key = (int(seed), *map(int, place))
                 if key not in fetched:
                     fetched[key] = self.streams[key[:2]][key[2]]
                 tokens_KSL1[k, s] = fetched[key]
@@ -91,32 +94,38 @@ class _Chunks:
 def chunks(
     runs: Runs, stores: dict, length: int, batch: int, steps: int, total_steps: int, share: float = 1.0
 ) -> grain.DatasetIterator:
-    """The swarm's training data as one checkpointable iterator of int32 [K, steps, B, L + 1].
+    """Return the swarm's training data as one checkpointable iterator of int32 [K, steps, B, L + 1].
 
-    The n-th sequence that a member reads of domain j is the n-th of that domain's stream, whatever the mixture: with a
-    common seed, members see the same documents in the same order and differ in nothing but the mixture. Nothing is
-    quantised on the way: `counts_KM` is what is read.
+    The n-th sequence that a member reads from domain j is the n-th of that domain's stream, whatever the mixture. With
+    a common seed, members read the same documents in the same order and differ in their mixture only. Members read
+    exactly `counts_KM` sequences, without rounding.
 
     Args:
-      stores: token store per domain, in column order; all must hold at least one sequence.
-      share: part of every domain that is read; see :func:`stream`.
+      runs: the members.
+      stores: token store per domain, in the column order of `runs.counts_KM`.
+      length: tokens per sequence.
+      batch: sequences per step.
+      steps: steps per chunk.
+      total_steps: steps of the whole run.
+      share: share of every domain that is read; see :func:`stream`.
 
     Raises:
-      UserError: a domain is smaller than one sequence, or a row of counts is not the run's length.
+      UserError: a domain is smaller than one sequence, or a row of counts does not sum to total_steps · batch.
     """
-    short = [name for name, store in stores.items() if store.sequences(length) < 1]
-    if short:
+    too_small = [name for name, store in stores.items() if store.sequences(length) < 1]
+    if too_small:
         raise UserError(
-            f"domain smaller than one sequence of {length} tokens: {', '.join(short)}; give it more text, merge it "
+            f"domain smaller than one sequence of {length} tokens: {', '.join(too_small)}. Add text, merge the domain "
             "with another, or lower `proxy.length`"
         )
-    wrong = np.flatnonzero(runs.counts_KM.sum(axis=1) != total_steps * batch)
-    if len(wrong):
-        raise UserError(
-            f"run {runs.names[wrong[0]]} is made of {runs.counts_KM[wrong[0]].sum()} sequences, but "
-            f"train.steps × train.batch is {total_steps * batch}; run the sample stage again"
-        )
-    # Seeds by name: an epoch's order is drawn from seed + epoch, so neighbouring seeds would share orders.
+    total_K = runs.counts_KM.sum(axis=1)
+    for name, total in zip(runs.names, total_K):
+        if total != total_steps * batch:
+            raise UserError(
+                f"run {name} has {total} sequences, but train.steps × train.batch is {total_steps * batch}. Run "
+                "--stages=sample again"
+            )
+    # Each stream's seed is derived from its name: epoch e shuffles with seed + e, so seeds s and s + 1 share orders.
     streams = {
         (int(seed), j): stream(store, length, rng.derive(int(seed), f"stream/{name}"), share)
         for seed in np.unique(runs.data_seed_K)

@@ -1,4 +1,4 @@
-"""The decoder: OLMo 2's layout at proxy sizes. The only file that knows Flax."""
+"""The decoder: OLMo 2's architecture at proxy sizes. The only file that imports Flax."""
 
 import dataclasses
 import functools
@@ -14,7 +14,15 @@ ROPE_THETA = 5e5
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder: width D, layers, heads H, hidden width of the feed-forward part, width of a head (D/H)."""
+    """Sizes of a decoder.
+
+    Attributes:
+      width: model width D.
+      layers: number of blocks.
+      heads: attention heads H.
+      hidden: width of the feed-forward layer.
+      head: width of one head; None means D/H.
+    """
 
     width: int
     layers: int
@@ -23,9 +31,9 @@ class Shape:
     head: int | None = None
 
 
-# METHOD §4; "tiny" is ours, for ordinary CPUs. Hidden widths are those of the OLMo 2 layout: ⅔ · 4 · width · m, up to
-# the next multiple of 256, with m = 1.5 from 60M on: 60M: ⅔ · 4 · 384 · 1.5 = 1536; 190M: ⅔ · 4 · 768 · 1.5 = 3072;
-# 1B: ⅔ · 4 · 2048 · 1.5 = 8192. 30M has m = 1: ⅔ · 4 · 256 = 683, so 768.
+# METHOD §4. "tiny" is this project's own preset, for ordinary CPUs. Hidden widths follow OLMo 2: ⅔ · 4 · width · m,
+# rounded up to a multiple of 256. From 60M on m = 1.5: 60M: ⅔ · 4 · 384 · 1.5 = 1536; 190M: ⅔ · 4 · 768 · 1.5 = 3072;
+# 1B: ⅔ · 4 · 2048 · 1.5 = 8192. 30M has m = 1: ⅔ · 4 · 256 = 683, rounded up to 768.
 PRESETS = {
     "tiny": Shape(32, 2, 2, 96),
     "1M": Shape(12, 4, 4, 256, head=4),
@@ -38,7 +46,7 @@ PRESETS = {
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) · scale, in float32 whatever the compute type."""
+    """x / rms(x) · scale, computed in float32."""
 
     @nn.compact
     def __call__(self, x):
@@ -49,30 +57,33 @@ class RMSNorm(nn.Module):
 
 
 def rotate(x_BLHd: jax.Array) -> jax.Array:
-    """Rotary position embedding, θ = 5e5: pairs (j, j + d/2) turn by position · θ^(−2j/d)."""
+    """Apply rotary position embeddings, θ = 5e5: rotate pairs (j, j + d/2) by position · θ^(−2j/d)."""
     length, half = x_BLHd.shape[1], x_BLHd.shape[-1] // 2
     frequency_d = ROPE_THETA ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle_Ld = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency_d[None, :]
     cos, sin = jnp.cos(angle_Ld)[None, :, None, :], jnp.sin(angle_Ld)[None, :, None, :]
     first, second = jnp.split(x_BLHd.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x_BLHd.dtype)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BLHd.dtype)
 
 
 def attention(q_BLHd, k_BLHd, v_BLHd, kernels: bool = True):
-    """Causal attention by the platform's fastest kernel: cuDNN's on a GPU, for half precision only; splash attention on
-    a TPU, for whole blocks of 128 tokens; else XLA's, which holds every score."""
+    """Compute causal attention with the platform's fastest kernel.
+
+    This is cuDNN's on a GPU in half precision, splash attention on a TPU for lengths that are multiples of 128, and
+    XLA's otherwise, which holds all scores. ``kernels=False`` always uses XLA's.
+    """
     half = q_BLHd.dtype in (jnp.bfloat16, jnp.float16)
     gpu = kernels and half and jax.default_backend() == "gpu" and q_BLHd.shape[-1] % 8 == 0
-    plain = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn" if gpu else None)
+    default = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn" if gpu else None)
     if not kernels or q_BLHd.shape[1] % 128:
-        return plain(q_BLHd, k_BLHd, v_BLHd)
-    # Decided by what is compiled for, which is not always what is at hand.
-    return jax.lax.platform_dependent(q_BLHd, k_BLHd, v_BLHd, tpu=splash, default=plain)
+        return default(q_BLHd, k_BLHd, v_BLHd)
+    # Chosen by the platform compiled for, which may differ from the one that runs this.
+    return jax.lax.platform_dependent(q_BLHd, k_BLHd, v_BLHd, tpu=splash, default=default)
 
 
 def splash(q_BLHd, k_BLHd, v_BLHd, interpret: bool = False):
-    """Causal attention by JAX's Pallas kernel for TPUs, which holds a block of scores at a time."""
+    """Compute causal attention with JAX's Pallas kernel for TPUs, which holds one block of scores at a time."""
     length, heads, width = q_BLHd.shape[1:]
     block = next(size for size in (512, 256, 128) if length % size == 0)
     kernel = splash_attention_kernel.make_splash_mha(
@@ -96,7 +107,7 @@ def splash(q_BLHd, k_BLHd, v_BLHd, interpret: bool = False):
 
 
 class Block(nn.Module):
-    """x + norm(attention(x)), then x + norm(feed-forward(x)): the norm comes after the sublayer (reordered)."""
+    """x + norm(attention(x)), then x + norm(feed-forward(x)), with the norm after each sublayer."""
 
     shape: Shape
     dtype: jnp.dtype
@@ -116,7 +127,7 @@ class Block(nn.Module):
         def heads(y):
             return y.reshape(B, L, s.heads, head)
 
-        # QK-norm is over all heads together, before they are parted, as in OLMo 2.
+        # As in OLMo 2, QK-norm covers all heads together, before the split into heads.
         q = rotate(heads(RMSNorm(name="q_norm")(linear(s.heads * head, "q")(x_BLD))))
         k = rotate(heads(RMSNorm(name="k_norm")(linear(s.heads * head, "k")(x_BLD))))
         v = heads(linear(s.heads * head, "v")(x_BLD))
@@ -127,11 +138,14 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Tokens to the last layer's output, or to logits; input and output embeddings untied.
+    """A decoder with untied input and output embeddings.
 
     Attributes:
-      remat: whether a block's inside is computed again for its gradient, so that its input is all that is kept of it.
-      kernels: whether attention may be by a kernel of the platform's, which the compiler cannot part over devices.
+      shape: sizes.
+      vocabulary: number of tokens V.
+      dtype: type of the matrix products.
+      remat: whether a block keeps only its input and recomputes its activations for the gradient.
+      kernels: whether attention uses the platform's kernel. The compiler cannot shard these (FSDP).
     """
 
     shape: Shape
@@ -142,7 +156,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens_BL, logits: bool = True):
-        """int [B, L] → float32 logits [B, L, V]; or what they are the head's products of, [B, L, D]."""
+        """Map tokens, int [B, L], to float32 logits [B, L, V], or to the last layer's output [B, L, D]."""
         embed = nn.Embed(
             self.vocabulary,
             self.shape.width,
@@ -167,12 +181,12 @@ class Decoder(nn.Module):
         return head(x_BLD).astype(jnp.float32)
 
 
-def head_of(params):
-    """The output embedding, [D, V]."""
+def output_embedding(params) -> jax.Array:
+    """Return the output embedding, [D, V]."""
     return params["head"]["kernel"]
 
 
 def parameters(params) -> int:
-    """Number of parameters of one member that count for its size: all but the input embedding (METHOD §4)."""
-    everything = sum(x.size for x in jax.tree.leaves(params))
-    return everything - params["embedding"]["embedding"].size
+    """Return the number of parameters of one member without the input embedding (METHOD §4)."""
+    total = sum(x.size for x in jax.tree.leaves(params))
+    return total - params["embedding"]["embedding"].size

@@ -1,4 +1,6 @@
-"""AdamW with warm-up and a cosine that ends at the run's last step."""
+"""AdamW with a linear warm-up and a cosine decay that ends at the run's last step."""
+
+from typing import Any
 
 import jax
 import optax
@@ -7,17 +9,18 @@ from olmix_jax.config.schema import Train
 
 
 def learning_rate(train: Train, parameters: int) -> float:
-    """Peak learning rate: the config's, or 0.0047 · (N / 108M)^(−1/3) for N parameters without the input embedding.
+    """Return the peak learning rate: the config's, or 0.0047 · (N / 108M)^(−1/3).
 
-    METHOD §4: 30M preset, N = 29.1M: 0.0047 · 0.2695^(−1/3) = 0.00728.
+    N is the number of parameters without the input embedding. METHOD §4; for the 30M preset, N = 29.1M:
+    0.0047 · 0.2695^(−1/3) = 0.00728.
     """
     return train.lr if train.lr is not None else 0.0047 * (parameters / 108e6) ** (-1 / 3)
 
 
-def schedule(train: Train, peak: float):
-    """Step → learning rate: linear over `warmup` · steps, one at least; then a cosine to `lr_end` · peak."""
+def schedule(train: Train, peak: float) -> optax.Schedule:
+    """Return step → learning rate: linear over `warmup` · steps (at least one), then a cosine to `lr_end` · peak."""
     warmup = max(1, round(train.warmup * train.steps))
-    # optax counts `decay_steps` from 0 with the warm-up inside; the last step taken is steps - 1.
+    # optax counts `decay_steps` from 0 and includes the warm-up; the last step taken is steps - 1.
     return optax.warmup_cosine_decay_schedule(
         init_value=peak / (warmup + 1),
         peak_value=peak,
@@ -27,8 +30,8 @@ def schedule(train: Train, peak: float):
     )
 
 
-def _decayed(params):
-    """Weight decay is for matrices; embeddings and norms go without (METHOD §4)."""
+def _decay_mask(params) -> Any:
+    """Return True for the leaves that weight decay applies to: matrices, not embeddings or norms (METHOD §4)."""
 
     def is_kernel(path, leaf):
         return path[-1].key == "kernel"
@@ -37,7 +40,7 @@ def _decayed(params):
 
 
 def optimizer(train: Train, parameters: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW."""
+    """Return the update: clipping by the global gradient norm, then AdamW."""
     return optax.chain(
         optax.clip_by_global_norm(train.clip),
         optax.adamw(
@@ -45,6 +48,6 @@ def optimizer(train: Train, parameters: int) -> optax.GradientTransformation:
             b1=train.beta1,
             b2=train.beta2,
             weight_decay=train.weight_decay,
-            mask=_decayed,
+            mask=_decay_mask,
         ),
     )

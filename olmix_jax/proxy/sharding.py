@@ -1,234 +1,262 @@
-"""How members are laid over devices and mapped. The only file that knows meshes and `pmap`.
+"""How members are mapped and sharded over devices. The only file that uses meshes and `pmap`.
 
-Devices are those of this process: several processes train parts of the swarm (olmix_jax/pipeline/processes.py), and
-say nothing to
-each other while they do. A member that lies over all devices does so over those of all processes.
+Every mapping but FSDP uses the devices of this process only. Several processes each train a part of the swarm
+(olmix_jax/pipeline/processes.py) and do not communicate while they do. FSDP shards one member over the devices of all
+processes.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from olmix_jax.config.schema import Train
 from olmix_jax.utils.errors import UserError
 
 MAPPINGS = ("vmap", "map", "pmap", "shard")
-# The mapping of members too large for a device: one lies over all of them, its weights split and its batch too.
-ONE = "fsdp"
-# Share of a device's memory that a program may plan with; the rest is the runtime's.
+# The mapping of members too large for one device: weights and batch of one member are sharded over all devices.
+FSDP = "fsdp"
+# Share of a device's memory that a program may plan with. The rest is left to the runtime.
 USABLE = 0.92
-# Devices that weights are split over at most; more have copies, and other parts of the batch.
-_SPLIT = 16
+# Most devices that weights are split over. Further devices hold copies and take other parts of the batch.
+MAX_WEIGHT_SHARDS = 16
 
 
 def default_mapping() -> str:
-    """`shard` with several devices; on one, `map` on a CPU (batched small matmuls are slow there), else `vmap`."""
+    """Return `shard` on several devices, `map` on one CPU (batched small matmuls are slow there), else `vmap`."""
     if jax.local_device_count() > 1:
         return "shard"
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
 def usable_memory() -> float | None:
-    """What a program may plan with on a device [bytes]; None where it does not say."""
+    """Return the usable memory of one device [bytes], or None if the device does not report it."""
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return None if limit is None else USABLE * limit
 
 
-def devices_used(mapping: str) -> int:
-    """Devices that members are laid over."""
+def member_devices(mapping: str) -> int:
+    """Return the number of devices that the member axis is split over."""
     return jax.local_device_count() if mapping in ("pmap", "shard") else 1
 
 
-def at_work(mapping: str) -> int:
-    """Devices that compute: those that members are laid over, or that one lies over."""
-    return jax.device_count() if mapping == ONE else devices_used(mapping)
+def compute_devices(mapping: str) -> int:
+    """Return the number of devices that compute: under FSDP all devices of all processes."""
+    return jax.device_count() if mapping == FSDP else member_devices(mapping)
 
 
-def lies_over_all(train: Train, size: int, memory: float | None, devices: int) -> bool:
-    """Whether a member of ``size`` [bytes] lies over all devices: asked for, or as none of them holds it and nothing
-    else is asked for; ``memory`` is of a device, None where that is not known."""
-    return train.mapping == ONE or (train.mapping is None and devices > 1 and memory is not None and size > memory)
+def needs_fsdp(train: Train, member_bytes: int, memory: float | None, devices: int) -> bool:
+    """Return whether a member is sharded over all devices.
+
+    This is the case if the config asks for it, or if it names no mapping and no single device can hold the member.
+
+    Args:
+      train: the trainer's settings.
+      member_bytes: size of a member [bytes].
+      memory: usable memory of one device [bytes], None if unknown.
+      devices: number of devices.
+    """
+    if train.mapping is not None:
+        return train.mapping == FSDP
+    return devices > 1 and memory is not None and member_bytes > memory
 
 
-def padded(members: int, mapping: str) -> int:
-    """Members after padding to a whole number on every device."""
-    devices = devices_used(mapping)
+def padded_size(members: int, mapping: str) -> int:
+    """Return the number of members after padding to the same number on every device."""
+    devices = member_devices(mapping)
     return -(-members // devices) * devices
 
 
-def at_once(members: int, mapping: str, batch: int) -> int:
-    """Members that one device computes together, and so holds the activations of."""
-    on_one = padded(members, mapping) // devices_used(mapping)
-    in_turn = mapping == "map" or (mapping == "shard" and jax.default_backend() == "cpu")
-    return min(batch or on_one, on_one) if in_turn else on_one
+def concurrent_members(members: int, mapping: str, batch: int) -> int:
+    """Return how many members one device computes at the same time, and so holds the activations of."""
+    per_device = padded_size(members, mapping) // member_devices(mapping)
+    sequential = mapping == "map" or (mapping == "shard" and jax.default_backend() == "cpu")
+    return min(batch or per_device, per_device) if sequential else per_device
 
 
-def _mesh(devices=None):
-    """One axis, ``member``, over the devices: all of this machine's, or those of another that is compiled for."""
+def member_mesh(devices: Sequence | None = None) -> Mesh:
+    """Return a mesh with one axis, ``member``, over ``devices`` (default: this process's devices)."""
     devices = jax.local_devices() if devices is None else devices
     return jax.make_mesh((len(devices),), ("member",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def _mesh_of_one(devices=None):
-    """Two axes for one large member: ``data`` × ``fsdp``, the second a power of two, by which widths and vocabularies
-    can be split, as large as can be up to `_SPLIT`."""
+def _fsdp_mesh(devices: Sequence | None = None) -> Mesh:
+    """Return a mesh ``data`` × ``fsdp`` for one large member, over ``devices`` (default: those of all processes).
+
+    The size of ``fsdp`` is the largest power of two that divides the number of devices, up to MAX_WEIGHT_SHARDS:
+    widths and vocabularies are divisible by powers of two.
+    """
     devices = jax.devices() if devices is None else devices
-    split = math.gcd(len(devices), _SPLIT)
+    split = math.gcd(len(devices), MAX_WEIGHT_SHARDS)
     types = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh((len(devices) // split, split), ("data", "fsdp"), axis_types=types, devices=devices)
 
 
-def _weights(x, mesh) -> NamedSharding:
-    """Weights and moments [K, …] are split along their longest axis that can be; integers are of no size."""
-    spec = [None] * x.ndim
+def _fsdp_sharding(x, mesh: Mesh) -> NamedSharding:
+    """Split an array [K, …] of weights or moments along its longest divisible axis; replicate integers."""
+    spec: list[str | None] = [None] * x.ndim
     axes = [a for a in range(1, x.ndim) if x.shape[a] % mesh.shape["fsdp"] == 0]
     if axes and jax.dtypes.issubdtype(x.dtype, np.floating):
         spec[max(axes, key=lambda a: x.shape[a])] = "fsdp"
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
-def _wanted(x, mapping: str, devices=None) -> NamedSharding:
-    """Where an array with a leading member axis is, under ``shard`` or ``fsdp``."""
-    if mapping == ONE:
-        return _weights(x, _mesh_of_one(devices))
-    return NamedSharding(_mesh(devices), PartitionSpec("member"))
+def _array_sharding(x, mapping: str, devices: Sequence | None = None) -> NamedSharding:
+    """Return the sharding of an array with a leading member axis under ``shard`` or ``fsdp``."""
+    if mapping == FSDP:
+        return _fsdp_sharding(x, _fsdp_mesh(devices))
+    return NamedSharding(member_mesh(devices), PartitionSpec("member"))
 
 
-def abstract(tree, mapping: str, devices):
-    """Shapes with a leading member axis, placed over ``devices`` as ``shard`` or ``fsdp`` would have their arrays."""
+def abstract(tree, mapping: str, devices: Sequence):
+    """Add to shapes with a leading member axis the sharding that ``shard`` or ``fsdp`` gives them on ``devices``."""
 
-    def placed(x):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_wanted(x, mapping, devices))
+    def with_sharding(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_array_sharding(x, mapping, devices))
 
-    return jax.tree.map(placed, tree)
+    return jax.tree.map(with_sharding, tree)
 
 
 def place(tree, mapping: str):
-    """Puts arrays with a leading member axis where `mapping` wants them."""
+    """Put arrays with a leading member axis on the devices that ``mapping`` uses."""
     if mapping in ("vmap", "map"):
         return jax.device_put(tree, jax.local_devices()[0])
-    where = "shard" if mapping == "pmap" else mapping
-    if spread(mapping):
-        # Every process has the whole array, and gives its own devices' parts of it.
-        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, _wanted(x, where), lambda i: x[i]), tree)
-    return jax.tree.map(lambda x: jax.device_put(x, _wanted(x, where)), tree)
+    layout = "shard" if mapping == "pmap" else mapping
+
+    def put(x):
+        sharding = _array_sharding(x, layout)
+        if spans_processes(mapping):
+            # Every process has the whole array and provides the shards of its own devices.
+            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+        return jax.device_put(x, sharding)
+
+    return jax.tree.map(put, tree)
 
 
-def spread(mapping: str) -> bool:
-    """Whether members lie over the devices of several processes, which then have to go in step."""
-    return mapping == ONE and jax.process_count() > 1
+def spans_processes(mapping: str) -> bool:
+    """Return whether a member is sharded over the devices of several processes, which then run in lockstep."""
+    return mapping == FSDP and jax.process_count() > 1
 
 
-def fetched(x) -> np.ndarray:
-    """An array as this process has it whole, wherever its parts are; all processes that have a part ask together."""
-    return np.asarray(x if x.is_fully_addressable or x.is_fully_replicated else _gathering(x.sharding.mesh)(x))
+def to_host(x) -> np.ndarray:
+    """Return the whole of a sharded array as a NumPy array. All processes that hold a shard must call it together."""
+    return np.asarray(x if x.is_fully_addressable or x.is_fully_replicated else _replicate(x.sharding.mesh)(x))
 
 
-# Kept, or every array of every checkpoint would be a program to compile.
+# Cached, or every array of every checkpoint would compile a program.
 @functools.lru_cache(maxsize=8)
-def _gathering(mesh):
+def _replicate(mesh: Mesh) -> Callable:
     return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def _in_turn(function: Callable, batch: int) -> Callable:
-    """Maps members one after another, or `batch` of them at a time, inside one program."""
+def _sequential(function: Callable, batch: int) -> Callable:
+    """Map members one after another, or ``batch`` at a time, inside one program."""
 
     def mapped(states, inputs, shared):
         size = jax.tree.leaves((states, inputs))[0].shape[0]
-        # batch_size=1 would leave a batch axis of one in every matmul, which the CPU pays for.
-        blocks = None if batch == 1 else min(batch or size, size)
-        return jax.lax.map(lambda member: function(*member, shared), (states, inputs), batch_size=blocks)
+        # batch_size=1 would add a batch axis of one to every matmul, which is slow on CPUs.
+        batch_size = None if batch == 1 else min(batch or size, size)
+        return jax.lax.map(lambda member: function(*member, shared), (states, inputs), batch_size=batch_size)
 
     return mapped
 
 
-def _laid_over_all(function: Callable, devices) -> Callable:
-    """One member over all devices, member by member where there are several; the compiler has them communicate."""
-    mesh = _mesh_of_one(devices)
+def _fsdp(function: Callable, devices: Sequence | None) -> Callable:
+    """Map members with each one sharded over all devices. The compiler inserts the communication."""
+    mesh = _fsdp_mesh(devices)
 
-    def split(tree, axis: int):
-        """Examples go to devices along an axis of the arrays that have it."""
-        where = NamedSharding(mesh, PartitionSpec(*[None] * axis, ("data", "fsdp")))
+    def shard_examples(tree, axis: int):
+        sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, ("data", "fsdp")))
 
-        def placed(x):
-            even = x.ndim > axis and x.shape[axis] % mesh.size == 0
-            return jax.lax.with_sharding_constraint(x, where) if even else x
+        def constrain(x):
+            divisible = x.ndim > axis and x.shape[axis] % mesh.size == 0
+            return jax.lax.with_sharding_constraint(x, sharding) if divisible else x
 
-        return jax.tree.map(placed, tree)
+        return jax.tree.map(constrain, tree)
 
-    def weights(tree):
-        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _weights(x, mesh)), tree)
+    def shard_weights(tree):
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _fsdp_sharding(x, mesh)), tree)
 
     def mapped(states, inputs, shared):
-        states, inputs, shared = weights(states), split(inputs, 2), split(shared, 1)
-        return weights(jax.vmap(function, in_axes=(0, 0, None))(states, inputs, shared))
+        states, inputs, shared = shard_weights(states), shard_examples(inputs, 2), shard_examples(shared, 1)
+        return shard_weights(jax.vmap(function, in_axes=(0, 0, None))(states, inputs, shared))
 
     return mapped
 
 
-def laid_over_all(train: Train, devices: int) -> Train:
-    """The trainer of a large member, in micro-batches that its devices share out evenly: as asked for, or next above.
+def with_fsdp(train: Train, devices: int) -> Train:
+    """Return the settings for FSDP on ``devices`` devices.
+
+    ``micro_batch`` is raised to the next size that divides the batch and is a multiple of the number of devices.
 
     Raises:
-      UserError: the batch cannot be shared so.
+      UserError: the batch is not a multiple of the number of devices.
     """
     if train.batch % devices:
         raise UserError(
-            f"config field `train.batch` is {train.batch}; of a model that lies over several devices it must be a "
-            f"multiple of the {devices} devices; on fewer, as an array of jobs has them (swarm.part), it may be less"
+            f"config field `train.batch` is {train.batch}. For a model that is sharded over several devices (FSDP) it "
+            f"must be a multiple of the {devices} devices. Change it, or use fewer devices, for example with an array "
+            "of jobs (swarm.part)"
         )
-    asked = train.micro_batch or train.batch
-    micro = next(m for m in range(devices, train.batch + 1, devices) if m >= asked and train.batch % m == 0)
-    return dataclasses.replace(train, mapping=ONE, micro_batch=micro)
+    smallest = train.micro_batch or train.batch
+    sizes = range(devices, train.batch + 1, devices)
+    micro_batch = next(size for size in sizes if size >= smallest and train.batch % size == 0)
+    return dataclasses.replace(train, mapping=FSDP, micro_batch=micro_batch)
 
 
-def map_members(function: Callable, mapping: str, batch: int, donate: bool = False, devices=None) -> Callable:
-    """Compiles one member's `function(state, inputs, shared)` into the whole swarm's.
+def map_members(
+    function: Callable, mapping: str, batch: int, donate: bool = False, devices: Sequence | None = None
+) -> Callable[[Any, Any, Any], Any]:
+    """Compile one member's `function(state, inputs, shared)` into a function of the whole swarm.
 
     Args:
-      function: pure; `state` and `inputs` are pytrees of one member's arrays (or None), `shared` one that all see.
-        Examples are along the second axis of the arrays in `inputs` and `shared` that have two or more.
-      mapping: one of MAPPINGS, or ONE.
-      batch: members computed together in `map`, and inside a device in `shard` on a CPU; 0: all.
-      donate: whether the states' memory may be reused for the result.
-      devices: for ``shard`` and ``fsdp`` on other devices than this machine's.
+      function: a pure function. `state` and `inputs` are pytrees of one member's arrays (or None). `shared` is a
+        pytree that all members see. In `inputs` and `shared`, the second axis of arrays with two or more axes runs over
+        examples.
+      mapping: one of MAPPINGS, or FSDP.
+      batch: members computed together by `map`, and on each device by `shard` on a CPU; 0 means all.
+      donate: whether the result may reuse the memory of the states.
+      devices: devices to compile for under ``shard`` and ``fsdp`` (default: this machine's).
 
     Returns:
-      `mapped(states, inputs, shared)` with a leading axis of :func:`padded` length on every array of the first two and
-      of the result. No mapping communicates between members; ``fsdp`` does within one.
+      `mapped(states, inputs, shared)`. Arrays of states, inputs and result have a leading axis of length
+      :func:`padded_size`. No mapping communicates between members; ``fsdp`` communicates within one.
     """
     donated = (0,) if donate else ()
-    together = jax.vmap(function, in_axes=(0, 0, None))
+    vmapped = jax.vmap(function, in_axes=(0, 0, None))
     if mapping == "vmap":
-        return jax.jit(together, donate_argnums=donated)
+        return jax.jit(vmapped, donate_argnums=donated)
     if mapping == "map":
-        return jax.jit(_in_turn(function, batch), donate_argnums=donated)
+        return jax.jit(_sequential(function, batch), donate_argnums=donated)
     if mapping == "shard":
-        mesh, rows, everywhere = _mesh(devices), PartitionSpec("member"), PartitionSpec()
-        inner = _in_turn(function, batch) if mesh.devices.flat[0].platform == "cpu" else together
-        return jax.jit(
-            jax.shard_map(inner, mesh=mesh, in_specs=(rows, rows, everywhere), out_specs=rows, check_vma=False),
-            donate_argnums=donated,
-        )
-    if mapping == ONE:
-        return jax.jit(_laid_over_all(function, devices), donate_argnums=donated)
+        mesh, by_member, replicated = member_mesh(devices), PartitionSpec("member"), PartitionSpec()
+        per_device = _sequential(function, batch) if mesh.devices.flat[0].platform == "cpu" else vmapped
+        specs = (by_member, by_member, replicated)
+        sharded = jax.shard_map(per_device, mesh=mesh, in_specs=specs, out_specs=by_member, check_vma=False)
+        return jax.jit(sharded, donate_argnums=donated)
+    if mapping == FSDP:
+        return jax.jit(_fsdp(function, devices), donate_argnums=donated)
     if mapping == "pmap":
-        devices = jax.local_device_count()
-        on_devices = jax.pmap(together, in_axes=(0, 0, None), donate_argnums=donated)
+        return _pmap(vmapped, donated)
+    raise ValueError(f"unknown mapping {mapping!r}; use one of {', '.join((*MAPPINGS, FSDP))}")
 
-        def mapped(states, inputs, shared):
-            split = jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), (states, inputs))
-            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), on_devices(*split, shared))
 
-        return mapped
-    raise ValueError(f"unknown mapping {mapping!r}; one of {', '.join((*MAPPINGS, ONE))}")
+def _pmap(vmapped: Callable, donated: tuple[int, ...]) -> Callable:
+    devices = jax.local_device_count()
+    on_devices = jax.pmap(vmapped, in_axes=(0, 0, None), donate_argnums=donated)
+
+    def mapped(states, inputs, shared):
+        split = jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), (states, inputs))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), on_devices(*split, shared))
+
+    return mapped
 
 
 def pad(array_K: np.ndarray, members: int) -> np.ndarray:
-    """Repeats the last member until there are `members`."""
+    """Repeat the last row until the array has ``members`` rows."""
     return np.concatenate([array_K, np.repeat(array_K[-1:], members - len(array_K), axis=0)])

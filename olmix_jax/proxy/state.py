@@ -1,7 +1,8 @@
-"""One member: its state, how it starts, one step, and many."""
+"""One member: its state, its initialisation, one training step, and many."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,40 +13,47 @@ from olmix_jax.proxy import losses, model, optimizer, sharding
 
 
 class State(NamedTuple):
-    """What a member carries from step to step."""
+    """What a member carries from step to step.
+
+    Attributes:
+      params: the decoder's parameters.
+      momentum: the optimiser's state.
+      step: int32, number of steps taken.
+      alive: bool, whether loss and gradient were finite at every step.
+    """
 
     params: dict
     momentum: optax.OptState
-    # int32: steps taken; and whether all of them had a finite loss and gradient.
     step: jax.Array
     alive: jax.Array
 
 
 class Member(NamedTuple):
-    """One member's code, as pure functions that know of no other member, and its size.
+    """One member's pure functions, which know nothing of other members, and its size.
 
-    init:   key → State
-    steps:  (State, tokens_TBL1, n) → (State, loss_T): n ≤ T steps; losses past the n-th are 0
-    score:  (params, tokens_EL1, answer_EL) → nats_E of the answers' tokens
-    parameters: all but the input embedding
-    memory: weights, two moments and gradient of all parameters in float32 [bytes]
+    Attributes:
+      init: key → State.
+      steps: (State, tokens_TBL1, n) → (State, loss_T). Takes n ≤ T steps; losses after the n-th are 0.
+      score: (params, tokens_EL1, answer_EL) → nats_E of each example's answer tokens.
+      parameters: number of parameters without the input embedding.
+      memory_bytes: weights, two moments and gradient of all parameters in float32 [bytes].
     """
 
-    init: callable
-    steps: callable
-    score: callable
+    init: Callable[[jax.Array], State]
+    steps: Callable[[State, jax.Array, Any], tuple[State, jax.Array]]
+    score: Callable[[dict, Any, Any], jax.Array]
     parameters: int
-    memory: int
+    memory_bytes: int
 
 
 @functools.lru_cache(maxsize=8)
 def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "float32") -> Member:
-    """The member of a swarm with this decoder and trainer."""
-    decoder = model.Decoder(shape, vocabulary, jnp.dtype(dtype), train.remat, train.mapping != sharding.ONE)
-    blank = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    abstract = jax.eval_shape(lambda t: decoder.init(jax.random.key(0), t), blank)
-    size = model.parameters(abstract["params"])
-    update = optimizer.optimizer(train, size)
+    """Return the member with this decoder and trainer."""
+    decoder = model.Decoder(shape, vocabulary, jnp.dtype(dtype), train.remat, train.mapping != sharding.FSDP)
+    tokens_BL = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    abstract = jax.eval_shape(lambda t: decoder.init(jax.random.key(0), t), tokens_BL)
+    parameters = model.parameters(abstract["params"])
+    update = optimizer.optimizer(train, parameters)
     step = functools.partial(_step, decoder, update, train)
 
     def init(key):
@@ -61,41 +69,52 @@ def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "floa
         return jax.lax.fori_loop(0, n, body, (state, jnp.zeros(tokens_TBL1.shape[0], jnp.float32)))
 
     def score(params, tokens_EL1, answer_EL):
-        x_ELD = decoder.apply({"params": params}, tokens_EL1[:, :-1], logits=False)
-        flat_SD = x_ELD.reshape(-1, x_ELD.shape[-1])
-        nats_S = losses.token_nats(flat_SD, model.head_of(params), tokens_EL1[:, 1:].reshape(-1), decoder.kernels)
+        x_SD = _last_layer(decoder, params, tokens_EL1)
+        nats_S = losses.token_nats(x_SD, model.output_embedding(params), tokens_EL1[:, 1:].reshape(-1), decoder.kernels)
         return jnp.sum(jnp.where(answer_EL, nats_S.reshape(answer_EL.shape), 0.0), axis=-1)
 
-    return Member(init, steps, score, size, 16 * (size + vocabulary * shape.width))
+    return Member(init, steps, score, parameters, 16 * (parameters + vocabulary * shape.width))
 
 
-def _loss(decoder, z_loss: float, params, tokens_BL1):
-    """(loss to minimise, mean nats per token) of some sequences."""
-    x_BLD = decoder.apply({"params": params}, tokens_BL1[:, :-1], logits=False)
-    flat_SD = x_BLD.reshape(-1, x_BLD.shape[-1])
-    return losses.mean_loss(flat_SD, model.head_of(params), tokens_BL1[:, 1:].reshape(-1), z_loss, decoder.kernels)
+def _last_layer(decoder: model.Decoder, params, tokens_BL1) -> jax.Array:
+    """Return the last layer's output for all tokens but each sequence's last, x_SD with S = B · L."""
+    x_BLD: Any = decoder.apply({"params": params}, tokens_BL1[:, :-1], logits=False)
+    return x_BLD.reshape(-1, x_BLD.shape[-1])
 
 
-def gradient(decoder, train: Train, params, tokens_BL1):
-    """((loss to minimise, mean nats), gradient) of a batch, by ``train.micro_batch`` sequences at a time."""
-    both = jax.value_and_grad(functools.partial(_loss, decoder, train.z_loss), has_aux=True)
+def _loss(decoder: model.Decoder, z_loss: float, params, tokens_BL1):
+    """Return (loss to minimise, mean nats per token) of a batch."""
+    x_SD = _last_layer(decoder, params, tokens_BL1)
+    target_S = tokens_BL1[:, 1:].reshape(-1)
+    return losses.mean_loss(x_SD, model.output_embedding(params), target_S, z_loss, decoder.kernels)
+
+
+def gradient(decoder: model.Decoder, train: Train, params, tokens_BL1):
+    """Return ((loss to minimise, mean nats per token), gradient) of a batch.
+
+    The gradient is accumulated over micro-batches of ``train.micro_batch`` sequences.
+    """
+    value_and_grad = jax.value_and_grad(functools.partial(_loss, decoder, train.z_loss), has_aux=True)
     parts = train.batch // (train.micro_batch or train.batch)
     if parts == 1:
-        return both(params, tokens_BL1)
+        return value_and_grad(params, tokens_BL1)
 
     def add(carry, tokens_bL1):
-        return jax.tree.map(lambda sum_, x: sum_ + x / parts, carry, both(params, tokens_bL1)), None
+        return jax.tree.map(lambda total, x: total + x / parts, carry, value_and_grad(params, tokens_bL1)), None
 
-    begin = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(both, params, tokens_BL1))
-    # Every parts-th sequence, so that where the batch lies over several devices each has its share of every part.
-    return jax.lax.scan(add, begin, tokens_BL1.reshape(-1, parts, tokens_BL1.shape[1]).swapaxes(0, 1))[0]
+    shapes = jax.eval_shape(value_and_grad, params, tokens_BL1)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # A micro-batch is every parts-th sequence: if the batch is sharded, every device holds a share of each one.
+    return jax.lax.scan(add, zeros, tokens_BL1.reshape(-1, parts, tokens_BL1.shape[1]).swapaxes(0, 1))[0]
 
 
-def _step(decoder, update, train: Train, state: State, tokens_BL1):
-    """One AdamW step. A member whose loss or gradient is not finite stays as it was and is dead from then on."""
+def _step(decoder: model.Decoder, update: optax.GradientTransformation, train: Train, state: State, tokens_BL1):
+    """Take one AdamW step. A member whose loss or gradient is not finite is frozen from then on, with a NaN loss."""
     (total, loss), grads = gradient(decoder, train, state.params, tokens_BL1)
     alive = state.alive & jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads))
-    changes, momentum = update.update(grads, state.momentum, state.params)
-    params = optax.apply_updates(state.params, changes)
-    kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), (params, momentum), (state.params, state.momentum))
-    return State(*kept, state.step + alive, alive), jnp.where(alive, loss, jnp.nan)
+    updates, momentum = update.update(grads, state.momentum, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, momentum = jax.tree.map(
+        lambda new, old: jnp.where(alive, new, old), (params, momentum), (state.params, state.momentum)
+    )
+    return State(params, momentum, state.step + alive, alive), jnp.where(alive, loss, jnp.nan)

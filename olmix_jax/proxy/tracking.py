@@ -1,8 +1,11 @@
-"""Training's progress for people and tools: JSON lines always, TensorBoard and Weights & Biases where asked for."""
+"""Training metrics for people and tools: JSON lines always, TensorBoard and Weights & Biases on request."""
 
+import importlib
 import json
 import pathlib
 import uuid
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,45 +14,61 @@ from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
 
-class Tracker:
-    """Writes ``metrics.jsonl`` in ``folder``: a line per dispatch; a run that goes on keeps those up to its step.
+class _Sink(Protocol):
+    """Another destination of the metrics."""
 
-    Every line has ``step``, ``tokens`` (of one member), ``loss`` [nats per token, mean over the members that live],
-    ``loss_low``, ``loss_high`` (of single members), ``members`` (that live) and ``tokens_per_second`` (of all).
+    def write(self, step: int, row: dict) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Tracker:
+    """Writes ``metrics.jsonl`` in ``folder``, one line per dispatch. A resumed run keeps the lines up to its step.
+
+    Every line has ``step``, ``tokens`` (of one member), ``loss`` [nats per token, mean over the members alive],
+    ``loss_low`` and ``loss_high`` (extremes over members), ``members`` (number alive) and ``tokens_per_second`` (of all
+    members).
     """
 
-    def __init__(self, folder: pathlib.Path, track: Track, what: str, done: int):
+    def __init__(self, folder: pathlib.Path, track: Track, label: str, step: int):
         self.path = folder / "metrics.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(self.path, "".join(line for line in self._lines() if json.loads(line)["step"] <= done))
-        self.also = []
+        files.write_text(
+            self.path, "".join(line for line in self._complete_lines() if json.loads(line)["step"] <= step)
+        )
+        self.sinks: list[_Sink] = []
         if track.tensorboard:
-            board = _library("tensorboardX", "track.tensorboard").SummaryWriter(str(folder / "tensorboard"))
-            self.also.append(_Board(board))
+            library = _import("tensorboardX", "track.tensorboard")
+            self.sinks.append(_TensorBoard(library.SummaryWriter(str(folder / "tensorboard"))))
         if track.wandb:
-            wandb = _library("wandb", "track.wandb")
-            run = wandb.init(project=track.wandb, name=what, dir=str(folder), id=self._id(), resume="allow")
-            self.also.append(_Run(run))
+            wandb = _import("wandb", "track.wandb")
+            run = wandb.init(project=track.wandb, name=label, dir=str(folder), id=self._wandb_id(), resume="allow")
+            self.sinks.append(_Wandb(run))
 
-    def _id(self) -> str:
-        """By which a run that goes on is the same one there; a folder begun again is another."""
+    def _wandb_id(self) -> str:
+        """Return the run's id at W&B. It is stored in the folder, so that a resumed run continues there."""
         path = self.path.with_name("wandb.json")
         if not path.is_file():
             files.write_json(path, {"id": uuid.uuid4().hex})
         return files.read_json(path)["id"]
 
-    def _lines(self):
-        """Whole lines of an earlier run; one that a kill tore is none."""
+    def _complete_lines(self) -> Iterator[str]:
+        """Yield the lines of an earlier run, without one that a kill cut off."""
         if not self.path.is_file():
             return
         for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("}\n"):
                 yield line
 
-    def write(self, step: int, tokens: int, loss_K: np.ndarray, speed: float) -> None:
-        """A dispatch that ended with ``step``."""
+    def write(self, step: int, tokens: int, loss_K: np.ndarray, tokens_per_second: float) -> None:
+        """Write the metrics of a dispatch that ended with ``step``."""
         alive_K = loss_K[np.isfinite(loss_K)]
-        row = {"step": step, "tokens": tokens, "members": len(alive_K), "tokens_per_second": round(speed, 1)}
+        row = {
+            "step": step,
+            "tokens": tokens,
+            "members": len(alive_K),
+            "tokens_per_second": round(tokens_per_second, 1),
+        }
         if len(alive_K):
             columns = {"loss": alive_K.mean(), "loss_low": alive_K.min(), "loss_high": alive_K.max()}
             row |= {name: round(float(value), 6) for name, value in columns.items()}
@@ -58,39 +77,40 @@ class Tracker:
                 f.write(json.dumps(row) + "\n")
         except OSError as e:
             raise UserError(
-                f"{self.path} cannot be written: {e.strerror}; free space, then run the same command"
+                f"cannot write {self.path}: {e.strerror}. Free some space and run the same command again"
             ) from e
-        for other in self.also:
-            other.write(step, row)
+        for sink in self.sinks:
+            sink.write(step, row)
 
     def close(self) -> None:
-        for other in self.also:
-            other.close()
+        """Flush TensorBoard and W&B."""
+        for sink in self.sinks:
+            sink.close()
 
 
-class Silent:
-    """The tracker of a process for which another writes."""
+class NullTracker:
+    """Writes nothing: the tracker of a process that does not write files."""
 
-    def write(self, step: int, tokens: int, loss_K: np.ndarray, speed: float) -> None:
-        pass
+    def write(self, step: int, tokens: int, loss_K: np.ndarray, tokens_per_second: float) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
-class _Board:
-    def __init__(self, board):
-        self.board = board
+class _TensorBoard:
+    def __init__(self, writer):
+        self.writer = writer
 
     def write(self, step: int, row: dict) -> None:
         for name, value in row.items():
-            self.board.add_scalar(name, value, step)
+            self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.board.close()
+        self.writer.close()
 
 
-class _Run:
+class _Wandb:
     def __init__(self, run):
         self.run = run
 
@@ -101,8 +121,8 @@ class _Run:
         self.run.finish()
 
 
-def _library(name: str, field: str):
+def _import(name: str, field: str) -> Any:
     try:
-        return __import__(name)
+        return importlib.import_module(name)
     except ImportError as e:
-        raise UserError(f"config field `{field}` takes {name}: pip install -r requirements-track.txt") from e
+        raise UserError(f"config field `{field}` needs {name}: pip install -r requirements-track.txt") from e

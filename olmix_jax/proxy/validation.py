@@ -1,4 +1,4 @@
-"""The content of ``validate/validation.json``: BPB of fresh models on each mixture, over several seeds."""
+"""The content of ``validate/validation.json``: bits per byte (BPB) of new models on each mixture, over seeds."""
 
 import dataclasses
 import os
@@ -8,7 +8,7 @@ from olmix_jax.utils import records
 
 @dataclasses.dataclass(frozen=True)
 class TaskScore:
-    """BPB of one task over seeds: mean, standard deviation and each seed's."""
+    """Scores on one task: mean and standard deviation over seeds, and each seed's score [BPB]."""
 
     mean: float
     std: float
@@ -17,13 +17,13 @@ class TaskScore:
 
 @dataclasses.dataclass(frozen=True)
 class MixtureScore:
-    """BPB of the models trained on one mixture.
+    """Scores of the models trained on one mixture.
 
     Attributes:
-      weights: the realised mixture by domain.
-      bpb_mean, bpb_std: over seeds, of the mean over tasks [BPB].
-      per_seed: the mean over tasks of each seed [BPB].
-      tasks: each task's.
+      weights: weight of each domain, after rounding to whole sequences.
+      bpb_mean, bpb_std: mean and standard deviation of ``per_seed`` [BPB].
+      per_seed: mean over tasks, for each seed [BPB].
+      tasks: scores by task.
     """
 
     weights: dict[str, float]
@@ -33,21 +33,22 @@ class MixtureScore:
     tasks: dict[str, TaskScore]
 
     def check(self) -> None:
+        """Check that every task has a score for each seed."""
         if any(len(task.per_seed) != len(self.per_seed) for task in self.tasks.values()):
             raise ValueError("every task must have a score for each seed")
 
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """Fresh models on natural, uniform and proposed mixtures.
+    """Scores of new models trained on the natural, uniform and proposed mixtures.
 
     Attributes:
       mixtures: scores by name of the mixture.
-      proposal: the proposed weights that were validated.
-      seeds: models per mixture.
-      steps, tokens: training steps and tokens of a model.
-      parameters: parameters of a model.
-      preset: its preset.
+      proposal: the proposed weights by domain, before rounding.
+      seeds: number of models per mixture.
+      steps, tokens: training steps and tokens of one model.
+      parameters: parameters of one model, without the input embedding.
+      preset: name of the model's preset.
     """
 
     SCHEMA = 1
@@ -62,7 +63,7 @@ class Validation:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Validation":
-        """Reads ``validation.json``.
+        """Read ``validation.json``.
 
         Raises:
           UserError: the file is not a validation; the message names the field.
@@ -70,5 +71,5 @@ class Validation:
         return records.read(path, cls, "validate")
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes ``validation.json``, whole or not at all."""
+        """Write ``validation.json`` atomically."""
         records.write(path, self)

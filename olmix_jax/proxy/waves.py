@@ -1,7 +1,7 @@
-"""More members than a device holds: some at a time, by one program.
+"""Training more members than the devices hold: in waves, one after another, with one compiled program.
 
-Who goes with whom is settled once and kept beside the checkpoints: a wave is a swarm of its own, so a run goes on with
-any number of devices, as long as they hold a wave.
+The division into waves is fixed by the first run and stored beside the checkpoints. A wave is itself a swarm, so a run
+can resume on any number of devices that can hold a wave.
 """
 
 import dataclasses
@@ -11,7 +11,10 @@ import jax
 import numpy as np
 
 from olmix_jax.config.schema import Train
+from olmix_jax.corpus.tasks import TaskSet
 from olmix_jax.proxy import aot, autotune, coordination, sharding, state, train
+from olmix_jax.proxy.proxy_swarm import ProxySwarm
+from olmix_jax.proxy.train import TrainResult
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
@@ -19,147 +22,162 @@ from olmix_jax.utils.progress import counted, log
 RECORD = "waves.json"
 
 
-def in_waves(
-    swarm: train.Swarm, tasks, folder: pathlib.Path, what: str, per_device: int | None = None
-) -> train.Trained:
-    """:func:`olmix_jax.proxy.train.train`, by as many members at once as a device holds; one program serves all waves.
+def train_in_waves(
+    swarm: ProxySwarm, tasks: TaskSet, folder: pathlib.Path, label: str, per_device: int | None = None
+) -> TrainResult:
+    """Train and score a swarm, in waves if the devices cannot hold all members.
 
     Args:
-      per_device: members on a device; None for as many as fit its memory, where that is known (on a CPU all are taken).
-        What an earlier run in `folder` settled on stays, as its checkpoints are of its waves; a warning says so.
+      swarm: all members.
+      tasks: what they are scored on.
+      folder: receives checkpoints and the division into waves.
+      label: names the swarm in log lines.
+      per_device: members on a device at once. None means as many as its memory holds, or all if that is unknown (as on
+        CPUs). If an earlier run in ``folder`` divided the swarm otherwise, its division is kept, with a warning.
 
     Raises:
-      KeyboardInterrupt, UserError: as that; UserError too where a wave does not fit.
+      KeyboardInterrupt: on ctrl-C or a termination signal, after saving a checkpoint.
+      UserError: as for :func:`olmix_jax.proxy.train.train`, or a wave does not fit into memory.
     """
-    chosen = _recorded(folder / RECORD, swarm)
-    if chosen is None:
-        held = _held(swarm, per_device)
-        swarm = _mapped(swarm, folder, held)
-        chosen = _divided(swarm, held)
-        waves = [[swarm.runs.names[k] for k in wave] for wave in chosen]
-        if coordination.Company(sharding.spread(swarm.train.mapping)).writes:
-            files.write_json(folder / RECORD, {"waves": len(waves), "members": waves})
+    waves = _read_division(folder / RECORD, swarm)
+    if waves is None:
+        fit = _members_per_device(swarm, per_device)
+        swarm = _with_mapping(swarm, folder, fit)
+        waves = _divide(swarm, fit)
+        if coordination.ProcessGroup(sharding.spans_processes(_mapping(swarm))).is_writer:
+            names = [[swarm.runs.names[k] for k in wave] for wave in waves]
+            files.write_json(folder / RECORD, {"waves": len(waves), "members": names})
     else:
-        swarm = _mapped(swarm, folder, per_device or len(chosen[0]))
-        on_one = -(-len(chosen[0]) // _devices(swarm))
-        if per_device and on_one != per_device and len(chosen) != len(_divided(swarm, per_device)):
-            log.warning(
-                "%s: swarm.members_per_device=%d has no effect: %s was begun in waves of %s, here %d on a "
-                "device; delete it to begin again",
-                *(what, per_device, folder, counted(len(chosen[0]), "member"), on_one),
-            )
-        _check_fits(swarm, len(chosen), len(chosen[0]), folder, per_device)
+        swarm = _with_mapping(swarm, folder, per_device or len(waves[0]))
+        _check_division(swarm, waves, folder, label, per_device)
     try:
-        return _trained(swarm, chosen, tasks, folder, what)
+        return _train_waves(swarm, waves, tasks, folder, label)
     except jax.errors.JaxRuntimeError as e:
-        if aot.NO_MEMORY not in str(e):
+        if aot.OUT_OF_MEMORY not in str(e):
             raise
-        held, more = -(-len(chosen[0]) // _devices(swarm)), ""
-        if held > 1:
-            more = f"; or delete {folder}, with the waves that are done, and set swarm.members_per_device to less"
+        held = -(-len(waves[0]) // sharding.member_devices(_mapping(swarm)))
+        smaller_waves = f", or delete {folder} with its finished waves and lower swarm.members_per_device"
         raise UserError(
-            f"{what}: memory does not hold {counted(held, 'member')} on a device ({str(e).splitlines()[0]}); set a "
-            f"smaller train.micro_batch, or train.remat, and go on; or use more devices{more}"
+            f"{label}: out of memory with {counted(held, 'member')} on a device ({str(e).splitlines()[0]}). Lower "
+            "train.micro_batch or set train.remat, and run again to resume. Or use more devices"
+            f"{smaller_waves if held > 1 else ''}"
         ) from e
 
 
-def _trained(swarm: train.Swarm, chosen: list[np.ndarray], tasks, folder: pathlib.Path, what: str) -> train.Trained:
-    if len(chosen) == 1:
-        return train.train(swarm, tasks, folder, what)
-    devices = sharding.at_work(swarm.train.mapping)
+def needs_fsdp(trainer: Train, member: state.Member) -> bool:
+    """Return whether members are trained one at a time, each sharded over the devices of all processes."""
+    return sharding.needs_fsdp(trainer, member.memory_bytes, sharding.usable_memory(), jax.device_count())
+
+
+def _train_waves(
+    swarm: ProxySwarm, waves: list[np.ndarray], tasks: TaskSet, folder: pathlib.Path, label: str
+) -> TrainResult:
+    if len(waves) == 1:
+        return train.train(swarm, tasks, folder, label)
+    width, devices = len(waves[0]), sharding.compute_devices(_mapping(swarm))
     log.info(
         "%s: %s of %s on %s",
-        *(what, counted(len(chosen), "wave"), counted(len(chosen[0]), "member"), counted(devices, "device")),
+        *(label, counted(len(waves), "wave"), counted(width, "member"), counted(devices, "device")),
     )
-    found = []
-    for w, k in enumerate(chosen):
-        some = swarm.taken(k, width=len(chosen[0]))
-        name = f"{what}, wave {w + 1} of {len(chosen)}"
-        found.append(train.train(some, tasks, folder / f"wave-{w + 1:04d}", name))
-    return _together(found, chosen)
+    results = []
+    for w, wave in enumerate(waves):
+        wave_label = f"{label}, wave {w + 1} of {len(waves)}"
+        results.append(train.train(swarm.subset(wave, width), tasks, folder / f"wave-{w + 1:04d}", wave_label))
+    return _merge(results, waves)
 
 
-def is_large(trainer: Train, member: state.Member) -> bool:
-    """Whether members lie over all devices that there are, one at a time."""
-    return sharding.lies_over_all(trainer, member.memory, sharding.usable_memory(), jax.device_count())
+def _merge(results: list[TrainResult], waves: list[np.ndarray]) -> TrainResult:
+    """Return the results of all waves, in the order of the swarm's members."""
+    order = np.argsort(np.concatenate(waves))
+    wall_s = sum(result.info.wall_s for result in results)
+    return TrainResult(
+        bpb_KN=np.concatenate([result.bpb_KN for result in results])[order],
+        loss_KT=np.concatenate([result.loss_KT for result in results])[order],
+        died_K=np.concatenate([result.died_K for result in results])[order],
+        info=dataclasses.replace(results[0].info, members=len(order), waves=len(waves), wall_s=wall_s),
+    )
 
 
-def _together(found: list[train.Trained], chosen: list[np.ndarray]) -> train.Trained:
-    """What came of all waves, in the members' own order."""
-    back = np.argsort(np.concatenate(chosen))
-    arrays = {name: np.concatenate([getattr(d, name) for d in found]) for name in ("bpb_KN", "loss_KT", "died_K")}
-    info = found[0].info | {"members": len(back), "waves": len(chosen)}
-    info["wall_s"] = sum(d.info["wall_s"] for d in found)
-    return train.Trained(**{name: x[back] for name, x in arrays.items()}, info=info)
+def _mapping(swarm: ProxySwarm) -> str:
+    return swarm.train.mapping or sharding.default_mapping()
 
 
-def _mapped(swarm: train.Swarm, folder: pathlib.Path, held: int | None) -> train.Swarm:
-    """The swarm with the mapping that all of its waves share."""
-    if is_large(swarm.train, swarm.member):
-        return dataclasses.replace(swarm, train=sharding.laid_over_all(swarm.train, jax.device_count()))
-    mapping = autotune.choose(swarm, folder, held)
+def _with_mapping(swarm: ProxySwarm, folder: pathlib.Path, per_device: int | None) -> ProxySwarm:
+    """Return the swarm with the mapping that all waves use."""
+    if needs_fsdp(swarm.train, swarm.member):
+        return dataclasses.replace(swarm, train=sharding.with_fsdp(swarm.train, jax.device_count()))
+    mapping = autotune.choose_mapping(swarm, folder, per_device)
     return dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, mapping=mapping))
 
 
-def _devices(swarm: train.Swarm) -> int:
-    return sharding.devices_used(swarm.train.mapping)
-
-
-def _divided(swarm: train.Swarm, held: int | None) -> list[np.ndarray]:
-    """Members of each wave: every n-th, so that waves differ by one member at most."""
+def _divide(swarm: ProxySwarm, per_device: int | None) -> list[np.ndarray]:
+    """Return the members of each wave: every n-th member, so that sizes of waves differ by one at most."""
     members = len(swarm.runs)
-    waves = 1 if held is None else -(-members // (held * _devices(swarm)))
+    waves = 1 if per_device is None else -(-members // (per_device * sharding.member_devices(_mapping(swarm))))
     return [np.arange(w, members, waves) for w in range(waves)]
 
 
-def _recorded(path: pathlib.Path, swarm: train.Swarm) -> list[np.ndarray] | None:
-    """Members of each wave of an earlier run; None where there was none."""
+def _read_division(path: pathlib.Path, swarm: ProxySwarm) -> list[np.ndarray] | None:
+    """Return the members of each wave of an earlier run, or None if there was none."""
     if not path.exists():
         return None
-    waves, at = files.read_json(path).get("members", []), {name: k for k, name in enumerate(swarm.runs.names)}
-    if sorted(name for wave in waves for name in wave) != sorted(at):
-        raise UserError(f"{path}: of another swarm; delete {path.parent}, or use another --workdir")
-    return [np.array([at[name] for name in wave]) for wave in waves]
+    waves = files.read_json(path).get("members", [])
+    index = {name: k for k, name in enumerate(swarm.runs.names)}
+    if sorted(name for wave in waves for name in wave) != sorted(index):
+        raise UserError(f"{path}: belongs to another swarm. Delete {path.parent}, or use another --workdir")
+    return [np.array([index[name] for name in wave]) for wave in waves]
 
 
-def _step(swarm: train.Swarm) -> tuple:
-    """One member's code, and the shape of its tokens of a dispatch."""
-    return swarm.member, (swarm.chunk_steps, swarm.train.batch, swarm.length + 1)
+def _tokens_shape(swarm: ProxySwarm) -> tuple[int, int, int]:
+    """Return the shape of one member's tokens of a dispatch."""
+    return swarm.chunk_steps, swarm.train.batch, swarm.length + 1
 
 
-def _held(swarm: train.Swarm, asked_for: int | None) -> int | None:
-    """Members on a device at once: as asked for, or what its memory holds; None for all. A large one is alone."""
-    if is_large(swarm.train, swarm.member):
-        if asked_for is not None and asked_for > 1:
-            log.warning("swarm.members_per_device=%d has no effect: a member lies over all devices", asked_for)
+def _members_per_device(swarm: ProxySwarm, requested: int | None) -> int | None:
+    """Return the number of members on a device at once: as requested, or as many as its memory holds; None for all."""
+    if needs_fsdp(swarm.train, swarm.member):
+        if requested is not None and requested > 1:
+            log.warning("swarm.members_per_device=%d has no effect: each member is sharded over all devices", requested)
         return 1
-    if asked_for:
-        return asked_for
-    memory, asked = sharding.usable_memory(), swarm.train.mapping or sharding.default_mapping()
+    if requested:
+        return requested
+    memory, mapping = sharding.usable_memory(), _mapping(swarm)
     if memory is None:
         return None
-    # Under `auto` it may be one device that takes all.
-    devices = 1 if asked == "auto" else sharding.devices_used(asked)
-    return aot.fitting(*_step(swarm), len(swarm.runs), jax.local_devices()[:devices], memory)[1]
+    # With `auto`, the mapping chosen later may use one device only.
+    devices = jax.local_devices()[: 1 if mapping == "auto" else sharding.member_devices(mapping)]
+    compiled = aot.largest_fit(swarm.member, _tokens_shape(swarm), len(swarm.runs), devices, memory)
+    return int(compiled.members_per_device)
 
 
-def _check_fits(swarm: train.Swarm, waves: int, width: int, folder: pathlib.Path, per_device: int | None) -> None:
-    """Refuses waves of an earlier run that this one's devices do not hold; what was asked for is taken on trust."""
-    memory, devices = sharding.usable_memory(), _devices(swarm)
-    on_one = -(-width // devices)
-    begun = f"{folder / RECORD}: {folder} was begun in {counted(waves, 'wave')} of {counted(width, 'member')}"
-    if swarm.train.mapping == sharding.ONE and width > 1:
-        raise UserError(
-            f"{begun}, which by fsdp go one at a time; go on with the mapping and the devices that it was "
-            f"begun with, or delete {folder} to begin again"
+def _check_division(
+    swarm: ProxySwarm, waves: list[np.ndarray], folder: pathlib.Path, label: str, requested: int | None
+) -> None:
+    """Check that the devices can hold the waves of an earlier run. A size that the config requests is not checked."""
+    width, memory, devices = len(waves[0]), sharding.usable_memory(), sharding.member_devices(_mapping(swarm))
+    per_device = -(-width // devices)
+    if requested and per_device != requested and len(waves) != len(_divide(swarm, requested)):
+        log.warning(
+            "%s: swarm.members_per_device=%d has no effect: %s holds waves of %s, here %d on a device; delete it to "
+            "start again",
+            *(label, requested, folder, counted(width, "member"), per_device),
         )
-    if memory is None or on_one <= (per_device or 0) or swarm.train.mapping == sharding.ONE:
+    division = f"{folder / RECORD}: the run was started in {counted(len(waves), 'wave')} of {counted(width, 'member')}"
+    if swarm.train.mapping == sharding.FSDP:
+        if width > 1:
+            raise UserError(
+                f"{division}, but FSDP trains one member at a time. Resume with the mapping and devices it was started "
+                f"with, or delete {folder} to start again"
+            )
         return
-    wave = swarm.taken(np.arange(width), width) if waves > 1 else swarm
-    need = aot.needed(aot.compile_steps(*_step(wave), on_one * devices, jax.local_devices()[:devices]))
-    if need > memory:
+    if memory is None or per_device <= (requested or 0):
+        return
+    wave = swarm.subset(np.arange(width), width) if len(waves) > 1 else swarm
+    local = jax.local_devices()[:devices]
+    compiled = aot.compile_steps(wave.member, _tokens_shape(wave), per_device * devices, local)
+    if compiled.memory > memory:
         raise UserError(
-            f"{begun}; on {devices} devices that is {on_one} on each, {need / 2**30:.2f} GiB of "
-            f"{memory / 2**30:.2f}; go on with more devices, or larger ones, or delete {folder} to begin again in "
-            "waves that fit"
+            f"{division}. With {devices} devices, {per_device} on each need {compiled.memory / 2**30:.2f} GiB of "
+            f"{memory / 2**30:.2f}. Resume on more or larger devices, or delete {folder} to start again in waves that "
+            "fit"
         )

@@ -19,13 +19,13 @@ def test_invalid_part_is_an_error(text):
 
 
 def test_number_of_parts_is_read_from_results_and_checkpoints(tmp_path):
-    assert part.divided(tmp_path) is None
+    assert part.count_parts(tmp_path) is None
     (tmp_path / "train/0002-of-0003").mkdir(parents=True)
-    assert part.divided(tmp_path) == 3
-    path = part.path_of(tmp_path, part.Part(1, 3))
+    assert part.count_parts(tmp_path) == 3
+    path = part.result_path(tmp_path, part.Part(1, 3))
     path.parent.mkdir(parents=True)
     path.touch()
-    assert part.divided(tmp_path) == 3
-    part.path_of(tmp_path, part.Part(1, 4)).touch()
+    assert part.count_parts(tmp_path) == 3
+    part.result_path(tmp_path, part.Part(1, 4)).touch()
     with pytest.raises(UserError, match="divided into 3 and into 4 parts; delete the files of one"):
-        part.divided(tmp_path)
+        part.count_parts(tmp_path)

@@ -1,6 +1,5 @@
-"""hosts.py, part.py, proxy/parts.py: a swarm in parts, by jobs on their own and by processes together, killed too."""
+"""pipeline/processes.py: a swarm trained in parts, by independent jobs and by processes together, also when killed."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -16,62 +15,13 @@ import pytest
 
 from configs import paper
 from olmix_jax import config
-from olmix_jax.config import part
 from olmix_jax.pipeline import processes, runner
 from olmix_jax.propose.proposal import Certificate, Proposal
-from olmix_jax.proxy import merging, train
 from olmix_jax.solver.status import Status
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def test_parts_by_name():
-    assert part.parse("") is None and part.parse("3/16") == part.Part(3, 16)
-    assert (part.Part(3, 16).name, str(part.Part(3, 16))) == ("0003-of-0016", "3/16")
-    for text in ("0/4", "5/4", "3", "a/b", "1/0", "-1/4", "1/4/2"):
-        with pytest.raises(UserError, match="swarm.part` must look like 3/16"):
-            part.parse(text)
-
-
-def test_parts_put_together_are_the_swarm(make_swarm, toy_tasks, tmp_path):
-    swarm = make_swarm(members=5, steps=6, seeds=range(5))
-    whole = train.train(swarm, toy_tasks, tmp_path / "whole", "toy")
-    assert merging.merged(tmp_path, swarm, toy_tasks.names) is None
-    pieces = [part.Part(i + 1, 3) for i in range(3)]
-    for piece in pieces[::-1]:
-        some = merging.members(swarm, piece)
-        done = train.train(some, toy_tasks, tmp_path / "train" / piece.name, "toy")
-        merging.write(tmp_path, piece, some, toy_tasks.names, done)
-    assert [len(merging.members(swarm, piece).runs) for piece in pieces] == [2, 2, 1]
-    found = merging.merged(tmp_path, swarm, toy_tasks.names)
-    np.testing.assert_array_equal(found.bpb_KN, whole.bpb_KN)
-    np.testing.assert_array_equal(found.loss_KT, whole.loss_KT)
-    np.testing.assert_array_equal(found.died_K, whole.died_K)
-    assert found.info["members"] == 5 and len(found.info["parts"]) == 3
-    # A lost part is named with the way to have it again; one of another swarm is not taken.
-    other = dataclasses.replace(swarm, train=dataclasses.replace(swarm.train, lr=0.5))
-    with pytest.raises(UserError, match="of another swarm, or scored on other tasks; delete it"):
-        merging.merged(tmp_path, other, toy_tasks.names)
-    # The same names, other examples.
-    with pytest.raises(UserError, match="of another swarm, or scored on other tasks; delete it"):
-        merging.merged(tmp_path, swarm, toy_tasks.names, "another digest")
-    part.path_of(tmp_path, pieces[1]).write_bytes(b"torn")
-    with pytest.raises(UserError, match="0002-of-0003.npz: cannot be read .*train that part again"):
-        merging.merged(tmp_path, swarm, toy_tasks.names)
-    part.path_of(tmp_path, pieces[1]).unlink()
-    with pytest.raises(UserError, match="1 of 3 parts are not there yet: 2/3; run them, as .*swarm.part=2/3"):
-        merging.merged(tmp_path, swarm, toy_tasks.names)
-    # A copy of a file beside it is no part.
-    (tmp_path / part.FOLDER / "0001-of-0002 (1).npz").write_bytes(b"")
-    with pytest.raises(UserError, match="1 of 3 parts"):
-        merging.merged(tmp_path, swarm, toy_tasks.names)
-    (tmp_path / "train/0001-of-0002").mkdir()
-    with pytest.raises(UserError, match="divided into 2 and into 3 parts"):
-        merging.merged(tmp_path, swarm, toy_tasks.names)
-    with pytest.raises(UserError, match="5 members make no 7 parts"):
-        merging.members(swarm, part.Part(6, 7))
 
 
 def settings(**changes):
@@ -163,12 +113,12 @@ def test_resume_with_fewer_processes_after_one_is_killed(whole, prepared):
     running[1].send_signal(signal.SIGKILL)
     ends = finish(running)
     assert ends[0][1] != 0 and ends[1][1] == -signal.SIGKILL
-    assert "process 1 has given no sign of life" in ends[0][0][1]
+    assert "process 1 has sent no heartbeat" in ends[0][0][1]
     assert not (tmp_path / "swarm/metrics.csv").exists()
     ends = finish(started(tmp_path, 1, "train", train_checkpoint_every=1))
     assert ends[0][1] == 0, ends[0][0][1][-2000:]
     said = (tmp_path / "log.txt").read_text()
-    assert "part 2/2: going on from step" in said and "damaged" not in said
+    assert "part 2/2: resuming from step" in said and "damaged" not in said
     ours, theirs = ((w / "swarm/metrics.csv").read_text().splitlines() for w in (tmp_path, whole))
     for one, other in zip(ours[1:], theirs[1:]):
         np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
@@ -237,13 +187,13 @@ def test_resume_of_a_model_sharded_over_two_processes(proposed, tmp_path_factory
     until(2, 1, running)
     running[1].send_signal(signal.SIGKILL)
     ends = finish(running)
-    assert ends[0][1] not in (0, 2) and "process 1 has given no sign of life" in ends[0][0][1]
+    assert ends[0][1] not in (0, 2) and "process 1 has sent no heartbeat" in ends[0][0][1]
     ends = finish(started(proposed, 2, "validate", 1, **more))
     assert [code for _, code in ends] == [0, 0], ends
     said = (proposed / "log.txt").read_text()
     assert "wave 1 of 3: stopped at step" in said and "damaged" not in said
     for wave in (1, 2):
-        assert f"wave {wave} of 3: going on from step" in said
+        assert f"wave {wave} of 3: resuming from step" in said
     np.testing.assert_allclose(validated(proposed), validated(alone), rtol=1e-5)
     ours, theirs = (files.read_json(folder / "validate/validation.json")["mixtures"] for folder in (proposed, alone))
     for name in ours:
@@ -270,7 +220,7 @@ def test_jobs_of_an_array_share_a_workdir(whole, prepared):
     tmp_path = prepared
     for number in (3, 1):
         runner.run(config.from_dict(settings(swarm_part=f"{number}/3")), tmp_path, ("train",))
-    with pytest.raises(UserError, match="1 of 3 parts are not there yet: 2/3"):
+    with pytest.raises(UserError, match="1 of 3 parts are missing: 2/3"):
         runner.run(config.from_dict(settings()), tmp_path, ("train",))
     runner.run(config.from_dict(settings(swarm_part="2/3")), tmp_path, ("train",))
     runner.run(config.from_dict(settings()), tmp_path, ("train",))

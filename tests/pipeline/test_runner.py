@@ -112,7 +112,7 @@ def test_resume_after_kill_9_gives_identical_files(smoke, tmp_path):
         process.wait()
         assert not (workdir / "swarm/metrics.csv").exists()
     done = run(workdir, "--stages=train")
-    assert "going on from step" in done.stderr
+    assert "resuming from step" in done.stderr
     for name in ("swarm/metrics.csv", "swarm/ratios.csv", "swarm/meta.json", "swarm/curves.npz"):
         assert (workdir / name).read_bytes() == (smoke[0] / name).read_bytes()
 

@@ -1,4 +1,4 @@
-"""proxy/checkpoint.py: whole checkpoints come back, torn ones do not."""
+"""proxy/checkpoint.py: intact checkpoints are restored, damaged ones are moved aside."""
 
 import shutil
 import types
@@ -13,14 +13,14 @@ from olmix_jax.proxy.checkpoint import Checkpoints
 from olmix_jax.utils.errors import UserError
 
 
-def positions():
+def make_data():
     return iter(grain.MapDataset.range(100).to_iter_dataset())
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """Checkpoints at steps 4 and 8: arrays full of the step, data read that far."""
-    data, checkpoints = positions(), Checkpoints(tmp_path)
+    """A folder with checkpoints at steps 4 and 8. Arrays and data position depend on the step."""
+    data, checkpoints = make_data(), Checkpoints(tmp_path)
     for step in (4, 8):
         while data.get_state()["next_index"] < step:
             next(data)
@@ -30,12 +30,13 @@ def saved(tmp_path):
 
 
 def restore(folder):
-    data = positions()
-    found = Checkpoints(folder).restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)}, data)
-    return found, next(data)
+    """Return the restored checkpoint and the next element of the data."""
+    data = make_data()
+    restored = Checkpoints(folder).restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)}, data)
+    return restored, next(data)
 
 
-def test_arrays_and_data_position_come_back(saved):
+def test_restore_returns_newest_arrays_and_data_position(saved):
     (step, arrays), position = restore(saved)
     assert step == 8 and position == 8
     np.testing.assert_array_equal(arrays["w"], np.arange(1000.0) + 8)
@@ -43,7 +44,7 @@ def test_arrays_and_data_position_come_back(saved):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "position", "remove", "empty"])
-def test_a_torn_checkpoint_falls_back_to_the_one_before(saved, caplog, damage):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(saved, caplog, damage):
     file = saved / "8" / checkpoint.ITEM / checkpoint.FILE
     content = file.read_bytes()
     middle = len(content) // 2
@@ -63,51 +64,51 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(saved, caplog, damage):
     np.testing.assert_array_equal(arrays["w"], np.arange(1000.0) + 4)
 
 
-def test_no_whole_checkpoint_means_from_the_beginning(saved, caplog):
+def test_run_starts_from_the_beginning_if_all_checkpoints_are_damaged(saved, caplog):
     for step in ("4", "8"):
         shutil.rmtree(saved / step / checkpoint.ITEM)
     with caplog.at_level("WARNING", logger="olmix_jax"):
-        found, position = restore(saved)
-    assert found is None and position == 0 and "from the beginning" in caplog.text
+        restored, position = restore(saved)
+    assert restored is None and position == 0 and "from the beginning" in caplog.text
 
 
 @pytest.mark.parametrize("w", [np.zeros(1000), np.zeros(999, np.float32)])
-def test_arrays_of_another_shape_or_type_are_not_taken_for_it(saved, w):
-    with pytest.raises(checkpoint.Damaged, match=r"w is float32 \(1000,\), not"):
-        Checkpoints(saved).read(8, {"w": w, "loss": np.zeros(3, np.float32)}, positions())
+def test_arrays_of_another_shape_or_type_count_as_damage(saved, w):
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=r"w is float32 \(1000,\), not"):
+        Checkpoints(saved).read(8, {"w": w, "loss": np.zeros(3, np.float32)}, make_data())
 
 
-def test_a_checkpoint_of_another_swarm_is_refused(saved):
-    with pytest.raises(UserError, match="holds checkpoints of another swarm; delete that folder"):
-        Checkpoints(saved, of="another").restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)}, positions())
+def test_checkpoint_of_another_swarm_is_refused(saved):
+    with pytest.raises(UserError, match=r"holds checkpoints of another swarm\. Delete that folder"):
+        Checkpoints(saved, "another").restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)}, make_data())
 
 
 @pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "Denied"), OSError(24, "Too many open files")])
-def test_what_the_machine_lacks_is_no_damage(saved, monkeypatch, error):
+def test_checkpoint_is_kept_if_the_machine_cannot_read_it_now(saved, monkeypatch, error):
     def load(*_, **__):
         raise error
 
     with (
         monkeypatch.context() as m,
-        pytest.raises(UserError, match="checkpoint 8 in .* cannot be read now .*mend that"),
+        pytest.raises(UserError, match=r"cannot read checkpoint 8 in .* now .*\. Fix the cause"),
     ):
         m.setattr(np, "load", load)
         restore(saved)
     assert restore(saved)[0][0] == 8
 
 
-def test_an_unfinished_checkpoint_is_not_there(saved):
+def test_unfinished_checkpoint_is_ignored(saved):
     shutil.copytree(saved / "8", saved / "12.orbax-checkpoint-tmp-1")
     (step, _), _ = restore(saved)
     assert step == 8
 
 
-def test_a_disk_without_room_is_found_before_anything_is_written(saved, monkeypatch, capfd):
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: types.SimpleNamespace(free=3999))
+def test_full_disk_raises_before_anything_is_written(saved, monkeypatch, capfd):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=3999))
     checkpoints = Checkpoints(saved)
-    with pytest.raises(UserError, match="checkpoint 12 cannot be written in .*No space left.*and 0.0 free; free space"):
-        checkpoints.save(12, {"w": np.zeros(1000, np.float32)}, positions())
+    with pytest.raises(UserError, match=r"cannot write checkpoint 12 .*No space left.* 0.0 MB free\. Free some"):
+        checkpoints.save(12, {"w": np.zeros(1000, np.float32)}, make_data())
     assert sorted(path.name for path in saved.iterdir()) == ["4", "8"] and capfd.readouterr().err == ""
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: types.SimpleNamespace(free=4000))
-    checkpoints.save(12, {"w": np.zeros(1000, np.float32)}, positions())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=4000))
+    checkpoints.save(12, {"w": np.zeros(1000, np.float32)}, make_data())
     assert sorted(path.name for path in saved.iterdir()) == ["12", "8"]

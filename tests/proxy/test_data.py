@@ -1,4 +1,4 @@
-"""proxy/data.py: what a mixture asks for is what is read (PITFALLS 8, 9, 12)."""
+"""proxy/data.py: members read exactly the sequences that their mixture asks for (PITFALLS 8, 9, 12)."""
 
 import collections
 
@@ -11,7 +11,7 @@ from tests.toy import ArrayStore
 
 
 class Numbered:
-    """A store whose sequence i is the number first + i, over and over."""
+    """A token store in which all tokens of sequence i are first + i."""
 
     def __init__(self, count, first):
         self.count, self.first = count, first
@@ -24,7 +24,7 @@ class Numbered:
 
 
 def read(counts_KM, stores, steps, batch, width=3, seeds=None, share=1.0):
-    """Everything that the members read, in order: int [K, steps · batch]."""
+    """Return the first token of every sequence that the members read, in order: int [K, steps · batch]."""
     K = len(counts_KM)
     seed_K = np.zeros(K, int) if seeds is None else np.asarray(seeds)
     runs = data.Runs(tuple(map(str, range(K))), np.asarray(counts_KM), seed_K, seed_K)
@@ -42,7 +42,7 @@ def test_members_read_exactly_their_counts():
         assert [int((domain_S == j).sum()) for j in range(3)] == counts_M
 
 
-def test_mixtures_differ_and_nothing_else_does():
+def test_members_with_a_common_seed_read_the_same_order_within_a_domain():
     stores = {"a": Numbered(50, 100), "b": Numbered(50, 200)}
     one, two = read([[20, 8], [8, 20]], stores, steps=7, batch=4)
     for low in (100, 200):
@@ -54,48 +54,50 @@ def test_mixtures_differ_and_nothing_else_does():
     assert (np.sort(other[other < 200]) != np.sort(one[one < 200])).any() or (other != one).any()
 
 
-def test_no_sequence_is_seen_twice_before_all_were_seen_once():
+def test_no_sequence_repeats_within_an_epoch():
     stores = {"a": Numbered(10, 100), "b": Numbered(14, 200)}
     read_S = read([[10, 14]], stores, steps=6, batch=4)[0]
     assert len(set(read_S.tolist())) == 24
-    # Twice through a, half way through b; epochs come in different orders.
+    # Two epochs of a, part of one of b. The two epochs have different orders.
     read_S = read([[20, 4]], stores, steps=6, batch=4)[0]
-    seen = collections.Counter(read_S[read_S < 200].tolist())
-    assert set(seen.values()) == {2} and len(seen) == 10
+    counts = collections.Counter(read_S[read_S < 200].tolist())
+    assert set(counts.values()) == {2} and len(counts) == 10
     a = read_S[read_S < 200]
     assert (a[:10] != a[10:]).any()
 
 
-def test_a_share_of_a_domain_is_repeated_as_the_whole_would_be_in_a_longer_run():
+def test_share_of_a_domain_repeats_as_often_as_the_whole_in_a_longer_run():
     stores = {"a": Numbered(40, 100), "b": Numbered(8, 200)}
     long = read([[80, 32]], stores, steps=28, batch=4)[0]
     short = read([[20, 8]], stores, steps=7, batch=4, share=0.25)[0]
     for low, pool in ((100, 10), (200, 2)):
-        often = [collections.Counter(r[(r >= low) & (r < low + 100)].tolist()) for r in (long, short)]
-        assert len(often[0]) == 4 * pool and len(often[1]) == pool
-        assert set(often[0].values()) == set(often[1].values())
+        long_counts, short_counts = (
+            collections.Counter(r[(r >= low) & (r < low + 100)].tolist()) for r in (long, short)
+        )
+        assert len(long_counts) == 4 * pool and len(short_counts) == pool
+        assert set(long_counts.values()) == set(short_counts.values())
 
 
-def test_the_position_is_restored():
+def test_iterator_resumes_from_a_saved_position():
     stores = {"a": Numbered(50, 100), "b": Numbered(50, 200)}
     runs = data.Runs(("x",), np.array([[20, 8]]), np.zeros(1, int), np.zeros(1, int))
     make = lambda: data.chunks(runs, stores, 4, 4, 2, 7)  # noqa: E731
     whole = [c.copy() for c in make()]
-    begun = make()
-    next(begun)
-    state = begun.get_state()
+    stopped = make()
+    next(stopped)
+    state = stopped.get_state()
     resumed = make()
     resumed.set_state(state)
     np.testing.assert_array_equal(np.stack(list(resumed)), np.stack(whole[1:]))
 
 
-def test_a_domain_smaller_than_a_sequence_is_named():
+def test_domain_smaller_than_a_sequence_raises_an_error_that_names_it():
     runs = data.Runs(("x",), np.array([[8]]), np.zeros(1, int), np.zeros(1, int))
     with pytest.raises(UserError, match=r"smaller than one sequence of 4 tokens: tiny.*proxy.length"):
         data.chunks(runs, {"tiny": ArrayStore(np.arange(4))}, 4, 4, 2, 2)
 
 
-def test_counts_of_another_length_are_refused():
+def test_counts_that_do_not_sum_to_the_run_length_raise_an_error():
     runs = data.Runs(("x",), np.array([[9]]), np.zeros(1, int), np.zeros(1, int))
-    with pytest.raises(UserError, match="run x is made of 9 sequences.* is 8"):
+    with pytest.raises(UserError, match="run x has 9 sequences, but .* is 8"):
         data.chunks(runs, {"a": Numbered(5, 0)}, 4, 4, 2, 2)

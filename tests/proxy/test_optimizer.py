@@ -1,4 +1,4 @@
-"""proxy/optimizer.py: the schedule ends with the run (PITFALLS 10), decay spares embeddings."""
+"""proxy/optimizer.py: the schedule ends with the run (PITFALLS 10), weight decay applies to matrices only."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,7 @@ def test_schedule_warms_up_and_reaches_its_end_at_the_last_step(steps):
     assert rates.argmax() == warmup and rates.max() == pytest.approx(2.0)
     assert (np.diff(rates[: warmup + 1]) > 0).all() and (np.diff(rates[warmup:]) < 0).all()
     assert rates[-1] == pytest.approx(0.2)
-    # No stretch at the end stands still: the rate moves to within a step of the end.
+    # The rate still falls at the last step: no steps at the end have a constant rate.
     assert steps < 10 or rates[-2] > rates[-1]
     assert (rates > 0).all()
 
@@ -26,7 +26,7 @@ def test_peak_learning_rate_of_the_paper():
     assert optimizer.learning_rate(Train(lr=0.5), 29_102_336) == 0.5
 
 
-def test_weight_decay_is_for_matrices_only():
+def test_weight_decay_applies_to_matrices_only():
     params = {"embedding": {"embedding": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}, "q": {"kernel": jnp.ones(3)}}
     update = optimizer.optimizer(Train(steps=5, lr=1.0, weight_decay=0.5), 1000)
     zeros = {name: {leaf: jnp.zeros(3) for leaf in leaves} for name, leaves in params.items()}

@@ -1,0 +1,115 @@
+"""Results of a swarm that is trained in parts by independent jobs (``swarm.part``): written per part, then merged.
+
+Members are independent, so a part is itself a swarm: every n-th member. Each part's results are one file.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from olmix_jax.config.part import FOLDER, Part, count_parts, result_path
+from olmix_jax.proxy.proxy_swarm import ProxySwarm
+from olmix_jax.proxy.train import TrainInfo, TrainResult
+from olmix_jax.utils import files, records
+from olmix_jax.utils.errors import UserError
+
+
+def select(swarm: ProxySwarm, part: Part) -> ProxySwarm:
+    """Return the members of a part.
+
+    Raises:
+      UserError: the part has no members.
+    """
+    indices = np.arange(part.number - 1, len(swarm.runs), part.count)
+    if not len(indices):
+        raise UserError(
+            f"config field `swarm.part`: {len(swarm.runs)} members cannot be divided into {part.count} parts; use fewer"
+        )
+    return swarm.subset(indices)
+
+
+def write(
+    workdir: pathlib.Path, part: Part, swarm: ProxySwarm, tasks: tuple[str, ...], result: TrainResult, data: str = ""
+) -> None:
+    """Write a part's results, together with the identity of what they were trained on.
+
+    Args:
+      workdir: the run's folder.
+      part: which part.
+      swarm: the part's members.
+      tasks: names of the tasks.
+      result: what training returned.
+      data: digest of domains and tasks.
+    """
+    with files.atomic_write(result_path(workdir, part), "wb") as f:
+        np.savez_compressed(
+            f,
+            bpb_KN=result.bpb_KN,
+            loss_KT=result.loss_KT,
+            died_K=result.died_K,
+            identity=np.asarray(swarm.identity),
+            tasks=np.array(tasks, str),
+            data=np.asarray(data),
+            info=np.asarray(files.to_json(records.plain(result.info))),
+        )
+
+
+def merge(workdir: pathlib.Path, swarm: ProxySwarm, tasks: tuple[str, ...], data: str = "") -> TrainResult | None:
+    """Return the results of the whole swarm from its parts, or None if it was not trained in parts.
+
+    Raises:
+      UserError: a part is missing, cannot be read, or belongs to another swarm.
+    """
+    count = count_parts(workdir)
+    if count is None:
+        return None
+    parts = [Part(i + 1, count) for i in range(count)]
+    _check_complete(workdir, parts)
+    members = [np.arange(part.number - 1, len(swarm.runs), count) for part in parts]
+    results = [_read(result_path(workdir, part), select(swarm, part), tasks, data) for part in parts]
+    order = np.argsort(np.concatenate(members))
+    first = results[0].info
+    info = TrainInfo(
+        mapping=first.mapping,
+        devices=first.devices,
+        members=len(swarm.runs),
+        parameters=first.parameters,
+        tokens_per_member=first.tokens_per_member,
+        tokens_per_second=sum(result.info.tokens_per_second for result in results),
+        compile_s=first.compile_s,
+        wall_s=max(result.info.wall_s for result in results),
+        waves=first.waves,
+        parts=tuple(result.info for result in results),
+    )
+    return TrainResult(
+        bpb_KN=np.concatenate([result.bpb_KN for result in results])[order],
+        loss_KT=np.concatenate([result.loss_KT for result in results])[order],
+        died_K=np.concatenate([result.died_K for result in results])[order],
+        info=info,
+    )
+
+
+def _check_complete(workdir: pathlib.Path, parts: list[Part]) -> None:
+    missing = [str(part) for part in parts if not result_path(workdir, part).is_file()]
+    if missing:
+        raise UserError(
+            f"{workdir / FOLDER}: {len(missing)} of {len(parts)} parts are missing: {', '.join(missing)}. Train them, "
+            f"for example with --stages=train --config.swarm.part={missing[0]}. Or delete all parts, here and in "
+            "train/, to train the whole swarm in one job"
+        )
+
+
+def _read(path: pathlib.Path, swarm: ProxySwarm, tasks: tuple[str, ...], data: str) -> TrainResult:
+    """Read a part's results; ``swarm`` holds the part's members."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError) as e:
+        raise UserError(f"{path}: cannot be read ({e}). Delete it and train that part again") from e
+    if (str(arrays["identity"]), str(arrays["data"]), tuple(arrays["tasks"].tolist())) != (swarm.identity, data, tasks):
+        raise UserError(
+            f"{path}: belongs to another swarm, or was scored on other tasks. Delete it and train that part again"
+        )
+    info = records.from_plain(TrainInfo, json.loads(str(arrays["info"])))
+    return TrainResult(arrays["bpb_KN"], arrays["loss_KT"], arrays["died_K"], info)

@@ -1,0 +1,125 @@
+"""A swarm of proxies ready to train: one member's code mapped over all members, and their data."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from olmix_jax.config.schema import Track, Train
+from olmix_jax.proxy import data, model, sharding, state
+from olmix_jax.utils import files
+
+# Limits of one dispatch: tokens on the host [bytes], steps, and operations of one member. A dispatch cannot be
+# interrupted, and one step of a model that fills several devices takes seconds.
+CHUNK_BYTES, CHUNK_STEPS, CHUNK_FLOPS = 64 << 20, 20, 2e15
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxySwarm:
+    """One member's code, the differences between members, and the data.
+
+    Attributes:
+      shape: sizes of the decoder.
+      vocabulary: number of tokens V.
+      length: tokens per sequence L.
+      dtype: type of the matrix products.
+      train: the trainer's settings.
+      runs: what differs between members.
+      stores: token store per domain, in the column order of `runs.counts_KM`.
+      share: share of every domain's text that members may read.
+      width: number of members that the program is compiled for, if larger than that of `runs`. The last member is
+        repeated. Waves of different sizes can so share one program.
+      track: where metrics are sent.
+    """
+
+    shape: model.Shape
+    vocabulary: int
+    length: int
+    dtype: str
+    train: Train
+    runs: data.Runs
+    stores: dict[str, Any]
+    share: float = 1.0
+    width: int = 0
+    track: Track = Track()
+
+    @property
+    def member(self) -> state.Member:
+        """One member's functions."""
+        return state.member(self.shape, self.vocabulary, self.train, self.dtype)
+
+    @property
+    def size(self) -> int:
+        """Number of members, including those that only fill up the program."""
+        return max(self.width, len(self.runs))
+
+    @property
+    def chunk_steps(self) -> int:
+        """Steps per dispatch. It depends on the config only, so that a resumed run repeats the same program."""
+        bytes_per_step = self.size * self.train.batch * (self.length + 1) * 4
+        by_flops = int(CHUNK_FLOPS // (6 * self.member.parameters * self.train.batch * self.length))
+        by_bytes = CHUNK_BYTES // bytes_per_step
+        return max(1, min(CHUNK_STEPS, by_bytes, by_flops, self.train.checkpoint_every, self.train.steps))
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything that determines the members' weights, so that no other swarm's checkpoint is resumed."""
+        sizes = {name: store.sequences(self.length) for name, store in self.stores.items()}
+        # Mapping and micro-batches may change between runs: they only change the order of sums.
+        trainer = dataclasses.replace(self.train, mapping=None, map_batch=0, micro_batch=None, remat=False)
+        # The data position counts dispatches, so the steps per dispatch belong to the identity.
+        settings = self.dtype, trainer, self.chunk_steps
+        return files.digest([self.shape, self.vocabulary, self.length, *settings, self.runs, sizes, self.share])
+
+    def subset(self, indices: np.ndarray, width: int = 0) -> "ProxySwarm":
+        """Return the members with these indices as a swarm."""
+        return dataclasses.replace(self, runs=self.runs.subset(indices), width=width)
+
+    def chunks(self) -> grain.DatasetIterator:
+        """Return the tokens of one dispatch after another, int32 [K, chunk_steps, B, L + 1]."""
+        t = self.train
+        return data.chunks(self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps, self.share)
+
+    def on_host(self, states):
+        """Return the members' states as NumPy arrays [K, …], without padding."""
+        return jax.tree.map(lambda x: sharding.to_host(x)[: len(self.runs)], states)
+
+    def host_template(self, states):
+        """Return arrays with the shapes and types of :meth:`on_host` that take no memory."""
+        return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), (len(self.runs), *x.shape[1:])), states)
+
+    def on_devices(self, states, mapping: str):
+        """Invert :meth:`on_host`: pad the states and place them on the devices of `mapping`."""
+        size = sharding.padded_size(self.size, mapping)
+        return sharding.place(jax.tree.map(lambda x: sharding.pad(np.asarray(x), size), states), mapping)
+
+    def start(self, mapping: str) -> state.State:
+        """Return the members' initial states on the devices."""
+        size = sharding.padded_size(self.size, mapping)
+        seeds_K = sharding.pad(self.runs.init_seed_K.astype(np.int32), size)
+        init = map_members(_init_from_seed(self.member), mapping, self.train.map_batch)
+        return init(None, sharding.place(seeds_K, mapping), None)
+
+    def steps(self, mapping: str) -> Callable[[state.State, np.ndarray, int], tuple[state.State, jax.Array]]:
+        """Return (states_K, tokens of a chunk, n) → (states_K, loss_KT), which takes n steps of all members."""
+        mapped = map_members(self.member.steps, mapping, self.train.map_batch, donate=True)
+
+        def run(states, tokens_KTBL1, n: int):
+            size = sharding.padded_size(self.size, mapping)
+            tokens = sharding.place(sharding.pad(tokens_KTBL1, size), mapping)
+            return mapped(states, tokens, np.int32(n))
+
+        return run
+
+
+# A member's functions and mapped functions are cached, so that all waves run one compiled program.
+map_members = functools.lru_cache(maxsize=8)(sharding.map_members)
+
+
+@functools.lru_cache(maxsize=8)
+def _init_from_seed(member: state.Member) -> Callable:
+    return lambda _, seed, __: member.init(jax.random.key(seed))

@@ -1,0 +1,143 @@
+"""The content of ``plan/plan.json``: what training a swarm needs."""
+
+import dataclasses
+import os
+
+from olmix_jax.utils import records
+from olmix_jax.utils.progress import counted
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSize:
+    """Sizes of one member, as in :class:`olmix_jax.proxy.model.Shape`.
+
+    ``parameters`` leaves out the input embedding, ``parameters_with_embedding`` includes it.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    head: int | None
+    vocabulary: int
+    parameters: int
+    parameters_with_embedding: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryParts:
+    """Memory of one device by use [bytes].
+
+    ``arguments``, ``temporary`` and ``outputs`` come from the compiler and add up to the total. ``temporary`` is None
+    if the compiler ran out of memory without saying what it asked for. ``weights``, ``optimizer`` and ``gradients`` are
+    arithmetic: all members' parameters in float32.
+    """
+
+    arguments: int
+    temporary: float | None
+    outputs: int
+    weights: int
+    optimizer: int
+    gradients: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Lower bounds on the time of one step from arithmetic and from memory bandwidth [seconds]."""
+
+    compute: float
+    memory: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ResourcePlan:
+    """Devices, memory, steps, operations and time that training a swarm needs.
+
+    Attributes:
+      model: sizes of a member.
+      topology: TPU topology, or number and kind of this machine's devices.
+      devices: number of devices.
+      members: number of members.
+      members_per_device: members on a device at once; below 1 if one member is sharded over all devices.
+      waves: groups of members trained one after another.
+      steps: training steps.
+      tokens_per_step, tokens_per_member: tokens of one member, per step and in total.
+      flops_per_token: operations to train one member on one token.
+      flops: operations of the whole swarm.
+      memory_per_device_bytes: memory of one device; None if the compiler gave up without a figure.
+      memory_parts_bytes: that memory by use.
+      collectives_across_members: operations that communicate between members; None if the compiler gave up.
+      collectives_within_a_member: operations that communicate within a member sharded over all devices.
+      fits: whether the memory suffices; None if the device's memory is unknown.
+      roofline_seconds_per_step: lower bounds on the time of a step. This and the following are None for unknown chips.
+      bound_by: the larger of them, "compute" or "memory".
+      utilisation_assumed: assumed share of the chip's peak.
+      hours, device_hours: wall time, and that times the number of devices.
+      cost: price of the device hours, in the currency of ``plan.price``; None without a price.
+    """
+
+    SCHEMA = 1
+
+    model: ModelSize
+    topology: str
+    devices: int
+    members: int
+    members_per_device: float
+    waves: int
+    steps: int
+    tokens_per_step: int
+    tokens_per_member: int
+    flops_per_token: float
+    flops: float
+    memory_per_device_bytes: float | None
+    memory_parts_bytes: MemoryParts
+    collectives_across_members: int | None
+    collectives_within_a_member: int | None
+    fits: bool | None
+    roofline_seconds_per_step: Roofline | None = None
+    bound_by: str | None = None
+    utilisation_assumed: float | None = None
+    hours: float | None = None
+    device_hours: float | None = None
+    cost: float | None = None
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "ResourcePlan":
+        """Read ``plan.json``.
+
+        Raises:
+          UserError: the file is not a resource plan; the message names the field.
+        """
+        return records.read(path, cls, "plan")
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write ``plan.json`` atomically."""
+        records.write(path, self)
+
+    def describe(self) -> str:
+        """Return the plan in one sentence."""
+        per_device = self.members_per_device
+        placement = (
+            f"{per_device} per device" if per_device >= 1 else f"one sharded over {round(1 / per_device)} devices"
+        )
+        memory = self.memory_per_device_bytes
+        size = "more memory than a device has" if memory is None else f"{memory / 2**30:.2f} GiB per device"
+        too_large = "which does not fit: lower train.micro_batch, or set train.remat"
+        verdict = {True: "which fits", False: too_large, None: "on devices of unknown memory"}[self.fits]
+        parts = [
+            f"{counted(self.members, 'member')} of {self.model.parameters:,} parameters on {self.topology}: "
+            f"{placement}, {counted(self.waves, 'wave')} of {self.steps:,} steps, {size}, {verdict}"
+        ]
+        if self.collectives_across_members is not None:
+            parts.append(f"{self.collectives_across_members} collectives across members")
+        if self.hours is not None:
+            parts.append(self._describe_time())
+        return "; ".join(parts)
+
+    def _describe_time(self) -> str:
+        floor, utilisation = self.roofline_seconds_per_step, self.utilisation_assumed
+        assert floor is not None and utilisation is not None
+        memory_bound = floor.memory > floor.compute / utilisation
+        speed = "limited by memory bandwidth" if memory_bound else f"at {100 * utilisation:.0f} % of peak"
+        cost = "" if self.cost is None else f", {self.cost:,.0f} for {self.device_hours:,.0f} device hours"
+        return f"{self.hours:.1f} hours {speed}{cost}"

@@ -1,0 +1,18 @@
+"""proxy/scoring.py: scores of all members against those of single members."""
+
+import jax
+import numpy as np
+
+from olmix_jax.corpus.tasks import bits_per_byte_N
+from olmix_jax.proxy.scoring import score
+
+
+def test_scores_are_those_of_each_member_alone(make_swarm, toy_tasks):
+    swarm = make_swarm(seeds=range(5))
+    params = swarm.start("shard").params
+    bpb_KN = score(swarm, params, toy_tasks, "shard", np.array([False, True, True, True, True]))
+    assert bpb_KN.shape == (5, 2) and np.isnan(bpb_KN[0]).all()
+    single = jax.jit(swarm.member.score)
+    for k in (1, 4):
+        nats_E = single(jax.tree.map(lambda x, k=k: x[k], params), toy_tasks.tokens_EL, toy_tasks.answer_EL)
+        np.testing.assert_allclose(bpb_KN[k], bits_per_byte_N(np.asarray(nats_E, np.float64), toy_tasks), rtol=1e-6)
