@@ -83,12 +83,14 @@ class Table:
       head: names of the columns; empty for a table of name–value pairs.
       rows: the rows.
       collapsed: whether the table is hidden until the reader opens it.
+      text: whether cells hold text, aligned left, instead of numbers.
     """
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[Row, ...]
     collapsed: bool = False
+    text: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

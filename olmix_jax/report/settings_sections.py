@@ -107,11 +107,12 @@ def sensitivity_table(proposal: Proposal) -> Table:
         down = [(d, move) for d, move in ranked if round(100 * move, 3) < 0]
         rows.append(Row((name, _moves_text(up), _moves_text(down))))
     caption = (
-        "How the proposed mixture moves when one setting changes and the others stay. Moves are in percentage points "
-        f"of weight, to first order; up to {MAX_MOVES} domains per direction are named. Settings with the largest "
-        "effect come first."
+        "How the proposed mixture moves when one setting changes and the others stay the same, largest effect first. "
+        "Moves are in percentage points of weight, to first order. At most "
+        f"{MAX_MOVES} domains per direction are named."
     )
-    return Table(caption, ("change", "gain weight", "lose weight"), tuple(rows), len(rows) > MAX_OPEN_ROWS)
+    head = ("change", "weights that rise, points", "weights that fall, points")
+    return Table(caption, head, tuple(rows), collapsed=len(rows) > MAX_OPEN_ROWS, text=True)
 
 
 def _moves(proposal: Proposal) -> dict[str, dict[str, float]]:

@@ -74,10 +74,10 @@ def task_table(results: Results) -> Table:
         ]
     head += ["held-out Spearman"] if fit is not None else []
     caption = (
-        "BPB by task. Differences are proposed minus natural: negative is better. Shaded: worse than natural, as "
-        "predicted by the law or as measured by more than two standard errors; the last column says which. Predictions "
-        "are for models of the proxies’ size and training length, so compare differences, not levels, with the "
-        "measurements."
+        "BPB by task. Differences are proposed minus natural (negative is better) ± one standard error. Shaded: worse "
+        "than natural, as predicted by the law or as measured by more than two standard errors; the last column says "
+        "which. Predictions are for models of the proxies’ size and training length, so compare differences, not "
+        "levels, with the measurements."
     )
     return Table(caption, (*head, "worse"), tuple(rows))
 
@@ -156,4 +156,4 @@ def export_table(exports: dict[str, Export]) -> Table:
         "Files of the mixture for trainers. Largest error: largest deviation of a domain’s weight in the file from the "
         "proposal, in percentage points. It is due to rounding to whole sequences or to a few digits."
     )
-    return Table(caption, ("format", "file", "largest error, points"), tuple(rows))
+    return Table(caption, ("format", "file", "largest error, points"), tuple(rows), text=True)

@@ -71,10 +71,8 @@ def earlier_runs(plan: UpdatePlan, fit: FitResult | None) -> str:
     if fit is None or fit.trust is None:
         return f"{text}; their weight is decided by the fit"
     if fit.trust > 0:
-        weight = (
-            f"in the fit, a run of the parent counts as at most {fit.trust:g} of a new run and an older run as less"
-        )
-        return f"{text}; {weight}, which predicts held-out new runs best"
+        weight = f"in the fit, a run of the parent counts as at most {fit.trust:g} of a new run, an older run as less"
+        return f"{text}; {weight}. These weights predict held-out new runs best"
     law = "with the kept block as one domain" if fit.over == "blocks" else "fitted on new runs only"
     return f"{text}; they are not used: a law {law} predicts held-out new runs better"
 
@@ -135,10 +133,10 @@ def _ratios_text(plan: UpdatePlan, kept: Sequence[DomainRow]) -> str:
 def _loss(proposal: Proposal | None, plan: UpdatePlan, make_figure: MakeFigure) -> Section:
     rows, realised = update_rows.candidate_rows(plan), realised_loss(proposal, plan)
     caption = (
-        "Predicted loss of the mixture against the optimum of the new domains, by which domains are recomputed; the "
-        "others keep their ratios. Dots: mean over samples of the old law; lines: 5–95 %. The loss includes the cost "
-        "of kept ratios and the error of a law fitted on these runs. In experiments with a known optimum, true losses "
-        f"were two to three times as large (experiments/recompute_rule). {realised}"
+        "Predicted loss of the mixture against the optimum of the new domains. Each row recomputes the named domains "
+        "and keeps the ratios of the others. Dots: mean over samples of the old law; lines: 5–95 %. The loss "
+        "includes the cost of kept ratios and the error of a law fitted on these runs. In experiments with a known "
+        f"optimum, true losses were two to three times as large (experiments/recompute_rule). {realised}"
     )
     chosen = next(row for row in rows if row.chosen)
     alt = f"Intervals: predicted loss of {len(rows)} candidates. Chosen: {chosen.name}, {number(chosen.mean)} BPB. "
@@ -171,7 +169,7 @@ def realised_loss(proposal: Proposal | None, plan: UpdatePlan) -> str:
 
 
 def costs_more_than_predicted(results: Results) -> bool:
-    """Return whether the kept ratios cost more, according to the new law, than the plan's interval for all losses."""
+    """Return whether the kept ratios cost more, according to the new law, than the upper end of the predicted loss."""
     if results.update is None or results.proposal is None or results.proposal.reuse is None:
         return False
     loss = results.proposal.reuse.loss
