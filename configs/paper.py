@@ -21,9 +21,7 @@ PRESETS = tuple(PARAMETERS)
 def get_config(variant: str = "30M"):
     """Return the paper's training set-up for a preset, or `smoke`."""
     if variant not in ("", "smoke", *PRESETS):
-        raise ValueError(
-            f"configs/paper.py has no variant {variant!r}; use {', '.join(PRESETS)} or `smoke`"
-        )
+        raise ValueError(f"configs/paper.py has no variant {variant!r}; use {', '.join(PRESETS)} or `smoke`")
     c = config.default()
     c.corpus.vocabulary = 100_352
     c.proxy.preset = variant if variant in PRESETS else "30M"
