@@ -61,6 +61,12 @@ class Validation:
     parameters: int
     preset: str
 
+    def check(self) -> None:
+        """Check that all mixtures are scored on the same tasks."""
+        tasks = {frozenset(score.tasks) for score in self.mixtures.values()}
+        if len(tasks) > 1:
+            raise ValueError("all mixtures must be scored on the same tasks")
+
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Validation":
         """Read ``validation.json``.

@@ -1,0 +1,32 @@
+"""The record of ``validate/validation.json``: round trip and checks."""
+
+import dataclasses
+
+import pytest
+
+from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
+from olmix_jax.utils.errors import UserError
+
+WEIGHTS = {"web": 0.75, "code": 0.25}
+SCORE = MixtureScore(WEIGHTS, 1.0, 0.1, (0.9, 1.1), {"task": TaskScore(1.0, 0.1, (0.9, 1.1))})
+VALIDATION = Validation({"natural": SCORE, "proposed": SCORE}, WEIGHTS, 2, 10, 1280, 1000, "1M")
+
+
+def test_record_survives_a_round_trip(tmp_path):
+    VALIDATION.write(tmp_path / "validation.json")
+    assert Validation.read(tmp_path / "validation.json") == VALIDATION
+
+
+def test_task_without_a_score_for_each_seed_is_an_error(tmp_path):
+    short = dataclasses.replace(SCORE, tasks={"task": TaskScore(1.0, 0.1, (0.9,))})
+    dataclasses.replace(VALIDATION, mixtures={"natural": short}).write(tmp_path / "validation.json")
+    with pytest.raises(UserError, match=r"validation\.json: .*every task must have a score for each seed"):
+        Validation.read(tmp_path / "validation.json")
+
+
+def test_mixtures_with_other_tasks_are_an_error(tmp_path):
+    other = dataclasses.replace(SCORE, tasks={"another task": SCORE.tasks["task"]})
+    mixtures = {"natural": SCORE, "proposed": other}
+    dataclasses.replace(VALIDATION, mixtures=mixtures).write(tmp_path / "validation.json")
+    with pytest.raises(UserError, match="all mixtures must be scored on the same tasks"):
+        Validation.read(tmp_path / "validation.json")
