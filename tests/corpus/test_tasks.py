@@ -16,10 +16,8 @@ from olmix_jax.corpus.examples import Example
 from olmix_jax.corpus.store import heldout_path, tokenizer_path
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils.errors import UserError
+from tests.corpus.test_tokenizer import BPE
 
-BPE = tokenizer.train(
-    [f"def function_{i}(argument):\n    return argument + {i}  # añadir 変数\n" for i in range(200)], 300
-)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
@@ -27,14 +25,13 @@ def config_with(**changes) -> configs.Config:
     return configs.Config(tasks=dataclasses.replace(configs.Tasks(), **changes))
 
 
-def write(path: pathlib.Path, rows: list) -> pathlib.Path:
+def write(path: pathlib.Path, rows: list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
-    return path
 
 
-def rows(count: int, word: str = "answer") -> list[dict]:
-    return [{"prompt": f"question {i}: ", "answer": f"{word} {i}"} for i in range(count)]
+def rows(count: int) -> list[dict]:
+    return [{"prompt": f"question {i}: ", "answer": f"answer {i}"} for i in range(count)]
 
 
 def prepared_workdir(workdir: pathlib.Path, documents: dict[str, list[str]]) -> configs.Config:
@@ -152,13 +149,6 @@ def test_task_with_too_few_different_examples_is_an_error(tmp_path):
     assert not (tmp_path / "tasks").exists()
 
 
-def test_task_name_in_two_sources_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks, "_builtin_tasks", lambda *_: {"qa": [Example("q", "a")]})
-    write(tmp_path / "mine" / "qa.jsonl", rows(9))
-    with pytest.raises(UserError, match=r"task qa is in tasks\.builtin and in tasks\.path"):
-        tasks.make_tasks(config_with(path=str(tmp_path / "mine")), tmp_path)
-
-
 def test_user_tasks_replace_continuations_of_user_text(tmp_path):
     setting = prepared_workdir(tmp_path, {"web": ["Too little text for a task of its own."]})
     write(tmp_path / "mine" / "qa.jsonl", rows(9))
@@ -220,6 +210,14 @@ def test_builtin_tasks_of_the_real_corpus(prepared):
     # The loss of a model that predicts all tokens with equal probability.
     nats_E = packed.answer_EL.sum(1) * np.log(bpe.size)
     assert (tasks.bits_per_byte_N(nats_E, packed) > 1).all()
+
+
+def test_task_name_in_two_sources_is_an_error(prepared, tmp_path):
+    setting, workdir = prepared
+    write(tmp_path / "mine" / "c%3Aprototype.jsonl", rows(9))
+    both = dataclasses.replace(setting, tasks=dataclasses.replace(setting.tasks, path=str(tmp_path / "mine")))
+    with pytest.raises(UserError, match=r"task c:prototype is in tasks\.builtin and in tasks\.path"):
+        tasks.make_tasks(both, workdir)
 
 
 def test_too_small_corpus_is_an_error_that_names_the_task_and_a_remedy(prepared, tmp_path):
