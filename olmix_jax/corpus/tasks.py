@@ -156,7 +156,7 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     if not tasks:
         raise UserError("no tasks, so mixtures cannot be compared; set tasks.builtin, tasks.path or tasks.olmes")
     _check_sizes(tasks, source_of, config)
-    log.info("tasks: %d, with %d examples", len(tasks), sum(map(len, tasks.values())))
+    log.info("%d tasks with %d examples", len(tasks), sum(map(len, tasks.values())))
     return write_tasks(workdir, tasks)
 
 

@@ -1,6 +1,6 @@
 """Token files of other programs, used in place: which files belong to which domain, and how much text they hold.
 
-:mod:`olmix_jax.corpus.token_formats` reads the formats. Other files beside token files are ignored.
+:mod:`olmix_jax.corpus.token_formats` reads the formats. Files of other types beside token files are ignored.
 """
 
 import collections
@@ -54,7 +54,7 @@ def domain_files(where: str) -> dict[str, list[str]]:
     if _has_patterns(where):
         return _match_patterns(where)
     system, root = _open_system(where)
-    # Domain → whether in a sub-folder → its files. A domain with both is an error.
+    # {domain: {whether in a sub-folder: files}}. A domain with files of both kinds is an error.
     token_files: dict[str, dict[bool, list[str]]] = {}
     other_files: dict[str, str] = {}
     for path in _list_files(system, root, where):

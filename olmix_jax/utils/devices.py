@@ -16,7 +16,7 @@ def use_all_cpus() -> None:
 def cache_compiled_programs(workdir: pathlib.Path) -> None:
     """Keep compiled programs in the workdir, so that a resumed run starts faster.
 
-    JAX_COMPILATION_CACHE_DIR names another place.
+    If the environment variable JAX_COMPILATION_CACHE_DIR is set, JAX keeps them there instead.
     """
     import jax
 

