@@ -160,4 +160,5 @@ def _lower_bound(problem: Problem, samples, terms: SmoothedTerms, start_M) -> fl
     weights_SN[0] += terms.multipliers_F @ terms.rows_FN
     combined = dataclasses.replace(guard_rounds.with_samples(problem, samples), weights=weights_SN, merge=combination)
     end = solver.solve(combined, starts_SM=start_M[None])
-    return end.value - end.gap - float(terms.multipliers_F @ terms.limit_F)
+    gap = np.inf if end.gap is None else end.gap
+    return end.value - gap - float(terms.multipliers_F @ terms.limit_F)

@@ -1,7 +1,7 @@
 """Bounds on domains and on groups of domains, and projections onto the mixtures within them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +24,11 @@ class Bounds(NamedTuple):
       high_G: upper bound of the group's sum.
     """
 
-    lower_M: np.ndarray
-    upper_M: np.ndarray
-    member_GM: np.ndarray
-    low_G: np.ndarray
-    high_G: np.ndarray
+    lower_M: Any
+    upper_M: Any
+    member_GM: Any
+    low_G: Any
+    high_G: Any
 
 
 def box(lower_M, upper_M) -> Bounds:
@@ -53,7 +53,7 @@ def within(project: Callable, v_M, bounds: Bounds):
         lower_M = jnp.where(member_M, low_M, lower_M)
         return (lower_M, jnp.where(member_M, jnp.maximum(high_M, low_M), upper_M)), None
 
-    sides = bounds.lower_M, bounds.upper_M
+    sides: Any = bounds.lower_M, bounds.upper_M
     if len(bounds.low_G):
         groups = bounds.member_GM, bounds.low_G, bounds.high_G
         sides = jax.lax.scan(narrow, tuple(map(jnp.asarray, sides)), tuple(map(jnp.asarray, groups)))[0]

@@ -30,7 +30,7 @@ def explain(bounds: Bounds, names: Sequence[str] = (), groups: Sequence[str] = (
     groups = groups or [f"group {g}" for g in range(len(bounds.low_G))]
     wrong_M = ~((0 <= lower_M) & (lower_M <= upper_M) & (upper_M <= 1))
     if wrong_M.any():
-        listed = [f"{names[j]} [{lower_M[j]:.6g}, {upper_M[j]:.6g}]" for j in np.flatnonzero(wrong_M)]
+        listed = [f"{names[j]} [{lower_M[j]:.6g}, {upper_M[j]:.6g}]" for j in np.flatnonzero(wrong_M).tolist()]
         return f"bounds must satisfy 0 ≤ lower ≤ cap ≤ 1, not {_listed(listed)}"
     # Totals that each group allows: those of its inner groups and of its other domains.
     least_M, most_M = lower_M.copy(), upper_M.copy()

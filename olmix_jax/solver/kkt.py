@@ -1,6 +1,6 @@
 """Optimality conditions of a mixture within bounds, and the Lagrange multipliers of the bounds."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,8 @@ def conditions(slope_M, p_M, bounds: Bounds) -> Conditions:
     # least.
     choices = jnp.stack([least_C[-1], most_C[-1], least_C.max(), jnp.zeros(())])
     outside = choices[jnp.argmax(jnp.isfinite(choices))]
-    level_C, fall_G, wrong = jnp.full_like(least_C, outside), jnp.zeros(groups), 0.0
+    level_C, fall_G = jnp.full_like(least_C, outside), jnp.zeros(groups)
+    wrong: Any = 0.0
     if groups:
 
         def down(i, level_C):

@@ -21,7 +21,7 @@ For other laws the same steps find a local minimum. F never rises, and ``gap`` i
 still is the stopping criterion; but it is no bound.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,26 +43,26 @@ POLISH = 1
 class Minimum(NamedTuple):
     """The result of :func:`minimise`; see :class:`olmix_jax.solver.solution.Solution`. A pytree."""
 
-    weights_M: jax.Array
-    value: jax.Array
-    kl: jax.Array
-    gap: jax.Array
-    iterations: jax.Array
-    residual: jax.Array
-    multipliers_M: jax.Array
-    group_multipliers_G: jax.Array
+    weights_M: Any
+    value: Any
+    kl: Any
+    gap: Any
+    iterations: Any
+    residual: Any
+    multipliers_M: Any
+    group_multipliers_G: Any
 
 
 class _State(NamedTuple):
-    p_M: jax.Array
-    next_M: jax.Array
-    slope_M: jax.Array  # ∇f at p; value and gap are at p too
-    value: jax.Array
-    gap: jax.Array
-    eta: jax.Array
-    iterations: jax.Array
-    tight: jax.Array  # consecutive iterations with a small enough gap
-    done: jax.Array
+    p_M: Any
+    next_M: Any
+    slope_M: Any  # ∇f at p; value and gap are at p too
+    value: Any
+    gap: Any
+    eta: Any
+    iterations: Any
+    tight: Any  # consecutive iterations with a small enough gap
+    done: Any
 
 
 def minimise(objective: Objective, bounds: Bounds, max_iterations, start_M, *, entropic: bool) -> Minimum:

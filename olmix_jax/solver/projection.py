@@ -77,6 +77,7 @@ def inside(v_M, lower_M, upper_M, total=1.0):
 
 def fill(slope_M, lower_M, upper_M, total=1.0):
     """A minimiser of Σ_j slope_j p_j over the set: room is filled in the order of the slopes."""
+    lower_M, upper_M = jnp.asarray(lower_M), jnp.asarray(upper_M)
     order = jnp.argsort(slope_M)
     room_M = (upper_M - lower_M)[order]
     left_M = (total - lower_M.sum()) - (jnp.cumsum(room_M) - room_M)

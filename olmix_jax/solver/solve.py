@@ -84,4 +84,4 @@ def _finite(end: Minimum) -> bool:
     The divergence may be infinite: with λ = 0 it does not count, and a domain without anchor weight may have weight.
     """
     numbers = end._replace(kl=0.0)
-    return all(np.isfinite(x).all() for x in numbers) and abs(end.weights_M.sum() - 1) < 1e-9
+    return all(np.isfinite(x).all() for x in numbers) and bool(abs(end.weights_M.sum() - 1) < 1e-9)
