@@ -124,9 +124,8 @@ def objective_cp(params, weights_N, anchor_M, kl_weight, p: cp.Variable):
 
 def random_box_problem(rng, size, kl_weight, kind) -> Problem:
     """Return a random problem over ``size`` domains without groups."""
-    params = log_linear.Params(
-        rng.normal(size=BOX_TASKS) * 0.3, rng.normal(size=(BOX_TASKS, size)) * rng.choice([0.3, 1, 3])
-    )
+    log_c_N = rng.normal(size=BOX_TASKS) * 0.3
+    params = log_linear.Params(log_c_N, rng.normal(size=(BOX_TASKS, size)) * rng.choice([0.3, 1, 3]))
     anchor_M = rng.dirichlet(np.full(size, rng.choice([0.5, 3.0])))
     anchor_M = np.maximum(anchor_M, 1e-5) / np.maximum(anchor_M, 1e-5).sum()
     lower_M, upper_M = np.zeros(size), np.ones(size)
