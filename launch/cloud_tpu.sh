@@ -7,7 +7,7 @@
 #   NAME=swarm ZONE=us-east5-b launch/cloud_tpu.sh delete
 #
 # --workdir must be on a disk that all hosts mount (Filestore, Cloud Storage FUSE). SPOT=1 requests Spot capacity.
-# RUNTIME is the image of the hosts. Default: v5e; for v5p set v2-alpha-tpuv5, for v6e v2-alpha-tpuv6e.
+# RUNTIME is the image of the hosts. The default is for v5e; set v2-alpha-tpuv5 for v5p, v2-alpha-tpuv6e for v6e.
 set -euo pipefail
 
 case "${1:-}" in

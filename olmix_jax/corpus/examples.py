@@ -29,7 +29,7 @@ def sample(examples: Iterable[Example], most: int) -> list[Example]:
 
 
 def spread(by_source: list[list[Example]], most: int) -> list[Example]:
-    """Return ``most`` or more examples, if there are so many, from as many sources as possible.
+    """Return examples from as many sources as possible: at least ``most``, if there are that many.
 
     Takes the first ``PER_SOURCE`` examples of every source. If those are fewer than ``most``, it takes the third of
     every source as well, then the fourth, and so on.

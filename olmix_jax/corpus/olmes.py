@@ -90,7 +90,7 @@ def _open(path: pathlib.Path) -> zipfile.ZipFile:
 def read_olmes(folder: str | pathlib.Path, max_examples: int) -> dict[str, list[Example]]:
     """Read the paper's tasks from the wheel in ``folder``. Tasks have the names of the published columns.
 
-    An answer is the gold continuation with its leading space, as in the wheel; OLMES divides by the bytes of that. Each
+    An answer is the gold continuation with its leading space, as in the wheel, because OLMES divides by its bytes. Each
     task is capped at ``max_examples`` by a hash of its content.
 
     Raises:

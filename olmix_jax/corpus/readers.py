@@ -189,7 +189,7 @@ def _reader(root: pathlib.Path, paths: list[pathlib.Path]) -> Callable[[], Itera
 
 
 def _cut(document: Document) -> Iterator[Document]:
-    """Cut a text after about ``_PIECE`` characters each: at the next blank line, or else at the next line break."""
+    """Cut a text into pieces of about ``_PIECE`` characters, at blank lines if possible, else at line breaks."""
     text, start, number = document.text, 0, 0
     paragraph, line = re.compile(r"\n[ \t\r]*\n"), re.compile(r"\n")
     while start < len(text):

@@ -32,7 +32,7 @@ Node = TypeVar("Node", bound=ast.AST)
 def make(documents: Mapping[str, Iterable[str]], most: int) -> dict[str, list[Example]]:
     """Make the examples of every task from ``documents``: held-out texts by domain.
 
-    A task has ``most`` or more examples, if its documents give so many, and none if its domains are absent. Answers
+    A task has at least ``most`` examples, if its documents give that many, and none if its domains are absent. Answers
     have ``ANSWER`` bytes, and prompts are cut to their last ``PROMPT`` bytes. The examples of a document are chosen by
     hash, so that no part of it is preferred.
     """
@@ -46,7 +46,7 @@ def make(documents: Mapping[str, Iterable[str]], most: int) -> dict[str, list[Ex
 
 
 def continuations(texts: Iterable[str], most: int) -> list[Example]:
-    """Make examples that ask for the next paragraph of any text: ``most`` or more, if the texts give so many."""
+    """Make examples that ask for the next paragraph of any text: at least ``most``, if there are that many."""
     return spread([select(continuation(text), most) for text in texts], most)
 
 

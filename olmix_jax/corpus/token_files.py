@@ -115,8 +115,8 @@ def stamp(where: str) -> str | None:
 def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
     """Inspect the token files of a domain and count its bytes of text.
 
-    Up to :data:`COUNTED` tokens, all are counted. Of larger domains that many are counted, in blocks spread over all
-    files, and the result is scaled. The ids of the counted tokens are checked here, all others when they are read.
+    All tokens are counted if there are at most :data:`COUNTED`. Otherwise that many are counted, in blocks spread over
+    all files, and the result is scaled. Ids are checked here for the counted tokens, and for all others when read.
 
     Raises:
       UserError: a file cannot be read, or has ids outside the tokenizer's vocabulary.

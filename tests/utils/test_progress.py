@@ -92,7 +92,7 @@ def test_progress_logs_rate_and_time_left_every_ten_seconds(capsys, clock):
     assert capsys.readouterr().err == "train: 1,000 steps in 20.0 s\n"
 
 
-def test_progress_says_nothing_at_the_end_after_an_error(capsys):
+def test_progress_logs_no_summary_after_an_error(capsys):
     progress.start_log(None)
     with pytest.raises(ZeroDivisionError), progress.Progress("train", 10, "steps"):
         raise ZeroDivisionError
