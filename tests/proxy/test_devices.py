@@ -1,4 +1,4 @@
-"""The same swarm on 1, 2, 4 and 8 devices, and on fewer than it began with (PITFALLS 9 to 12)."""
+"""proxy/train.py and proxy/waves.py in processes with 1, 2, 4 and 8 devices (PITFALLS 9 to 12)."""
 
 import pathlib
 import subprocess
@@ -10,51 +10,47 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def on(devices, folder, out, *more):
-    command = [sys.executable, "-m", "tests.on_devices", str(devices), str(folder), str(out), *map(str, more)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def train_on(devices, folder, *more):
+    """Run tests/on_devices.py in a process with that many devices. Return the process and the file of results."""
+    results = folder / "results.npz"
+    command = [sys.executable, "-m", "tests.on_devices", devices, folder / "train", results, *more]
+    return subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True), results
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("eight")
-    done = on(8, folder / "train", folder / "out.npz")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return dict(np.load(folder / "out.npz"))
+def on_eight(tmp_path_factory):
+    """Return the results of a run on eight devices that was not interrupted."""
+    process, results = train_on(8, tmp_path_factory.mktemp("eight"))
+    assert process.returncode == 0, process.stderr[-2000:]
+    return dict(np.load(results))
 
 
-@pytest.mark.parametrize("devices", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
-def test_any_number_of_devices_gives_the_same(eight, tmp_path, devices):
-    done = on(devices, tmp_path / "train", tmp_path / "out.npz")
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = np.load(tmp_path / "out.npz")
-    for name, expected in eight.items():
-        # Bit for bit on several. One alone shares its matrix products out over the CPU's threads in another way.
-        np.testing.assert_allclose(found[name], expected, rtol=1e-5 if devices == 1 else 0)
-
-
-def test_preempted_on_eight_devices_and_gone_on_with_on_four(eight, tmp_path):
-    """The termination signal is answered with a checkpoint; what comes after is within 1e-5 of never having stopped."""
-    stopped = on(8, tmp_path / "train", tmp_path / "out.npz", 2)
-    assert "KeyboardInterrupt" in stopped.stderr and not (tmp_path / "out.npz").exists()
-    assert (tmp_path / "train/checkpoints/2").is_dir()
-    done = on(4, tmp_path / "train", tmp_path / "out.npz")
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = np.load(tmp_path / "out.npz")
-    for name, expected in eight.items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
-    steps = (tmp_path / "train/metrics.jsonl").read_text().count("\n")
-    assert steps == 3
+def assert_results(process, results, expected, rtol):
+    assert process.returncode == 0, process.stderr[-2000:]
+    with np.load(results) as actual:
+        for name, array in expected.items():
+            np.testing.assert_allclose(actual[name], array, rtol=rtol)
 
 
 @pytest.mark.slow
-def test_waves_that_eight_devices_began_go_on_on_two(eight, tmp_path):
-    """The division stays, whatever the devices: members' checkpoints are of their wave."""
-    stopped = on(8, tmp_path / "train", tmp_path / "out.npz", 4, 3)
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_number_of_devices_does_not_change_the_results(on_eight, tmp_path, devices):
+    """Results are identical on two or more devices. On one, the CPU splits its matrix products differently."""
+    assert_results(*train_on(devices, tmp_path), on_eight, rtol=1e-5 if devices == 1 else 0)
+
+
+def test_resume_on_four_devices_after_preemption_on_eight_gives_identical_results(on_eight, tmp_path):
+    stopped, results = train_on(8, tmp_path, 2)
+    assert "KeyboardInterrupt" in stopped.stderr and not results.exists()
+    assert (tmp_path / "train/checkpoints/2").is_dir()
+    assert_results(*train_on(4, tmp_path), on_eight, rtol=0)
+    assert (tmp_path / "train/metrics.jsonl").read_text().count("\n") == 3
+
+
+@pytest.mark.slow
+def test_resume_on_two_devices_keeps_the_waves_of_eight(on_eight, tmp_path):
+    stopped, _ = train_on(8, tmp_path, 4, 3)
     assert "KeyboardInterrupt" in stopped.stderr
-    done = on(2, tmp_path / "train", tmp_path / "out.npz", 0, 3)
-    assert done.returncode == 0, done.stderr[-2000:]
+    process, results = train_on(2, tmp_path, 0, 3)
     assert sorted(p.name for p in (tmp_path / "train").glob("wave-*")) == ["wave-0001", "wave-0002", "wave-0003"]
-    found = np.load(tmp_path / "out.npz")
-    for name, expected in eight.items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+    assert_results(process, results, on_eight, rtol=1e-5)

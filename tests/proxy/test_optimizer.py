@@ -1,5 +1,6 @@
 """proxy/optimizer.py: the schedule ends with the run (PITFALLS 10), weight decay applies to matrices only."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from olmix_jax.proxy import optimizer
 @pytest.mark.parametrize("steps", [3, 20, 777])
 def test_schedule_warms_up_and_reaches_its_end_at_the_last_step(steps):
     train = Train(steps=steps, warmup=0.1, lr_end=0.1)
-    rates = np.array([optimizer.schedule(train, 2.0)(t) for t in range(steps)])
+    rates = np.asarray(optimizer.schedule(train, 2.0)(jnp.arange(steps)))
     warmup = max(1, round(0.1 * steps))
     assert rates.argmax() == warmup and rates.max() == pytest.approx(2.0)
     assert (np.diff(rates[: warmup + 1]) > 0).all() and (np.diff(rates[warmup:]) < 0).all()
@@ -30,7 +31,7 @@ def test_weight_decay_applies_to_matrices_only():
     params = {"embedding": {"embedding": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}, "q": {"kernel": jnp.ones(3)}}
     update = optimizer.optimizer(Train(steps=5, lr=1.0, weight_decay=0.5), 1000)
     zeros = {name: {leaf: jnp.zeros(3) for leaf in leaves} for name, leaves in params.items()}
-    change, _ = update.update(zeros, update.init(params), params)
+    change, _ = jax.jit(update.update)(zeros, jax.jit(update.init)(params), params)
     assert (change["q"]["kernel"] < 0).all()
     assert (change["embedding"]["embedding"] == 0).all() and (change["norm"]["scale"] == 0).all()
 
@@ -38,8 +39,8 @@ def test_weight_decay_applies_to_matrices_only():
 def test_gradients_are_clipped_by_their_global_norm():
     params = {"a": {"kernel": jnp.zeros(4)}}
     update = optimizer.optimizer(Train(steps=5, lr=1.0, clip=1.0), 1000)
-    changes = []
+    take, state, changes = jax.jit(update.update), jax.jit(update.init)(params), []
     for size in (1e3, 1e6):
-        change, _ = update.update({"a": {"kernel": jnp.full(4, size)}}, update.init(params), params)
+        change, _ = take({"a": {"kernel": jnp.full(4, size)}}, state, params)
         changes.append(change["a"]["kernel"])
     np.testing.assert_allclose(*changes, rtol=1e-6)
