@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import laws_page, laws_speed
 from olmix_jax import laws
-from olmix_jax.laws import quality
+from olmix_jax.laws import intervals, quality, scores
 from olmix_jax.swarm import task_groups
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import progress
@@ -153,16 +153,16 @@ class Bench:
             self.compiled.add((problem.name, family, size))
         seconds, fitted = laws_speed.seconds(law.fit, *train, **starts)
         predicted_KN = laws.evaluate(law, fitted.params, ratios_KM)
-        spearman_N, _, rmse_N, of_mean = quality.scores(predicted_KN, bpb_KN)
+        found = scores.score(predicted_KN, bpb_KN)
         coverage = None
         if family in COVERED:
             stretch_N = quality.cross_validate(law, *train, folds=FOLDS, seed=seed).stretch_N
-            reach_KN = stretch_N * quality.spread_of(law, fitted.params, ratios_KM, bpb_KN.shape[1])
+            reach_KN = stretch_N * intervals.scale(law, fitted.params, ratios_KM, bpb_KN.shape[1])
             coverage = float((np.abs(predicted_KN - bpb_KN) <= reach_KN).mean())
         return {
-            "spearman": float(spearman_N.mean()),
-            "of_mean": of_mean,
-            "rmse": float(rmse_N.mean()),
+            "spearman": float(found.spearman_N.mean()),
+            "of_mean": found.spearman_of_mean,
+            "rmse": float(found.rmse_N.mean()),
             "coverage": coverage,
             "seconds": seconds,
         }

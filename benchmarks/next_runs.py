@@ -22,7 +22,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from olmix_jax.laws import evaluate, evaluate_each, quality, warped_gp
+from olmix_jax.laws import evaluate, evaluate_each, scores, warped_gp
 from olmix_jax.propose import next_runs
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import rng
@@ -111,9 +111,9 @@ def score_batches(way, pool, held_out, first: int, last: int, seed: int) -> np.n
 
 def score(params, ratios_KM, bpb_KN) -> tuple[float, ...]:
     predicted_KN = evaluate(warped_gp.LAW, params, ratios_KM)
-    spearman_N, _, rmse_N, of_mean = quality.scores(predicted_KN, bpb_KN)
+    found = scores.score(predicted_KN, bpb_KN)
     error_K = (predicted_KN - bpb_KN).mean(axis=1)
-    return spearman_N.mean(), of_mean, rmse_N.mean(), np.sqrt((error_K**2).mean())
+    return found.spearman_N.mean(), found.spearman_of_mean, found.rmse_N.mean(), np.sqrt((error_K**2).mean())
 
 
 def compare(ways, table, test, held_out: int, seeds: int, last: int, further: int) -> dict[str, np.ndarray]:
@@ -212,8 +212,8 @@ def report(data: pathlib.Path, seeds: int) -> None:
         "the units of the swarm's losses. Standard errors are over seeds. A seed draws the starting runs and, for "
         "DCLM, the held-out runs; RegMix's test runs are always the same.",
     ]
-    for swarm, scores in scores_of.items():
-        text += ["", f"## {swarm}, {len(scores['chosen'])} seeds", "", *lines(scores)]
+    for swarm, by_way in scores_of.items():
+        text += ["", f"## {swarm}, {len(by_way['chosen'])} seeds", "", *lines(by_way)]
     (HERE / "next_runs.md").write_text("\n".join([*text, "", "![scores against runs](next_runs.png)", ""]))
     print("\n".join(text))
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):

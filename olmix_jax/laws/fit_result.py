@@ -9,13 +9,19 @@ from olmix_jax.utils import records
 
 @dataclasses.dataclass(frozen=True)
 class TaskFit:
-    """Quality of one task's law. ``_cv``: on held-out folds; ``_loo``: leave-one-out; errors in BPB.
+    """Quality of one task's law.
+
+    ``_cv`` marks scores of cross-validation, ``_loo`` of leave-one-out, ``_in_sample`` of the fitted runs themselves.
 
     Attributes:
-      loss: the fit's objective at its minimum, in-sample.
-      stretch: standard deviations that a 90 % interval reaches to either side.
-      parameters: the law's parameters, as the family describes them.
-      effects: change in BPB when a tenth of the base mixture is replaced by a domain.
+      loss: objective of the fit at its minimum. In-sample.
+      spearman_cv, spearman_loo, spearman_in_sample: rank correlation of predicted and measured BPB.
+      r2_cv: share of the variance that is predicted.
+      rmse_cv, rmse_loo, rmse_in_sample: root mean squared error [BPB].
+      coverage_cv: share of runs inside their 90 % interval.
+      stretch: number of standard deviations that a 90 % interval reaches to either side.
+      parameters: the law's parameters by name; the names depend on the family.
+      effects: by domain, change in BPB when a tenth of ``base`` is replaced by the domain.
     """
 
     loss: float
@@ -34,7 +40,14 @@ class TaskFit:
 
 @dataclasses.dataclass(frozen=True)
 class AverageFit:
-    """Measured and held-out predicted BPB of the average over tasks, by run, with 90 % intervals."""
+    """Measured and predicted BPB of the average over tasks, a value per run.
+
+    Attributes:
+      measured: measured BPB.
+      predicted_cv: predicted BPB, from cross-validation.
+      low_cv, high_cv: ends of each run's 90 % interval [BPB].
+      coverage_cv: share of runs inside their interval.
+    """
 
     measured: tuple[float, ...]
     predicted_cv: tuple[float, ...]
@@ -45,7 +58,7 @@ class AverageFit:
 
 @dataclasses.dataclass(frozen=True)
 class CoverageCurve:
-    """Share of held-out measurements inside intervals of each nominal level."""
+    """Share of held-out measurements inside their intervals (``covered``), by the intervals' level (``nominal``)."""
 
     nominal: tuple[float, ...]
     covered: tuple[float, ...]
@@ -53,7 +66,7 @@ class CoverageCurve:
 
 @dataclasses.dataclass(frozen=True)
 class CurvePoint:
-    """Held-out quality at a number of runs."""
+    """Extrapolated held-out quality at a number of runs."""
 
     runs: int
     spearman_mean: float
@@ -62,13 +75,17 @@ class CurvePoint:
 
 @dataclasses.dataclass(frozen=True)
 class LearningCurve:
-    """Held-out quality of laws fitted on fewer runs, and what ten more runs would bring.
+    """Held-out quality by number of fitted runs.
 
     Attributes:
-      runs: numbers of runs.
-      spearman_mean, spearman_mean_error, spearman_of_mean, rmse_mean: quality by number of runs.
-      repeats: random subsets per number.
-      now, next: extrapolated to all runs, and to ten more.
+      runs: numbers of runs, ascending. The other tuples have a value for each.
+      spearman_mean: Spearman, averaged over tasks and subsets of the runs.
+      spearman_mean_error: its standard error over subsets.
+      spearman_of_mean: Spearman of the average over tasks.
+      rmse_mean: RMSE, averaged over tasks and subsets [BPB].
+      repeats: random subsets of each size. The last size may be that of the cross-validation instead.
+      now: quality extrapolated to all runs.
+      next: quality extrapolated to ten runs more.
     """
 
     runs: tuple[int, ...]
@@ -82,34 +99,71 @@ class LearningCurve:
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """How often a domain was sampled: number of runs, and its largest weight."""
+class Sampled:
+    """How often a domain was sampled: number of runs with a positive weight, and its largest weight."""
 
     runs: int
     max: float
 
 
 @dataclasses.dataclass(frozen=True)
-class FitResult:
-    """A fitted law's quality.
+class TaskScores:
+    """Scores of one task's law on a held-out swarm; RMSE in BPB."""
+
+    spearman: float
+    r2: float
+    rmse: float
+    coverage: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SwarmScores:
+    """Scores of a law on a held-out swarm.
 
     Attributes:
-      law: name of the family.
+      runs: number of held-out runs.
+      runs_also_fitted: how many of them the law was fitted to. With any, the scores are too optimistic.
+      spearman_task_mean: Spearman, averaged over tasks.
+      spearman_of_mean: Spearman of the average over tasks.
+      coverage: share of measurements inside their 90 % interval.
+      tasks: scores by task.
+    """
+
+    runs: int
+    runs_also_fitted: int
+    spearman_task_mean: float
+    spearman_of_mean: float
+    coverage: float
+    tasks: dict[str, TaskScores]
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """How well a fitted law predicts.
+
+    ``_cv`` marks scores of cross-validation, ``_loo`` of leave-one-out. Scores that end in ``_mean`` are averaged over
+    tasks; ``of_mean`` are scores of the average over tasks.
+
+    Attributes:
       tasks: quality by task.
-      folds: folds of the cross-validation.
-      level: nominal level of the intervals.
-      effect: what ``effects`` of a task are, in words.
-      base: the mixture that effects start from.
+      level: nominal coverage of the intervals.
+      effect: what the ``effects`` of a task are, in words.
+      base: the mixture that effects start from: natural, or the average run's.
       runs: names of the fitted runs.
-      measured, predicted_cv, low_cv, high_cv: by task, a value per run [BPB].
+      measured, predicted_cv, low_cv, high_cv: BPB by task, a value per run; low and high are the ends of intervals.
       average: the average over tasks.
+      coverage_curve: coverage of intervals of other levels.
       unseen: domains that no run sampled.
       barely_sampled: domains in few runs.
+      law: name of the family.
+      folds: folds of the cross-validation.
       digest: identifies the fitted parameters.
+      learning_curve: quality by number of runs.
       wall_s: wall time of the fit [s].
-      test: scores on a held-out swarm.
-      over, trust, error: of an update: whether the law is over "blocks" or "domains", what an earlier run counts for in
-        new runs, and the cross-validated error by trust.
+      test: scores on a held-out swarm, if the config names one.
+      over: whether the law of an update is over "blocks" of domains or over "domains".
+      trust: weight of an earlier run in an update's fit; a new run has weight 1.
+      error: error of an update's law in cross-validation, by trust [standard deviations of a task].
     """
 
     SCHEMA = 1
@@ -132,7 +186,7 @@ class FitResult:
     average: AverageFit
     coverage_curve: CoverageCurve
     unseen: tuple[str, ...]
-    barely_sampled: dict[str, Seen]
+    barely_sampled: dict[str, Sampled]
     law: str
     folds: int
     digest: str
@@ -140,20 +194,20 @@ class FitResult:
     spearman_loo_mean: float | None = None
     spearman_of_mean_loo: float | None = None
     wall_s: float = 0.0
-    test: dict[str, Any] | None = None
+    test: SwarmScores | None = None
     over: str | None = None
     trust: float | None = None
     error: dict[str, float] | None = None
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "FitResult":
-        """Reads ``fit.json``.
+        """Read ``fit.json``.
 
         Raises:
-          UserError: the file is not the result of a fit; the message names the field.
+          UserError: the file is missing or is not the result of a fit; the message names the field.
         """
         return records.read(path, cls, "fit")
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes ``fit.json``, whole or not at all."""
+        """Write ``fit.json`` atomically."""
         records.write(path, self)

@@ -62,7 +62,7 @@ class Law:
     """
 
     name: str
-    Params: type
+    Params: type[Any]
     fit: Callable[..., Fit]
     fit_weighted: Callable[..., Any]
     predict: Callable[[Any, Any], Any]

@@ -11,7 +11,8 @@ from olmix_jax.config import budget
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import similarity, store
-from olmix_jax.laws import fitting, params_files, quality
+from olmix_jax.laws import fitting, params_files, quality, scores
+from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose import export, next_runs
 from olmix_jax.propose.proposal import Counts, Export, Proposal, ReuseCost
 from olmix_jax.swarm import rounding, table
@@ -28,26 +29,25 @@ def fit(config: Config, workdir: pathlib.Path) -> None:
     swarm_table, f = workdirs.read_table(config, workdir), config.fit
     options = fitting.Options(f.law, f.starts, f.folds, f.resamples, rng.derive(config.seed, "fit"))
     swarm_table, told = _informed(config, workdir, swarm_table)
-    content = fitting.fit(swarm_table, options, workdir / "fit") | told
-    for name in content["unseen"]:
+    result = dataclasses.replace(fitting.fit(swarm_table, options, workdir / "fit"), **told)
+    for name in result.unseen:
         log.warning("fit: no run contains %s; the swarm says nothing of it, its effect is the prior's", name)
-    for name, seen in content["barely_sampled"].items():
-        if seen["runs"]:
-            log.warning("fit: %s is in %d runs only, weight %.3f at most", name, seen["runs"], seen["max"])
+    for name, sampled in result.barely_sampled.items():
+        if sampled.runs:
+            log.warning("fit: %s is in %d runs only, weight %.3f at most", name, sampled.runs, sampled.max)
     if config.swarm.test_ratios:
-        law = laws.LAWS[f.law]
-        params = params_files.load(workdir / "fit/params.npz", law)
-        stretch_N = np.array([task["stretch"] for task in content["tasks"].values()])
+        fitted = params_files.load_fitted(workdir / "fit", laws.LAWS[f.law])
+        stretch_N = np.array([task.stretch for task in result.tasks.values()])
         other = workdirs.read_test_table(config, swarm_table)
-        content["test"] = quality.scores_on(law, params, swarm_table, other, stretch_N)
-    files.write_json(workdir / "fit/fit.json", content)
+        result = dataclasses.replace(result, test=scores.score_swarm(fitted, swarm_table, other, stretch_N))
+    result.write(workdir / "fit/fit.json")
     log.info(
         "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals hold %.0f %%; %.1f s",
-        content["spearman_cv_mean"],
-        content["spearman_of_mean_cv"],
-        content["folds"],
-        100 * content["coverage_cv_mean"],
-        content["wall_s"],
+        result.spearman_cv_mean,
+        result.spearman_of_mean_cv,
+        result.folds,
+        100 * result.coverage_cv_mean,
+        result.wall_s,
     )
 
 
@@ -80,9 +80,9 @@ def _old_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks) ->
     return history.runs_before(pathlib.Path(plan.parent), plan.change, domains.tokens_M, tasks)
 
 
-def _whole_law(config: Config, workdir: pathlib.Path, plan: UpdatePlan, fitted: dict):
+def _whole_law(config: Config, workdir: pathlib.Path, plan: UpdatePlan, fitted: FitResult):
     """(law, params) over all domains, from old and new runs, for what the law over blocks cannot tell; or None."""
-    errors = {float(trust): error for trust, error in fitted["error"].items() if float(trust) > 0}
+    errors = {float(trust): error for trust, error in (fitted.error or {}).items() if float(trust) > 0}
     swarm_table = workdirs.read_table(config, workdir)
     runs = _old_runs(config, workdir, plan, swarm_table.tasks) if errors else []
     if not runs:
@@ -129,7 +129,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     )
     reuse = None
     if plan is not None:
-        whole = _whole_law(config, workdir, plan, fitted) if fitted and fitted["over"] == "blocks" else None
+        whole = _whole_law(config, workdir, plan, fitted) if fitted and fitted.over == "blocks" else None
         reuse = _reuse(plan, fitted, found, whole, settings, proposal, known)
     counts, handover = _handed_over(config, workdir, settings, tokens_M, proposal)
     proposal = dataclasses.replace(
@@ -138,21 +138,23 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         next_runs=_propose_next(config, workdir, found, fitted, swarm_table, proposal),
         counts=counts,
         handover=handover,
-        fit=files.digest([plan, proposal.weights]) if fitted is None else fitted["digest"],
+        fit=files.digest([plan, proposal.weights]) if fitted is None else fitted.digest,
     )
     proposal.write(workdir / "propose/proposal.json")
     for line in (f"propose: {proposal.outcome}", *proposal.warnings):
         log.info("%s", line)
 
 
-def _judged(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -> tuple[table.SwarmTable, dict | None]:
+def _judged(
+    config: Config, workdir: pathlib.Path, plan: UpdatePlan | None
+) -> tuple[table.SwarmTable, FitResult | None]:
     """The swarm and its ``fit.json``; for an update that needed no runs a swarm of none, and None."""
     if plan is not None and plan.needs_no_runs:
         domains, tasks = DomainSet.read(workdir / "domains.json"), tuple(history.read_noise(workdir)[0])
         none = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
         return table.SwarmTable((), domains.names, tasks, *none, domains.natural_M, domains.tokens_M, ()), None
-    swarm_table, fitted = workdirs.read_table(config, workdir), files.read_json(workdir / "fit/fit.json")
-    if (fitted["law"], tuple(fitted["tasks"])) != (config.fit.law, swarm_table.tasks):
+    swarm_table, fitted = workdirs.read_table(config, workdir), FitResult.read(workdir / "fit/fit.json")
+    if (fitted.law, tuple(fitted.tasks)) != (config.fit.law, swarm_table.tasks):
         raise UserError(f"{workdir / 'fit'}: of another law or other tasks than the config's; run --stages=fit,propose")
     return swarm_table, fitted
 
@@ -162,7 +164,7 @@ def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
 
 
 def _reuse(
-    plan: UpdatePlan, fitted: dict | None, found: laws.FittedLaw, whole, settings, proposal: Proposal, known: dict
+    plan: UpdatePlan, fitted: FitResult | None, found: laws.FittedLaw, whole, settings, proposal: Proposal, known: dict
 ) -> ReuseCost:
     """Return what keeping ratios was predicted to cost, and what it costs by the new law.
 
@@ -174,7 +176,7 @@ def _reuse(
     if not settings.keep_ratios.strip():
         return dataclasses.replace(unknown, loss=0.0, by="law")
     kept, by, law, samples = proposal.objective, "law", (found.law, found.params), found.samples
-    if fitted is not None and fitted["over"] == "blocks":
+    if fitted is not None and fitted.over == "blocks":
         if whole is None:
             return unknown
         # Of this law there are no samples to be cautious with.
@@ -249,7 +251,7 @@ def _propose_next(config: Config, workdir: pathlib.Path, found_law, fitted, swar
         domains=swarm_table.domains,
         existing_KM=swarm_table.ratios_KM,
         samples=found_law.samples,
-        noise_N=np.array([task["rmse_cv"] ** 2 for task in fitted["tasks"].values()]),
+        noise_N=np.array([task.rmse_cv**2 for task in fitted.tasks.values()]),
         task_weights_N=list(proposal.task_weights.values()),
         sparsity=config.swarm.sparsity,
         strength=config.swarm.strength,

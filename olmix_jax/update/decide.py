@@ -10,6 +10,7 @@ from olmix_jax.config import budget, yaml_files
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import quality
+from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose import blocks as reuse
 from olmix_jax.propose import constraints
 from olmix_jax.propose.feasibility import check_feasible, repetition_caps
@@ -248,8 +249,7 @@ def history(workdir: pathlib.Path) -> list[PastUpdate]:
         found |= {name: float(np.mean(list(proposal[of].values()))) for name, of in columns.items()}
     found["weights"] = proposal["weights"]
     if made is None:
-        fitted = files.read_json(workdir / "fit/fit.json")
-        runs = len(fitted["runs"])
+        runs = len(FitResult.read(workdir / "fit/fit.json").runs)
         return [PastUpdate(**found | {"proxies": runs, "proxies_full": runs})]
     found |= {key: getattr(made, key) for key in ("strategy", "updates", "proxies", "proxies_full")}
     return [*made.history, PastUpdate(**found)]

@@ -13,6 +13,7 @@ from olmix_jax import laws
 from olmix_jax.config.schema import Config
 from olmix_jax.config.workdir import ancestors, read_config, read_table
 from olmix_jax.laws import FittedLaw, params_files
+from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.update import changes
@@ -106,11 +107,8 @@ def read_law(workdir: pathlib.Path, config: Config | None = None) -> FittedLaw:
     path = workdir / "fit/fit.json"
     if not path.is_file():
         raise UserError(f"{workdir}: has no fitted law; finish it with --stages=fit,propose first")
-    fitted, law = files.read_json(path), laws.LAWS[config.fit.law]
-    drawn = workdir / "fit/samples.npz"
-    samples = params_files.load(drawn, law) if drawn.is_file() else None
-    found = FittedLaw(law, params_files.load(workdir / "fit/params.npz", law), samples)
-    if plan is not None and fitted.get("over") == "blocks":
+    result, found = FitResult.read(path), params_files.load_fitted(workdir / "fit", laws.LAWS[config.fit.law])
+    if plan is not None and result.over == "blocks":
         return found.through((plan.kept_blocks.ratios_DM > 0).T)
     return found
 
@@ -123,7 +121,7 @@ def tied(workdir: pathlib.Path) -> set[str]:
     if plan.needs_no_runs:
         before = tied(pathlib.Path(plan.parent))
         return {new for new, old in {**plan.change.origin, **plan.change.parts}.items() if old in before}
-    over = files.read_json(workdir / "fit/fit.json").get("over")
+    over = FitResult.read(workdir / "fit/fit.json").over
     return {name for ratios in plan.kept.values() for name in ratios} if over == "blocks" else set()
 
 
@@ -179,9 +177,9 @@ def read_noise(workdir: pathlib.Path) -> tuple[dict[str, float], float]:
     path, plan = workdir / "fit/fit.json", read_if_any(workdir)
     if not path.is_file() and plan is not None:
         return read_noise(pathlib.Path(plan.parent))
-    fitted = files.read_json(path)
-    noise = {task: max(float(found["rmse_cv"]), 1e-6) for task, found in fitted["tasks"].items()}
-    error_NK = np.array([np.subtract(fitted["measured"][t], fitted["predicted_cv"][t]) for t in noise])
+    result = FitResult.read(path)
+    noise = {name: max(task.rmse_cv, 1e-6) for name, task in result.tasks.items()}
+    error_NK = np.array([np.subtract(result.measured[t], result.predicted_cv[t]) for t in noise])
     if len(noise) < 2 or error_NK.shape[1] < 3:
         return noise, 0.0
     with np.errstate(divide="ignore", invalid="ignore"):

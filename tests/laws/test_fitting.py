@@ -1,4 +1,4 @@
-"""A fit and all that is reported of it: complete, cached by content, and honest about what is held out."""
+"""Fits of a table: complete, cached by content, and refused early if they cannot succeed."""
 
 import dataclasses
 
@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 
 from olmix_jax import laws
-from olmix_jax.laws import fitting, params_files, per_task
-from olmix_jax.swarm.table import SwarmTable
-from olmix_jax.utils import files
+from olmix_jax.laws import fitting, params_files
+from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.utils.errors import UserError
-
-
-def table(runs=24, tasks=("x", "y"), seed=0):
-    rng = np.random.default_rng(seed)
-    ratios_KM = rng.dirichlet(np.full(3, 0.5), size=runs)
-    bpb_KN = np.exp(-0.3 * np.sqrt(ratios_KM[:, : len(tasks)])) + 0.01 * rng.normal(size=(runs, len(tasks)))
-    ids = tuple(f"r{k}" for k in range(runs))
-    return SwarmTable(ids, ("a", "b", "c"), tasks, ratios_KM, bpb_KN, np.array([0.5, 0.3, 0.2]), None, ids)
+from tests.laws.synthetic import table
 
 
 def options(law="warped_gp", **changes):
@@ -25,34 +17,20 @@ def options(law="warped_gp", **changes):
 
 
 @pytest.mark.parametrize("law", ["warped_gp", "log_linear", "search"])
-def test_a_fit_is_complete(law, tmp_path):
-    content = fitting.fit(table(), options(law), tmp_path)
-    files.write_json(tmp_path / "fit.json", content)  # no NaN
-    task = content["tasks"]["x"]
-    assert {"loss", "spearman_cv", "r2_cv", "rmse_cv", "coverage_cv", "spearman_loo", "spearman_in_sample"} <= set(task)
-    assert list(task["effects"]) == ["a", "b", "c"] and content["law"] == law
-    assert [len(content[name]["x"]) for name in ("measured", "predicted_cv", "low_cv", "high_cv")] == [24] * 4
-    params = params_files.load(tmp_path / "params.npz", laws.LAWS[law])
-    drawn = params_files.load(tmp_path / "samples.npz", laws.LAWS[law])
-    ratios_KM = table().ratios_KM
-    assert laws.evaluate_each(laws.LAWS[law], drawn, ratios_KM).shape == (5, 24, 2)
-    base_M, effect_MN = fitting.effects(laws.LAWS[law], params, table())
-    np.testing.assert_allclose(base_M, [0.5, 0.3, 0.2])
-    np.testing.assert_allclose(effect_MN[:, 0], list(task["effects"].values()), atol=1e-12)
+def test_fit_writes_parameters_samples_and_a_readable_result(law, tmp_path):
+    result = fitting.fit(table(), options(law), tmp_path)
+    result.write(tmp_path / "fit.json")  # refuses NaN
+    assert FitResult.read(tmp_path / "fit.json") == result
+    assert result.law == law and result.spearman_loo_mean is not None
+    fitted = params_files.load_fitted(tmp_path, laws.LAWS[law])
+    assert fitted.predict_samples(table().ratios_KM).shape == (5, 24, 2)
     if law != "search":
-        assert task["effects"]["a"] < 0 < task["spearman_cv"]  # more of its own domain helps
+        # More of a task's own domain helps it.
+        assert result.tasks["x"].effects["a"] < 0 < result.tasks["x"].spearman_cv
 
 
-def test_effects_are_what_they_say():
-    params = laws.log_linear.Params(np.zeros(1), np.array([[-1.0, 0.0, 1.0]]))
-    base_M, effect_MN = fitting.effects(laws.log_linear.LAW, params, table())
-    f = lambda p_M: np.exp(p_M @ [-1.0, 0.0, 1.0])  # noqa: E731
-    expected = [f(0.9 * base_M + 0.1 * np.eye(3)[j]) - f(base_M) for j in range(3)]
-    np.testing.assert_allclose(effect_MN[:, 0], expected)
-
-
-def test_the_cache_is_keyed_by_everything_that_matters(monkeypatch):
-    """PITFALL 4: tasks, their order of columns, options, natural distribution and code are all in the key."""
+def test_cache_key_changes_with_data_options_and_code(monkeypatch):
+    """PITFALL 4: tasks, the order of columns, options, natural distribution and code are all in the key."""
     base = table()
     keys = [
         fitting.key(base, options()),
@@ -70,68 +48,69 @@ def test_the_cache_is_keyed_by_everything_that_matters(monkeypatch):
     assert fitting.key(base, options()) != keys[0]
 
 
-def test_a_fit_is_found_again_and_a_torn_one_is_made_again(tmp_path, monkeypatch):
-    first = fitting.fit(table(), options(), tmp_path)
-    monkeypatch.setattr(fitting, "_fit", lambda *args: pytest.fail("fitted again"))
-    again = fitting.fit(table(), options(), tmp_path)
-    assert {**first, "wall_s": 0} == {**again, "wall_s": 0}
-    monkeypatch.undo()
-    kept = tmp_path / "cache" / fitting.key(table(), options())
-    (kept / "fit.json").unlink()  # written last: without it the rest does not count
-    (kept / "params.npz").write_bytes(b"torn")
-    fitting.fit(table(), options(), tmp_path)
-    params_files.load(tmp_path / "params.npz", laws.warped_gp)
+def test_unchanged_fit_comes_from_the_cache_and_an_incomplete_one_is_repeated(tmp_path, monkeypatch):
+    law, calls = laws.LAWS["search"], []
+
+    def fit(*args, **kwargs):
+        calls.append(args)
+        return law.fit(*args, **kwargs)
+
+    monkeypatch.setitem(laws.LAWS, "search", dataclasses.replace(law, fit=fit))
+    first = fitting.fit(table(), options("search"), tmp_path)
+    (tmp_path / "samples.npz").unlink()
+    again = fitting.fit(table(), options("search"), tmp_path)
+    assert dataclasses.replace(first, wall_s=0) == dataclasses.replace(again, wall_s=0) and len(calls) == 1
+    assert (tmp_path / "samples.npz").exists()
+    cache = tmp_path / "cache" / fitting.key(table(), options("search"))
+    (cache / "fit.json").unlink()  # written last, so a fit without it is incomplete
+    (cache / "params.npz").write_bytes(b"torn")
+    fitting.fit(table(), options("search"), tmp_path)
+    assert len(calls) == 2
+    params_files.load(tmp_path / "params.npz", law)
 
 
-def test_what_is_on_disk_is_arrays_and_a_wrong_file_is_an_error(tmp_path):
-    params_files.save(tmp_path / "p.npz", laws.log_linear.Params(np.zeros(1), np.zeros((1, 3))))
-    with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
-        assert set(arrays.files) == {"log_c_N", "coef_NM"}
-    with pytest.raises(UserError, match="p.npz: holds log_c_N"):
-        params_files.load(tmp_path / "p.npz", laws.warped_gp)
-    (tmp_path / "p.npz").write_bytes(b"not arrays")
-    with pytest.raises(UserError, match="p.npz: cannot be read as a fitted law"):
-        params_files.load(tmp_path / "p.npz", laws.warped_gp)
-
-
-def test_too_few_runs_are_refused_by_what_the_law_needs(tmp_path):
-    """PITFALL 3: the guard fires, and says how many runs it wants."""
+def test_too_few_runs_are_refused_by_the_number_of_parameters(tmp_path):
+    """PITFALL 3: the message says how many runs the law needs."""
     few = table(runs=4)
     with pytest.raises(UserError, match="4 runs"):
         fitting.fit(few, options("log_linear", folds=2), tmp_path)
-    content = fitting.fit(few, options(folds=2), tmp_path)
-    assert np.isfinite(content["spearman_cv_mean"])
+    assert np.isfinite(fitting.fit(few, options(folds=2), tmp_path).spearman_cv_mean)
 
 
-def test_a_domain_without_runs_is_reported(tmp_path):
-    base = table()
-    ratios_KM = np.insert(base.ratios_KM, 1, 0.0, axis=1)
-    wide = dataclasses.replace(base, domains=("a", "new", "b", "c"), ratios_KM=ratios_KM, natural_M=None)
-    content = fitting.fit(wide, options(resamples=0), tmp_path)
-    assert content["digest"] != fitting.fit(base, options(resamples=0), tmp_path / "other")["digest"]
-    assert content["unseen"] == ["new"] and content["barely_sampled"] == {"new": {"runs": 0, "max": 0.0}}
-    assert not (tmp_path / "samples.npz").exists()
-
-
-def test_every_law_keeps_the_contract_that_fits_rely_on():
-    for name, law in laws.LAWS.items():
-        assert law.name == name and law.cheap_refits == (name != "lightgbm")
-
-
-def test_a_search_for_hyperparameters_that_ended_early_is_said(monkeypatch, tmp_path):
-    said = []
-    monkeypatch.setattr(fitting.log, "warning", lambda text, *args: said.append(text % args))
-    fitting.fit(table(), options(), tmp_path)
-    assert not said
-    monkeypatch.setattr(laws.warped_gp, "STEPS", 1)
-    per_task._program.clear_cache()
-    fitting.fit(table(), options(seed=1), tmp_path)
-    per_task._program.clear_cache()
-    assert any("ended early for x, y" in line for line in said)
-
-
-def test_folds_that_cannot_be_are_refused_before_anything_is_fitted(monkeypatch, tmp_path):
-    law = dataclasses.replace(laws.warped_gp.LAW, fit=lambda *args, **kwargs: pytest.fail("fitted"))
+def test_impossible_folds_are_refused_before_the_fit(monkeypatch, tmp_path):
+    law = dataclasses.replace(laws.LAWS["warped_gp"], fit=lambda *args, **kwargs: pytest.fail("fitted"))
     monkeypatch.setitem(laws.LAWS, "warped_gp", law)
     with pytest.raises(UserError, match="fit.folds to 24 or less"):
         fitting.fit(table(), options(folds=25), tmp_path)
+
+
+def test_search_for_hyperparameters_that_ends_early_is_a_warning(monkeypatch, tmp_path, caplog):
+    law = laws.LAWS["search"]
+
+    def fit(*args, **kwargs):
+        return law.fit(*args, **kwargs)._replace(promised_N=np.array([0.5, 1.5]) * fitting.UNSETTLED)
+
+    fitting.fit(table(), options("search"), tmp_path)
+    assert "ended early" not in caplog.text
+    monkeypatch.setitem(laws.LAWS, "search", dataclasses.replace(law, fit=fit))
+    fitting.fit(table(), options("search", seed=1), tmp_path)
+    assert "ended early for y;" in caplog.text
+
+
+def test_samples_of_a_law_without_a_posterior_are_bootstrap_refits():
+    swarm, law = table(), laws.LAWS["search"]
+    params = law.fit(swarm.ratios_KM, swarm.bpb_KN).params
+    drawn = fitting.samples(law, params, swarm.ratios_KM, swarm.bpb_KN, 200, weight_K=np.ones(24))
+    # A bootstrap of 24 runs leaves out a share of (1 − 1/24)^24 = 0.36 of them.
+    assert drawn.present_K.shape == (200, 24) and abs(drawn.present_K.mean() - 0.64) < 0.02
+    weight_K = np.arange(24) != 3
+    assert (
+        fitting.samples(law, params, swarm.ratios_KM, swarm.bpb_KN, 20, weight_K=weight_K).present_K[:, 3] == 0
+    ).all()
+
+
+def test_changed_library_makes_the_fit_stage_stale(monkeypatch):
+    before = fitting.code()
+    assert fitting.code() == before
+    monkeypatch.setattr(fitting.importlib.metadata, "version", lambda library: "another")
+    assert fitting.code() != before

@@ -1,22 +1,14 @@
 """Held-out quality: held out by construction, deterministic, and never a NaN."""
 
 import dataclasses
-import types
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from olmix_jax import laws
-from olmix_jax.laws import log_linear, quality, warped_gp
+from olmix_jax.laws import intervals, log_linear, quality, scores, warped_gp
 from olmix_jax.utils.errors import UserError
-
-
-def noisy_swarm(runs=36, domains=3, tasks=2, noise=0.02):
-    rng = np.random.default_rng(0)
-    ratios_KM = rng.dirichlet(np.ones(domains), size=runs)
-    params = log_linear.Params(np.log(np.full(tasks, 0.5)), rng.normal(size=(tasks, domains)))
-    return ratios_KM, laws.evaluate(log_linear.LAW, params, ratios_KM) + noise * rng.normal(size=(runs, tasks))
+from tests.laws.synthetic import noisy_swarm
 
 
 def test_a_good_law_scores_well():
@@ -45,7 +37,7 @@ def test_noise_is_not_predicted():
     held_out = quality.cross_validate(log_linear.LAW, ratios_KM, bpb_KN, folds=4, starts=4)
     params = log_linear.fit_weighted(ratios_KM, bpb_KN, np.ones((4, 24)), starts=4)
     first = log_linear.Params(*(x[0] for x in params))
-    seen_N = quality.spearman(laws.evaluate(log_linear.LAW, first, ratios_KM), bpb_KN)
+    seen_N = scores.spearman(laws.evaluate(log_linear.LAW, first, ratios_KM), bpb_KN)
     assert (seen_N > 0.6).all()
     assert (held_out.spearman_N < 0.5).all() and (held_out.r2_N < 0.2).all()
 
@@ -75,53 +67,18 @@ def test_folds_depend_on_the_seed_alone():
 
 
 @pytest.mark.parametrize(
-    "runs, folds, message", [(4, 5, "4 different mixtures.*fit.folds to 4"), (4, 1, "2 folds or more")]
+    "runs, folds, message", [(4, 5, "4 different mixtures.*fit.folds to 4"), (4, 1, "at least 2 folds, not 1")]
 )
 def test_bad_folds(runs, folds, message):
     with pytest.raises(UserError, match=message):
         quality.cross_validate(log_linear.LAW, *noisy_swarm(runs=runs), folds=folds)
 
 
-def test_spearman_agrees_with_scipy_and_shares_ties():
-    rng = np.random.default_rng(0)
-    a_KN, b_KN = rng.integers(0, 6, size=(30, 5)), rng.normal(size=(30, 5))
-    expected_N = [scipy.stats.spearmanr(a_KN[:, i], b_KN[:, i]).statistic for i in range(5)]
-    np.testing.assert_allclose(quality.spearman(a_KN, b_KN), expected_N, rtol=1e-12)
-
-
-def test_constants_score_zero():
-    constant_KN, varied_KN = np.ones((4, 1)), np.arange(4.0)[:, None]
-    assert quality.spearman(constant_KN, varied_KN) == 0
-    spearman_N, r2_N, rmse_N, of_mean = quality.scores(varied_KN, constant_KN)
-    assert spearman_N == 0 and r2_N == 0 and of_mean == 0
-    np.testing.assert_allclose(rmse_N, np.sqrt(1.5))
-
-
-def test_scores_on_another_swarm_match_names():
-    ratios_KM, bpb_KN = noisy_swarm(noise=0.0)
-    params = log_linear.fit(ratios_KM, bpb_KN, starts=4).params
-    fitted = types.SimpleNamespace(domains=("a", "b", "c"), tasks=("x", "y"), ratios_KM=ratios_KM, bpb_KN=bpb_KN)
-    order = [2, 0, 1]
-    other = types.SimpleNamespace(
-        domains=("c", "a", "b"),
-        tasks=("extra", "y", "x"),
-        runs=tuple(range(36)),
-        ratios_KM=ratios_KM[:, order],
-        bpb_KN=np.column_stack([np.zeros(36), bpb_KN[:, 1], bpb_KN[:, 0]]),
-    )
-    result = quality.scores_on(log_linear.LAW, params, fitted, other, np.full(2, 0.01))
-    assert result["coverage"] == 1 and result["runs_also_fitted"] == 36
-    assert result["spearman_task_mean"] > 0.999 and result["spearman_of_mean"] > 0.999 and result["runs"] == 36
-    other.domains = ("c", "a", "elsewhere")
-    with pytest.raises(UserError, match="b, elsewhere"):
-        quality.scores_on(log_linear.LAW, params, fitted, other, np.full(2, 0.01))
-
-
 def test_intervals_are_calibrated_on_other_folds():
     """Coverage is held-out: the measurements of a fold do not move that fold's own intervals' stretch."""
     ratios_KM, bpb_KN = noisy_swarm(runs=120)
     before = quality.cross_validate(log_linear.LAW, ratios_KM, bpb_KN, folds=4, starts=4)
-    assert (np.abs(before.coverage_N - quality.LEVEL) < 0.07).all()
+    assert (np.abs(before.coverage_N - intervals.LEVEL) < 0.07).all()
     assert (before.spread_KN == 1).all()
     law = dataclasses.replace(
         log_linear.LAW,
@@ -135,46 +92,6 @@ def test_intervals_are_calibrated_on_other_folds():
     mine_K = first.fold_K == 1
     np.testing.assert_array_equal(first.reach_KN[mine_K], second.reach_KN[mine_K])
     assert (second.reach_KN[~mine_K] > first.reach_KN[~mine_K]).all()
-
-
-def test_stretch_is_the_conformal_quantile():
-    error_KN = np.arange(1.0, 20.0)[:, None]
-    zero_KN, one_KN = np.zeros((19, 1)), np.ones((19, 1))
-    assert quality.stretch(zero_KN, error_KN, one_KN) == 18 and quality.stretch(zero_KN, error_KN, 2 * one_KN) == 9
-    assert quality.stretch(zero_KN, error_KN, one_KN, error_KN[:, 0] < 4) == 3  # too few for the level: the largest
-
-
-def test_learning_curve_rises_and_says_what_ten_more_runs_bring():
-    data = noisy_swarm(runs=60, noise=0.1)
-    held_out = quality.cross_validate(log_linear.LAW, *data, folds=5, starts=4)
-    curve = quality.learning_curve(log_linear.LAW, *data, held_out, starts=4)
-    assert curve["runs"] == [24, 36, 48] and curve["next"]["runs"] == 70
-    assert curve["next"]["spearman_mean"] >= curve["now"]["spearman_mean"] > 0.5
-    assert curve["next"]["rmse_mean"] <= curve["now"]["rmse_mean"]
-    assert len(curve["spearman_mean_error"]) == 3
-
-
-def test_a_floor_and_a_variance_are_extended_exactly():
-    sizes = [10, 20, 40]
-    assert quality._extended(sizes, [0.5 + 3 / k for k in sizes], 90) == pytest.approx(0.5 + 3 / 90)
-    assert quality._extended(sizes, [1.0, 2.0, 4.0], 80) == pytest.approx(7 / 3)  # never worse, nor better, with more
-
-
-def test_learning_curve_does_not_over_promise():
-    """What it promises of ten more runs, against what ten more runs bring on fresh ones; both held out."""
-    ratios_KM, bpb_KN = noisy_swarm(runs=260, noise=0.1, tasks=6)
-    promised, brought = [], []
-    for first in range(0, 160, 40):
-        few, more, fresh = slice(first, first + 30), slice(first, first + 40), slice(200, 260)
-        held_out = quality.cross_validate(warped_gp.LAW, ratios_KM[few], bpb_KN[few])
-        curve = quality.learning_curve(warped_gp.LAW, ratios_KM[few], bpb_KN[few], held_out)
-        promised.append(curve["next"]["rmse_mean"] / curve["now"]["rmse_mean"])
-        rmse = []
-        for part in (few, more):
-            params = warped_gp.fit(ratios_KM[part], bpb_KN[part]).params
-            rmse.append(quality.scores(laws.evaluate(warped_gp.LAW, params, ratios_KM[fresh]), bpb_KN[fresh])[2].mean())
-        brought.append(rmse[1] / rmse[0])
-    assert abs(np.mean(promised) - np.mean(brought)) < 0.05
 
 
 @pytest.mark.parametrize("law", [log_linear.LAW, warped_gp.LAW])
@@ -191,7 +108,7 @@ def test_quick_leave_one_out_is_a_refit_near_the_full_fit(law):
         np.testing.assert_allclose(found_KN[k], alone_KN[k], rtol=1e-9 if law == log_linear.LAW else 5e-3)
     # It is kinder than leave-one-out proper, and not by much here.
     cold = quality.cross_validate(law, ratios_KM, bpb_KN, folds=14, starts=4)
-    quick_N = quality.scores(found_KN, bpb_KN)[2]
+    quick_N = scores.score(found_KN, bpb_KN).rmse_N
     assert (quick_N < 1.05 * cold.rmse_N).all() and (quick_N > 0.5 * cold.rmse_N).all()
 
 
@@ -205,9 +122,7 @@ def test_replicates_of_a_mixture_are_left_out_together():
     assert (np.ptp(held_out.fold_K.reshape(12, 3), axis=1) == 0).all() and (held_out.r2_N < 0.5).all()
     params = warped_gp.fit(ratios_KM, bpb_KN).params
     left_out_KN = quality.leave_one_out(warped_gp.LAW, params, ratios_KM, bpb_KN)
-    assert (quality.scores(left_out_KN, bpb_KN)[1] < 0.5).all()
-    curve = quality.learning_curve(warped_gp.LAW, ratios_KM, bpb_KN, held_out)
-    assert max(curve["spearman_mean"]) < 0.7
+    assert (scores.score(left_out_KN, bpb_KN).r2_N < 0.5).all()
     with pytest.raises(UserError, match="12 different mixtures"):
         quality.folds_of(ratios_KM, 13)
 

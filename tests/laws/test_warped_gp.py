@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix_jax import laws
-from olmix_jax.laws import cpu, quality, warped_gp, warped_kernel
+from olmix_jax.laws import cpu, scores, warped_gp, warped_kernel
 
 
 def swarm(runs=40, domains=4, tasks=3, noise=0.01, seed=0):
@@ -202,4 +202,4 @@ def test_published_swarm_is_predicted_better_than_by_the_published_law(published
     )
     params = warped_gp.fit(train.ratios_KM[:54], train.bpb_KN[:54]).params
     predicted_KN = laws.evaluate(warped_gp.LAW, params, test.ratios_KM)
-    assert quality.spearman(predicted_KN, test.bpb_KN).mean() > 0.96
+    assert scores.spearman(predicted_KN, test.bpb_KN).mean() > 0.96

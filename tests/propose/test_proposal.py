@@ -15,7 +15,8 @@ import pytest
 import scipy.optimize
 
 from olmix_jax import config
-from olmix_jax.laws import evaluate, evaluate_each, log_linear, params_files, search, warped_gp
+from olmix_jax.config.workdir import read_table
+from olmix_jax.laws import evaluate, evaluate_each, fitting, log_linear, params_files, search, warped_gp
 from olmix_jax.pipeline import deciding
 from olmix_jax.propose import baselines, propose
 from olmix_jax.propose.proposal import Proposal
@@ -23,7 +24,7 @@ from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.solver.bounds import box
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.status import Status
-from olmix_jax.utils import files, records
+from olmix_jax.utils import records
 from olmix_jax.utils.errors import UserError
 
 TASKS = ("math", "chat")
@@ -237,12 +238,11 @@ def test_the_stage_reads_the_law_and_its_samples(tmp_path):
     c.swarm.ratios, c.swarm.metrics = str(tmp_path / "ratios.csv"), str(tmp_path / "metrics.csv")
     c.fit.law = "log_linear"
     c.swarm.meta = '{"relative_sizes": {"a": 0.1, "b": 0.3, "c": 0.6}}'
+    options = fitting.Options("log_linear", starts=1, folds=2, resamples=0, seed=0)
+    fit = fitting.fit(read_table(config.from_dict(c), tmp_path), options, tmp_path / "fit")
+    dataclasses.replace(fit, digest="a name").write(tmp_path / "fit/fit.json")
     params_files.save(tmp_path / "fit/params.npz", PARAMS)
     params_files.save(tmp_path / "fit/samples.npz", sampled(0.1))
-    files.write_json(
-        tmp_path / "fit/fit.json",
-        {"law": "log_linear", "digest": "a name", "tasks": {t: {"rmse_cv": 0.1} for t in TASKS}},
-    )
     deciding.propose_mixture(config.from_dict(c), tmp_path)
     content = Proposal.read(tmp_path / "propose/proposal.json")
     assert content.status is Status.OPTIMAL and content.gain.samples == 24

@@ -1,0 +1,40 @@
+"""Parameters on disk: plain arrays, checked against the law that reads them."""
+
+import numpy as np
+import pytest
+
+from olmix_jax.laws import log_linear, params_files, warped_gp
+from olmix_jax.utils.errors import UserError
+
+PARAMS = log_linear.Params(np.array([-1.0]), np.array([[0.1, 0.2, 0.3]]))
+
+
+def test_parameters_are_arrays_without_pickles(tmp_path):
+    params_files.save(tmp_path / "p.npz", PARAMS)
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
+        assert set(arrays.files) == {"log_c_N", "coef_NM"}
+    for written, read in zip(PARAMS, params_files.load(tmp_path / "p.npz", log_linear.LAW), strict=True):
+        np.testing.assert_array_equal(read, written)
+
+
+def test_arrays_of_another_law_are_refused(tmp_path):
+    params_files.save(tmp_path / "p.npz", PARAMS)
+    with pytest.raises(UserError, match="p.npz: holds the arrays log_c_N, coef_NM, but warped_gp has ratios_KM"):
+        params_files.load(tmp_path / "p.npz", warped_gp.LAW)
+
+
+@pytest.mark.parametrize("content", [b"not arrays", b"", None])
+def test_unreadable_and_missing_files_are_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "p.npz").write_bytes(content)
+    with pytest.raises(UserError, match="p.npz: cannot be read as a fitted law.*rerun --stages=fit"):
+        params_files.load(tmp_path / "p.npz", log_linear.LAW)
+
+
+def test_fitted_law_is_read_with_and_without_samples(tmp_path):
+    params_files.save(tmp_path / params_files.PARAMS, PARAMS)
+    assert params_files.load_fitted(tmp_path, log_linear.LAW).samples is None
+    samples = log_linear.Params(*(np.stack([x, x + 1]) for x in PARAMS))
+    params_files.save(tmp_path / params_files.SAMPLES, samples)
+    fitted = params_files.load_fitted(tmp_path, log_linear.LAW)
+    assert fitted.law == log_linear.LAW and fitted.predict_samples(np.eye(3)).shape == (2, 3, 1)
