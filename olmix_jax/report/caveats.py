@@ -1,6 +1,6 @@
 """Warnings at the top of the page: reasons to be careful with the results."""
 
-from olmix_jax.laws.fit_result import FitResult, Seen
+from olmix_jax.laws.fit_result import FitResult, Sampled
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report import caps, estimates, law_plots, update_sections
 from olmix_jax.report.formatting import first_names, percent
@@ -54,8 +54,8 @@ def _law_warnings(fit: FitResult) -> list[str]:
     return found
 
 
-def _sampled(seen: Seen) -> str:
-    return f"in {seen.runs} run{'s' * (seen.runs != 1)}, at most {percent(seen.max)}"
+def _sampled(sampled: Sampled) -> str:
+    return f"in {sampled.runs} run{'s' * (sampled.runs != 1)}, at most {percent(sampled.max)}"
 
 
 def _validation_warnings(results: Results) -> list[str]:

@@ -66,8 +66,13 @@ def law_facts(fit: FitResult) -> Facts:
         ("loss, in-sample, sum over tasks", sum(task.loss for task in fit.tasks.values()), ".4g"),
     ]
     facts += [(name, number(value, form)) for name, value, form in scores if value is not None]
-    test = {key: value for key, value in (fit.test or {}).items() if isinstance(value, float)}
-    facts += [(f"test swarm, {key.replace('_', ' ')}", number(value, ".3f")) for key, value in test.items()]
+    if fit.test is not None:
+        test = [
+            ("spearman task mean", fit.test.spearman_task_mean),
+            ("spearman of mean", fit.test.spearman_of_mean),
+            ("coverage", fit.test.coverage),
+        ]
+        facts += [(f"test swarm, {name}", number(value, ".3f")) for name, value in test]
     return [*facts, ("wall time", _seconds(fit.wall_s))]
 
 

@@ -107,9 +107,9 @@ def law_line(results: Results) -> str:
     line = f"law {fit.law}, held-out runs, {fit.folds} folds: Spearman {number(fit.spearman_cv_mean, '.3f')}"
     line += f" mean over tasks, {number(fit.spearman_of_mean_cv, '.3f')} of the task average"
     line += f"; {level(fit)} intervals contain {percent(fit.coverage_cv_mean)} of measurements"
-    scores = [(fit.test or {}).get(key) for key in ("spearman_task_mean", "spearman_of_mean")]
-    if fit.test:
-        line += f"; test swarm: {number(scores[0], '.3f')} and {number(scores[1], '.3f')}"
+    if fit.test is not None:
+        scores = number(fit.test.spearman_task_mean, ".3f"), number(fit.test.spearman_of_mean, ".3f")
+        line += f"; test swarm: {scores[0]} and {scores[1]}"
     return line
 
 

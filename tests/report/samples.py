@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from olmix_jax.config.schema import Config
-from olmix_jax.laws.fit_result import AverageFit, CoverageCurve, CurvePoint, FitResult, LearningCurve, Seen, TaskFit
+from olmix_jax.laws.fit_result import AverageFit, CoverageCurve, CurvePoint, FitResult, LearningCurve, Sampled, TaskFit
 from olmix_jax.propose.proposal import (
     Certificate,
     Counts,
@@ -115,7 +115,7 @@ def fit_result(natural, tasks, slope_NM, floor_N, bpb_KN, predicted_KN, runs) ->
             now=CurvePoint(len(runs), 0.876, 0.0147),
             next=CurvePoint(len(runs) + 10, 0.879, 0.0142),
         ),
-        barely_sampled={names[-1]: Seen(2, 0.0123)},
+        barely_sampled={names[-1]: Sampled(2, 0.0123)},
         digest="digest of the fit",
         wall_s=1.5,
     )

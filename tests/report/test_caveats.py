@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from olmix_jax.laws.fit_result import Seen
+from olmix_jax.laws.fit_result import Sampled
 from olmix_jax.propose.proposal import Gain
 from olmix_jax.report import caveats
 from tests.report import samples
@@ -21,7 +21,7 @@ def with_measured(results, **changes):
 
 
 def test_poorly_determined_law_is_a_warning(small):
-    fit = {"unseen": ("_seen_<never>",), "barely_sampled": {"rare": Seen(1, 0.005)}, "spearman_cv_mean": 0.4}
+    fit = {"unseen": ("_seen_<never>",), "barely_sampled": {"rare": Sampled(1, 0.005)}, "spearman_cv_mean": 0.4}
     found = caveats.warnings(samples.with_fit(small, **fit))
     assert "Never sampled: _seen_<never>. The swarm gives no information about their effects." in found
     assert any(w.startswith("Rarely sampled: rare (in 1 run, at most 0.5 %).") for w in found)

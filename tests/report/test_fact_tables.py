@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from olmix_jax.laws.fit_result import SwarmScores
 from olmix_jax.propose.proposal import Certificate
 from olmix_jax.report import fact_tables
 from olmix_jax.report.results import Results
@@ -26,7 +27,7 @@ def test_swarm_facts_state_size_and_training(results):
 
 
 def test_law_facts_include_the_test_swarm(results):
-    fit = dataclasses.replace(results.fit, test={"spearman_task_mean": 0.812, "runs": 7})
+    fit = dataclasses.replace(results.fit, test=SwarmScores(7, 0, 0.812, 0.9, 0.88, {}))
     facts = dict(fact_tables.law_facts(fit))
     assert facts["test swarm, spearman task mean"] == "0.812" and "test swarm, runs" not in facts
     assert facts["loss, in-sample, sum over tasks"] == "0.12" and facts["wall time"] == "1.5 s"

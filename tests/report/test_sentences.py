@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from olmix_jax.laws.fit_result import SwarmScores
 from olmix_jax.propose.proposal import Gain
 from olmix_jax.report import formatting, sentences
 from tests.report import samples
@@ -64,7 +65,7 @@ def test_law_line_states_held_out_quality(results):
         f"90 % intervals contain {formatting.percent(fit.coverage_cv_mean)} of measurements"
     )
     assert sentences.law_line(results) == line
-    tested = samples.with_fit(results, test={"spearman_task_mean": 0.8, "spearman_of_mean": 0.9})
+    tested = samples.with_fit(results, test=SwarmScores(7, 0, 0.8, 0.9, 0.88, {}))
     assert sentences.law_line(tested) == f"{line}; test swarm: 0.800 and 0.900"
 
 

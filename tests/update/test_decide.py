@@ -312,7 +312,7 @@ def test_what_cannot_be_updated_is_said(parent, tmp_path):
     with pytest.raises(UserError, match=r"plan\.json: its parent .* is an update of this workdir"):
         workdirs.ancestors(lost / "run")
     files.write_json(lost / "run/update/plan.json", {"strategy": "auto"})
-    with pytest.raises(UserError, match=r"plan\.json: parent is missing; delete the file and run --stages=update"):
+    with pytest.raises(UserError, match=r"plan\.json: parent is missing; delete the file and rerun --stages=update"):
         update_plan.read_if_any(lost / "run")
     with pytest.raises(UserError, match="stage update needs config field `update.parent`"):
         runner.run(settings(), tmp_path / "x", ("update",))
