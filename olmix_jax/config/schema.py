@@ -117,6 +117,7 @@ class Train:
     # Share of the steps with linear warm-up. The rate then falls along a cosine to `lr_end` · `lr` at the last step.
     warmup: float = 0.1
     lr_end: float = 0.1
+    # AdamW: decoupled weight decay, β₁ and β₂.
     weight_decay: float = 0.033
     beta1: float = 0.9
     beta2: float = 0.95

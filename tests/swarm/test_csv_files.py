@@ -1,16 +1,19 @@
-"""csv_files.py and csv_values.py: malformed files raise errors that name file, line, run and column (PITFALL 2)."""
+"""csv_files.py: malformed files raise errors that name file, line, run and column (PITFALL 2)."""
 
 import pytest
 
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
-from tests.swarm.test_table import META, METRICS, RATIOS, read, same
+from tests.swarm.small_swarm import META, METRICS, RATIOS, assert_same_table, write_and_read
 
 
 def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
     """PITFALL 2."""
     dressed = b"\xef\xbb\xbf" + RATIOS.replace("\n", "\r\n").encode() + b"\r\n\r\n"
-    same(read(tmp_path), read(tmp_path, dressed, b"\xef\xbb\xbf" + METRICS.replace(",", " , ").encode()))
+    assert_same_table(
+        write_and_read(tmp_path),
+        write_and_read(tmp_path, dressed, b"\xef\xbb\xbf" + METRICS.replace(",", " , ").encode()),
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,7 @@ def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
 def test_malformed_ratios_raise_an_error_with_the_place(tmp_path, ratios, message):
     """PITFALL 2."""
     with pytest.raises(UserError, match=message):
-        read(tmp_path, ratios)
+        write_and_read(tmp_path, ratios)
 
 
 @pytest.mark.parametrize(
@@ -118,26 +121,26 @@ def test_malformed_ratios_raise_an_error_with_the_place(tmp_path, ratios, messag
 )
 def test_malformed_metrics_raise_an_error_with_the_place(tmp_path, metrics, message):
     with pytest.raises(UserError, match=message):
-        read(tmp_path, metrics=metrics)
+        write_and_read(tmp_path, metrics=metrics)
 
 
 def test_header_cut_inside_its_last_name_is_an_error(tmp_path):
     """PITFALL 2: no cell is missing, so only the expected names reveal it."""
     with pytest.raises(UserError, match=r"meta.json: `token_counts` lacks co and has unknown code"):
-        read(tmp_path, RATIOS.replace("web,code", "web,co"), meta=META)
+        write_and_read(tmp_path, RATIOS.replace("web,code", "web,co"), meta=META)
     with pytest.raises(UserError, match=r"metrics.csv: line 1: no column math, which `keep_metrics` names; .* is ma$"):
-        read(tmp_path, metrics=METRICS.replace("math", "ma"), keep_metrics=("qa", "math"))
+        write_and_read(tmp_path, metrics=METRICS.replace("math", "ma"), keep_metrics=("qa", "math"))
 
 
 def test_row_numbers_from_pandas_are_not_a_task(tmp_path):
     """pandas names them when a table is read without `index_col` and written again."""
     numbered = ["Unnamed: 0," + METRICS.splitlines()[0], *(f"{k},{r}" for k, r in enumerate(METRICS.splitlines()[1:]))]
-    same(read(tmp_path, metrics="\n".join(numbered)), read(tmp_path))
+    assert_same_table(write_and_read(tmp_path, metrics="\n".join(numbered)), write_and_read(tmp_path))
 
 
 def test_prefix_is_kept_if_a_name_without_it_is_an_id_column(tmp_path):
     """`train_name` is a domain; without its prefix it would be mistaken for the names of the runs."""
-    got = read(tmp_path, "index,train_web,train_name\n0,0.25,0.75\n", "index,metric/a,metric/index\n0,1,2\n")
+    got = write_and_read(tmp_path, "index,train_web,train_name\n0,0.25,0.75\n", "index,metric/a,metric/index\n0,1,2\n")
     assert got.domains == ("train_web", "train_name") and got.tasks == ("metric/a", "metric/index")
 
 

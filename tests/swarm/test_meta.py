@@ -1,7 +1,4 @@
-"""meta.py: sizes by domain, columns to drop and diverged runs, from a file, a text or a mapping.
-
-tests/swarm/test_table.py has the errors for invalid fields, as a table is read.
-"""
+"""meta.py: sizes by domain, columns to drop and diverged runs; invalid fields are errors that name them."""
 
 import json
 
@@ -9,7 +6,9 @@ import numpy as np
 import pytest
 
 from olmix_jax.swarm.meta import Meta
+from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
+from tests.swarm.small_swarm import META, assert_same_table, write_and_read
 
 CONTENT = {
     "relative_sizes": {"code": 1, "web": 3},
@@ -38,3 +37,44 @@ def test_empty_meta_has_no_sizes():
 def test_error_names_the_source_of_a_mapping():
     with pytest.raises(UserError, match="fit.yaml: priors: `token_counts` lacks web and has unknown wob; its names"):
         Meta.read({"source": "fit.yaml: priors", "token_counts": {"wob": 1}}, ("web",))
+
+
+@pytest.mark.parametrize(
+    "meta, message",
+    [
+        ({"relative_sizes": {"web": 1.0}}, "`relative_sizes` lacks code; its names must be the columns"),
+        ({"token_counts": {"web": 1, "code": 1, "law": 1}}, "`token_counts` has unknown law"),
+        ({"relative_sizes": {"web": 1, "code": 0}}, "code must be a positive number, not 0"),
+        ({"relative_sizes": {"web": "1", "code": 1}}, "web must be a positive number, not '1'"),
+        ({"relative_sizes": {"web": float("nan"), "code": 1}}, "web must be a positive number, not nan"),
+        ({"relative_sizes": [1, 2]}, "`relative_sizes` must be an object"),
+        ({"drop_metrics": "qa"}, "`drop_metrics` must be a list"),
+        ({"diverged": ["r1"]}, "`diverged` must be an object"),
+        ({"diverged": {"r7": 3}}, "`diverged` names runs not in .*ratios.csv: r7"),
+        ([], "must be a JSON object"),
+    ],
+)
+def test_invalid_meta_raises_an_error_that_names_the_field(tmp_path, meta, message):
+    with pytest.raises(UserError, match=message):
+        write_and_read(tmp_path, meta=meta)
+
+
+def test_natural_mixture_is_normalised_or_derived_from_token_counts(tmp_path, logged):
+    got = write_and_read(tmp_path, meta={"relative_sizes": {"code": 1, "web": 4}, "note": "x"})
+    np.testing.assert_allclose(got.natural_M, [0.8, 0.2])
+    assert got.tokens_M is None and any("fields not used: note" in line for line in logged)
+    got = write_and_read(tmp_path, meta={"token_counts": {"code": 100, "web": 300}})
+    np.testing.assert_allclose(got.natural_M, [0.75, 0.25])
+
+
+def test_meta_is_a_path_text_or_mapping(tmp_path):
+    want = write_and_read(tmp_path, meta=META)
+    for meta in (META, json.dumps(META)):
+        assert_same_table(SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", meta), want)
+    with pytest.raises(UserError, match="fit.yaml: priors: `token_counts` lacks web"):
+        given = {"source": "fit.yaml: priors", "token_counts": {"code": 1}}
+        SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", given)
+    with pytest.raises(
+        UserError, match="`swarm.meta`: not valid JSON: .*; set it to a JSON object or to the path of a file"
+    ):
+        SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", '{"token_counts": ')

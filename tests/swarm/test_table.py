@@ -10,40 +10,12 @@ from hypothesis import strategies as st
 
 from olmix_jax.swarm import table
 from olmix_jax.swarm.table import SwarmTable
-from olmix_jax.utils import progress
 from olmix_jax.utils.errors import UserError
-
-RATIOS = "run,name,index,web,code\nr1,one,0,0.25,0.75\nr2,two,1,1.0,0.0\nr3,three,2,0.5,0.5\n"
-METRICS = "run,name,index,qa,math\nr1,one,0,1.5,2.5\nr2,two,1,1.25,2.25\nr3,three,2,1.125,2.125\n"
-META = {"relative_sizes": {"code": 0.25, "web": 0.75}, "token_counts": {"code": 100, "web": 300}}
-
-
-@pytest.fixture
-def logged(monkeypatch):
-    """Return the list of logged lines."""
-    lines = []
-    monkeypatch.setattr(progress.log, "info", lambda text, *args: lines.append(text % args))
-    return lines
-
-
-def read(folder, ratios=RATIOS, metrics=METRICS, meta=None, **options):
-    for name, content in (("ratios.csv", ratios), ("metrics.csv", metrics)):
-        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    if meta is not None:
-        (folder / "meta.json").write_text(json.dumps(meta))
-    meta_path = folder / "meta.json" if meta is not None else ""
-    return SwarmTable.read(folder / "ratios.csv", folder / "metrics.csv", meta_path, **options)
-
-
-def same(a, b):
-    for field in ("runs", "domains", "tasks", "names", "diverged"):
-        assert getattr(a, field) == getattr(b, field)
-    for field in ("ratios_KM", "bpb_KN", "natural_M", "tokens_M"):
-        np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+from tests.swarm.small_swarm import META, METRICS, RATIOS, assert_same_table, write_and_read
 
 
 def test_read_returns_the_tables(tmp_path):
-    got = read(tmp_path, meta=META)
+    got = write_and_read(tmp_path, meta=META)
     assert got.runs == ("r1", "r2", "r3") and got.names == ("one", "two", "three")
     assert got.domains == ("web", "code") and got.tasks == ("qa", "math") and got.diverged == ()
     np.testing.assert_array_equal(got.ratios_KM, [[0.25, 0.75], [1, 0], [0.5, 0.5]])
@@ -56,7 +28,7 @@ def test_read_returns_the_tables(tmp_path):
 def test_rows_are_joined_by_run_id(tmp_path):
     """PITFALL 1: two tables with their rows in different orders."""
     head, *rows = METRICS.splitlines(keepends=True)
-    same(read(tmp_path), read(tmp_path, metrics=head + "".join(rows[::-1])))
+    assert_same_table(write_and_read(tmp_path), write_and_read(tmp_path, metrics=head + "".join(rows[::-1])))
 
 
 def test_rows_with_the_ids_of_other_runs_are_an_error(tmp_path):
@@ -65,166 +37,32 @@ def test_rows_with_the_ids_of_other_runs_are_an_error(tmp_path):
     with pytest.raises(
         UserError, match=r"metrics.csv: line 4 \(run r1\), column name: 'three', but 'one' on line 2 of"
     ):
-        read(tmp_path, metrics=swapped)
+        write_and_read(tmp_path, metrics=swapped)
 
 
 def test_name_and_index_columns_are_optional(tmp_path):
     ratios = ",run,web,code\n0,r1,0.25,0.75\n1,r2,1.0,0.0\n"
     metrics = "qa,run\n1.5,r1\n1.25,r2\n"
-    got = read(tmp_path, ratios, metrics)
+    got = write_and_read(tmp_path, ratios, metrics)
     assert got.names == got.runs == ("r1", "r2") and got.domains == ("web", "code") and got.tasks == ("qa",)
     assert got.natural_M is None and got.tokens_M is None
-    named = read(tmp_path, ratios.replace("run", "run_id"), metrics)
-    same(named, got)
-
-
-def test_meta_is_a_path_text_or_mapping(tmp_path):
-    want = read(tmp_path, meta=META)
-    for meta in (META, json.dumps(META)):
-        same(SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", meta), want)
-    with pytest.raises(UserError, match="fit.yaml: priors: `token_counts` lacks web"):
-        given = {"source": "fit.yaml: priors", "token_counts": {"code": 1}}
-        SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", given)
-    with pytest.raises(
-        UserError, match="`swarm.meta`: not valid JSON: .*; set it to a JSON object or to the path of a file"
-    ):
-        SwarmTable.read(tmp_path / "ratios.csv", tmp_path / "metrics.csv", '{"token_counts": ')
+    named = write_and_read(tmp_path, ratios.replace("run", "run_id"), metrics)
+    assert_same_table(named, got)
 
 
 def test_runs_in_only_one_table_are_dropped_and_logged(tmp_path, logged):
-    got = read(tmp_path, metrics=METRICS.replace("r2,", "r9,"))
+    got = write_and_read(tmp_path, metrics=METRICS.replace("r2,", "r9,"))
     assert got.runs == ("r1", "r3")
     assert any("1 run dropped" in line and "r2" in line for line in logged)
     assert any("1 run dropped" in line and "r9" in line for line in logged)
 
 
-def test_missing_scores_drop_their_run_or_task(tmp_path, logged):
-    holed = METRICS.replace("1.25,2.25", "1.25,")
-    by_run = read(tmp_path, metrics=holed, missing="drop_run")
-    assert by_run.runs == ("r1", "r3") and by_run.names == ("one", "three") and by_run.tasks == ("qa", "math")
-    np.testing.assert_array_equal(by_run.ratios_KM, [[0.25, 0.75], [0.5, 0.5]])
-    np.testing.assert_array_equal(by_run.bpb_KN, [[1.5, 2.5], [1.125, 2.125]])
-    by_task = read(tmp_path, metrics=holed, missing="drop_task")
-    assert by_task.runs == ("r1", "r2", "r3") and by_task.tasks == ("qa",)
-    np.testing.assert_array_equal(by_task.bpb_KN, [[1.5], [1.25], [1.125]])
-    assert any(
-        "column math: empty, the first of 1 missing scores; drop_run leaves out 1: r2" in line for line in logged
-    )
-    assert any("drop_task leaves out 1: math" in line for line in logged)
-    with pytest.raises(
-        UserError, match="drop_run leaves nothing; complete them, or set --config.fit.missing=drop_task"
-    ):
-        read(tmp_path, metrics="run,qa\nr1,\nr2,\n", missing="drop_run")
-    with pytest.raises(UserError, match="`missing` must be"):
-        read(tmp_path, missing="ignore")
-
-
-@pytest.mark.parametrize("word", ["NaN", "nan", "NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None"])
-def test_words_for_a_missing_score_count_as_an_empty_cell(tmp_path, word):
-    """pandas, R, JSON and spreadsheets write missing values in these forms."""
-    holed = METRICS.replace("1.25,2.25", f"1.25,{word}")
-    with pytest.raises(UserError) as caught:
-        read(tmp_path, metrics=holed)
-    assert str(caught.value) == (
-        f"{tmp_path / 'metrics.csv'}: line 3 (run r2), column math: '{word}', the first of 1 missing scores; "
-        "complete them, or set --config.fit.missing=drop_run or drop_task"
-    )
-    same(read(tmp_path, metrics=holed, missing="drop_run"), read(tmp_path, RATIOS, METRICS.replace("r2,", "r9,")))
-    assert read(tmp_path, metrics=holed, missing="drop_task").tasks == ("qa",)
-
-
-@pytest.mark.parametrize("missing", ["error", "drop_run", "drop_task"])
-def test_infinite_score_is_an_error_not_a_missing_score(tmp_path, missing):
-    with pytest.raises(UserError, match="column math: '-inf' is not a finite number"):
-        read(tmp_path, metrics=METRICS.replace("2.25", "-inf"), missing=missing)
-
-
-def test_rounded_rows_are_renormalised_and_logged(tmp_path, logged):
-    got = read(tmp_path, RATIOS.replace("0.25,0.75", "0.25,0.746"))
-    np.testing.assert_allclose(got.ratios_KM[0], [0.25 / 0.996, 0.746 / 0.996], rtol=1e-15)
-    np.testing.assert_array_equal(got.ratios_KM[1:], [[1, 0], [0.5, 0.5]])
-    assert any("1 rows renormalised" in line and "run r1 by 0.004" in line for line in logged)
-
-
-def test_drop_metrics_and_keep_metrics_choose_the_columns(tmp_path, logged):
-    got = read(tmp_path, meta={**META, "drop_metrics": ["math", "ghost", "ghost"]})
-    assert got.tasks == ("qa",) and got.bpb_KN.shape == (3, 1)
-    assert any(line.endswith("no such columns to drop: ghost") for line in logged)
-    # Swarms may share the list in meta.json; an unknown name in the argument is a mistake.
-    with pytest.raises(
-        UserError, match=r"line 1: no column maths, x, which `drop_metrics` names; the nearest to maths is math"
-    ):
-        read(tmp_path, drop_metrics=("maths", "qa", "x"))
-    # A missing score in a dropped column does not matter.
-    assert read(tmp_path, metrics=METRICS.replace("2.25", ""), drop_metrics=("math",)).tasks == ("qa",)
-    kept = read(tmp_path, keep_metrics=("math",))
-    assert kept.tasks == kept.columns == ("math",) and kept.sizes_N.tolist() == [1]
-    got = read(tmp_path, meta={"drop_metrics": ["qa", "old"]}, keep_metrics=("math", "qa", "old"))
-    assert got.tasks == ("math",)
-    with pytest.raises(
-        UserError, match="metrics.csv: line 1: no column qq, which `keep_metrics` names; the nearest to qq is qa"
-    ):
-        read(tmp_path, keep_metrics=("math", "qq"))
-    with pytest.raises(UserError, match="every task is dropped"):
-        read(tmp_path, drop_metrics=("math", "qa"))
-
-
-def test_columns_may_be_named_with_or_without_the_prefix(tmp_path):
-    ratios = "index,train_web,train_code\n" + "".join(f"{k},0.25,0.75\n" for k in range(3))
-    metrics = "index,metric/a,metric/b,metric/c\n" + "".join(f"{k},{k}.1,{k}.2,{k}.3\n" for k in range(3))
-    whole = read(tmp_path, ratios, metrics)
-    assert whole.domains == ("web", "code") and whole.tasks == ("a", "b", "c")
-    for name in ("b", "metric/b"):
-        dropped = read(tmp_path, ratios, metrics, drop_metrics=(name,))
-        assert dropped.tasks == ("a", "c")
-        np.testing.assert_array_equal(dropped.bpb_KN, whole.bpb_KN[:, [0, 2]])
-        assert read(tmp_path, ratios, metrics, {"drop_metrics": [name]}).tasks == ("a", "c")
-        kept = read(tmp_path, ratios, metrics, keep_metrics=("metric/c", name))
-        assert kept.tasks == kept.columns == ("b", "c"), "in the order of the file, not of the list"
-        np.testing.assert_array_equal(kept.bpb_KN, whole.bpb_KN[:, 1:])
-    with pytest.raises(UserError, match="no column metric/d, which `drop_metrics` names; the nearest to metric/d is "):
-        read(tmp_path, ratios, metrics, drop_metrics=("metric/d",))
-    # If no prefix was removed, it is a part of the name.
-    plain = read(tmp_path, metrics="run,metric/a,metric/b\nr1,1,2\n", drop_metrics=("metric/a",))
-    assert plain.tasks == ("metric/b",)
-    with pytest.raises(UserError, match="no column a, which `drop_metrics` names"):
-        read(tmp_path, metrics="run,metric/a,metric/b\nr1,1,2\n", drop_metrics=("a",))
-
-
-@pytest.mark.parametrize(
-    "meta, message",
-    [
-        ({"relative_sizes": {"web": 1.0}}, "`relative_sizes` lacks code; its names must be the columns"),
-        ({"token_counts": {"web": 1, "code": 1, "law": 1}}, "`token_counts` has unknown law"),
-        ({"relative_sizes": {"web": 1, "code": 0}}, "code must be a positive number, not 0"),
-        ({"relative_sizes": {"web": "1", "code": 1}}, "web must be a positive number, not '1'"),
-        ({"relative_sizes": {"web": float("nan"), "code": 1}}, "web must be a positive number, not nan"),
-        ({"relative_sizes": [1, 2]}, "`relative_sizes` must be an object"),
-        ({"drop_metrics": "qa"}, "`drop_metrics` must be a list"),
-        ({"diverged": ["r1"]}, "`diverged` must be an object"),
-        ({"diverged": {"r7": 3}}, "`diverged` names runs not in .*ratios.csv: r7"),
-        ([], "must be a JSON object"),
-    ],
-)
-def test_invalid_meta_raises_an_error_that_names_the_field(tmp_path, meta, message):
-    with pytest.raises(UserError, match=message):
-        read(tmp_path, meta=meta)
-
-
-def test_natural_mixture_is_normalised_or_derived_from_token_counts(tmp_path, logged):
-    got = read(tmp_path, meta={"relative_sizes": {"code": 1, "web": 4}, "note": "x"})
-    np.testing.assert_allclose(got.natural_M, [0.8, 0.2])
-    assert got.tokens_M is None and any("fields not used: note" in line for line in logged)
-    got = read(tmp_path, meta={"token_counts": {"code": 100, "web": 300}})
-    np.testing.assert_allclose(got.natural_M, [0.75, 0.25])
-
-
 def test_too_few_runs_are_an_error(tmp_path):
     """PITFALL 3: the check must compare the number of runs with the number of parameters, not with itself."""
     with pytest.raises(UserError, match="3 runs for 2 domains: a fit of this law needs at least 4, better 9"):
-        read(tmp_path).check_enough(0)
+        write_and_read(tmp_path).check_enough(0)
     more = RATIOS + "r4,four,3,0.1,0.9\n", METRICS + "r4,four,3,1,2\n"
-    four = read(tmp_path, *more)
+    four = write_and_read(tmp_path, *more)
     four.check_enough(0)
     four.check_enough(3)
     with pytest.raises(UserError, match="4 runs for 2 domains: .* at least 5, better 9; .*`fit.law` that needs fewer"):
@@ -234,15 +72,15 @@ def test_too_few_runs_are_an_error(tmp_path):
 def test_domains_in_few_runs_are_reported(tmp_path):
     """PITFALL 14: an unsampled domain is not an error, but it is reported."""
     ratios = "run,web,code,law\n" + "".join(f"r{i},{1 - 0.25 * (i == 2)},0,{0.25 * (i == 2)}\n" for i in range(6))
-    got = read(tmp_path, ratios, "run,qa\n" + "".join(f"r{i},{i}\n" for i in range(6)))
+    got = write_and_read(tmp_path, ratios, "run,qa\n" + "".join(f"r{i},{i}\n" for i in range(6)))
     got.check_enough(4)
     assert got.barely_sampled() == {"code": {"runs": 0, "max": 0.0}, "law": {"runs": 1, "max": 0.25}}
     assert list(got.barely_sampled(1)) == ["code"] and got.barely_sampled(0) == {}
 
 
 def test_subsampled_keeps_a_random_subset_in_order(tmp_path):
-    whole = read(tmp_path, meta=META)
-    same(whole.subsampled(1.0, 0), whole)
+    whole = write_and_read(tmp_path, meta=META)
+    assert_same_table(whole.subsampled(1.0, 0), whole)
     two = whole.subsampled(2, 0)
     assert two.runs == whole.subsampled(0.67, 0).runs and two.natural_M is whole.natural_M
     assert len({whole.subsampled(2, seed).runs for seed in range(20)}) == 3
@@ -361,7 +199,7 @@ def test_published_dclm_swarm_is_read(published, tmp_path):
         random.Random(path.name).shuffle(rows)
         shuffled.append(tmp_path / path.name)
         shuffled[-1].write_text("\n".join([head, *rows]))
-    same(got, SwarmTable.read(paths[0], shuffled[1], paths[2]))
+    assert_same_table(got, SwarmTable.read(paths[0], shuffled[1], paths[2]))
     mixed = SwarmTable.read(*shuffled, paths[2])
     order = [mixed.runs.index(run) for run in got.runs]
     np.testing.assert_array_equal(mixed.ratios_KM[order], got.ratios_KM)

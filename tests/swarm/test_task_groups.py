@@ -7,16 +7,7 @@ import pytest
 
 from olmix_jax.swarm import task_groups
 from olmix_jax.swarm.table import SwarmTable
-from olmix_jax.utils import progress
 from olmix_jax.utils.errors import UserError
-
-
-@pytest.fixture
-def logged(monkeypatch):
-    """Return the list of logged lines."""
-    lines = []
-    monkeypatch.setattr(progress.log, "info", lambda text, *args: lines.append(text % args))
-    return lines
 
 
 def swarm(*tasks) -> SwarmTable:
