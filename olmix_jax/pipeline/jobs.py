@@ -9,7 +9,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tasks, tokenizer
 from olmix_jax.proxy import coordination, data, model, state, waves
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
-from olmix_jax.proxy.train import TrainResult
+from olmix_jax.proxy.train_result import TrainResult
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils import files
 

@@ -125,7 +125,7 @@ def chunks(
                 f"run {name} has {total} sequences, but train.steps × train.batch is {total_steps * batch}. Run "
                 "--stages=sample again"
             )
-    # Each stream's seed is derived from its name: epoch e shuffles with seed + e, so seeds s and s + 1 share orders.
+    # Seeds are derived from names: epoch e is shuffled with seed + e, so consecutive seeds would share orders.
     streams = {
         (int(seed), j): stream(store, length, rng.derive(int(seed), f"stream/{name}"), share)
         for seed in np.unique(runs.data_seed_K)

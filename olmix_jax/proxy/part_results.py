@@ -3,6 +3,7 @@
 Members are independent, so a part is itself a swarm: every n-th member. Each part's results are one file.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from olmix_jax.config.part import FOLDER, Part, count_parts, result_path
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
-from olmix_jax.proxy.train import TrainInfo, TrainResult
+from olmix_jax.proxy.train_result import TrainInfo, TrainResult, combine
 from olmix_jax.utils import files, records
 from olmix_jax.utils.errors import UserError
 
@@ -68,26 +69,14 @@ def merge(workdir: pathlib.Path, swarm: ProxySwarm, tasks: tuple[str, ...], data
     _check_complete(workdir, parts)
     members = [np.arange(part.number - 1, len(swarm.runs), count) for part in parts]
     results = [_read(result_path(workdir, part), select(swarm, part), tasks, data) for part in parts]
-    order = np.argsort(np.concatenate(members))
-    first = results[0].info
-    info = TrainInfo(
-        mapping=first.mapping,
-        devices=first.devices,
+    info = dataclasses.replace(
+        results[0].info,
         members=len(swarm.runs),
-        parameters=first.parameters,
-        tokens_per_member=first.tokens_per_member,
         tokens_per_second=sum(result.info.tokens_per_second for result in results),
-        compile_s=first.compile_s,
         wall_s=max(result.info.wall_s for result in results),
-        waves=first.waves,
         parts=tuple(result.info for result in results),
     )
-    return TrainResult(
-        bpb_KN=np.concatenate([result.bpb_KN for result in results])[order],
-        loss_KT=np.concatenate([result.loss_KT for result in results])[order],
-        died_K=np.concatenate([result.died_K for result in results])[order],
-        info=info,
-    )
+    return combine(results, members, info)
 
 
 def _check_complete(workdir: pathlib.Path, parts: list[Part]) -> None:

@@ -18,54 +18,9 @@ from olmix_jax.proxy.scoring import score
 from olmix_jax.proxy.signals import stop_on_signal
 from olmix_jax.proxy.state import State
 from olmix_jax.proxy.tracking import NullTracker, Tracker
+from olmix_jax.proxy.train_result import TrainInfo, TrainResult
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import Progress, counted, log
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainInfo:
-    """Facts about a training run, for people; ``train/info.json`` holds them.
-
-    Attributes:
-      mapping: how members were mapped over devices.
-      devices: number and kind of the devices that computed.
-      members: number of members.
-      parameters: parameters of one member, without the input embedding.
-      tokens_per_member: tokens that one member was trained on.
-      tokens_per_second: tokens of all members per second.
-      compile_s: time to compile the training step [seconds].
-      wall_s: wall time [seconds].
-      waves: number of waves; None if all members were trained at once.
-      parts: facts of each part, if the swarm was trained in parts.
-    """
-
-    mapping: str
-    devices: str
-    members: int
-    parameters: int
-    tokens_per_member: int
-    tokens_per_second: float
-    compile_s: float
-    wall_s: float
-    waves: int | None = None
-    parts: "tuple[TrainInfo, ...]" = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """The results of training a swarm.
-
-    Attributes:
-      bpb_KN: bits per byte per task, float64; NaN for a member that diverged.
-      loss_KT: training loss at every step [nats per token], float32; NaN from the step where a member diverged.
-      died_K: the step at which a member's loss or gradient was no longer finite, or -1.
-      info: mapping, devices, sizes and speed.
-    """
-
-    bpb_KN: np.ndarray
-    loss_KT: np.ndarray
-    died_K: np.ndarray
-    info: TrainInfo
 
 
 def train(swarm: ProxySwarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, label: str) -> TrainResult:
@@ -102,28 +57,28 @@ def _train(
     start, total_steps = time.monotonic(), swarm.train.steps
     if not group.all_equal(swarm.identity):
         raise UserError(
-            f"{label}: processes have different data or settings. Start all with the same command and files"
+            f"{label}: processes have different data or settings; start all of them with the same command and files"
         )
     batches, train_steps = swarm.chunks(), swarm.steps(mapping)
-    current, compile_s = _compile(swarm, train_steps, mapping, label)
+    run, compile_s = _compile(swarm, train_steps, mapping, label)
     checkpoints = _open_checkpoints(folder / "checkpoints", swarm.identity, group)
-    _resume(current, checkpoints, batches, swarm, mapping, label, group)
-    saved_step = current.step
+    _resume(run, checkpoints, batches, swarm, mapping, label, group)
+    saved_step = run.step
 
-    with stop_on_signal() as stop, _Meter(swarm, folder, label, current.step, group.is_writer) as meter:
-        while current.step < total_steps:
-            n = min(swarm.chunk_steps, total_steps - current.step)
+    with stop_on_signal() as stop, _Meter(swarm, folder, label, run.step, group.is_writer) as meter:
+        while run.step < total_steps:
+            n = min(swarm.chunk_steps, total_steps - run.step)
             # After the barrier, no process can fail to read while the others wait for it in a device collective.
             tokens_KTBL1 = group.then_barrier(lambda: next(batches))
-            current.states, chunk_loss_KT = train_steps(current.states, tokens_KTBL1, n)
-            current.advance(sharding.to_host(chunk_loss_KT)[: len(swarm.runs), :n])
-            meter.write(current)
+            run.states, chunk_loss_KT = train_steps(run.states, tokens_KTBL1, n)
+            run.add_losses(sharding.to_host(chunk_loss_KT)[: len(swarm.runs), :n])
+            meter.write(run)
 
             stopping = group.any(stop.is_set())
-            if current.step - saved_step >= swarm.train.checkpoint_every or current.step == total_steps or stopping:
-                arrays = {"states": swarm.on_host(current.states), "loss_KT": current.loss_KT}
-                group.on_writer(functools.partial(checkpoints.save, current.step, arrays, batches))
-                saved_step = current.step
+            if run.step - saved_step >= swarm.train.checkpoint_every or run.step == total_steps or stopping:
+                arrays = {"states": swarm.on_host(run.states), "loss_KT": run.loss_KT}
+                group.on_writer(functools.partial(checkpoints.save, run.step, arrays, batches))
+                saved_step = run.step
                 del arrays  # as large as the states
             if stopping:
                 log.info(
@@ -133,7 +88,7 @@ def _train(
         tokens_per_second = meter.tokens_per_second()
     checkpoints.close()
 
-    bpb_KN, died_K = _score(swarm, current, tasks, mapping, label)
+    bpb_KN, died_K = _score(swarm, run, tasks, mapping, label)
     info = TrainInfo(
         mapping=mapping,
         devices=f"{sharding.compute_devices(mapping)} × {jax.local_devices()[0].device_kind}",
@@ -144,19 +99,19 @@ def _train(
         compile_s=compile_s,
         wall_s=time.monotonic() - start,
     )
-    return TrainResult(bpb_KN, current.loss_KT, died_K, info)
+    return TrainResult(bpb_KN, run.loss_KT, died_K, info)
 
 
 @dataclasses.dataclass
-class _Current:
+class _RunState:
     """Where a run stands: steps taken, the members' states on the devices, and the losses so far."""
 
     step: int
     states: State
     loss_KT: np.ndarray
 
-    def advance(self, chunk_loss_KT: np.ndarray) -> None:
-        """Count the steps of a dispatch, and store its losses."""
+    def add_losses(self, chunk_loss_KT: np.ndarray) -> None:
+        """Append the losses of a dispatch, and count its steps."""
         n = chunk_loss_KT.shape[1]
         self.loss_KT[:, self.step : self.step + n] = chunk_loss_KT
         self.step += n
@@ -185,13 +140,13 @@ class _Meter:
         self.tracker.close()
         self.progress.__exit__(*exc)
 
-    def write(self, current: _Current) -> None:
+    def write(self, run: _RunState) -> None:
         """Report the latest dispatch."""
-        loss_K = current.last_loss_K
+        loss_K = run.last_loss_K
         alive_K = loss_K[np.isfinite(loss_K)]
         note = f"loss {alive_K.mean():.3f}" if len(alive_K) else "no member left"
-        self.progress.advance((current.step - self.step) * self.members * self.tokens_per_step, note)
-        self.step = current.step
+        self.progress.advance((run.step - self.step) * self.members * self.tokens_per_step, note)
+        self.step = run.step
         self.tracker.write(self.step, self.step * self.tokens_per_step, loss_K, self.tokens_per_second())
 
     def tokens_per_second(self) -> float:
@@ -199,14 +154,14 @@ class _Meter:
         return (self.progress.done - self.progress.done_at_start) / max(time.monotonic() - self.start, 1e-9)
 
 
-def _compile(swarm: ProxySwarm, train_steps: Callable, mapping: str, label: str) -> tuple[_Current, float]:
+def _compile(swarm: ProxySwarm, train_steps: Callable, mapping: str, label: str) -> tuple[_RunState, float]:
     """Compile the training step by taking zero steps. Return the initial states and the time it took [seconds]."""
     start = time.monotonic()
     no_tokens = np.zeros((len(swarm.runs), swarm.chunk_steps, swarm.train.batch, swarm.length + 1), np.int32)
     states, _ = jax.block_until_ready(train_steps(swarm.start(mapping), no_tokens, 0))
     seconds = time.monotonic() - start
     log.info("%s: %s, mapping %s, compiled in %.1f s", label, counted(len(swarm.runs), "member"), mapping, seconds)
-    return _Current(0, states, np.zeros((len(swarm.runs), swarm.train.steps), np.float32)), seconds
+    return _RunState(0, states, np.zeros((len(swarm.runs), swarm.train.steps), np.float32)), seconds
 
 
 def _open_checkpoints(folder: pathlib.Path, identity: str, group: coordination.ProcessGroup) -> Checkpoints:
@@ -216,7 +171,7 @@ def _open_checkpoints(folder: pathlib.Path, identity: str, group: coordination.P
 
 
 def _resume(
-    current: _Current,
+    run: _RunState,
     checkpoints: Checkpoints,
     batches: grain.DatasetIterator,
     swarm: ProxySwarm,
@@ -224,9 +179,9 @@ def _resume(
     label: str,
     group: coordination.ProcessGroup,
 ) -> None:
-    """Set ``current`` and the data position to the newest intact checkpoint, if there is one."""
+    """Set ``run`` and the data position to the newest intact checkpoint, if there is one."""
     # Checkpoints hold the members without padding, so that a run resumes on any number of devices.
-    template = {"states": swarm.host_template(current.states), "loss_KT": current.loss_KT}
+    template = {"states": swarm.host_template(run.states), "loss_KT": run.loss_KT}
     restored = group.on_writer(lambda: checkpoints.restore(template, batches))
     # The writer chooses the step, and the other processes read the same checkpoint.
     step = int(group.broadcast(str(restored.step if restored else 0)))
@@ -234,19 +189,19 @@ def _resume(
         return
     if restored is None:
         restored = Restored(step, checkpoints.read(step, template, batches))
-    del current.states  # the devices may have room for one copy only
-    current.states = swarm.on_devices(restored.arrays["states"], mapping)
-    current.step, current.loss_KT = step, np.array(restored.arrays["loss_KT"])
+    del run.states  # the devices may have room for one copy only
+    run.states = swarm.on_devices(restored.arrays["states"], mapping)
+    run.step, run.loss_KT = step, np.array(restored.arrays["loss_KT"])
     log.info("%s: resuming from step %d of %d", label, step, swarm.train.steps)
 
 
 def _score(
-    swarm: ProxySwarm, current: _Current, tasks: corpus_tasks.TaskSet, mapping: str, label: str
+    swarm: ProxySwarm, run: _RunState, tasks: corpus_tasks.TaskSet, mapping: str, label: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (bpb_KN, died_K): the members' scores, and the step at which each one diverged or -1."""
-    loss_KT = current.loss_KT
+    loss_KT = run.loss_KT
     died_K = np.where(np.isnan(loss_KT).any(axis=1), np.isnan(loss_KT).argmax(axis=1), -1)
-    bpb_KN = score(swarm, current.states.params, tasks, mapping, died_K < 0)
+    bpb_KN = score(swarm, run.states.params, tasks, mapping, died_K < 0)
     # The last update can break a member whose losses were all finite.
     died_K = np.where((died_K < 0) & np.isnan(bpb_KN).any(axis=1), loss_KT.shape[1] - 1, died_K)
     for k in np.flatnonzero(died_K >= 0):

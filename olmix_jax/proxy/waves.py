@@ -14,11 +14,12 @@ from olmix_jax.config.schema import Train
 from olmix_jax.corpus.tasks import TaskSet
 from olmix_jax.proxy import aot, autotune, coordination, sharding, state, train
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
-from olmix_jax.proxy.train import TrainResult
+from olmix_jax.proxy.train_result import TrainResult, combine
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
 
+# File of the division into waves.
 RECORD = "waves.json"
 
 
@@ -83,19 +84,9 @@ def _train_waves(
     for w, wave in enumerate(waves):
         wave_label = f"{label}, wave {w + 1} of {len(waves)}"
         results.append(train.train(swarm.subset(wave, width), tasks, folder / f"wave-{w + 1:04d}", wave_label))
-    return _merge(results, waves)
-
-
-def _merge(results: list[TrainResult], waves: list[np.ndarray]) -> TrainResult:
-    """Return the results of all waves, in the order of the swarm's members."""
-    order = np.argsort(np.concatenate(waves))
     wall_s = sum(result.info.wall_s for result in results)
-    return TrainResult(
-        bpb_KN=np.concatenate([result.bpb_KN for result in results])[order],
-        loss_KT=np.concatenate([result.loss_KT for result in results])[order],
-        died_K=np.concatenate([result.died_K for result in results])[order],
-        info=dataclasses.replace(results[0].info, members=len(order), waves=len(waves), wall_s=wall_s),
-    )
+    info = dataclasses.replace(results[0].info, members=len(swarm.runs), waves=len(waves), wall_s=wall_s)
+    return combine(results, waves, info)
 
 
 def _mapping(swarm: ProxySwarm) -> str:
@@ -134,7 +125,7 @@ def _tokens_shape(swarm: ProxySwarm) -> tuple[int, int, int]:
 
 
 def _members_per_device(swarm: ProxySwarm, requested: int | None) -> int | None:
-    """Return the number of members on a device at once: as requested, or as many as its memory holds; None for all."""
+    """Return the number of members on a device at once: as requested, or as many as fit. None means all members."""
     if needs_fsdp(swarm.train, swarm.member):
         if requested is not None and requested > 1:
             log.warning("swarm.members_per_device=%d has no effect: each member is sharded over all devices", requested)
@@ -153,7 +144,7 @@ def _members_per_device(swarm: ProxySwarm, requested: int | None) -> int | None:
 def _check_division(
     swarm: ProxySwarm, waves: list[np.ndarray], folder: pathlib.Path, label: str, requested: int | None
 ) -> None:
-    """Check that the devices can hold the waves of an earlier run. A size that the config requests is not checked."""
+    """Check that the devices can hold the waves of an earlier run. The number that the config requests is trusted."""
     width, memory, devices = len(waves[0]), sharding.usable_memory(), sharding.member_devices(_mapping(swarm))
     per_device = -(-width // devices)
     if requested and per_device != requested and len(waves) != len(_divide(swarm, requested)):

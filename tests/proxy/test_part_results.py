@@ -8,6 +8,7 @@ import pytest
 from olmix_jax.config import part
 from olmix_jax.config.part import Part
 from olmix_jax.proxy import part_results, train
+from olmix_jax.proxy.train_result import TrainResult
 from olmix_jax.utils import records
 from olmix_jax.utils.errors import UserError
 
@@ -21,7 +22,7 @@ def write_parts(workdir, swarm, tasks, results):
         info = dataclasses.replace(results.info, members=len(results.died_K[members]), wall_s=float(piece.number))
         arrays = (x[members] for x in (results.bpb_KN, results.loss_KT, results.died_K))
         selected = part_results.select(swarm, piece)
-        part_results.write(workdir, piece, selected, tasks.names, train.TrainResult(*arrays, info))
+        part_results.write(workdir, piece, selected, tasks.names, TrainResult(*arrays, info))
 
 
 def test_merged_parts_are_the_results_of_the_whole_swarm(trained, toy_tasks, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from olmix_jax.proxy import checkpoint, train
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
+from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.utils import records
 from olmix_jax.utils.errors import UserError
 
@@ -30,7 +31,7 @@ def test_info_is_written_without_empty_fields(trained):
         list(content)
         == "mapping devices members parameters tokens_per_member tokens_per_second compile_s wall_s".split()
     )
-    assert records.from_plain(train.TrainInfo, content) == info
+    assert records.from_plain(TrainInfo, content) == info
 
 
 class Poisoned(ProxySwarm):

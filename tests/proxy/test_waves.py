@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from olmix_jax.proxy import aot, autotune, sharding, train, waves
+from olmix_jax.proxy.train_result import TrainInfo, TrainResult
 from olmix_jax.utils.errors import UserError
 
 ARRAYS = ("bpb_KN", "loss_KT", "died_K")
@@ -29,8 +30,8 @@ def fake_training(monkeypatch):
     def fake(swarm, tasks, folder, label):
         members = len(swarm.runs)
         calls.append((members, swarm.size))
-        info = train.TrainInfo(swarm.train.mapping, "2 × cpu", members, 100, 10, 1.0, 1.0, 1.0)
-        return train.TrainResult(np.zeros((members, 2)), np.zeros((members, 7)), np.full(members, -1), info)
+        info = TrainInfo(swarm.train.mapping, "2 × cpu", members, 100, 10, 1.0, 1.0, 1.0)
+        return TrainResult(np.zeros((members, 2)), np.zeros((members, 7)), np.full(members, -1), info)
 
     monkeypatch.setattr(train, "train", fake)
     return calls

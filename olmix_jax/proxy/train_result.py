@@ -1,0 +1,69 @@
+"""Results of training a swarm."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainInfo:
+    """Facts about a training run, for people; ``train/info.json`` holds them.
+
+    Attributes:
+      mapping: how members were mapped over devices.
+      devices: number and kind of the devices that computed.
+      members: number of members.
+      parameters: parameters of one member, without the input embedding.
+      tokens_per_member: tokens that one member was trained on.
+      tokens_per_second: tokens of all members per second.
+      compile_s: time to compile the training step [seconds].
+      wall_s: wall time [seconds].
+      waves: number of waves; None if all members were trained at once.
+      parts: facts of each part, if the swarm was trained in parts.
+    """
+
+    mapping: str
+    devices: str
+    members: int
+    parameters: int
+    tokens_per_member: int
+    tokens_per_second: float
+    compile_s: float
+    wall_s: float
+    waves: int | None = None
+    parts: "tuple[TrainInfo, ...]" = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """The results of training a swarm.
+
+    Attributes:
+      bpb_KN: bits per byte per task, float64; NaN for a member that diverged.
+      loss_KT: training loss at every step [nats per token], float32; NaN from the step where a member diverged.
+      died_K: the step at which a member's loss or gradient was no longer finite, or -1.
+      info: mapping, devices, sizes and speed.
+    """
+
+    bpb_KN: np.ndarray
+    loss_KT: np.ndarray
+    died_K: np.ndarray
+    info: TrainInfo
+
+
+def combine(results: Sequence[TrainResult], members: Sequence[np.ndarray], info: TrainInfo) -> TrainResult:
+    """Join the results of groups of members, such as waves or parts, in the order of the whole swarm.
+
+    Args:
+      results: one per group.
+      members: the group's indices in the swarm, one array per group.
+      info: facts about the whole swarm.
+    """
+    order = np.argsort(np.concatenate(members))
+    return TrainResult(
+        bpb_KN=np.concatenate([result.bpb_KN for result in results])[order],
+        loss_KT=np.concatenate([result.loss_KT for result in results])[order],
+        died_K=np.concatenate([result.died_K for result in results])[order],
+        info=info,
+    )
