@@ -101,7 +101,7 @@ def builtin_domains(max_bytes: int = 0, installation: Installation | None = None
         documents = _documents(paths[name], READERS.get(name, _code), skipped)
         domains[name] = _take(documents, sizes[name] * share) if share < 1 else list(documents)
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "none"
-    log.info("built-in corpus: %.3g of the installation's text; files left out: %s", share, reasons)
+    log.info("built-in corpus: kept a share of %.3g of the installation's text; files left out: %s", share, reasons)
     return domains
 
 

@@ -60,7 +60,7 @@ def shards_of(token_files: Sequence[TokenFile], vocabulary: int) -> list[Shard]:
     """Return the files of a domain as shards.
 
     Files that state no type are assumed to have the type of the largest of them, since programs write all files of a
-    domain with one type. A file whose ids do not fit that type is detected by itself.
+    domain with one type. If the ids of a file do not fit that type, its own type is detected.
 
     Raises:
       UserError: no type gives a file's ids within the vocabulary.

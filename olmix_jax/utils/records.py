@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def write(path: str | os.PathLike, record: Any) -> None:
-    """Write a record as JSON, atomically, with its class' ``SCHEMA`` (default 1) as the field ``schema``."""
+    """Write a record as JSON, atomically, with the ``SCHEMA`` of its class (default 1) as the field ``schema``."""
     files.write_json(path, {"schema": getattr(type(record), "SCHEMA", 1)} | plain(record))
 
 
