@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
 import scipy.stats
 
 from experiments.reuse_theory import cost_bounds
