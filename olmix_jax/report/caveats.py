@@ -3,7 +3,7 @@
 from olmix_jax.laws.fit_result import FitResult, Sampled
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report import caps, estimates, law_plots, update_sections
-from olmix_jax.report.formatting import first_names, percent
+from olmix_jax.report.formatting import capitalised, first_names, percent
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import REFERENCES, level
 
@@ -12,7 +12,8 @@ def warnings(results: Results) -> list[str]:
     """Return all warnings, a sentence or two each."""
     found = []
     if results.proposal is not None:
-        found += [*results.proposal.warnings, *_gain_warnings(results.proposal)]
+        found += [f"{capitalised(text).rstrip('.')}." for text in results.proposal.warnings]
+        found += _gain_warnings(results.proposal)
     if results.fit is not None:
         found += _law_warnings(results.fit)
     if results.table is not None and results.table.diverged:

@@ -80,4 +80,4 @@ def test_diverged_runs_are_named(small):
 
 
 def test_warnings_of_the_proposal_come_first(small):
-    assert caveats.warnings(small)[0] == small.proposal.warnings[0]
+    assert caveats.warnings(small)[0] == "Small <script>warning</script>."

@@ -40,7 +40,7 @@ def test_page_is_self_contained(html, workdir):
 def test_names_are_escaped(html):
     assert HOSTILE not in html and "<script>" not in html and "<i>task" not in html
     texts = Page(html).texts
-    assert HOSTILE in texts and HOSTILE_TASK in texts and "small <script>warning</script>" in texts
+    assert HOSTILE in texts and HOSTILE_TASK in texts and "Small <script>warning</script>." in texts
 
 
 def test_same_files_give_the_same_page(small, tmp_path):
