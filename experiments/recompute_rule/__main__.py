@@ -16,13 +16,13 @@ import time
 import numpy as np
 
 from experiments import common
-from olmix_jax.laws import evaluate, log_linear, warped_gp
+from olmix_jax.laws import FittedLaw, evaluate, log_linear, warped_gp
 from olmix_jax.propose import blocks as reuse
 from olmix_jax.solver.bounds import box
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solve import solve
 from olmix_jax.swarm import table, task_groups
-from olmix_jax.update import changes, prior, recompute, strategies
+from olmix_jax.update import changes, prior, recompute, simulation, strategies
 from olmix_jax.utils import rng
 from olmix_jax.utils.progress import log
 
@@ -131,22 +131,24 @@ def losses(world: World, runs: int, seed: int) -> dict:
     names = tuple(f"d{j}" for j in range(old))
     change = changes.change(names, [changes.add(*(f"new{j}" for j in range(world.new)))])
     weights_M = np.append(kept_O, np.zeros(world.new))
-    setting = recompute.Setting(
-        change.new,
-        world.natural_M,
-        box(np.zeros(width), world.upper_M),
-        KL_WEIGHT,
-        np.full(tasks, 1 / tasks),
-        np.arange(width) >= old,
-        weights_M,
-        np.full(tasks, world.noise),
-        SHARED,
-        np.zeros((0, width)),
-        np.zeros(0),
+    setting = simulation.Setting(
+        domains=change.new,
+        natural_M=world.natural_M,
+        bounds=box(np.zeros(width), world.upper_M),
+        kl_weight=KL_WEIGHT,
+        task_weights_N=np.full(tasks, 1 / tasks),
+        affected_M=np.arange(width) >= old,
+        weights_M=weights_M,
+        noise_N=np.full(tasks, world.noise),
+        shared=SHARED,
+        old_KM=np.zeros((0, width)),
+        trust_K=np.zeros(0),
     )
-    distilled = prior.distil(warped_gp.LAW, warped_gp.sample(law, SAMPLES, seed), old, old_KO, seed)
-    truth = prior.truths(distilled, change.expressed(world.natural_M), -np.ones(width, int), seed=seed)
-    choice, tried, _ = recompute.choose(truth, setting, lambda dimensions: runs, seed=seed)
+    fitted = FittedLaw(warped_gp.LAW, law, warped_gp.sample(law, SAMPLES, seed))
+    translated = prior.to_log_linear(fitted, old_KO, seed)
+    truth = prior.sample_laws(translated, change.mixture_matrix(world.natural_M), -np.ones(width, int), seed=seed)
+    decision = recompute.choose(truth, setting, lambda weights: runs, seed=seed)
+    choice = decision.taken
     best = value(
         world, optimum(log_linear.LAW, world.law, world.natural_M, world.upper_M, runs_KD=world.natural_M[None])
     )
@@ -156,7 +158,8 @@ def losses(world: World, runs: int, seed: int) -> dict:
         blocks = choice.blocks if rule == "auto" else strategies.apply(strategies.Strategy(rule), *facts).blocks
         loss[rule] = _value_by(world, blocks, runs, rng.generator(seed, f"{rule} {blocks.names}")) - best
     more = [name for name in choice.recomputed if name not in change.affected]
-    predicted = {"auto": choice.loss, "full_reuse": tried[0].loss, "full": tried[1].loss}
+    reused, full = decision.candidates[:2]
+    predicted = {"auto": choice.loss, "full_reuse": reused.loss, "full": full.loss}
     return {"loss": loss, "predicted": predicted, "also_recomputed": more}
 
 

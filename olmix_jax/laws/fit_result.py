@@ -1,10 +1,18 @@
 """The content of ``fit/fit.json``: how well a law predicts, per task and for the average over tasks."""
 
 import dataclasses
+import enum
 import os
 from typing import Any
 
 from olmix_jax.utils import records
+
+
+class Over(enum.StrEnum):
+    """The weights that the law of an update is a function of."""
+
+    DOMAINS = "domains"
+    BLOCKS = "blocks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +169,7 @@ class FitResult:
       learning_curve: quality by number of runs.
       wall_s: wall time of the fit [s].
       test: scores on a held-out swarm, if the config names one.
-      over: whether the law of an update is over "blocks" of domains or over "domains".
+      over: whether the law of an update is over blocks of domains or over single domains.
       trust: weight of an earlier run in an update's fit; a new run has weight 1.
       error: error of an update's law in cross-validation, by trust [standard deviations of a task].
     """
@@ -195,7 +203,7 @@ class FitResult:
     spearman_of_mean_loo: float | None = None
     wall_s: float = 0.0
     test: SwarmScores | None = None
-    over: str | None = None
+    over: Over | None = None
     trust: float | None = None
     error: dict[str, float] | None = None
 

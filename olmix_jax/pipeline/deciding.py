@@ -7,17 +7,17 @@ import pathlib
 import numpy as np
 
 from olmix_jax import laws, propose
-from olmix_jax.config import budget
+from olmix_jax.config import budget, yaml_files
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import similarity, store
 from olmix_jax.laws import fitting, params_files, quality, scores
-from olmix_jax.laws.fit_result import FitResult
+from olmix_jax.laws.fit_result import FitResult, Over
 from olmix_jax.propose import export, next_runs
 from olmix_jax.propose.proposal import Counts, Export, Proposal, ReuseCost
 from olmix_jax.swarm import rounding, table
 from olmix_jax.swarm.domains import DomainSet
-from olmix_jax.update import decide, history, update_plan
+from olmix_jax.update import changes_file, decide, history, old_runs, update_plan
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
@@ -57,7 +57,9 @@ def update(config: Config, workdir: pathlib.Path) -> None:
     def resembles(parent, old, new):
         return similarity.match_probabilities(workdir, parent, old, new)
 
-    decide.decide(config, workdir, resembles).write(workdir / workdirs.UPDATE_PLAN)
+    file = config.update.file
+    steps = changes_file.parse(file, yaml_files.read(file)) if file else None
+    decide.decide(config, workdir, steps, resembles).write(workdir / workdirs.UPDATE_PLAN)
 
 
 def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> tuple[table.SwarmTable, dict]:
@@ -66,10 +68,13 @@ def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTab
     if plan is None:
         return swarm_table, {}
     runs = _old_runs(config, workdir, plan, swarm_table.tasks)
-    return decide.informed(plan, swarm_table, runs, laws.LAWS[config.fit.law], rng.derive(config.seed, "fit"))
+    law, seed = laws.LAWS[config.fit.law], rng.derive(config.seed, "fit")
+    chosen = old_runs.choose_table(plan, swarm_table, runs, law, seed)
+    error = {str(trust): value for trust, value in chosen.error.items()}
+    return chosen.table, {"over": chosen.over, "trust": chosen.trust, "error": error}
 
 
-def _old_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks) -> list[history.Runs]:
+def _old_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks) -> list[old_runs.Runs]:
     """Runs from before the update, as they would be on the new domains; none where they are not to be used."""
     if not config.update.old_runs:
         return []
@@ -77,7 +82,7 @@ def _old_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks) ->
         log.info("fit: old runs are left out, as %s counts runs and cannot count a part of one", config.fit.law)
         return []
     domains = DomainSet.read(workdir / "domains.json")
-    return history.runs_before(pathlib.Path(plan.parent), plan.change, domains.tokens_M, tasks)
+    return old_runs.read_runs(pathlib.Path(plan.parent), plan.change, domains.tokens_M, tasks)
 
 
 def _whole_law(config: Config, workdir: pathlib.Path, plan: UpdatePlan, fitted: FitResult):
@@ -87,7 +92,7 @@ def _whole_law(config: Config, workdir: pathlib.Path, plan: UpdatePlan, fitted: 
     runs = _old_runs(config, workdir, plan, swarm_table.tasks) if errors else []
     if not runs:
         return None
-    law, swarm_table = laws.LAWS[config.fit.law], decide.with_old(swarm_table, runs, min(errors, key=errors.get))
+    law, swarm_table = laws.LAWS[config.fit.law], old_runs.with_old(swarm_table, runs, min(errors, key=errors.get))
     alike = np.ones((1, len(swarm_table.runs)))
     ratios_KM, bpb_KN, (weight_K,) = quality.joined(
         swarm_table.ratios_KM, swarm_table.bpb_KN, alike, swarm_table.inherited
@@ -129,7 +134,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     )
     reuse = None
     if plan is not None:
-        whole = _whole_law(config, workdir, plan, fitted) if fitted and fitted.over == "blocks" else None
+        whole = _whole_law(config, workdir, plan, fitted) if fitted and fitted.over is Over.BLOCKS else None
         reuse = _reuse(plan, fitted, found, whole, settings, proposal, known)
     counts, handover = _handed_over(config, workdir, settings, tokens_M, proposal)
     proposal = dataclasses.replace(
@@ -150,7 +155,7 @@ def _judged(
 ) -> tuple[table.SwarmTable, FitResult | None]:
     """The swarm and its ``fit.json``; for an update that needed no runs a swarm of none, and None."""
     if plan is not None and plan.needs_no_runs:
-        domains, tasks = DomainSet.read(workdir / "domains.json"), tuple(history.read_noise(workdir)[0])
+        domains, tasks = DomainSet.read(workdir / "domains.json"), history.read_noise(workdir).tasks
         none = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
         return table.SwarmTable((), domains.names, tasks, *none, domains.natural_M, domains.tokens_M, ()), None
     swarm_table, fitted = workdirs.read_table(config, workdir), FitResult.read(workdir / "fit/fit.json")
@@ -176,7 +181,7 @@ def _reuse(
     if not settings.keep_ratios.strip():
         return dataclasses.replace(unknown, loss=0.0, by="law")
     kept, by, law, samples = proposal.objective, "law", (found.law, found.params), found.samples
-    if fitted is not None and fitted.over == "blocks":
+    if fitted is not None and fitted.over is Over.BLOCKS:
         if whole is None:
             return unknown
         # Of this law there are no samples to be cautious with.

@@ -60,7 +60,9 @@ def _planned(config: Config) -> tuple[str, ...]:
 
 def _parent_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
     del workdir
-    return {"update.parent": history.evidence(pathlib.Path(config.update.parent))} if config.update.parent else {}
+    return (
+        {"update.parent": history.evidence_digest(pathlib.Path(config.update.parent))} if config.update.parent else {}
+    )
 
 
 # plan ----------------------------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ def _prepare_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
     del workdir
     found = {}
     if config.update.parent:
-        found["update.parent"] = history.text(pathlib.Path(config.update.parent))
+        found["update.parent"] = history.text_digest(pathlib.Path(config.update.parent))
     if config.corpus.path:
         from olmix_jax.corpus import token_files
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from olmix_jax.laws.fit_result import FitResult, LearningCurve
+from olmix_jax.laws.fit_result import FitResult, LearningCurve, Over
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report import effects_plot, law_plots, tables
 from olmix_jax.report.elements import MakeFigure, Section
@@ -109,7 +109,7 @@ def _effects(fit: FitResult, natural: dict[str, float] | None, make_figure: Make
         "the task worse. Colours saturate at the 98th percentile." + omitted_tasks(len(rows))
     )
     caption += " Grey: domains that were never sampled; their effects are unknown." if fit.unseen else ""
-    caption += " “kept”: the block of domains that keep their ratios." if fit.over == "blocks" else ""
+    caption += " “kept”: the block of domains that keep their ratios." if fit.over is Over.BLOCKS else ""
     alt = f"Heat map of {len(rows)} tasks by {len(rows[0])} domains: change in bits per byte."
     draw = partial(effects_plot.effects, fit, natural)
     return Section(title, (make_figure(draw, "effects", alt, caption, scroll=True),))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from olmix_jax.laws.fit_result import FitResult
+from olmix_jax.laws.fit_result import FitResult, Over
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report import update_plots, update_rows
 from olmix_jax.report.elements import MakeFigure, Row, Section, Table
@@ -73,7 +73,7 @@ def earlier_runs(plan: UpdatePlan, fit: FitResult | None) -> str:
     if fit.trust > 0:
         weight = f"in the fit, a run of the parent counts as at most {fit.trust:g} of a new run, an older run as less"
         return f"{text}; {weight}. These weights predict held-out new runs best"
-    law = "with the kept block as one domain" if fit.over == "blocks" else "fitted on new runs only"
+    law = "with the kept block as one domain" if fit.over is Over.BLOCKS else "fitted on new runs only"
     return f"{text}; they are not used: a law {law} predicts held-out new runs better"
 
 

@@ -1,14 +1,15 @@
-"""What is kept of an old mixture when the domain set changes, and what is found anew: one interface (METHOD §3).
+"""Update strategies: what is kept of an old mixture when the domain set changes (METHOD §3).
 
-A strategy is a partition of the new domains into blocks. Those of a block keep their relative ratios, so a swarm, a law
-and a solver over blocks are all there is to it; one weight needs no runs.
+A strategy partitions the new domains into blocks. Domains of a block keep their relative ratios, so the swarm, the law
+and the solver work on blocks. A single block needs no runs.
 
     full           every domain alone: full recomputation
-    full_reuse     unaffected domains as one block in their old ratios: FullMixtureReuse, Algorithm 2
-    partial_reuse  the same, but some unaffected domains alone as well: PartialMixtureReuse
-    swarm_reuse    every domain alone, and old runs count as runs: Algorithm 3
-    carry          nothing is found anew: unaffected domains as they were, affected ones at their natural share
+    full_reuse     all unaffected domains form one block with their old ratios: FullMixtureReuse, Algorithm 2
+    partial_reuse  as full_reuse, but some unaffected domains are alone as well: PartialMixtureReuse
+    swarm_reuse    every domain alone; old runs count towards the number of runs: Algorithm 3
+    carry          nothing is recomputed: unaffected domains as before, affected ones at their natural share
     natural        the natural distribution
+    auto           as partial_reuse, with domains chosen by predicted loss (:mod:`olmix_jax.update.recompute`)
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from olmix_jax.utils.errors import UserError
 
 
 class Strategy(enum.StrEnum):
-    """A way to update a mixture. ``AUTO`` chooses the domains to recompute (:mod:`olmix_jax.update.recompute`)."""
+    """An update strategy, as the module's docstring describes it."""
 
     AUTO = "auto"
     FULL = "full"
@@ -35,13 +36,13 @@ class Strategy(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Reuse:
-    """What a strategy keeps and recomputes, and with how many runs.
+    """What a strategy keeps and recomputes.
 
     Attributes:
-      strategy: which one.
-      blocks: of domains that keep their ratios.
-      recomputed: domains whose weights are found anew.
-      proxies: new runs.
+      strategy: the strategy.
+      blocks: the partition of the domains.
+      recomputed: domains whose weights are optimised again.
+      proxies: number of new runs.
     """
 
     strategy: Strategy
@@ -60,50 +61,40 @@ def apply(
     recompute: Sequence[str] = (),
     old_runs: int = 0,
 ) -> Reuse:
-    """Applies a strategy to a changed domain set.
+    """Apply a strategy to a changed domain set.
 
     Args:
       strategy: any but ``AUTO``.
       domains: M names of the new set.
-      affected: those that are not what they were.
-      weights_M: the old mixture on the unaffected domains; others are not looked at.
+      affected: the affected ones.
+      weights_M: the old mixture on the unaffected domains; values of affected domains are ignored.
       natural_M: p0 of the new set.
-      recompute: unaffected domains that ``partial_reuse`` finds anew.
-      old_runs: of the old swarm, those that the new set can express; they save ``swarm_reuse`` new ones.
+      recompute: unaffected domains that ``partial_reuse`` recomputes.
+      old_runs: number of old runs that the new set can express; ``swarm_reuse`` needs as many fewer new ones.
 
     Raises:
       UserError: ``recompute`` names a domain that is not unaffected.
     """
-    wrong = [d for d in recompute if d not in domains or d in affected]
+    unaffected = [d for d in domains if d not in affected]
+    wrong = [d for d in recompute if d not in unaffected]
     if wrong:
         raise UserError(
-            f"update.recompute: {wrong[0]} is not an unaffected domain; these are "
-            f"{', '.join(d for d in domains if d not in affected)}"
+            f"update.recompute: {wrong[0]} is not an unaffected domain; choose from {', '.join(unaffected)}"
         )
-    natural_M, weights = np.asarray(natural_M, np.float64), dict(zip(domains, np.asarray(weights_M).tolist()))
+    natural = {d: float(p) for d, p in zip(domains, np.asarray(natural_M, np.float64))}
     if strategy is Strategy.NATURAL:
-        return Reuse(strategy, _one({d: float(p) for d, p in zip(domains, natural_M)}, domains), (), 0)
-    kept = {d: weights[d] for d in domains if d not in affected and weights[d] > 0}
+        return Reuse(strategy, reuse.blocks({"kept": natural}, domains), (), 0)
+    kept = {d: w for d, w in zip(domains, np.asarray(weights_M).tolist()) if d not in affected and w > 0}
     if strategy is Strategy.CARRY:
-        share = sum(p for d, p in zip(domains, natural_M) if d not in affected)
-        total = sum(kept.values())
-        whole = {d: share * w / total for d, w in kept.items()}
-        return Reuse(strategy, _one(whole | _natural(affected, domains, natural_M), domains), (), 0)
+        share, total = sum(natural[d] for d in unaffected), sum(kept.values())
+        whole = {d: share * w / total for d, w in kept.items()} | {d: natural[d] for d in domains if d in affected}
+        return Reuse(strategy, reuse.blocks({"kept": whole}, domains), (), 0)
     alone = set(domains) if strategy in (Strategy.FULL, Strategy.SWARM_REUSE) else {*affected}
     alone |= {*recompute} if strategy is Strategy.PARTIAL_REUSE else set()
     kept = {d: w for d, w in kept.items() if d not in alone}
     blocks = reuse.blocks({"kept": kept} if len(kept) > 1 else {}, domains)
     proxies = reuse.proxies(len(blocks.names))
     if strategy is Strategy.SWARM_REUSE:
-        # Affected domains have no old runs, so they get what a swarm over them and the rest as one would have.
+        # No old run contains an affected domain, so these get at least the runs of a swarm over them and one block.
         proxies = max(proxies - old_runs, reuse.proxies(len(affected) + 1))
     return Reuse(strategy, blocks, tuple(d for d in domains if d in alone), proxies)
-
-
-def _natural(names: Sequence[str], domains: Sequence[str], natural_M) -> dict[str, float]:
-    return {d: float(p) for d, p in zip(domains, natural_M) if d in names}
-
-
-def _one(weights: dict[str, float], domains: Sequence[str]) -> reuse.Blocks:
-    """Every domain in one block."""
-    return reuse.blocks({"kept": weights}, domains)

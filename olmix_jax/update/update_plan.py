@@ -164,14 +164,14 @@ class UpdatePlan:
         return files.digest({name: value for name, value in records.plain(self).items() if name != "history"})
 
     def derive_seed(self, seed: int) -> int:
-        """Returns the seed of this update's swarm.
+        """Return the seed of this update's swarm.
 
         It differs from the seeds of earlier workdirs. Otherwise the same runs would be trained again and count twice.
         """
         return rng.derive(seed, f"update {len(self.history)}")
 
     def check(self) -> None:
-        """Checks that the fields agree with each other.
+        """Check that the fields agree with each other.
 
         Raises:
           ValueError: a domain is unknown, a ratio is not positive, the history is empty or lacks an old domain, or the
@@ -200,7 +200,7 @@ class UpdatePlan:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "UpdatePlan":
-        """Reads ``update/plan.json``.
+        """Read ``update/plan.json``.
 
         Raises:
           UserError: the file is not an update plan; the message names the field.
@@ -208,12 +208,12 @@ class UpdatePlan:
         return records.read(path, cls, "update")
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes ``update/plan.json``, whole or not at all."""
+        """Write ``update/plan.json``, whole or not at all."""
         records.write(path, self)
 
 
 def read_if_any(workdir: pathlib.Path) -> UpdatePlan | None:
-    """Returns the update plan in a workdir, or None for the workdir of a first run.
+    """Return the update plan in a workdir, or None for the workdir of a first run.
 
     Raises:
       UserError: the file is not an update plan.
@@ -223,13 +223,13 @@ def read_if_any(workdir: pathlib.Path) -> UpdatePlan | None:
 
 
 def read_for(config: Config, workdir: pathlib.Path) -> UpdatePlan | None:
-    """Returns the update plan that a run of ``config`` follows; None if it is not an update or has no plan yet."""
+    """Return the update plan that a run of ``config`` follows; None if it is not an update or has no plan yet."""
     return read_if_any(workdir) if config.update.parent else None
 
 
 def _parse(rows: tuple[dict[str, Any], ...]) -> tuple[changes.Update, ...]:
-    """Parses the steps of an update; a bad one is a ValueError."""
+    """Parse the steps of an update; a bad one is a ValueError."""
     try:
-        return tuple(step for i, row in enumerate(rows) for step in changes_file.step(f"updates[{i}]", row))
+        return tuple(step for i, row in enumerate(rows) for step in changes_file.parse_step(f"updates[{i}]", row))
     except UserError as e:
         raise ValueError(str(e)) from e

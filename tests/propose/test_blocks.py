@@ -106,3 +106,14 @@ def test_groups_have_whole_blocks():
     assert found.member_GM.tolist() == [[True, False]] and found.high_G == [0.7]
     with pytest.raises(UserError, match="some has only a part of the block old"):
         reuse.collapsed_bounds(limits._replace(member_GM=member_GM[1:]), blocks, ["some"])
+
+
+@pytest.mark.parametrize(
+    ("weights", "runs"), [(0, 0), (1, 0), (2, 8), (3, 8), (4, 16), (7, 16), (8, 32), (15, 32), (16, 64), (24, 64)]
+)
+def test_swarm_size_is_the_power_of_two_nearest_3_times_weights_plus_1(weights, runs):
+    assert reuse.proxies(weights) == runs
+    if weights > 1:
+        powers = 2.0 ** np.arange(12)
+        # argmin takes the smaller of two equally near powers.
+        assert runs == powers[np.abs(powers - 3 * (weights + 1)).argmin()]

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from olmix_jax.laws.fit_result import Over
 from olmix_jax.report import law_sections
 from tests.report import samples
 from tests.report.samples import no_figure
@@ -63,7 +64,7 @@ def test_effects_caption_explains_colours(small):
     caption = sections(small)[title].figures[0].caption
     assert caption.startswith("Change in BPB when a tenth of the natural mixture is replaced by the domain, according")
     assert "Grey" not in caption and "kept" not in caption
-    changed = samples.with_fit(small, unseen=("a",), over="blocks")
+    changed = samples.with_fit(small, unseen=("a",), over=Over.BLOCKS)
     caption = sections(changed)[title].figures[0].caption
     assert "Grey: domains that were never sampled" in caption and "“kept”: the block of domains" in caption
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from olmix_jax import report
+from olmix_jax.laws.fit_result import Over
 from olmix_jax.report import caveats, update_rows, update_sections
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
@@ -109,7 +110,9 @@ def test_earlier_runs_state_their_weight_in_the_fit():
         return update_sections.earlier_runs(results.update, results.fit)
 
     assert "a run of the parent counts as at most 0.3 of a new run" in text()
-    assert "a law with the kept block as one domain predicts held-out new runs better" in text(trust=0.0, over="blocks")
+    assert "a law with the kept block as one domain predicts held-out new runs better" in text(
+        trust=0.0, over=Over.BLOCKS
+    )
     assert "a law fitted on new runs only predicts held-out new runs better" in text(trust=0.0)
     assert "their weight is decided by the fit" in text(trust=None)
     none = dataclasses.replace(plan(), old_runs=())

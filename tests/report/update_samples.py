@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from olmix_jax.laws.fit_result import FitResult
+from olmix_jax.laws.fit_result import FitResult, Over
 from olmix_jax.propose.proposal import ReuseCost
 from olmix_jax.report.results import Results
 from olmix_jax.update.strategies import Strategy
@@ -51,7 +51,7 @@ def plan() -> UpdatePlan:
 def update(**changes) -> Results:
     """Return an update's results up to the proposal; ``changes`` are fields of the plan."""
     results = samples.small_run()
-    fit: FitResult = dataclasses.replace(results.fit, over="domains", trust=0.3, learning_curve=None)
+    fit: FitResult = dataclasses.replace(results.fit, over=Over.DOMAINS, trust=0.3, learning_curve=None)
     names = dict.fromkeys(NEW, 0.0)
     proposal = dataclasses.replace(
         results.proposal,

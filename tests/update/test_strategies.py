@@ -1,4 +1,4 @@
-"""What is kept and what is found anew (METHOD §3), and how many runs that takes."""
+"""What each strategy keeps and recomputes, and how many runs it takes (METHOD §3)."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from olmix_jax.update import changes, strategies
 from olmix_jax.update.strategies import Strategy
 from olmix_jax.utils.errors import UserError
 
-# The paper's scenario: domains of each step, and how many of them are affected (Table 5).
+# The paper's scenario of five updates, with the number of domains in each (Table 5).
 DCLM = tuple(f"dclm:{i}" for i in range(24))
 STACK = tuple(f"stack-edu:{i}" for i in range(15))
 MORE = ("arxiv", "finemath", "pdfs", "wikipedia", "algebraic-stack", "pes2o")
@@ -20,85 +20,104 @@ STEPS = (
     changes.remove("algebraic-stack"),
     changes.partition("pdfs", *PDFS),
 )
+FIRST_SWARM = blocks.proxies(len(DCLM))
 
 
-def runs(name, recompute=((),) * 5):
-    """Runs of the scenario's five updates by one strategy."""
-    domains, found = DCLM, []
-    for step, more in zip(STEPS, recompute):
+def apply_uniform(strategy, change, **options):
+    """A strategy on a change, with uniform old and natural mixtures."""
+    uniform_M = np.full(len(change.new), 1 / len(change.new))
+    return strategies.apply(strategy, change.new, change.affected, uniform_M, uniform_M, **options)
+
+
+def runs_of_scenario(strategy, recompute=((),) * 5):
+    """Runs of each of the five updates."""
+    domains, runs = DCLM, []
+    for step, names in zip(STEPS, recompute):
         change = changes.change(domains, [step])
-        uniform_M = np.full(len(change.new), 1 / len(change.new))
-        found.append(
-            strategies.apply(Strategy(name), change.new, change.affected, uniform_M, uniform_M, recompute=more).proxies
-        )
+        runs.append(apply_uniform(strategy, change, recompute=names).proxies)
         domains = change.new
-    return found
+    return runs
 
 
-def test_the_papers_accounting():
-    """METHOD §3: a power of two nearest 3(weights + 1), and 64 for the first swarm of 24 topics."""
-    first = blocks.proxies(len(DCLM))
-    assert first == 64
-    assert runs("full") == [128, 128, 128, 128, 256] and first + sum(runs("full")) == 832
-    assert runs("full_reuse") == [64, 16, 8, 0, 64] and first + sum(runs("full_reuse")) == 216
-    # 272 is 56 more; with software_development alone recomputed beside Stack-Edu (METHOD §3), the rest must be of
-    # updates 2 and 3: ten more weights there and three here are one way that the rule has it.
-    few, some = DCLM[:3], DCLM[:10]
-    partial = runs("partial_reuse", ((DCLM[7],), some, few, (), ()))
-    assert partial == [64, 64, 16, 0, 64] and first + sum(partial) == 272
+def test_full_recomputation_takes_832_runs_in_the_papers_scenario():
+    assert FIRST_SWARM == 64
+    runs = runs_of_scenario(Strategy.FULL)
+    assert runs == [128, 128, 128, 128, 256] and FIRST_SWARM + sum(runs) == 832
 
 
-@pytest.mark.parametrize("lost, total", [(0, 256), (12, 268)])
-def test_swarm_reuse_fills_the_swarm_up(lost, total):
-    """All runs together are a swarm over the last domains, 256; the paper's 268 are that and twelve which the last set
-    cannot express. It does not say which; old runs that lie mostly on what is revised or removed are such."""
-    domains, known, trained = DCLM, 64, [64]
+def test_full_reuse_takes_216_runs_in_the_papers_scenario():
+    runs = runs_of_scenario(Strategy.FULL_REUSE)
+    assert runs == [64, 16, 8, 0, 64] and FIRST_SWARM + sum(runs) == 216
+
+
+def test_partial_reuse_takes_272_runs_in_the_papers_scenario():
+    """The paper recomputes software_development beside Stack-Edu, and does not name the others.
+
+    The other 56 runs must belong to updates 2 and 3. Ten more weights in update 2 and three in update 3 give 272.
+    """
+    runs = runs_of_scenario(Strategy.PARTIAL_REUSE, ((DCLM[7],), DCLM[:10], DCLM[:3], (), ()))
+    assert runs == [64, 64, 16, 0, 64] and FIRST_SWARM + sum(runs) == 272
+
+
+@pytest.mark.parametrize(("lost", "total"), [(0, 256), (12, 268)])
+def test_swarm_reuse_completes_the_swarm_with_new_runs(lost, total):
+    """All runs together are a swarm of 256 over the last domains.
+
+    The paper counts 268. That would be twelve old runs that the last domains cannot express; the paper does not say
+    which. Runs with most of their weight on revised or removed domains are such runs.
+    """
+    domains, usable, trained = DCLM, 64, [64]
     for step in STEPS:
         change = changes.change(domains, [step])
-        uniform_M = np.full(len(change.new), 1 / len(change.new))
-        known -= lost if step is STEPS[-1] else 0
-        found = strategies.apply(
-            Strategy.SWARM_REUSE, change.new, change.affected, uniform_M, uniform_M, old_runs=known
-        )
-        trained, known, domains = [*trained, found.proxies], known + found.proxies, change.new
+        usable -= lost if step is STEPS[-1] else 0
+        reuse = apply_uniform(Strategy.SWARM_REUSE, change, old_runs=usable)
+        trained, usable, domains = [*trained, reuse.proxies], usable + reuse.proxies, change.new
     assert trained == [64, 64, 16, 8, 0, 104 + lost] and sum(trained) == total
 
 
-@pytest.mark.parametrize(
-    "dimensions, expected", [(0, 0), (1, 0), (2, 8), (3, 8), (4, 16), (7, 16), (8, 32), (15, 32), (16, 64), (24, 64)]
-)
-def test_runs_of_a_swarm(dimensions, expected):
-    assert blocks.proxies(dimensions) == expected
-    if dimensions > 1:
-        powers = 2.0 ** np.arange(12)
-        nearest = powers[np.abs(powers - 3 * (dimensions + 1)).argmin()]  # the smaller of two
-        assert expected == nearest
+DOMAINS, OLD_WEIGHTS, NATURAL = ("a", "b", "c", "new"), [0.6, 0.3, 0.1, 9.0], [0.2, 0.2, 0.4, 0.2]
 
 
-def test_what_each_strategy_keeps():
-    domains, old, natural = ("a", "b", "c", "new"), [0.6, 0.3, 0.1, 9.0], [0.2, 0.2, 0.4, 0.2]
+def apply(strategy, **options):
+    """A strategy on the old domains a, b, c and an added domain."""
+    return strategies.apply(strategy, DOMAINS, ("new",), OLD_WEIGHTS, NATURAL, **options)
 
-    def found(name, **more):
-        return strategies.apply(Strategy(name), domains, ("new",), old, natural, **more)
 
-    full = found("full")
-    assert full.blocks.names == domains == full.recomputed and full.proxies == 16
-    kept = found("full_reuse")
-    assert kept.blocks.names == ("kept", "new") and kept.recomputed == ("new",) and kept.proxies == 8
-    np.testing.assert_allclose(kept.blocks.ratios_DM[0], [0.6, 0.3, 0.1, 0])
-    some = found("partial_reuse", recompute=("b",))
-    assert some.blocks.names == ("kept", "b", "new") and some.recomputed == ("b", "new")
-    np.testing.assert_allclose(some.blocks.ratios_DM[0], [6 / 7, 0, 1 / 7, 0])
-    # Of a swarm of 16 six are there already; the new domain needs 8 in any case.
-    assert found("swarm_reuse", old_runs=6).proxies == 10 and found("swarm_reuse", old_runs=90).proxies == 8
-    assert found("swarm_reuse").blocks.names == domains
-    carry = found("carry")
+def test_full_recomputes_every_domain():
+    full = apply(Strategy.FULL)
+    assert full.blocks.names == DOMAINS == full.recomputed and full.proxies == 16
+
+
+def test_full_reuse_keeps_unaffected_domains_in_one_block():
+    reuse = apply(Strategy.FULL_REUSE)
+    assert reuse.blocks.names == ("kept", "new") and reuse.recomputed == ("new",) and reuse.proxies == 8
+    np.testing.assert_allclose(reuse.blocks.ratios_DM[0], [0.6, 0.3, 0.1, 0])
+
+
+def test_partial_reuse_takes_named_domains_out_of_the_block():
+    reuse = apply(Strategy.PARTIAL_REUSE, recompute=("b",))
+    assert reuse.blocks.names == ("kept", "b", "new") and reuse.recomputed == ("b", "new")
+    np.testing.assert_allclose(reuse.blocks.ratios_DM[0], [6 / 7, 0, 1 / 7, 0])
+
+
+def test_swarm_reuse_subtracts_old_runs_down_to_those_of_affected_domains():
+    assert apply(Strategy.SWARM_REUSE, old_runs=6).proxies == 10
+    assert apply(Strategy.SWARM_REUSE, old_runs=90).proxies == 8
+    assert apply(Strategy.SWARM_REUSE).blocks.names == DOMAINS
+
+
+def test_carry_keeps_old_ratios_and_gives_affected_domains_their_natural_share():
+    carry = apply(Strategy.CARRY)
     np.testing.assert_allclose(blocks.expand([1.0], carry.blocks), [0.48, 0.24, 0.08, 0.2])
-    np.testing.assert_allclose(blocks.expand([1.0], found("natural").blocks), natural)
-    assert carry.proxies == found("natural").proxies == 0
+    assert carry.proxies == 0 and carry.recomputed == ()
 
 
-def test_a_strategy_that_is_none():
-    known = ("a", "new"), ("new",), [1.0, 0], [0.5, 0.5]
-    with pytest.raises(UserError, match="update.recompute: new is not an unaffected domain; these are a"):
-        strategies.apply(Strategy.PARTIAL_REUSE, *known, recompute=("new",))
+def test_natural_strategy_needs_no_runs():
+    natural = apply(Strategy.NATURAL)
+    np.testing.assert_allclose(blocks.expand([1.0], natural.blocks), NATURAL)
+    assert natural.proxies == 0
+
+
+def test_recomputing_an_affected_domain_is_an_error():
+    with pytest.raises(UserError, match="update.recompute: new is not an unaffected domain; choose from a, b, c"):
+        apply(Strategy.PARTIAL_REUSE, recompute=("new",))

@@ -1,0 +1,164 @@
+"""What is known of the new domains of an update before any new run: the change, bounds, noise and possible laws."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from olmix_jax.config import budget
+from olmix_jax.config.schema import Config
+from olmix_jax.config.workdir import read_config, read_table
+from olmix_jax.laws import log_linear
+from olmix_jax.propose import constraints
+from olmix_jax.propose.feasibility import check_feasible, repetition_caps
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.task_weights import task_weights
+from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.swarm.meta import Meta
+from olmix_jax.update import changes, history, prior
+from olmix_jax.update.infer import check_content, infer
+from olmix_jax.update.old_runs import EXPECTED_TRUST, Runs
+from olmix_jax.update.simulation import Setting
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
+
+# Samples of the old law that an update is simulated with.
+SAMPLES = 32
+# The simulation needs a pull towards natural, so that every law has one optimum [BPB per nat].
+MIN_KL_WEIGHT = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class NewDomains:
+    """The domains before and after an update.
+
+    Attributes:
+      old: domains of the parent.
+      new: domains of the update.
+      change: the change from one to the other, in the order of ``new``.
+    """
+
+    old: DomainSet
+    new: DomainSet
+    change: changes.Change
+
+
+def read(config: Config, workdir: pathlib.Path, steps: Sequence[changes.Update] | None) -> NewDomains:
+    """Read the domains of the parent and of the update.
+
+    For an external swarm it also writes ``domains.json``, from the ``token_counts`` of ``swarm.meta``.
+
+    Args:
+      config: of the update.
+      workdir: of the update; has ``domains.json`` unless the swarm is external.
+      steps: the steps of the update file; None: infer them from names and content.
+
+    Raises:
+      UserError: the steps cannot be applied, contradict the content of the domains, or the config lacks the update file
+        or token counts of an external swarm.
+    """
+    parent = pathlib.Path(config.update.parent)
+    before = history.parent_config(config)
+    external = bool(before.swarm.ratios)
+    old = history.read_domains(parent, read_table(before, parent) if external else None)
+    if not external:
+        new = DomainSet.read(workdir / "domains.json")
+        change = changes.change(old.names, infer(old, new) if steps is None else steps)
+    elif steps is None or not config.swarm.meta:
+        raise UserError(
+            f"the swarm of {parent} was trained elsewhere: list the changes in update.file, and give the unique tokens "
+            "of all new domains as `token_counts` in swarm.meta"
+        )
+    else:
+        change = changes.change(old.names, steps)
+        meta = Meta.read(config.swarm.meta, change.new)
+        if meta.tokens_M is None:
+            raise UserError(f"{meta.where}: an update needs `token_counts` of all domains: {', '.join(change.new)}")
+        new = DomainSet(change.new, tuple(int(n) for n in meta.tokens_M))
+        new.write(workdir / "domains.json")
+    change = change.ordered(new.names)
+    check_content(change, old, new)
+    return NewDomains(old, new, change)
+
+
+def warn_of_other_proxies(config: Config, before: Config) -> None:
+    """Log a warning if proxies are trained in another way than the parent's, so that old runs are less informative."""
+    if before.swarm.ratios:
+        return
+    proxy = [field.name for field in dataclasses.fields(config.proxy)]
+    changed = [f"proxy.{name}" for name in proxy if getattr(config.proxy, name) != getattr(before.proxy, name)]
+    train = ("steps", "batch", "lr")
+    changed += [f"train.{name}" for name in train if getattr(config.train, name) != getattr(before.train, name)]
+    if changed:
+        log.warning(
+            "update: %s differ from the parent's, so its runs may be a poor guide to the new proxies",
+            ", ".join(changed),
+        )
+
+
+def simulation_setting(config: Config, domains: NewDomains, proposal: Proposal, runs: Sequence[Runs]) -> Setting:
+    """Collect what the simulation needs, and checks the bounds before anything is trained.
+
+    Args:
+      config: of the update.
+      domains: before and after.
+      proposal: the parent's.
+      runs: old runs, expressed on the new domains.
+
+    Raises:
+      UserError: the bounds are infeasible.
+    """
+    parent, change, new = pathlib.Path(config.update.parent), domains.change, domains.new
+    tasks, settings = tuple(proposal.predicted), config.propose
+    target = settings.target_tokens if read_config(parent).swarm.ratios else budget.target_tokens(config)
+    caps_M = np.ones(len(new.names))
+    repetition: dict[str, Any] = {}
+    if target is not None:
+        repetition = {"tokens_M": new.tokens_M, "target_tokens": target, "max_repeats": settings.max_repeats}
+        caps_M = repetition_caps(**repetition)
+    bounds, groups = constraints.read_bounds(settings.bounds, new.names, caps_M)
+    without_caps, _ = constraints.read_bounds(settings.bounds, new.names, np.ones(len(new.names)))
+    check_feasible(bounds, new.names, groups, wished_M=without_caps.upper_M, **repetition)
+    noise = history.read_noise(parent)
+    weights = {name: proposal.weights[change.origin[name]] for name in change.unaffected}
+    return Setting(
+        domains=new.names,
+        natural_M=new.natural_M,
+        bounds=bounds,
+        kl_weight=max(settings.kl_weight, MIN_KL_WEIGHT),
+        task_weights_N=task_weights(settings.task_weights, tasks, families=config.fit.families),
+        affected_M=np.array([name in change.affected for name in new.names]),
+        weights_M=np.array([weights.get(name, 0.0) for name in new.names]),
+        noise_N=np.array([noise.std[task] for task in tasks]),
+        shared=noise.shared,
+        old_KM=np.concatenate([old.ratios_KM for old in runs]) if runs else np.zeros((0, len(new.names))),
+        trust_K=np.concatenate([old.trust(EXPECTED_TRUST) for old in runs]) if runs else np.zeros(0),
+    )
+
+
+def sample_laws(parent: pathlib.Path, domains: NewDomains, likeness_MO, seed: int) -> log_linear.Params:
+    """Sample laws that may be true of the new domains, from samples of the parent's law.
+
+    Args:
+      parent: the parent's workdir.
+      domains: before and after.
+      likeness_MO: see :func:`olmix_jax.update.prior.sample_laws`.
+      seed: of the samples.
+
+    Raises:
+      UserError: the parent's law has no samples.
+    """
+    fitted = history.read_law(parent)
+    if fitted.samples is None:
+        raise UserError(f"{parent}: its law has no samples; run its --stages=fit,propose with fit.resamples=100")
+    fitted = dataclasses.replace(fitted, samples=jax.tree.map(lambda x: np.asarray(x)[:SAMPLES], fitted.samples))
+    swarm = history.trained_table(parent)
+    # A parent without runs has no mixtures at which to translate its law, so natural serves.
+    ratios_KM = domains.old.natural_M[None] if swarm is None else swarm.ratios_KM
+    translated = prior.to_log_linear(fitted, ratios_KM, seed)
+    change, new = domains.change, domains.new
+    revised_M = [domains.old.names.index(change.revised[n]) if n in change.revised else -1 for n in new.names]
+    return prior.sample_laws(translated, change.mixture_matrix(new.tokens_M), revised_M, likeness_MO, seed=seed)
