@@ -63,6 +63,10 @@ class AverageFit:
     high_cv: tuple[float, ...]
     coverage_cv: float
 
+    def check(self) -> None:
+        """Check that all fields have a value for each run."""
+        _check_lengths(len(self.measured), predicted_cv=self.predicted_cv, low_cv=self.low_cv, high_cv=self.high_cv)
+
 
 @dataclasses.dataclass(frozen=True)
 class CoverageCurve:
@@ -70,6 +74,10 @@ class CoverageCurve:
 
     nominal: tuple[float, ...]
     covered: tuple[float, ...]
+
+    def check(self) -> None:
+        """Check that every level has a share."""
+        _check_lengths(len(self.nominal), covered=self.covered)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +112,11 @@ class LearningCurve:
     repeats: int
     now: CurvePoint
     next: CurvePoint
+
+    def check(self) -> None:
+        """Check that every number of runs has a value of each score."""
+        scores = ("spearman_mean", "spearman_mean_error", "spearman_of_mean", "rmse_mean")
+        _check_lengths(len(self.runs), **{name: getattr(self, name) for name in scores})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +220,19 @@ class FitResult:
     trust: float | None = None
     error: dict[str, float] | None = None
 
+    def check(self) -> None:
+        """Check that every task has a value for each run.
+
+        Raises:
+          ValueError: a task or a value is missing; the message names the field.
+        """
+        for field in ("measured", "predicted_cv", "low_cv", "high_cv"):
+            by_task = getattr(self, field)
+            missing = [task for task in self.tasks if task not in by_task]
+            if missing:
+                raise ValueError(f"{field} has no values for the task {missing[0]!r}")
+            _check_lengths(len(self.runs), **{f"{field}.{task}": by_task[task] for task in self.tasks})
+
     @classmethod
     def read(cls, path: str | os.PathLike) -> "FitResult":
         """Read ``fit.json``.
@@ -219,3 +245,9 @@ class FitResult:
     def write(self, path: str | os.PathLike) -> None:
         """Write ``fit.json`` atomically."""
         records.write(path, self)
+
+
+def _check_lengths(length: int, **fields: tuple[float, ...]) -> None:
+    for name, values in fields.items():
+        if len(values) != length:
+            raise ValueError(f"{name} must have {length} values, not {len(values)}")

@@ -68,11 +68,11 @@ def law_facts(fit: FitResult) -> Facts:
     facts += [(name, number(value, form)) for name, value, form in scores if value is not None]
     if fit.test is not None:
         test = [
-            ("spearman task mean", fit.test.spearman_task_mean),
-            ("spearman of mean", fit.test.spearman_of_mean),
-            ("coverage", fit.test.coverage),
+            ("Spearman, test swarm, mean over tasks", fit.test.spearman_task_mean, ".3f"),
+            ("Spearman, test swarm, task average", fit.test.spearman_of_mean, ".3f"),
+            (f"inside the {level(fit)} intervals, test swarm", fit.test.coverage, ".1%"),
         ]
-        facts += [(f"test swarm, {name}", number(value, ".3f")) for name, value in test]
+        facts += [(name, number(value, form)) for name, value, form in test]
     return [*facts, ("wall time", _seconds(fit.wall_s))]
 
 

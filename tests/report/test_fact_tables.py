@@ -29,7 +29,8 @@ def test_swarm_facts_state_size_and_training(results):
 def test_law_facts_include_the_test_swarm(results):
     fit = dataclasses.replace(results.fit, test=SwarmScores(7, 0, 0.812, 0.9, 0.88, {}))
     facts = dict(fact_tables.law_facts(fit))
-    assert facts["test swarm, spearman task mean"] == "0.812" and "test swarm, runs" not in facts
+    assert facts["Spearman, test swarm, mean over tasks"] == "0.812"
+    assert facts["inside the 90 % intervals, test swarm"] == "88.0 %"
     assert facts["loss, in-sample, sum over tasks"] == "0.12" and facts["wall time"] == "1.5 s"
 
 
