@@ -1,15 +1,18 @@
 """Exact projections onto mixtures within bounds, {p : lower ≤ p ≤ upper, Σ_j p_j = total}, and their derivatives.
 
-All have the form p_j = clip(rise_j(τ), lower_j, upper_j) for one multiplier τ. With τ from the entries that are not
-decided yet as if they had no bounds, either those that would be under their lower bound are there in the solution, or
-those that would be over their upper one (whichever err by more in sum: the total is monotone in τ). So each round
-decides some entries for good and the rest is a smaller problem of the same kind: exact after M rounds, mostly after
-four, and without sorting (Bitran and Hax 1981, Kiwiel 2008).
+Every projection has the form p_j = clip(rise_j(τ), lower_j, upper_j) for one multiplier τ. The algorithm works in
+rounds (Bitran and Hax 1981, Kiwiel 2008):
+
+1. Compute τ from the undecided entries, as if they had no bounds.
+2. Sum the amounts by which entries fall below their lower bounds, and those by which entries exceed their upper bounds.
+3. The total is monotone in τ. So the entries with the larger sum are at these bounds in the solution: they are decided.
+
+The rest is a smaller problem of the same kind. The result is exact after at most M rounds, mostly four, without
+sorting.
 
 Pure JAX for float64; run under ``jax.enable_x64``. The set must not be empty
-(:func:`olmix_jax.propose.feasibility.check_feasible`). Forward and reverse derivatives are those of the solution, not
-of the rounds: on entries strictly inside their bounds, τ moves with all that the others take (and where an entry
-only just meets a bound, the derivative is that of its staying there).
+(:mod:`olmix_jax.solver.feasibility`). Forward and reverse derivatives are those of the solution, not of the rounds: τ
+moves so that the free entries balance the moves of all others. An entry that just meets a bound stays there.
 """
 
 from collections.abc import Callable
@@ -18,19 +21,19 @@ import jax
 import jax.numpy as jnp
 
 TINY = 1e-300
-# A sum this near to its total, relative to it, is equal to it but for rounding.
+# A sum whose relative distance to its total is at most this equals the total up to rounding.
 LAST_BITS = 1e-15
 
 
 @jax.custom_jvp
 def project(v_M, lower_M, upper_M, total=1.0):
-    """argmin_p ‖p − v‖² over the set: p = clip(v + τ, lower, upper), for any finite v."""
+    """Return argmin_p ‖p − v‖² over the set, which is clip(v + τ, lower, upper), for any finite v."""
 
     def level(free_M, rest):
         return (rest - jnp.where(free_M, v_M, 0.0).sum()) / jnp.maximum(free_M.sum(), 1)
 
     p_M = _decide(lambda tau: v_M + tau, level, lower_M, upper_M, lower_M < upper_M, total)
-    # v + τ rounds in units of |v|; what that leaves over is spread over the entries that can still move.
+    # v + τ rounds in units of |v|. Spread the resulting error over the entries that can still move.
     loose_M = (p_M > lower_M) & (p_M < upper_M)
     missing = (total - p_M.sum()) / jnp.maximum(loose_M.sum(), 1)
     return inside(p_M + jnp.where(loose_M, missing, 0.0), lower_M, upper_M, total)
@@ -38,18 +41,18 @@ def project(v_M, lower_M, upper_M, total=1.0):
 
 @jax.custom_jvp
 def project_kl(log_v_M, lower_M, upper_M, total=1.0):
-    """argmin_p Σ_j p_j ln(p_j/v_j) over the set: p = clip(v·e^τ, lower, upper).
+    """Return argmin_p Σ_j p_j ln(p_j/v_j) over the set, which is clip(v·e^τ, lower, upper).
 
     Args:
-      log_v_M: ln v up to a constant, however small or large; −∞ (v_j = 0) keeps the entry at its lower bound.
+      log_v_M: ln v up to a constant, of any size; −∞ (v_j = 0) keeps the entry at its lower bound.
       lower_M: at least 0.
       upper_M: at least ``lower_M``; may be 0.
-      total: the sum.
+      total: sum of the result.
     """
     free_M = (lower_M < upper_M) & (log_v_M > -jnp.inf)
 
     def level(free_M, rest):
-        # The largest v is taken out, so that nothing underflows that matters.
+        # Relative to the largest v, only negligible terms underflow.
         top = jnp.where(free_M, log_v_M, -jnp.inf).max()
         top = jnp.where(jnp.isfinite(top), top, 0.0)
         return (
@@ -61,14 +64,15 @@ def project_kl(log_v_M, lower_M, upper_M, total=1.0):
     loose = jnp.where(loose_M, p_M, 0.0).sum()
     share = jnp.maximum(1 + (total - p_M.sum()) / jnp.where(loose > 0, loose, 1.0), 0.0)
     p_M = jnp.where(loose_M, p_M * share, p_M)
-    # Of logarithms beyond 10^15 whole factors are rounding, and clipping undoes what scaling does. But the last bit of
-    # a sum, shared by room, would cost small entries the digits that their logarithms, and so KL's slopes, hang on.
-    found = p_M.sum()
-    return inside(p_M, lower_M, upper_M, jnp.where(jnp.abs(total - found) <= LAST_BITS * total, found, total))
+    # For logarithms beyond 10^15 rounding changes whole factors, and clipping undoes the scaling, so the sum needs a
+    # correction. But correcting the last bit of a sum would cost small entries the digits of their logarithms, and so
+    # of KL's slopes.
+    sum_ = p_M.sum()
+    return inside(p_M, lower_M, upper_M, jnp.where(jnp.abs(total - sum_) <= LAST_BITS * total, sum_, total))
 
 
 def inside(v_M, lower_M, upper_M, total=1.0):
-    """Some point of the set, v itself where it is one: what clipping leaves over is shared over the room there is."""
+    """Return a point of the set, v itself if it is one. The rest after clipping is shared in proportion to the room."""
     p_M = jnp.clip(v_M, lower_M, upper_M)
     missing = total - p_M.sum()
     room_M = jnp.where(missing > 0, upper_M - p_M, p_M - lower_M)
@@ -76,7 +80,7 @@ def inside(v_M, lower_M, upper_M, total=1.0):
 
 
 def fill(slope_M, lower_M, upper_M, total=1.0):
-    """A minimiser of Σ_j slope_j p_j over the set: room is filled in the order of the slopes."""
+    """Return a minimiser of Σ_j slope_j p_j over the set. It fills the room in the order of the slopes."""
     lower_M, upper_M = jnp.asarray(lower_M), jnp.asarray(upper_M)
     order = jnp.argsort(slope_M)
     room_M = (upper_M - lower_M)[order]
@@ -86,24 +90,23 @@ def fill(slope_M, lower_M, upper_M, total=1.0):
 
 
 def _decide(rise: Callable, level: Callable, lower_M, upper_M, free_M, total):
-    """clip(rise(τ)) of the given total. ``free`` entries are those to be decided; the others are at their lower bound.
+    """Return clip(rise(τ)) with the given total. Entries that are not free stay at their lower bound.
 
     Args:
       rise: τ → p, increasing.
-      level: (free_M, rest) → the τ at which the free entries, unbounded, sum to ``rest``.
+      level: (free_M, rest) → the τ at which the free entries, without bounds, sum to ``rest``.
     """
 
     def decide(state):
         p_M, free_M, _ = state
         rise_M = rise(level(free_M, total - jnp.where(free_M, 0.0, p_M).sum()))
-        lack_M = jnp.where(free_M, jnp.maximum(lower_M - rise_M, 0.0), 0.0)
-        excess_M = jnp.where(free_M, jnp.maximum(rise_M - upper_M, 0.0), 0.0)
-        lack, excess = lack_M.sum(), excess_M.sum()
-        decided_M = jnp.where(lack >= excess, lack_M, excess_M) > 0
+        below_M = jnp.where(free_M, jnp.maximum(lower_M - rise_M, 0.0), 0.0)
+        above_M = jnp.where(free_M, jnp.maximum(rise_M - upper_M, 0.0), 0.0)
+        below, above = below_M.sum(), above_M.sum()
+        decided_M = jnp.where(below >= above, below_M, above_M) > 0
         p_M = jnp.where(free_M, jnp.clip(rise_M, lower_M, upper_M), p_M)
-        # Equal errors on both sides cancel, so that all entries are where they belong; no errors are such a case. (And
-        # NaN ends it too.)
-        return p_M, free_M & ~decided_M, ~(jnp.abs(lack - excess) > 0)
+        # Equal sums on both sides cancel: then all entries are where they belong. NaN also ends the loop.
+        return p_M, free_M & ~decided_M, ~(jnp.abs(below - above) > 0)
 
     return jax.lax.while_loop(lambda state: ~state[2], decide, (lower_M, free_M, False))[0]
 
@@ -126,7 +129,7 @@ def _project_kl_jvp(primals, tangents):
 
 
 def _solved(function, primals, tangents):
-    """The projection, the tangents of the bounds that entries are at, and the entries that are at none."""
+    """Return the projection, the tangents of the bounds that entries are at, and which entries are at none."""
     _, lower_M, upper_M, _ = primals
     p_M = function(*primals)
     return p_M, jnp.where(p_M <= lower_M, tangents[1], tangents[2]), (p_M > lower_M) & (p_M < upper_M)

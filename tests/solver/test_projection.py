@@ -1,4 +1,4 @@
-"""Projections against a bisection, closed forms, cvxpy and the optimality conditions."""
+"""Projections against bisection, closed forms and cvxpy."""
 
 import functools
 
@@ -20,7 +20,7 @@ def jitted(function):
 
 
 def run(function, v_M, lower_M, upper_M, pad=24):
-    """One projection, padded with entries fixed at 0 so that hypothesis' many sizes share one compilation."""
+    """Project, padded with entries held at 0, so that all sizes share one program."""
 
     def padded(x_M, value=0.0):
         return np.concatenate([np.asarray(x_M, np.float64), np.full(pad - len(x_M), value)])[None]
@@ -31,7 +31,7 @@ def run(function, v_M, lower_M, upper_M, pad=24):
 
 @st.composite
 def boxes(draw):
-    """Feasible bounds: some entries fixed, some without room at 0, sometimes no slack at all."""
+    """Feasible bounds and a vector. Some entries are fixed, some held at 0; sometimes all are fixed."""
     size = draw(st.integers(1, 24))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     inside_M = rng.dirichlet(np.full(size, draw(st.sampled_from([0.05, 1.0]))))
@@ -46,7 +46,7 @@ def boxes(draw):
 
 
 def bisected(rise, lower_M, upper_M, low, high):
-    """p(τ) = clip(rise(τ)) with τ by bisection: slow, obvious, good to about 1e-12."""
+    """Return p(τ) = clip(rise(τ)) of sum 1, with τ by bisection; exact to about 1e-12."""
     for _ in range(200):
         middle = (low + high) / 2
         if np.clip(rise(middle), lower_M, upper_M).sum() <= 1:
@@ -89,43 +89,43 @@ def test_kl_projection_agrees_with_bisection(box):
     np.testing.assert_allclose(p_M, expected_M, atol=1e-11)
 
 
-def test_closed_forms():
+def test_projections_have_closed_forms_in_simple_cases():
     zeros_M, ones_M = np.zeros(3), np.ones(3)
-    # The simplex: the mean excess is taken off, and what falls below 0 stays there.
+    # Onto the simplex: subtract the mean excess; entries below 0 become 0.
     np.testing.assert_allclose(run(projection.project, [0.5, 0.5, 0.3], zeros_M, ones_M), [0.4, 0.4, 0.2], atol=1e-16)
     np.testing.assert_allclose(run(projection.project, [2.0, 0.0, 0.0], zeros_M, ones_M), [1, 0, 0], atol=0)
-    # Without binding bounds KL projection normalises; with a cap the others share the rest in proportion.
+    # KL: without binding bounds, normalise; with a binding cap, the others share the rest in proportion.
     np.testing.assert_allclose(run(projection.project_kl, np.log([2.0, 1, 1]), zeros_M, ones_M), [0.5, 0.25, 0.25])
     capped_M = run(projection.project_kl, np.log([6.0, 1, 3]), zeros_M, [0.2, 1, 1])
     np.testing.assert_allclose(capped_M, [0.2, 0.2, 0.6], rtol=1e-15)
 
 
 @pytest.mark.parametrize("function", [projection.project, projection.project_kl])
-def test_degenerate_boxes(function):
+def test_bounds_that_admit_one_mixture_are_returned_exactly(function):
     assert run(function, [3.0], [0.0], [1.0]) == 1.0
-    # Caps that sum to exactly one, in decimals that do not: the caps are the answer.
+    # The caps sum to 1, but not in binary.
     caps_M = np.array([0.1, 0.2, 0.3, 0.4])
     np.testing.assert_allclose(run(function, [9.0, -9.0, 0.0, 1e3], np.zeros(4), caps_M), caps_M, atol=1e-16)
     np.testing.assert_allclose(run(function, [9.0, -9.0, 0.0, 1e3], caps_M, np.ones(4)), caps_M, atol=1e-16)
-    # Zero-width boxes keep their value, and the one free entry takes the rest.
+    # Fixed entries keep their value, and the only free entry takes the rest.
     np.testing.assert_allclose(run(function, [5.0, 5.0, 5.0], [0, 0.25, 0], [0, 0.25, 1]), [0, 0.25, 0.75], atol=1e-16)
 
 
-def test_kl_projection_of_tiny_and_absent_weights():
+def test_kl_projection_of_weights_that_underflow_or_are_zero():
     p_M = run(projection.project_kl, [-np.inf, -2000.0, -2001.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
     np.testing.assert_allclose(p_M, [0, 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))], rtol=1e-12)
-    # An absent entry takes no more than it must.
+    # An entry with v = 0 stays at its lower bound.
     p_M = run(projection.project_kl, [-np.inf, 0.0, 700.0], [0.1, 0.0, 0.0], [1.0, 1.0, 0.6])
     np.testing.assert_allclose(p_M, [0.1, 0.3, 0.6], rtol=1e-14)
 
 
-def test_large_offsets_do_not_cost_precision():
+def test_large_offsets_keep_the_sum_exact():
     p_M = run(projection.project, np.array([1e9, 1e9 + 0.25, 0.0]), np.zeros(3), np.ones(3))
     np.testing.assert_allclose(p_M, [0.375, 0.625, 0], atol=1e-7)
     assert abs(p_M.sum() - 1) < 1e-15
 
 
-def test_against_cvxpy():
+def test_projections_agree_with_cvxpy():
     rng = np.random.default_rng(3)
     for _ in range(4):
         upper_M = rng.uniform(0.1, 0.4, size=8)
@@ -139,22 +139,22 @@ def test_against_cvxpy():
         np.testing.assert_allclose(run(projection.project_kl, v_M, lower_M, upper_M), p.value, atol=5e-5)
 
 
-def test_derivative_of_a_cap_moves_the_free_entries():
-    """On the free set, Σp = 1 gives dp_i/dv_j = δ_ij − 1/free, and a binding cap passes its change on to the others."""
+def test_derivatives_of_the_euclidean_projection_have_closed_forms():
+    """Among free entries dp_i/dv_j = δ_ij − 1/free. A change of a binding cap is shared equally by the free entries."""
     with jax.enable_x64(True):
         v_M, upper_M = np.array([0.9, 0.2, 0.1, -3.0]), np.array([0.4, 1.0, 1.0, 1.0])
-        by_v_MM = jax.jacobian(lambda v_M: projection.project(v_M, np.zeros(4), upper_M))(v_M)
-        by_cap_M = jax.jacobian(lambda upper_M: projection.project(v_M, np.zeros(4), upper_M))(upper_M)[:, 0]
+        jacobians = jax.jit(jax.jacfwd(lambda v_M, upper_M: projection.project(v_M, np.zeros(4), upper_M), (0, 1)))
+        by_v_MM, by_upper_MM = jacobians(v_M, upper_M)
     expected_MM = np.zeros((4, 4))
     expected_MM[1:3, 1:3] = [[0.5, -0.5], [-0.5, 0.5]]
     np.testing.assert_allclose(by_v_MM, expected_MM, atol=1e-12)
-    np.testing.assert_allclose(by_cap_M, [1, -0.5, -0.5, 0], atol=1e-12)
+    np.testing.assert_allclose(by_upper_MM[:, 0], [1, -0.5, -0.5, 0], atol=1e-12)
 
 
 @quick
 @hypothesis.given(boxes(), st.sampled_from([1e15, 1e18, 1e30, 1e300]))
-def test_however_steep_the_sum_is_right(box, scale):
-    """Slopes may be so steep that their rounding is all there is; what comes out is a mixture within the bounds."""
+def test_huge_inputs_give_a_mixture_within_bounds(box, scale):
+    """The inputs are so large that their rounding exceeds 1."""
     lower_M, upper_M, v_M = box
     for function in (projection.project, projection.project_kl):
         assert_inside(run(function, v_M * scale, lower_M, upper_M), lower_M, upper_M)
