@@ -113,7 +113,7 @@ def _decide(rise: Callable, level: Callable, lower_M, upper_M, free_M, total):
 
 @project.defjvp
 def _project_jvp(primals, tangents):
-    p_M, bound_M, free_M = _solved(project, primals, tangents)
+    p_M, bound_M, free_M = _with_tangents(project, primals, tangents)
     v_M, total = tangents[0], tangents[3]
     rest = total - jnp.where(free_M, 0.0, bound_M).sum() - jnp.where(free_M, v_M, 0.0).sum()
     return p_M, jnp.where(free_M, v_M + rest / jnp.maximum(free_M.sum(), 1), bound_M)
@@ -121,14 +121,14 @@ def _project_jvp(primals, tangents):
 
 @project_kl.defjvp
 def _project_kl_jvp(primals, tangents):
-    p_M, bound_M, free_M = _solved(project_kl, primals, tangents)
+    p_M, bound_M, free_M = _with_tangents(project_kl, primals, tangents)
     turn_M, total = jnp.where(free_M, p_M * tangents[0], 0.0), tangents[3]
     rest = total - jnp.where(free_M, 0.0, bound_M).sum() - turn_M.sum()
     share_M = jnp.where(free_M, p_M, 0.0) / jnp.maximum(jnp.where(free_M, p_M, 0.0).sum(), TINY)
     return p_M, jnp.where(free_M, turn_M + rest * share_M, bound_M)
 
 
-def _solved(function, primals, tangents):
+def _with_tangents(function, primals, tangents):
     """Return the projection, the tangents of the bounds that entries are at, and which entries are at none."""
     _, lower_M, upper_M, _ = primals
     p_M = function(*primals)

@@ -590,6 +590,8 @@ def test_shadow_prices_are_differences():
     assert prices["proofs"] > 0 and prices["web"] == 0
     more, fewer = (capped_proposal(TOKENS_M + np.array([step, 0, 0])).objective for step in (1e8, -1e8))
     assert prices["proofs"] == pytest.approx((fewer - more) / 0.2, rel=1e-4)
+    # With k = 4 repeats, one more raises the cap as much as a quarter more tokens: 5e9.
+    assert capped_proposal().repeat_prices["proofs"] == pytest.approx((fewer - more) / (0.2e9 / 5e9), rel=1e-4)
 
 
 def test_tasks_that_get_worse_are_named():

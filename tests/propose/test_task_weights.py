@@ -22,8 +22,8 @@ def test_the_weight_of_a_family_is_spread_evenly_over_its_tasks():
     weights_N = task_weights('{"math": 2, "code": 1}', tasks)
     np.testing.assert_allclose(weights_N, np.array([1, 1, 1, 0]) / 3)
     np.testing.assert_allclose(task_weights('{"math": 1, "piqa": 3}', tasks), [0.125, 0.125, 0, 0.75])
-    families = '{"mine": ["gsm8k", "piqa"], "rest": ["m*"]}'
-    np.testing.assert_allclose(task_weights('{"mine": 1}', tasks, families=families), [0.5, 0, 0, 0.5])
+    families = '{"chosen": ["gsm8k", "piqa"], "rest": ["m*"]}'
+    np.testing.assert_allclose(task_weights('{"chosen": 1}', tasks, families=families), [0.5, 0, 0, 0.5])
     # A name that is a task and a family means the task.
     np.testing.assert_allclose(task_weights('{"math": 1}', ("math", "code")), [1, 0])
     with pytest.raises(UserError, match="names gsm8k twice"):

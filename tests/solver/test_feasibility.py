@@ -20,26 +20,26 @@ Z4, O4 = [0] * 4, [1] * 4
         (grouped([0.6, 0.5, 0, 0], O4), "the lower bounds sum to 1.1, more than 1: web 0.6, code 0.5; lower them"),
         (grouped([0, 0.5, 0, 0], [1, 0.4, 1, 1]), "0 ≤ lower ≤ cap ≤ 1, not code [0.5, 0.4]"),
         (grouped([0, np.nan, 0, 0], O4), "not code [nan, 1]"),
-        (grouped(Z4, [0.2, 0.1, 1, 1], ([0, 1], 0.5, 1)), "the caps of the domains of some sum to 0.3, less than"),
+        (grouped(Z4, [0.2, 0.1, 1, 1], ([0, 1], 0.5, 1)), "the caps of the domains of code:* sum to 0.3, less than"),
         (
             grouped([0.2, 0.2, 0, 0], O4, ([0, 1], 0, 0.3)),
-            "the lower bounds of the domains of some sum to 0.4, more than its upper bound 0.3; lower them",
+            "the lower bounds of the domains of code:* sum to 0.4, more than its upper bound 0.3; lower them",
         ),
-        (grouped(Z4, O4, ([0, 1], 0.4, 0.3)), "the lower bound of some, 0.4, exceeds its upper bound, 0.3"),
+        (grouped(Z4, O4, ([0, 1], 0.4, 0.3)), "the lower bound of code:*, 0.4, exceeds its upper bound, 0.3"),
         (
             grouped([0, 0, 0.3, 0.2], O4, ([0, 1], 0.6, 1)),
-            "the lower bounds sum to 1.1, more than 1: books 0.3, math 0.2, some 0.6",
+            "the lower bounds sum to 1.1, more than 1: books 0.3, math 0.2, code:* 0.6",
         ),
         (grouped(Z4, [1, 1, 0.2, 0.3], ([0, 1], 0, 0.3)), "the caps sum to 0.8, less than 1"),
         (
             grouped(Z4, [1, 1, 0.2, 1], ([0, 1], 0, 0.1), ([0, 1, 2], 0.5, 1)),
-            "the caps of the domains of more sum to 0.3, less than its lower bound 0.5",
+            "the caps of the domains of text:* sum to 0.3, less than its lower bound 0.5",
         ),
     ],
 )
 def test_infeasible_bounds_are_explained_by_name(bounds, explanation):
     assert not feasible(bounds)
-    assert re.search(re.escape(explanation), explain(bounds, NAMES, ("some", "more")))
+    assert re.search(re.escape(explanation), explain(bounds, NAMES, ("code:*", "text:*")))
 
 
 def test_domains_and_groups_without_names_are_numbered():

@@ -78,5 +78,5 @@ def test_residual_counts_a_group_whose_bound_pulls_the_wrong_way():
 
 def test_a_cap_of_zero_has_no_multiplier():
     """The KL term keeps out a domain without anchor weight, so its cap of 0 has no price."""
-    found = conditions([-5.0, 1.0, 1.0], [0.0, 0.5, 0.5], box(np.zeros(3), np.array([0.0, 1.0, 1.0])))
-    assert float(found.residual) == 0 and not np.asarray(found.multipliers_M).any()
+    at_optimum = conditions([-5.0, 1.0, 1.0], [0.0, 0.5, 0.5], box(np.zeros(3), np.array([0.0, 1.0, 1.0])))
+    assert float(at_optimum.residual) == 0 and not np.asarray(at_optimum.multipliers_M).any()

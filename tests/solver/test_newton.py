@@ -62,6 +62,6 @@ def test_groups_at_their_bounds_stay_there_and_the_solver_needs_few_iterations(k
     law = params, np.full(TASKS, 1 / TASKS), rng.dirichlet(np.full(8, 3.0))
     free_M = solve_padded(*law, grouped([0] * 8, [1] * 8), kl_weight)[0]
     inner, outer = (list(range(3)), 0, 0.8 * free_M[:3].sum()), (list(range(6)), 0, 0.9 * free_M[:6].sum())
-    weights_M, found = solve_padded(*law, grouped([0] * 8, [1] * 8, inner, outer), kl_weight)
+    weights_M, solution = solve_padded(*law, grouped([0] * 8, [1] * 8, inner, outer), kl_weight)
     np.testing.assert_allclose([weights_M[:3].sum(), weights_M[:6].sum()], [inner[2], outer[2]], atol=1e-14)
-    assert found.iterations <= 8 and found.residual < 1e-8 and (found.group_multipliers_G[-2:] > 1e-3).all()
+    assert solution.iterations <= 8 and solution.residual < 1e-8 and (solution.group_multipliers_G[-2:] > 1e-3).all()

@@ -24,7 +24,7 @@ def problem(kl_weight, sign=1):
 
 def vertices(upper_M):
     """Return all vertices of {0 ≤ p ≤ upper, Σp = 1}: at most one entry is strictly between its bounds."""
-    found = []
+    corners = []
     for j in range(len(upper_M)):
         others = np.delete(np.arange(len(upper_M)), j)
         for full in itertools.product([0.0, 1.0], repeat=len(others)):
@@ -32,8 +32,8 @@ def vertices(upper_M):
             p_M[others] = np.array(full) * upper_M[others]
             p_M[j] = 1 - p_M.sum()
             if 0 <= p_M[j] <= upper_M[j]:
-                found.append(p_M)
-    return np.unique(np.array(found), axis=0)
+                corners.append(p_M)
+    return np.unique(np.array(corners), axis=0)
 
 
 def test_starts_from_runs_begin_with_the_anchor_and_the_best_runs():
