@@ -40,9 +40,10 @@ EQUAL = {name: {"strategy": name, "old_runs": True} for name in ("full", "full_r
 # The domains that partial_reuse recomputes besides the affected ones, by update: the most similar ones.
 LIKE = {1: (), 2: ("text:docstrings:rest",), 3: ("text:docstrings:rest",), 4: (), 5: ("code:numerics:numpy",)}
 FAMILIES = {"c": ["c:*"], "documentation": ["docs:*"], "python": ["python:*"], "types": ["types:*"]}
-# Fewest standard errors of the gain of full recomputation for which shares of it are meaningful; and number of standard
-# errors by which a share must differ from 95 %.
-CERTAIN, SURE = 4.0, 2.0
+# Shares of full recomputation's gain have a meaning only if the gain is at least this many standard errors.
+CERTAIN = 4.0
+# A share is above or below 95 % only if it differs by this many standard errors.
+SURE = 2.0
 CPU = {"max_bytes": 4_000_000, "examples": 96, "steps": 256, "batch": 4, "length": 128, "target": 700, "seeds": 16}
 SCALES = {
     # The smallest size that runs every stage.
@@ -121,7 +122,7 @@ def train_models(chains: dict, scale: dict, folder: pathlib.Path, steps: int) ->
             caps[name] = np.array([proposal["caps"][d] for d in domains.names])
             done["weights"] = proposal["weights"]
         mixtures[name] = np.array([done["weights"][d] for d in domains.names])
-    # The last workdir has the text; the models are written there too.
+    # These models use the text in the last workdir and are written there.
     return records.plain(validate.compare(settings(scale, folder, steps - 1), last, mixtures, caps))
 
 

@@ -203,8 +203,7 @@ class Propose:
     worst: bool = False
     # "exact", or a published baseline: the best run ("search") or the best of many sampled mixtures ("simulation").
     method: str = "exact"
-    # Also compute what the report shows beside the proposal: paths over λ and k, the trade-off between families, and
-    # the choice of λ.
+    # Also compute the paths over λ and k, the trade-off between families, and the choice of λ, for the report.
     explore: bool = True
     # Where trainers find the data of a domain, in the files of propose/handover.
     data_path: str = "data/{domain}"

@@ -41,7 +41,7 @@ REQUIRES = (
 
 
 def check(config: Config) -> None:
-    """Raise an error for the first field whose value no stage could use, alone or beside the other fields.
+    """Raise an error for the first field that no stage could use, by itself or together with other fields.
 
     Raises:
       UserError: the message names the field, its value and the values that are allowed.

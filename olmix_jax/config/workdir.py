@@ -45,9 +45,9 @@ def ancestors(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def table_path(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path | None:
-    """Return the path of ``file`` (such as ``RATIOS``): in the workdir, or for an external swarm as in the config.
+    """Return the path of a file such as ``RATIOS``: in the workdir, or for an external swarm the path in the config.
 
-    None means that there is no such file: the config of an external swarm has no ``swarm.meta``, or has it as JSON.
+    None if an external swarm has no such file: ``swarm.meta`` is empty, or is JSON text.
     """
     external = {RATIOS: config.swarm.ratios, METRICS: config.swarm.metrics, META: config.swarm.meta}
     if config.swarm.ratios and file in external:

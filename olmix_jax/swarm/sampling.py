@@ -134,7 +134,7 @@ class _Draw:
     the rest is scaled down. A candidate is drawn again if every weight is below the minimum, or if it is nearer than
     ``min_distance`` in total variation to an earlier member.
 
-    A run *samples* a domain if its weight is at least the minimum and half the natural weight. While some domains are
+    A run *samples* a domain if it gives the domain at least the minimum weight and half the natural weight. While some domains are
     sampled by fewer than ``min_runs`` members, candidates come from Dirichlet(s·M·q + e_F), where F are the domains
     that lack the most runs: the same distribution, given that one sequence of each was drawn.
     """

@@ -100,7 +100,7 @@ AGGREGATED = "average"
 
 
 def grouped(table: SwarmTable, *, mmlu_groups: bool, granularity: str, families: str = "") -> SwarmTable:
-    """Return the table that a law is fitted to: with MMLU's groups, then one column per task, per family, or in all.
+    """Return the table that a law is fitted to: one column per task, per family, or for the mean of all tasks.
 
     Args:
       table: a swarm, one column per task.
