@@ -68,7 +68,7 @@ def summarise(
         average=_average(held_out, table.bpb_KN),
         coverage_curve=_coverage_curve(held_out, table.bpb_KN),
         unseen=tuple(table.domains[j] for j in fit.unseen),
-        barely_sampled={name: Sampled(**row) for name, row in table.barely_sampled().items()},
+        barely_sampled={name: Sampled(c.runs, c.max) for name, c in table.barely_sampled().items()},
         law=law.name,
         folds=folds,
         digest=digest,

@@ -6,7 +6,7 @@ import numpy as np
 
 from olmix_jax.config.schema import Config
 from olmix_jax.propose import blocks
-from olmix_jax.swarm import apportion, sampling, table
+from olmix_jax.swarm import apportion, coverage, sampling, table
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import update_plan
 from olmix_jax.utils import rng
@@ -38,13 +38,14 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         min_weight=config.swarm.min_weight,
         min_distance=config.swarm.min_distance,
         min_runs=config.swarm.min_runs,
-        known=earlier_runs,
+        earlier_runs=earlier_runs,
         seed=seed if plan is None else plan.derive_seed(seed),
     )
     counts_KM = np.array([apportion.snap(weights_M, total) for weights_M in blocks.expand(counts_KD / total, kept)])
     runs = tuple(f"run-{k:04d}" for k in range(size))
-    table.write_ratios(workdir / "swarm/ratios.csv", runs, runs, domains.names, counts_KM / counts_KM.sum(1)[:, None])
-    for domain, seen in sampling.coverage(counts_KM, domains.names).items():
+    ratios_KM = counts_KM / counts_KM.sum(1)[:, None]
+    table.write_ratios(workdir / "swarm/ratios.csv", runs, runs, domains.names, ratios_KM)
+    for domain, seen in coverage.by_domain(ratios_KM, domains.names).items():
         log.info(
             "%-24s in %3d of %d runs, weight %.3f on average, %.3f at most",
             domain,

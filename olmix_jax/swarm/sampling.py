@@ -4,8 +4,6 @@ A run trains on ``total`` sequences, so its mixture is a vector of counts over `
 grid, and laws are fitted to ``counts_KM / total``: exactly the mixtures that the runs were trained on.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from olmix_jax.swarm.apportion import SLACK, snap
@@ -19,15 +17,6 @@ _TEMPER = 0.7
 _MIN_WEIGHT = {"sparse": 0.02, "dense": 1e-4}
 
 
-class Coverage(NamedTuple):
-    """How a swarm samples one domain: runs with a positive weight, and the range and mean of its weight."""
-
-    runs: int
-    min: float
-    mean: float
-    max: float
-
-
 def sample(
     natural_M: np.ndarray,
     size: int,
@@ -39,7 +28,7 @@ def sample(
     min_weight: float | None = None,
     min_distance: float = 0.02,
     min_runs: int = 4,
-    known: int = 0,
+    earlier_runs: int = 0,
     seed: int = 0,
 ) -> np.ndarray:
     """Draw the mixtures of a swarm. Member 0 is the natural mixture; :class:`_Draw` states how the others are drawn.
@@ -54,7 +43,7 @@ def sample(
       min_weight: minimum weight; None for 0.02 if sparse and 1e-4 if dense, but at least one sequence.
       min_distance: smallest total variation, ½‖p − p′‖₁, between two members.
       min_runs: smallest number of members that sample each domain.
-      known: number of earlier runs that the law is fitted to as well; ``size`` may be smaller by this number.
+      earlier_runs: number of earlier runs that the law is fitted to as well; ``size`` may be smaller by this number.
       seed: seed of the draw; equal arguments give equal swarms.
 
     Returns:
@@ -67,7 +56,7 @@ def sample(
     natural_counts_M = snap(natural_M, total)
     natural_M = natural_M / natural_M.sum()
     minimum = max(_MIN_WEIGHT[sparsity], 1 / total) if min_weight is None else min_weight
-    _check_request(natural_M, size, known, min_runs, names, strength)
+    _check_request(natural_M, size, earlier_runs, min_runs, names, strength)
     minimum = _whole(minimum, total, 1.0 if sparsity == "sparse" else 1 / len(names))
     draw = _Draw(natural_M, total, sparsity == "sparse", strength, minimum, rng.generator(seed, "swarm"))
     swarm_KM = natural_counts_M[None]
@@ -90,15 +79,16 @@ def _furthest_behind(lack_M: np.ndarray, runs_left: int) -> np.ndarray:
     return np.argsort(-lack_M, kind="stable")[: -(-int(lack_M.sum()) // runs_left)]
 
 
-def _check_request(natural_M, size: int, known: int, min_runs: int, names, strength) -> None:
+def _check_request(natural_M, size: int, earlier_runs: int, min_runs: int, names, strength) -> None:
     if len(names) != len(natural_M) or not natural_M.all():
         raise UserError(f"natural distribution {natural_M.tolist()} must give every domain a positive weight: {names}")
     if len(names) < 2:
         raise UserError(f"one domain, {', '.join(names)}, has only one mixture: give at least two domains")
-    if size + known < len(names) + 2:
+    if size + earlier_runs < len(names) + 2:
+        besides = f" besides {earlier_runs} earlier runs" if earlier_runs else ""
         raise UserError(
-            f"config field `swarm.size` is {size}{f' besides {known} earlier runs' if known else ''}: a law over "
-            f"{len(names)} domains needs at least {len(names) + 2} runs, better {3 * (len(names) + 1)}"
+            f"config field `swarm.size` is {size}{besides}: a law over {len(names)} domains needs at least "
+            f"{len(names) + 2} runs, better {3 * (len(names) + 1)}"
         )
     if not 0 < strength[0] <= strength[1] < np.inf:
         raise UserError(f"config field `swarm.strength` must be (low, high) with 0 < low ≤ high, not {strength}")
@@ -134,9 +124,9 @@ class _Draw:
     the rest is scaled down. A candidate is drawn again if every weight is below the minimum, or if it is nearer than
     ``min_distance`` in total variation to an earlier member.
 
-    A run *samples* a domain if it gives the domain at least the minimum weight and half the natural weight. While some domains are
-    sampled by fewer than ``min_runs`` members, candidates come from Dirichlet(s·M·q + e_F), where F are the domains
-    that lack the most runs: the same distribution, given that one sequence of each was drawn.
+    A run *samples* a domain if it gives the domain at least the minimum weight and half the natural weight. While
+    some domains are sampled by fewer than ``min_runs`` members, candidates come from Dirichlet(s·M·q + e_F), where F
+    are the domains that lack the most runs: the same distribution, given that one sequence of each was drawn.
     """
 
     def __init__(self, natural_M, total: int, sparse: bool, strength, minimum: float, random: np.random.Generator):
@@ -182,10 +172,3 @@ class _Draw:
             weights_M = np.where(low_M, self.minimum, weights_M * (1 - low_M.sum() * self.minimum) / rest)
             low_M |= weights_M < self.minimum
         return weights_M
-
-
-def coverage(counts_KM: np.ndarray, names: tuple[str, ...]) -> dict[str, Coverage]:
-    """Return how the members of a swarm sample each domain."""
-    ratios_KM = counts_KM / counts_KM.sum(axis=1, keepdims=True)
-    columns = ((counts_KM > 0).sum(axis=0), ratios_KM.min(axis=0), ratios_KM.mean(axis=0), ratios_KM.max(axis=0))
-    return {name: Coverage(*(column[j].item() for column in columns)) for j, name in enumerate(names)}

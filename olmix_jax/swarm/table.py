@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from olmix_jax.swarm import csv_files, csv_values
+from olmix_jax.swarm.coverage import Coverage, by_domain
 from olmix_jax.swarm.meta import Meta
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
@@ -167,15 +168,10 @@ class SwarmTable:
             tokens_M=None if self.tokens_M is None else self.tokens_M[at],
         )
 
-    def barely_sampled(self, minimum_runs: int = 3) -> dict[str, dict]:
-        """Return the domains that fewer than ``minimum_runs`` runs sample. A law's effects for them are uncertain.
-
-        Returns:
-          {domain: {"runs": number of runs with a positive weight, "max": largest weight}}, in the domains' order.
-        """
-        runs_M, most_M = (self.ratios_KM > 0).sum(axis=0), self.ratios_KM.max(axis=0)
-        rows = zip(self.domains, runs_M.tolist(), most_M.tolist())
-        return {domain: {"runs": runs, "max": most} for domain, runs, most in rows if runs < minimum_runs}
+    def barely_sampled(self, minimum_runs: int = 3) -> dict[str, Coverage]:
+        """Return the domains that fewer than ``minimum_runs`` runs sample. A law's effects for them are uncertain."""
+        coverage = by_domain(self.ratios_KM, self.domains)
+        return {domain: sampled for domain, sampled in coverage.items() if sampled.runs < minimum_runs}
 
     def subsampled(self, split: float, seed: int) -> "SwarmTable":
         """Return the table with a random subset of its runs, in their order.

@@ -116,14 +116,9 @@ def test_impossible_request_raises_an_error_that_names_the_field(changes, messag
         draw(**changes)
 
 
-def test_coverage_counts_runs_and_summarises_weights():
-    got = sampling.coverage(np.array([[3, 1], [4, 0]]), ("a", "b"))
-    assert got == {"a": sampling.Coverage(2, 0.75, 0.875, 1.0), "b": sampling.Coverage(1, 0.0, 0.125, 0.25)}
-
-
 def test_earlier_runs_make_a_smaller_swarm_possible():
-    assert len(draw(size=5, known=5, min_runs=1)) == 5
+    assert len(draw(size=5, earlier_runs=5, min_runs=1)) == 5
     with pytest.raises(
         UserError, match="`swarm.size` is 5 besides 4 earlier runs: a law over 8 domains needs at least"
     ):
-        draw(size=5, known=4, min_runs=1)
+        draw(size=5, earlier_runs=4, min_runs=1)
