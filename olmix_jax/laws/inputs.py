@@ -1,4 +1,4 @@
-"""Checks of what a fit is given, with errors that name the task."""
+"""Checks of the arguments of a fit. Errors name the task."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from olmix_jax.utils.errors import UserError
 
 
 def check(ratios_KM, bpb_KN, weight_RK=None, tasks=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The arguments of a fit as float64 arrays; ``weight_RK`` is one row of ones where there is none.
+    """Return the arguments of a fit as float64 arrays. Without weights, ``weight_RK`` is one row of ones.
 
     Raises:
       UserError: the shapes disagree, a value is not finite, or a weight is negative.
@@ -18,37 +18,34 @@ def check(ratios_KM, bpb_KN, weight_RK=None, tasks=None) -> tuple[np.ndarray, np
     if weight_RK.ndim != 2 or weight_RK.shape[1] != len(ratios_KM):
         raise UserError(f"a fit needs weights of resamples × {len(ratios_KM)} runs, not {weight_RK.shape}")
     if not np.isfinite(ratios_KM).all() or not np.isfinite(weight_RK).all() or (weight_RK < 0).any():
-        raise UserError("a fit needs finite ratios, and finite weights of 0 or more")
-    refuse(~np.isfinite(bpb_KN).all(axis=0), tasks, "the fit needs a finite BPB of every run; not so for")
+        raise UserError("a fit needs finite ratios, and finite weights of at least 0")
+    refuse(~np.isfinite(bpb_KN).all(axis=0), tasks, "a fit needs a finite BPB for every run; there is none for")
     return ratios_KM, bpb_KN, weight_RK
 
 
 def one_row(weight_K) -> np.ndarray | None:
-    """Weights of the runs of a single fit as those of one resample; None for None."""
+    """Return the weights of a single fit as those of one resample, weight_1K; None for None."""
     return None if weight_K is None else np.asarray(weight_K, np.float64)[None]
 
 
 def refuse(bad_N, tasks, message: str) -> None:
-    """Raises a UserError of ``message`` and the names of the tasks where ``bad_N`` is true, if there are any."""
+    """Raise a UserError with ``message`` and the names of the tasks in the mask ``bad_N``, if there are any."""
     if bad_N.any():
         names = [str(tasks[i]) if tasks is not None else f"task {i}" for i in np.flatnonzero(bad_N)]
         raise UserError(f"{message} {', '.join(names)}")
 
 
+def refuse_negative_losses(bpb_KN, tasks, law: str) -> None:
+    """Raise a UserError if a task has a negative loss. For laws that are positive whatever their parameters."""
+    message = f"{law} cannot predict negative losses; set fit.law=warped_gp, or drop with fit.drop_metrics:"
+    refuse((np.asarray(bpb_KN) < 0).any(axis=0), tasks, message)
+
+
 def seen(ratios_KM, weight_RK) -> np.ndarray:
-    """seen_RM: whether a run of positive weight has a positive share of the domain."""
+    """Return seen_RM: whether a run of positive weight has a positive share of the domain."""
     return (weight_RK > 0).astype(np.float64) @ (ratios_KM > 0) > 0
 
 
 def unseen(ratios_KM) -> tuple[int, ...]:
-    """The columns of domains that no run samples."""
+    """Return the columns of domains that no run samples."""
     return tuple(int(j) for j in np.flatnonzero(~(ratios_KM > 0).any(axis=0)))
-
-
-def refuse_negative_losses(bpb_KN, tasks, law: str) -> None:
-    """For laws that are positive whatever their parameters: a task with a loss under 0 is a UserError."""
-    refuse(
-        (np.asarray(bpb_KN) < 0).any(axis=0),
-        tasks,
-        f"{law} predicts no negative losses; use --config.fit.law=warped_gp, or fit.drop_metrics, for",
-    )

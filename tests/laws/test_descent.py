@@ -36,10 +36,12 @@ def begin(tasks, starts=3, low=-10.0, high=10.0):
 def test_more_lanes_than_slots_are_all_solved(monkeypatch):
     x_K, true_NP, y_KN = problem()
     law = descent.least_squares(residual, jacobian, 200)
-    wide = descent.fit(law, x_K, y_KN, np.ones((2, 25)), None, begin(20))
+    wide = descent.minimise(law, x_K, y_KN, np.ones((2, 25)), None, begin(20))
     np.testing.assert_allclose(wide.theta_RNP, np.stack([true_NP] * 2), rtol=1e-6, atol=1e-6)
     monkeypatch.setattr(descent, "SLOTS", 7)
-    narrow = descent.fit(descent.least_squares(residual, jacobian, 200), x_K, y_KN, np.ones((2, 25)), None, begin(20))
+    narrow = descent.minimise(
+        descent.least_squares(residual, jacobian, 200), x_K, y_KN, np.ones((2, 25)), None, begin(20)
+    )
     np.testing.assert_allclose(narrow.theta_RNP, wide.theta_RNP, rtol=1e-7, atol=1e-7)
     np.testing.assert_array_equal(narrow.steps_RN, wide.steps_RN)
 
@@ -57,7 +59,7 @@ def test_with_noise_and_limits_it_is_as_low_as_a_reference(delta):
     x_K, _, y_KN = problem(tasks=4, seed=1)
     y_KN = y_KN + 0.1 * np.random.default_rng(2).standard_t(2, size=y_KN.shape)
     law = descent.least_squares(residual, jacobian, 300, delta)
-    found = descent.fit(law, x_K, y_KN, np.ones((1, 25)), None, begin(4, low=0.0, high=1.5))
+    found = descent.minimise(law, x_K, y_KN, np.ones((1, 25)), None, begin(4, low=0.0, high=1.5))
     assert (found.theta_RNP >= 0).all() and (found.theta_RNP <= 1.5).all()
 
     def loss(theta_P, y_K):
@@ -75,7 +77,7 @@ def test_with_noise_and_limits_it_is_as_low_as_a_reference(delta):
 def test_near_starts_there_alone():
     x_K, true_NP, y_KN = problem()
     law = descent.least_squares(residual, jacobian, 200)
-    found = descent.fit(law, x_K, y_KN, np.ones((3, 25)), None, begin(20), near_NP=true_NP)
+    found = descent.minimise(law, x_K, y_KN, np.ones((3, 25)), None, begin(20), near_NP=true_NP)
     np.testing.assert_allclose(found.theta_RNP, np.stack([true_NP] * 3), atol=1e-9)
     assert found.loss_RN.max() < 1e-20
 
@@ -83,7 +85,7 @@ def test_near_starts_there_alone():
 def test_inputs_are_checked():
     ratios_KM, bpb_KN = np.eye(3), np.ones((3, 2))
     assert inputs.check(ratios_KM, bpb_KN)[2].shape == (1, 3)
-    for weight_RK, message in ((np.ones(3), "resamples × 3"), (np.full((1, 3), -1.0), "0 or more")):
+    for weight_RK, message in ((np.ones(3), "resamples × 3"), (np.full((1, 3), -1.0), "at least 0")):
         with pytest.raises(UserError, match=message):
             inputs.check(ratios_KM, bpb_KN, weight_RK)
     with pytest.raises(UserError, match="web, code"):

@@ -131,5 +131,5 @@ def test_replicates_of_a_mixture_are_left_out_together():
 def test_laws_that_are_positive_refuse_scores_that_are_not(name):
     ratios_KM, bpb_KN = noisy_swarm()
     bpb_KN[3, 1] = -0.01
-    with pytest.raises(UserError, match=f"{name} predicts no negative losses.*fit.law=warped_gp.* y$"):
+    with pytest.raises(UserError, match=f"{name} cannot predict negative losses.*fit.law=warped_gp.*: y$"):
         laws.LAWS[name].fit(ratios_KM, bpb_KN, tasks=("x", "y"))
