@@ -1,4 +1,4 @@
-"""The stages that fit, propose and report; :mod:`olmix_jax.pipeline.training` has the others."""
+"""The stage ``propose``."""
 
 import dataclasses
 import json
@@ -7,98 +7,21 @@ import pathlib
 import numpy as np
 
 from olmix_jax import laws, propose
-from olmix_jax.config import budget, yaml_files
+from olmix_jax.config import budget
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
-from olmix_jax.corpus import similarity, store
-from olmix_jax.laws import fitting, params_files, quality, scores
+from olmix_jax.corpus import store
 from olmix_jax.laws.fit_result import FitResult, Over
+from olmix_jax.pipeline.fit import law_over_domains
 from olmix_jax.propose import export, next_runs
 from olmix_jax.propose.proposal import Counts, Export, Proposal, ReuseCost
 from olmix_jax.swarm import rounding, table
 from olmix_jax.swarm.domains import DomainSet
-from olmix_jax.update import changes_file, decide, history, old_runs, update_plan
+from olmix_jax.update import history, update_plan
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
-
-
-def fit(config: Config, workdir: pathlib.Path) -> None:
-    """A law per task, and how well it predicts runs that it has not seen."""
-    swarm_table, f = workdirs.read_table(config, workdir), config.fit
-    options = fitting.Options(f.law, f.starts, f.folds, f.resamples, rng.derive(config.seed, "fit"))
-    swarm_table, told = _informed(config, workdir, swarm_table)
-    result = dataclasses.replace(fitting.fit(swarm_table, options, workdir / "fit"), **told)
-    for name in result.unseen:
-        log.warning("fit: no run contains %s; the swarm says nothing of it, its effect is the prior's", name)
-    for name, sampled in result.barely_sampled.items():
-        if sampled.runs:
-            log.warning("fit: %s is in %d runs only, weight %.3f at most", name, sampled.runs, sampled.max)
-    if config.swarm.test_ratios:
-        fitted = params_files.load_fitted(workdir / "fit", laws.LAWS[f.law])
-        stretch_N = np.array([task.stretch for task in result.tasks.values()])
-        other = workdirs.read_test_table(config, swarm_table)
-        result = dataclasses.replace(result, test=scores.score_swarm(fitted, swarm_table, other, stretch_N))
-    result.write(workdir / "fit/fit.json")
-    log.info(
-        "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals hold %.0f %%; %.1f s",
-        result.spearman_cv_mean,
-        result.spearman_of_mean_cv,
-        result.folds,
-        100 * result.coverage_cv_mean,
-        result.wall_s,
-    )
-
-
-def update(config: Config, workdir: pathlib.Path) -> None:
-    """What a changed domain set keeps of its parent's mixture, and how many runs the rest takes."""
-
-    def resembles(parent, old, new):
-        return similarity.match_probabilities(workdir, parent, old, new)
-
-    file = config.update.file
-    steps = changes_file.parse(file, yaml_files.read(file)) if file else None
-    decide.decide(config, workdir, steps, resembles).write(workdir / workdirs.UPDATE_PLAN)
-
-
-def _informed(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> tuple[table.SwarmTable, dict]:
-    """The table with what old runs tell, where the domain set is a changed one, and what ``fit.json`` says of that."""
-    plan = update_plan.read_for(config, workdir)
-    if plan is None:
-        return swarm_table, {}
-    runs = _old_runs(config, workdir, plan, swarm_table.tasks)
-    law, seed = laws.LAWS[config.fit.law], rng.derive(config.seed, "fit")
-    chosen = old_runs.choose_table(plan, swarm_table, runs, law, seed)
-    error = {str(trust): value for trust, value in chosen.error.items()}
-    return chosen.table, {"over": chosen.over, "trust": chosen.trust, "error": error}
-
-
-def _old_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks) -> list[old_runs.Runs]:
-    """Runs from before the update, as they would be on the new domains; none where they are not to be used."""
-    if not config.update.old_runs:
-        return []
-    if not laws.LAWS[config.fit.law].cheap_refits:
-        log.info("fit: old runs are left out, as %s counts runs and cannot count a part of one", config.fit.law)
-        return []
-    domains = DomainSet.read(workdir / "domains.json")
-    return old_runs.read_runs(pathlib.Path(plan.parent), plan.change, domains.tokens_M, tasks)
-
-
-def _whole_law(config: Config, workdir: pathlib.Path, plan: UpdatePlan, fitted: FitResult):
-    """(law, params) over all domains, from old and new runs, for what the law over blocks cannot tell; or None."""
-    errors = {float(trust): error for trust, error in (fitted.error or {}).items() if float(trust) > 0}
-    swarm_table = workdirs.read_table(config, workdir)
-    runs = _old_runs(config, workdir, plan, swarm_table.tasks) if errors else []
-    if not runs:
-        return None
-    law, swarm_table = laws.LAWS[config.fit.law], old_runs.with_old(swarm_table, runs, min(errors, key=errors.get))
-    alike = np.ones((1, len(swarm_table.runs)))
-    ratios_KM, bpb_KN, (weight_K,) = quality.joined(
-        swarm_table.ratios_KM, swarm_table.bpb_KN, alike, swarm_table.inherited
-    )
-    seed = rng.derive(config.seed, "fit")
-    return law, law.fit(ratios_KM, bpb_KN, seed=seed, tasks=swarm_table.tasks, weight_K=weight_K).params
 
 
 def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
@@ -134,7 +57,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     )
     reuse = None
     if plan is not None:
-        whole = _whole_law(config, workdir, plan, fitted) if fitted and fitted.over is Over.BLOCKS else None
+        whole = law_over_domains(config, workdir, plan, fitted) if fitted and fitted.over is Over.BLOCKS else None
         reuse = _reuse(plan, fitted, found, whole, settings, proposal, known)
     counts, handover = _handed_over(config, workdir, settings, tokens_M, proposal)
     proposal = dataclasses.replace(
@@ -185,7 +108,8 @@ def _reuse(
         if whole is None:
             return unknown
         # Of this law there are no samples to be cautious with.
-        law, by, samples, settings = whole, "old runs", None, dataclasses.replace(settings, tail=None, guard=None)
+        law, by, samples = (whole.law, whole.params), "old runs", None
+        settings = dataclasses.replace(settings, tail=None, guard=None)
         kept = propose.propose(*law, settings=dataclasses.replace(settings, explore=False), **known).objective
     free = dataclasses.replace(settings, keep_ratios="", explore=False)
     best = propose.propose(*law, settings=free, samples=samples, **known)

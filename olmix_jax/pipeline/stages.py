@@ -10,7 +10,7 @@ from olmix_jax.config import part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import fitting
-from olmix_jax.pipeline import deciding
+from olmix_jax.pipeline import deciding, fit, update
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.update import history, update_plan
 from olmix_jax.utils.errors import UserError
@@ -207,7 +207,7 @@ PREPARE = Stage(
 )
 UPDATE = Stage(
     "update",
-    deciding.update,
+    update.run,
     by_default=lambda config: is_external_update(config) or (_trains(config) and bool(config.update.parent)),
     reads=_update_reads,
     writes=(workdirs.UPDATE_PLAN,),
@@ -242,7 +242,7 @@ TRAIN = Stage(
 )
 FIT = Stage(
     "fit",
-    deciding.fit,
+    fit.run,
     by_default=lambda config: bool(config.swarm.ratios) or _trains(config),
     reads=lambda config, workdir: (*TABLE, *_planned(config)),
     writes=("fit/params.npz", "fit/fit.json"),
