@@ -10,19 +10,19 @@ from olmix_jax.report.sentences import REFERENCES, level
 
 def warnings(results: Results) -> list[str]:
     """Return all warnings, a sentence or two each."""
-    found = []
+    texts = []
     if results.proposal is not None:
-        found += [f"{capitalised(text).rstrip('.')}." for text in results.proposal.warnings]
-        found += _gain_warnings(results.proposal)
+        texts += [f"{capitalised(text).rstrip('.')}." for text in results.proposal.warnings]
+        texts += _gain_warnings(results.proposal)
     if results.fit is not None:
-        found += _law_warnings(results.fit)
+        texts += _law_warnings(results.fit)
     if results.table is not None and results.table.diverged:
-        found.append(f"These runs diverged and are left out of the fit: {first_names(results.table.diverged)}.")
+        texts.append(f"These runs diverged and are left out of the fit: {first_names(results.table.diverged)}.")
     if update_sections.costs_more_than_predicted(results):
-        found.append(
+        texts.append(
             "According to the new law, keeping the old ratios costs more than predicted. Recompute more domains."
         )
-    return found + _validation_warnings(results)
+    return texts + _validation_warnings(results)
 
 
 def _gain_warnings(proposal: Proposal) -> list[str]:
@@ -35,24 +35,24 @@ def _gain_warnings(proposal: Proposal) -> list[str]:
 
 
 def _law_warnings(fit: FitResult) -> list[str]:
-    found = []
+    texts = []
     if fit.unseen:
-        found.append(f"Never sampled: {first_names(fit.unseen)}. The swarm gives no information about their effects.")
+        texts.append(f"Never sampled: {first_names(fit.unseen)}. The swarm gives no information about their effects.")
     rare = [f"{d} ({_sampled(seen)})" for d, seen in fit.barely_sampled.items() if d not in fit.unseen]
     if rare:
-        found.append(f"Rarely sampled: {first_names(rare)}. Their estimated effects are uncertain.")
+        texts.append(f"Rarely sampled: {first_names(rare)}. Their estimated effects are uncertain.")
     if fit.spearman_cv_mean < 0.5:
-        found.append(
+        texts.append(
             f"The law ranks held-out runs poorly (mean Spearman {fit.spearman_cv_mean:.2f}, below 0.5). Train more or "
             "longer runs."
         )
     if abs(fit.coverage_cv_mean - fit.level) > law_plots.COVERAGE_TOLERANCE + 1e-9:
         problem = "too narrow" if fit.coverage_cv_mean < fit.level else "wider than necessary"
-        found.append(
+        texts.append(
             f"The {level(fit)} intervals contain {percent(fit.coverage_cv_mean)} of held-out measurements: they are "
             f"{problem}."
         )
-    return found
+    return texts
 
 
 def _sampled(sampled: Sampled) -> str:
@@ -62,29 +62,29 @@ def _sampled(sampled: Sampled) -> str:
 def _validation_warnings(results: Results) -> list[str]:
     if results.compared is None:
         return []
-    found, validated = [], estimates.validated(results.compared)
+    texts, validated = [], estimates.validated(results.compared)
     for name in (name for name in REFERENCES if name in validated):
         comparison = estimates.compare(validated["proposed"], validated[name])
         if comparison.percent <= 0 and not results.worst:
-            found.append(f"In training, the proposal was not better than {name}.")
+            texts.append(f"In training, the proposal was not better than {name}.")
         elif comparison.errors is not None and abs(comparison.errors) < 3:
-            found.append(
+            texts.append(
                 f"The measured difference from {name} is less than three standard errors. Train more seeds before you "
                 "rely on it."
             )
     if validated["proposed"].error is None:
-        found.append("Each mixture was trained with one seed, so the measured differences have no error bars.")
+        texts.append("Each mixture was trained with one seed, so the measured differences have no error bars.")
     differences = estimates.task_differences(results.compared)
     worse = [task for task, difference in differences.items() if difference.worse]
     if worse:
-        found.append(
+        texts.append(
             f"Measured worse than natural by more than two standard errors on {len(worse)} of {len(differences)} "
             f"tasks: {first_names(worse)}."
         )
     over = _over_cap(results)
     if over:
-        found.append(f"The trained mixture exceeds the cap of {first_names(over)}.")
-    return found
+        texts.append(f"The trained mixture exceeds the cap of {first_names(over)}.")
+    return texts
 
 
 def _over_cap(results: Results) -> list[str]:

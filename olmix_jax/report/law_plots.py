@@ -127,8 +127,8 @@ def learning(fit: FitResult, curve: LearningCurve, width: float) -> Figure:
     _learning_panel(axes[0], curve, mean, curve.next.spearman_mean, single_fits(fit, cv, loo))
     axes[0].set_ylabel("held-out Spearman")
     loo = _mean([task.rmse_loo for task in fit.tasks.values()])
-    found = single_fits(fit, fit.rmse_cv_mean, loo)
-    _learning_panel(axes[1], curve, _floats(curve.rmse_mean), curve.next.rmse_mean, found)
+    others = single_fits(fit, fit.rmse_cv_mean, loo)
+    _learning_panel(axes[1], curve, _floats(curve.rmse_mean), curve.next.rmse_mean, others)
     axes[1].set_ylabel("held-out RMSE, mean over tasks, BPB")
     for ax in axes:
         ax.set_xlabel("runs used in the fit")
@@ -151,8 +151,8 @@ class SingleFit(NamedTuple):
 def single_fits(fit: FitResult, cv: float, loo: float | None) -> list[SingleFit]:
     """Return cross-validation at K·(1 − 1/folds) runs and, if known, quick leave-one-out at K − 1 runs."""
     total = len(fit.runs)
-    found = [SingleFit(total * (1 - 1 / fit.folds), cv, "D", f"cross-validation, {fit.folds} folds")]
-    return found if loo is None else [*found, SingleFit(total - 1, loo, "^", "quick leave-one-out")]
+    fits = [SingleFit(total * (1 - 1 / fit.folds), cv, "D", f"cross-validation, {fit.folds} folds")]
+    return fits if loo is None else [*fits, SingleFit(total - 1, loo, "^", "quick leave-one-out")]
 
 
 def _learning_panel(ax: Axes, curve: LearningCurve, mean, expected: float, others: list[SingleFit]) -> None:

@@ -26,11 +26,11 @@ class Change(NamedTuple):
 def changes(proposal: Proposal) -> dict[str, Change]:
     """Return the predicted change of each task, best first."""
     ends = [end or {} for end in (proposal.predicted_low, proposal.predicted_high)]
-    found = {}
+    by_task = {}
     for task, bpb in proposal.predicted.items():
         natural = proposal.predicted_natural[task]
-        found[task] = Change(bpb - natural, *(end.get(task, np.nan) - natural for end in ends))
-    return dict(sorted(found.items(), key=lambda item: item[1].mean))
+        by_task[task] = Change(bpb - natural, *(end.get(task, np.nan) - natural for end in ends))
+    return dict(sorted(by_task.items(), key=lambda item: item[1].mean))
 
 
 def task_changes(proposal: Proposal, width: float) -> Figure:

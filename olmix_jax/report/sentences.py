@@ -120,42 +120,42 @@ def lead(results: Results) -> str:
 
 def cards(results: Results) -> list[Card]:
     """Return the headline numbers: measured, then predicted, then quality of the law."""
-    found = []
+    headline = []
     if results.compared is not None:
-        found += _measured_cards(results.compared)
+        headline += _measured_cards(results.compared)
     if results.proposal is not None:
-        found += _proposal_cards(results.proposal)
+        headline += _proposal_cards(results.proposal)
     if results.fit is not None:
         detail = f"mean over {len(results.tasks)} tasks; {number(results.fit.spearman_of_mean_cv, '.3f')} for the "
         title = "Spearman of the law on held-out runs"
-        found.append(Card(title, number(results.fit.spearman_cv_mean, ".3f"), f"{detail}task average"))
-    return found
+        headline.append(Card(title, number(results.fit.spearman_cv_mean, ".3f"), f"{detail}task average"))
+    return headline
 
 
 def _measured_cards(validation: Validation) -> list[Card]:
     validated = estimates.validated(validation)
-    found = []
+    measured = []
     for name in (name for name in REFERENCES if name in validated):
         comparison = estimates.compare(validated["proposed"], validated[name])
         detail = f"BPB {with_error(validated['proposed'])} against {with_error(validated[name])}"
         if comparison.errors is not None:
             detail += f"; {number(comparison.errors, '.1f')} standard errors"
-        found.append(Card(f"Measured: proposed against {name}", f"{number(-comparison.percent, '+.2f')} %", detail))
-    return found
+        measured.append(Card(f"Measured: proposed against {name}", f"{number(-comparison.percent, '+.2f')} %", detail))
+    return measured
 
 
 def _proposal_cards(proposal: Proposal) -> list[Card]:
     proposed, natural = estimates.predicted(proposal)
     detail = f"BPB {number(proposed.mean)} against {number(natural.mean)}, for models of the proxies’ size"
     value = f"{number(-estimates.compare(proposed, natural).percent, '+.2f')} %"
-    found = [Card("Predicted: proposed against natural", value, detail)]
+    headline = [Card("Predicted: proposed against natural", value, detail)]
     if proposal.gain is not None:
-        found.append(_gain_card(proposal.gain))
+        headline.append(_gain_card(proposal.gain))
     repetition, bounds = caps.at_repetition_cap(proposal), caps.at_upper_bound(proposal)
     parts = [", ".join(label(d, 40) for d in repetition)] if repetition else []
     parts += [f"at an upper bound: {', '.join(label(d, 40) for d in bounds)}"] if bounds else []
     value = f"{len(repetition)} of {len(proposal.weights)}"
-    return [*found, Card("Repetition caps that bind", value, "; ".join(parts) or "no domain is at its cap")]
+    return [*headline, Card("Repetition caps that bind", value, "; ".join(parts) or "no domain is at its cap")]
 
 
 def _gain_card(gain: Gain) -> Card:

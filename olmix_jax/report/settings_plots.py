@@ -70,8 +70,8 @@ def setting_paths(proposal: Proposal) -> list[SettingPath]:
     row, column = _nearest(lambdas, used_lambda), _nearest(repeats, used_repeats)
     along_lambda = ("kl_weight", np.asarray(lambdas), weights_LRM[:, column], bpb_LR[:, column], used_lambda)
     along_repeats = ("max_repeats", np.asarray(repeats), weights_LRM[row], bpb_LR[row], used_repeats)
-    found = [SettingPath(*along_lambda), SettingPath(*along_repeats)]
-    return [part for part in found if len(part.values_P) > 1 and np.isfinite(part.bpb_P).any()]
+    both = [SettingPath(*along_lambda), SettingPath(*along_repeats)]
+    return [part for part in both if len(part.values_P) > 1 and np.isfinite(part.bpb_P).any()]
 
 
 def _nearest(grid: list[float], used: float | None) -> int:
@@ -153,20 +153,20 @@ def _log_axis(axes, values_P: np.ndarray, used: float | None) -> tuple[np.ndarra
     return x_P, None if used is None else (used if used > 0 else zero)
 
 
-def choice(found: LambdaChoice, used: float, width: float) -> Figure:
+def choice(lambda_choice: LambdaChoice, used: float, width: float) -> Figure:
     """Draw the held-out gain against λ. Marks show the best λ and the λ that the proposal uses."""
     wide = width >= WIDE
-    values_P, gain_P = np.asarray(found.kl_weight, np.float64), np.asarray(found.gain, np.float64)
-    errors = [np.nan if e is None else e for e in found.gain_error]
+    values_P, gain_P = np.asarray(lambda_choice.kl_weight, np.float64), np.asarray(lambda_choice.gain, np.float64)
+    errors = [np.nan if e is None else e for e in lambda_choice.gain_error]
     fig = Figure(figsize=(0.75 * width if wide else width, 3.2))
     ax = fig.subplots()
     x_P, x_used = _log_axis((ax,), values_P, used)
     if x_used is not None:
         ax.axvline(x_used, color="black", lw=1, ls=DASHES, label=f"used by the proposal: {used:.3g}")
     ax.errorbar(x_P, gain_P, yerr=errors, color=PROPOSED, marker="o", ms=4, capsize=3, label="gain ± standard error")
-    best = np.flatnonzero(values_P == found.best)
+    best = np.flatnonzero(values_P == lambda_choice.best)
     ring: Style = dict(ls="", marker="o", ms=11, mfc="none", mec=BINDING, mew=2)
-    ax.plot(x_P[best], gain_P[best], **ring, label=f"selected: {found.best:.3g}")
+    ax.plot(x_P[best], gain_P[best], **ring, label=f"selected: {lambda_choice.best:.3g}")
     ax.axhline(0, color=NATURAL, lw=0.8)
     ax.set_xlabel(f"{SETTING_LABELS['kl_weight']} (logarithmic)")
     ax.set_ylabel("gain over natural, BPB")

@@ -117,16 +117,20 @@ def sensitivity_table(proposal: Proposal) -> Table:
 
 def _moves(proposal: Proposal) -> dict[str, dict[str, float]]:
     """Return the change of each weight for each small change of a setting."""
-    derivatives = proposal.sensitivity or {}
-    found = {}
+    derivatives, moves = proposal.sensitivity or {}, {}
     if derivatives.get("kl_weight"):
         step = proposal.kl_weight / 10 or 0.01
-        found[f"λ from {proposal.kl_weight:.3g} to {proposal.kl_weight + step:.3g}"] = (derivatives["kl_weight"], step)
+        name = f"λ from {proposal.kl_weight:.3g} to {proposal.kl_weight + step:.3g}"
+        moves[name] = _scaled(derivatives["kl_weight"], step)
     for domain, row in (derivatives.get("caps") or {}).items():
-        found[f"cap of {domain} + 1 point"] = (row, 0.01)
+        moves[f"cap of {domain} + 1 point"] = _scaled(row, 0.01)
     for task, row in (derivatives.get("task_weights") or {}).items():
-        found[f"weight of task {task} + 1 point"] = (row, 0.01)
-    return {name: {d: step * value for d, value in row.items()} for name, (row, step) in found.items()}
+        moves[f"weight of task {task} + 1 point"] = _scaled(row, 0.01)
+    return moves
+
+
+def _scaled(derivatives: dict[str, float], step: float) -> dict[str, float]:
+    return {domain: step * derivative for domain, derivative in derivatives.items()}
 
 
 def _moves_text(moves: list[tuple[str, float]]) -> str:

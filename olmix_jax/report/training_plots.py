@@ -146,9 +146,9 @@ def nearest_to_natural(results: Results) -> str | None:
     return results.table.runs[int(distance_K.argmin())]
 
 
-def validation(found: Validation, width: float) -> Figure:
+def validation(scores: Validation, width: float) -> Figure:
     """Draw mean BPB minus that of natural: a bar with its standard error per mixture, and a dot per seed."""
-    validated = estimates.validated(found)
+    validated = estimates.validated(scores)
     names: list[str] = [n for n in ("natural", "uniform", "proposed") if n in validated]
     names += [n for n in validated if n not in names]
     natural = validated["natural"].mean
@@ -158,7 +158,7 @@ def validation(found: Validation, width: float) -> Figure:
     for i, name in enumerate(names):
         value, colour = validated[name], MIXTURE_COLOURS.get(name, PROPOSED)
         ax.barh(i, value.mean - natural, 0.62, xerr=value.error, color=colour, capsize=4, alpha=0.75)
-        seeds = np.asarray(found.mixtures[name].per_seed) - natural
+        seeds = np.asarray(scores.mixtures[name].per_seed) - natural
         ax.scatter(seeds, i + np.linspace(-0.16, 0.16, len(seeds)), s=13, color="black", zorder=3, linewidths=0)
         ticks.append(f"{label(name, label_length(width))}\n{with_error(value)}")
     ax.set_yticks(range(len(names)), ticks)
@@ -170,9 +170,9 @@ def validation(found: Validation, width: float) -> Figure:
     return fig
 
 
-def validation_tasks(found: Validation, proposal: Proposal | None, width: float) -> Figure:
+def validation_tasks(scores: Validation, proposal: Proposal | None, width: float) -> Figure:
     """Draw BPB of the proposal minus natural by task. Diamonds show the law's prediction."""
-    rows = estimates.task_differences(found)
+    rows = estimates.task_differences(scores)
     names = sorted(rows, key=lambda t: -abs(rows[t].mean))[:MAX_ROWS]
     names = sorted(names, key=lambda t: rows[t].mean)
     y_N, mean_N = np.arange(len(names)), [rows[n].mean for n in names]

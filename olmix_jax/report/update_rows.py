@@ -7,6 +7,7 @@ from olmix_jax.report import estimates
 from olmix_jax.report.formatting import first_names
 from olmix_jax.report.results import Results
 from olmix_jax.update import changes
+from olmix_jax.update.changes import Kind
 from olmix_jax.update.update_plan import UpdatePlan
 
 # Kinds of domains, in the order of figures and tables.
@@ -82,22 +83,22 @@ def update_text(steps: Sequence[changes.Update], most: int = 3) -> str:
     """Return an update as in "rename code to source; add new", naming at most ``most`` domains per step."""
     parts = []
     for step in steps:
-        into = {"partition": " into ", "rename": " to "}.get(step.kind, "")
+        into = {Kind.PARTITION: " into ", Kind.RENAME: " to "}.get(step.kind, "")
         parts.append(f"{step.kind} {first_names(step.domains, most)}{into}{first_names(step.parts, most)}")
     return "; ".join(parts) or "first swarm"
 
 
 def domain_changes(plan: UpdatePlan) -> dict[str, str]:
     """Return what changed about each new domain, as in "part of wiki"; empty for an unchanged domain."""
-    found = {name: "" for name in plan.old}
+    texts = {name: "" for name in plan.old}
     for step in plan.steps:
-        before = [found.pop(name) for name in step.domains if name in found and step.kind != "revise"]
-        if step.kind in ("add", "revise"):
-            found |= dict.fromkeys(step.domains, "added" if step.kind == "add" else "revised")
-        origin = "part of" if step.kind == "partition" else "renamed from"
+        before = [texts.pop(name) for name in step.domains if name in texts and step.kind != Kind.REVISE]
+        if step.kind in (Kind.ADD, Kind.REVISE):
+            texts |= dict.fromkeys(step.domains, "added" if step.kind == Kind.ADD else "revised")
+        origin = "part of" if step.kind == Kind.PARTITION else "renamed from"
         for part in step.parts:
-            found[part] = ", ".join(filter(None, [*before, f"{origin} {step.domains[0]}"]))
-    return {name: found[name] for name in plan.new}
+            texts[part] = ", ".join(filter(None, [*before, f"{origin} {step.domains[0]}"]))
+    return {name: texts[name] for name in plan.new}
 
 
 def domain_rows(results: Results, plan: UpdatePlan) -> list[DomainRow]:
@@ -106,7 +107,7 @@ def domain_rows(results: Results, plan: UpdatePlan) -> list[DomainRow]:
     before = plan.history[-1].weights
     after = results.proposal.weights if results.proposal is not None else {}
     shares = {d: share / sum(block.values()) for block in plan.kept.values() for d, share in block.items()}
-    found = []
+    rows = []
     for name, text in domain_changes(plan).items():
         unaffected = name in change.origin
         kind = KEPT if name in shares else RECOMPUTED if unaffected else AFFECTED
@@ -115,10 +116,10 @@ def domain_rows(results: Results, plan: UpdatePlan) -> list[DomainRow]:
             status = "fixed share"
         status = ", ".join(filter(None, [status, text]))
         old = _old_weight(name, change, before, natural)
-        found.append(DomainRow(name, kind, status, shares.get(name), old, natural.get(name), after.get(name)))
-    found.sort(key=lambda row: (KINDS.index(row.kind), -(row.natural or 0.0)))
+        rows.append(DomainRow(name, kind, status, shares.get(name), old, natural.get(name), after.get(name)))
+    rows.sort(key=lambda row: (KINDS.index(row.kind), -(row.natural or 0.0)))
     removed = [name for name in change.lost if name not in plan.new]
-    return found + [DomainRow(name, REMOVED, "removed", None, before[name], None, None) for name in removed]
+    return rows + [DomainRow(name, REMOVED, "removed", None, before[name], None, None) for name in removed]
 
 
 def _old_weight(name: str, change: changes.Change, before: dict, natural: dict) -> float | None:
@@ -156,12 +157,12 @@ def _candidate_name(plan: UpdatePlan, recomputed: Sequence[str]) -> str:
 
 def history_rows(results: Results, plan: UpdatePlan) -> list[StepRow]:
     """Return the workdirs of the history, oldest first. The last one is this workdir."""
-    found = []
+    rows = []
     for past in plan.history:
         gain = 100 * (past.natural - past.proposed) / past.natural
         text, runs = update_text(past.steps), (past.proxies, past.proxies_full)
-        found.append(StepRow(text, len(past.weights), past.strategy, *runs, gain, past.validated, past.weights))
-    return [*found, _this_step(results, plan)]
+        rows.append(StepRow(text, len(past.weights), past.strategy, *runs, gain, past.validated, past.weights))
+    return [*rows, _this_step(results, plan)]
 
 
 def _this_step(results: Results, plan: UpdatePlan) -> StepRow:

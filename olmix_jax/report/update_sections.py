@@ -11,6 +11,7 @@ from olmix_jax.report.formatting import capitalised, first_names, number, weight
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import no_proposal
 from olmix_jax.report.update_rows import KEPT, CandidateRow, DomainRow, StepRow
+from olmix_jax.update.changes import Kind
 from olmix_jax.update.strategies import Strategy
 from olmix_jax.update.update_plan import UpdatePlan
 
@@ -45,8 +46,8 @@ def runs_text(plan: UpdatePlan) -> str:
 def _changes(results: Results, plan: UpdatePlan) -> Section:
     facts = []
     for step in plan.steps:
-        into = f" into {', '.join(step.parts)}" if step.kind == "partition" else f" to {', '.join(step.parts)}"
-        facts.append((step.kind, ", ".join(step.domains) + (into if step.parts else "")))
+        into = f" into {', '.join(step.parts)}" if step.kind == Kind.PARTITION else f" to {', '.join(step.parts)}"
+        facts.append((step.kind.value, ", ".join(step.domains) + (into if step.parts else "")))
     kept = [d for block in plan.kept.values() for d in block]
     ratios = "fixed" if plan.strategy in FIXED else "old"
     facts += [("strategy", plan.strategy.value), ("new runs", runs_text(plan))]
@@ -101,17 +102,17 @@ def domain_table(plan: UpdatePlan, proposal: Proposal, rows: Sequence[DomainRow]
     columns |= {"old, %": {row.name: row.old for row in rows}, "natural, %": {row.name: row.natural for row in rows}}
     columns |= {"new, %": {row.name: row.new for row in rows}}
     columns |= {"without kept ratios, %": {row.name: free.get(row.name) for row in rows}} if free else {}
-    found = []
+    table_rows = []
     for name, block in plan.kept.items():
         inside = [row.name for row in kept if row.name in block]
         totals = [sum(column[d] or 0.0 for d in inside) for column in columns.values()]
-        found.append(Row((f"block “{name}”", f"{len(inside)} domains", *map(weight_percent, totals)), True))
-        found += [_domain_row(row, columns) for row in kept if row.name in block]
-    found += [_domain_row(row, columns) for row in rows if row.kind != KEPT]
+        table_rows.append(Row((f"block “{name}”", f"{len(inside)} domains", *map(weight_percent, totals)), True))
+        table_rows += [_domain_row(row, columns) for row in kept if row.name in block]
+    table_rows += [_domain_row(row, columns) for row in rows if row.kind != KEPT]
     caption = f"The domains before and after. {_ratios_text(plan, kept)}"
     if free:
         caption += " Without kept ratios: the optimum of the new law if all ratios were free."
-    return Table(caption, ("domain", "status", *columns), tuple(found))
+    return Table(caption, ("domain", "status", *columns), tuple(table_rows))
 
 
 def _domain_row(row: DomainRow, columns: dict[str, dict[str, float | None]]) -> Row:
@@ -178,12 +179,12 @@ def costs_more_than_predicted(results: Results) -> bool:
 
 def candidate_table(plan: UpdatePlan, rows: Sequence[CandidateRow]) -> Table:
     """Return runs and predicted loss of each candidate."""
-    gain, found = plan.predicted_gain, []
+    gain, table_rows = plan.predicted_gain, []
     for row in rows:
         share = f"{100 * row.mean / gain.gain:.0f}" if gain.gain > 0 else "–"
         interval = f"{number(row.low)} to {number(row.high)}"
         name = f"{row.name} (chosen)" if row.chosen else row.name
-        found.append(Row((name, str(row.runs), number(row.mean), interval, share), row.chosen))
+        table_rows.append(Row((name, str(row.runs), number(row.mean), interval, share), row.chosen))
     head = ("recomputed", "runs", "predicted loss, BPB", "5–95 %", "% of the predicted gain")
     caption = (
         "The candidates that were compared before any training. Affected only: full reuse of the old ratios; all "
@@ -191,7 +192,7 @@ def candidate_table(plan: UpdatePlan, rows: Sequence[CandidateRow]) -> Table:
         f"natural is predicted to be {number(gain.gain)} BPB ({number(gain.low)} to {number(gain.high)}). "
         "Shaded: chosen."
     )
-    return Table(caption, head, tuple(found))
+    return Table(caption, head, tuple(table_rows))
 
 
 def _history(rows: Sequence[StepRow], make_figure: MakeFigure) -> Section:

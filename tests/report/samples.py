@@ -84,11 +84,11 @@ def small_run(seeds: int = 3) -> Results:
 
 def fit_result(natural, tasks, slope_NM, floor_N, bpb_KN, predicted_KN, runs) -> FitResult:
     """Return the fit of a log-linear law."""
-    error_KN, names, found = np.abs(bpb_KN - predicted_KN), list(natural), {}
+    error_KN, names, task_fits = np.abs(bpb_KN - predicted_KN), list(natural), {}
     for i, task in enumerate(tasks):
         spearman = float(stats.spearmanr(bpb_KN[:, i], predicted_KN[:, i])[0])
         rmse = float(np.sqrt(np.mean(error_KN[:, i] ** 2)))
-        found[task] = TaskFit(
+        task_fits[task] = TaskFit(
             **{"loss": 0.01, "spearman_cv": spearman, "r2_cv": 0.9, "rmse_cv": rmse, "stretch": 1.6},
             coverage_cv=float((error_KN[:, i] <= 0.025).mean()),
             **{"spearman_in_sample": 0.991, "rmse_in_sample": rmse / 2, "spearman_loo": spearman, "rmse_loo": rmse},
@@ -96,11 +96,11 @@ def fit_result(natural, tasks, slope_NM, floor_N, bpb_KN, predicted_KN, runs) ->
             effects={d: float(slope_NM[i, j] / 10) for j, d in enumerate(names)},
         )
     keys = ("spearman_cv", "r2_cv", "rmse_cv", "coverage_cv", "spearman_in_sample", "spearman_loo")
-    means = {f"{key}_mean": float(np.mean([getattr(row, key) for row in found.values()])) for key in keys}
+    means = {f"{key}_mean": float(np.mean([getattr(row, key) for row in task_fits.values()])) for key in keys}
     measured_K, predicted_K = bpb_KN.mean(axis=1), predicted_KN.mean(axis=1)
     ends = [tuple((predicted_K + step).tolist()) for step in (-0.01, 0.01)]
     return FitResult(
-        **{"law": "log_linear", "tasks": found, "folds": 5, "runs": tuple(runs), "level": 0.9, "unseen": ()},
+        **{"law": "log_linear", "tasks": task_fits, "folds": 5, "runs": tuple(runs), "level": 0.9, "unseen": ()},
         **{"effect": "change in BPB when a tenth of the natural mixture is replaced by the domain", "base": natural},
         **means,
         spearman_of_mean_cv=float(stats.spearmanr(measured_K, predicted_K)[0]),
@@ -128,11 +128,11 @@ def by_task(tasks, bpb_KN) -> dict[str, tuple[float, ...]]:
 
 def law_bpb(fit: FitResult, weights: dict[str, float]) -> dict[str, float]:
     """Return BPB of a mixture by task, by the formula of the log-linear law."""
-    found = {}
+    bpb = {}
     for task, row in fit.tasks.items():
         log = sum(row.parameters["coefficients"][d] * w for d, w in weights.items())
-        found[task] = row.parameters["constant"] + float(np.exp(log))
-    return found
+        bpb[task] = row.parameters["constant"] + float(np.exp(log))
+    return bpb
 
 
 def proposal_of(fit: FitResult, natural: dict[str, float], tokens_M) -> Proposal:

@@ -22,10 +22,10 @@ def with_measured(results, **changes):
 
 def test_poorly_determined_law_is_a_warning(small):
     fit = {"unseen": ("_seen_<never>",), "barely_sampled": {"rare": Sampled(1, 0.005)}, "spearman_cv_mean": 0.4}
-    found = caveats.warnings(samples.with_fit(small, **fit))
-    assert "Never sampled: _seen_<never>. The swarm gives no information about their effects." in found
-    assert any(w.startswith("Rarely sampled: rare (in 1 run, at most 0.5 %).") for w in found)
-    assert any("ranks held-out runs poorly (mean Spearman 0.40" in w for w in found)
+    texts = caveats.warnings(samples.with_fit(small, **fit))
+    assert "Never sampled: _seen_<never>. The swarm gives no information about their effects." in texts
+    assert any(w.startswith("Rarely sampled: rare (in 1 run, at most 0.5 %).") for w in texts)
+    assert any("ranks held-out runs poorly (mean Spearman 0.40" in w for w in texts)
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_poorly_determined_law_is_a_warning(small):
     [(0.8, "too narrow"), (0.99, "wider than necessary"), (0.85, None), (0.9, None), (0.95, None)],
 )
 def test_coverage_far_from_its_level_is_a_warning(small, coverage, problem):
-    found = [w for w in caveats.warnings(samples.with_fit(small, coverage_cv_mean=coverage)) if "intervals" in w]
-    assert len(found) == (problem is not None)
-    assert problem is None or problem in found[0]
+    texts = [w for w in caveats.warnings(samples.with_fit(small, coverage_cv_mean=coverage)) if "intervals" in w]
+    assert len(texts) == (problem is not None)
+    assert problem is None or problem in texts[0]
 
 
 def test_uncertain_gain_is_a_warning(small):

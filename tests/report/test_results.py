@@ -24,12 +24,12 @@ def edit(file, **changes):
 
 
 def test_all_parts_are_read(results, workdir):
-    found = read(workdir)
+    read_back = read(workdir)
     for part in ("config", "domains", "training", "fit", "proposal", "validation"):
-        assert getattr(found, part) == getattr(results, part)
-    assert found.table.runs == results.table.runs and found.table.diverged == (DIVERGED,)
-    assert found.curves.runs == results.curves.runs and found.update is None
-    np.testing.assert_array_equal(found.curves.loss_KT, results.curves.loss_KT)
+        assert getattr(read_back, part) == getattr(results, part)
+    assert read_back.table.runs == results.table.runs and read_back.table.diverged == (DIVERGED,)
+    assert read_back.curves.runs == results.curves.runs and read_back.update is None
+    np.testing.assert_array_equal(read_back.curves.loss_KT, results.curves.loss_KT)
 
 
 def test_external_swarm_is_read_from_the_configured_paths(small, tmp_path):
@@ -38,9 +38,9 @@ def test_external_swarm_is_read_from_the_configured_paths(small, tmp_path):
     paths = {"ratios": "ratios.csv", "metrics": "metrics.csv", "meta": "meta.json"}
     swarm = {field: str(elsewhere / "swarm" / file) for field, file in paths.items()}
     files.write_json(folder / "config.json", {"swarm": swarm, "fit": {"drop_metrics": [samples.HOSTILE_TASK]}})
-    found = read(folder)
-    assert len(found.table.runs) == 8 and found.table.tasks == ("minerva_math_number_1::olmes",)
-    assert found.natural == pytest.approx(small.proposal.natural)
+    read_back = read(folder)
+    assert len(read_back.table.runs) == 8 and read_back.table.tasks == ("minerva_math_number_1::olmes",)
+    assert read_back.natural == pytest.approx(small.proposal.natural)
     # The meta file may also be given as text, and tasks may be averaged before the fit.
     swarm["meta"] = (elsewhere / "swarm/meta.json").read_text()
     files.write_json(folder / "config.json", {"swarm": swarm, "fit": {"granularity": "aggregated"}})
@@ -67,8 +67,8 @@ def test_validation_of_another_proposal_is_ignored(small, tmp_path, caplog):
     folder = samples.write(small, tmp_path)
     edit(folder / "validate/validation.json", proposal=dict.fromkeys(small.proposal.weights, 0.0))
     with caplog.at_level("WARNING", logger="olmix_jax"):
-        found = read(folder)
-    assert found.validation is None and found.validation_curves is None
+        read_back = read(folder)
+    assert read_back.validation is None and read_back.validation_curves is None
     assert "ignoring validate/validation.json, run on another proposal" in caplog.text
 
 
@@ -76,8 +76,8 @@ def test_proposal_from_another_fit_is_ignored(small, tmp_path, caplog):
     folder = samples.write(small, tmp_path)
     edit(folder / "propose/proposal.json", fit="another digest")
     with caplog.at_level("WARNING", logger="olmix_jax"):
-        found = read(folder)
-    assert found.proposal is None and found.validation is None
+        read_back = read(folder)
+    assert read_back.proposal is None and read_back.validation is None
     assert "ignoring propose/proposal.json, made from another fit" in caplog.text
 
 

@@ -10,9 +10,9 @@ from tests.report.samples import HOSTILE, HOSTILE_TASK
 def test_tables_have_a_cell_per_column(results):
     everything = dataclasses.replace(results, proposal=samples.explored(results.proposal))
     for r in (results, everything, dataclasses.replace(results, validation=None, proposal=None)):
-        found = [tables.task_table(r), tables.quality_table(r.fit)]
-        found += [tables.domain_table(r, r.proposal)] if r.proposal is not None else []
-        for table in found:
+        both = [tables.task_table(r), tables.quality_table(r.fit)]
+        both += [tables.domain_table(r, r.proposal)] if r.proposal is not None else []
+        for table in both:
             assert {len(row.cells) for row in table.rows} == {len(table.head)}
 
 
