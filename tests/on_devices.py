@@ -1,4 +1,4 @@
-"""Train a toy swarm of 64 members on a given number of CPU devices.
+"""Train a toy swarm of 24 members on a given number of CPU devices.
 
     python -m tests.on_devices DEVICES FOLDER OUT [STEP [PER_DEVICE]]
 
@@ -32,7 +32,7 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", devices)
     if len(sys.argv) > 4 and int(sys.argv[4]):
         train.Tracker = Preempted
-    swarm = toy.make_swarm(members=64, steps=6, seeds=range(64), mapping="shard")
+    swarm = toy.make_swarm(members=24, steps=6, seeds=range(24), mapping="shard")
     assert jax.device_count() == devices
     done = waves.train_in_waves(swarm, toy.make_tasks(), folder, "toy", per_device)
     np.savez(out, bpb_KN=done.bpb_KN, loss_KT=done.loss_KT)

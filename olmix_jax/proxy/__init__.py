@@ -1,1 +1,1 @@
-"""Proxies: small models of a swarm. One member's model and training step, mapped over all members."""
+"""Training of proxies, the small models of a swarm: one member is written once and mapped over all members."""

@@ -60,7 +60,7 @@ def topology_devices(topology: str) -> Sequence:
         )
     if jax.default_backend() == "gpu":
         raise UserError("config field `plan.topology`: on a machine with a GPU, set JAX_PLATFORMS=cpu")
-    # No TPU machine to query for metadata, and no TPU that only one process may use.
+    # Without a TPU, libtpu must not query the metadata server, and several processes may load it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies

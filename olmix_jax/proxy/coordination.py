@@ -1,7 +1,7 @@
 """Communication between the processes of one run, through the key-value store of the first process.
 
-Collectives of the devices would also work, but they time out: on CPUs after half an hour, while training a part of a
-swarm takes days.
+Collectives of the devices would also work, but they time out: on CPUs after half an hour. Processes may have to wait
+for days, until all parts of a swarm are trained.
 """
 
 import atexit
@@ -25,7 +25,7 @@ T = TypeVar("T")
 POLL_SECONDS = 5
 # Time between log lines that name the processes waited for [seconds].
 LOG_SECONDS = 60
-# The value that the first process broadcasts when the others shall train an FSDP model with it.
+# Broadcast by the first process to make the others train an FSDP model with it.
 JOIN = "join"
 
 _gather_numbers = itertools.count()
@@ -40,7 +40,7 @@ class PeerFailed(UserError):
 
 
 def key_value_store() -> Any:
-    """Return the client of the key-value store that the first process hosts, or None without several processes.
+    """Return the client of the key-value store that the first process hosts, or None if there is only one process.
 
     JAX has no public name for it: `jax.distributed` only starts and stops it, and `multihost_utils` uses collectives of
     the devices.
@@ -57,7 +57,7 @@ def key_value_store() -> Any:
 
 
 def all_gather(value: str) -> list[str]:
-    """Return the value of every process, in process order. Waits until all have given theirs, however long.
+    """Return the value of every process, in process order. Wait for all processes, without a time limit.
 
     Raises:
       PeerFailed: another process failed.
@@ -247,8 +247,8 @@ class Heartbeat:
             if silent >= self.timeout / 4 and process not in self.warned_silent:
                 self.warned_silent.add(process)
                 log.warning(
-                    "process %d has sent no heartbeat for %.0f s; after %.0f s all processes end, and the same command "
-                    "resumes",
+                    "process %d has sent no heartbeat for %.0f s; after %.0f s all processes end. Run the same command "
+                    "again to resume",
                     *(process, silent, self.timeout),
                 )
 
@@ -256,4 +256,4 @@ class Heartbeat:
         for process in set(_failed_processes(store)) - self.warned_failed - {jax.process_index()}:
             self.warned_failed.add(process)
             end = "all processes end within two minutes" if _in_lockstep else "this one ends after its current work"
-            log.warning("process %d failed, see its output; %s, and the same command resumes", process, end)
+            log.warning("process %d failed, see its output; %s. Run the same command again to resume", process, end)

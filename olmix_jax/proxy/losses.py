@@ -174,14 +174,14 @@ def _cudnn_module():
 
 
 def _cudnn(queries_TD, keys_SD, values_SD):
-    """Compute cuDNN's attention with a single head."""
+    """Compute attention with cuDNN's kernel, with a single head and no mask."""
     one_head = (x[None, :, None, :] for x in (queries_TD, keys_SD, values_SD))
     mean_1T1D, log_z_11T = _cudnn_module().dot_product_attention(*one_head, scale=1.0, return_residual=True)
     return mean_1T1D[0, :, 0, :], log_z_11T[0, 0]
 
 
 def splash(queries_TD, keys_SD, values_SD, interpret: bool = False):
-    """Compute JAX's Pallas attention kernel for TPUs, with a single head and no mask."""
+    """Compute attention with JAX's Pallas kernel for TPUs, with a single head and no mask."""
     block_q, block_kv = (
         next(size for size in (1024, 512, 256, 128) if len(x) % size == 0) for x in (queries_TD, keys_SD)
     )

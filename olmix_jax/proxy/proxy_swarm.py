@@ -32,7 +32,7 @@ class ProxySwarm:
       stores: token store per domain, in the column order of `runs.counts_KM`.
       share: share of every domain's text that members may read.
       width: number of members that the program is compiled for, if larger than that of `runs`. The last member is
-        repeated. Waves of different sizes can so share one program.
+        repeated. This lets waves of different sizes share one program.
       track: where metrics are sent.
     """
 

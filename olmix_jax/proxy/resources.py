@@ -123,7 +123,7 @@ def flops_per_token(shape: model.Shape, parameters: int, length: int) -> float:
 
 
 def memory_parts(compiled: aot.CompiledStep, parameters: int) -> MemoryParts:
-    """Return the memory of a device by use; ``parameters`` is the number of one member, with the embedding."""
+    """Return the memory of a device by use. ``parameters`` counts one member's parameters with the embedding."""
     weights = int(4 * parameters * compiled.members_per_device)
     return MemoryParts(
         arguments=compiled.arguments,
@@ -158,7 +158,7 @@ def with_time(plan: ResourcePlan, chip: Chip, config: Config) -> ResourcePlan:
 
 
 def _members(config: Config, workdir: pathlib.Path) -> int:
-    """Return the number of proxies: of the config, or the default for the workdir's domains."""
+    """Return the number of proxies: ``swarm.size``, or the default for the workdir's number of domains."""
     if config.swarm.size is not None:
         return config.swarm.size
     if (workdir / "domains.json").is_file():

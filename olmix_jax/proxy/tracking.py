@@ -15,7 +15,7 @@ from olmix_jax.utils.errors import UserError
 
 
 class _Sink(Protocol):
-    """Another destination of the metrics."""
+    """A further destination of the metrics, such as TensorBoard."""
 
     def write(self, step: int, row: dict) -> None: ...
 

@@ -155,7 +155,7 @@ class _Meter:
 
 
 def _compile(swarm: ProxySwarm, train_steps: Callable, mapping: str, label: str) -> tuple[_RunState, float]:
-    """Compile the training step by taking zero steps. Return the initial states and the time it took [seconds]."""
+    """Compile the training step by taking zero steps. Return the initial states and the compile time [seconds]."""
     start = time.monotonic()
     no_tokens = np.zeros((len(swarm.runs), swarm.chunk_steps, swarm.train.batch, swarm.length + 1), np.int32)
     states, _ = jax.block_until_ready(train_steps(swarm.start(mapping), no_tokens, 0))

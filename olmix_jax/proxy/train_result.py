@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class TrainInfo:
-    """Facts about a training run, for people; ``train/info.json`` holds them.
+    """Facts about a training run, written to ``train/info.json``.
 
     Attributes:
       mapping: how members were mapped over devices.

@@ -8,8 +8,8 @@ from tests import toy
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Train five members with different seeds on all devices. Return the swarm, its folder and its results."""
-    swarm, folder = toy.make_swarm(seeds=range(5)), tmp_path_factory.mktemp("trained")
+    """Train five members with different seeds on two devices. Return the swarm, its folder and its results."""
+    swarm, folder = toy.make_swarm(seeds=range(5), mapping="shard"), tmp_path_factory.mktemp("trained")
     return swarm, folder, train.train(swarm, toy.make_tasks(), folder, "toy")
 
 

@@ -87,4 +87,4 @@ def test_failed_process_is_named_once(make_store, caplog, in_lockstep, end):
             heartbeat.beat(store, float(now))
             store.values |= {"olmix_jax/failed/2": "own", "olmix_jax/failed/3": "peer"}
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line == f"process 2 failed, see its output; {end}, and the same command resumes"
+    assert line == f"process 2 failed, see its output; {end}. Run the same command again to resume"

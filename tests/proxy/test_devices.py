@@ -49,8 +49,8 @@ def test_resume_on_four_devices_after_preemption_on_eight_gives_identical_result
 
 @pytest.mark.slow
 def test_resume_on_two_devices_keeps_the_waves_of_eight(on_eight, tmp_path):
-    stopped, _ = train_on(8, tmp_path, 4, 3)
+    stopped, _ = train_on(8, tmp_path, 4, 1)
     assert "KeyboardInterrupt" in stopped.stderr
-    process, results = train_on(2, tmp_path, 0, 3)
+    process, results = train_on(2, tmp_path, 0, 1)
     assert sorted(p.name for p in (tmp_path / "train").glob("wave-*")) == ["wave-0001", "wave-0002", "wave-0003"]
     assert_results(process, results, on_eight, rtol=1e-5)

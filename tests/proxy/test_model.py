@@ -85,7 +85,7 @@ def test_tpu_kernel_is_chosen_by_the_platform_compiled_for():
 
 
 @pytest.mark.parametrize("preset", model.PRESETS)
-def test_presets_give_float32_logits_and_have_the_paper_s_parameters(preset):
+def test_presets_give_float32_logits_and_have_the_parameter_counts_of_the_paper(preset):
     shape, tokens_BL = model.PRESETS[preset], jnp.zeros((1, 4), jnp.int32)
     decoder = model.Decoder(shape, 100_352)
     logits, variables = jax.eval_shape(lambda: decoder.init_with_output(jax.random.key(0), tokens_BL))

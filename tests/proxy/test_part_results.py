@@ -45,13 +45,11 @@ def test_merged_parts_are_the_results_of_the_whole_swarm(trained, toy_tasks, tmp
     assert list(records.plain(merged.info))[-1] == "parts"
 
 
-@pytest.mark.parametrize("member", [0, 4])
-def test_training_a_part_gives_the_results_of_its_members(trained, toy_tasks, tmp_path, member):
+def test_training_a_part_gives_the_results_of_its_members(trained, toy_tasks, tmp_path):
     swarm, _, whole = trained
-    piece = Part(member + 1, 5)
-    result = train.train(part_results.select(swarm, piece), toy_tasks, tmp_path, "toy")
-    np.testing.assert_allclose(result.bpb_KN[0], whole.bpb_KN[member], rtol=1e-6)
-    np.testing.assert_allclose(result.loss_KT[0], whole.loss_KT[member], rtol=1e-6)
+    result = train.train(part_results.select(swarm, Part(1, 3)), toy_tasks, tmp_path, "toy")
+    np.testing.assert_array_equal(result.bpb_KN, whole.bpb_KN[[0, 3]])
+    np.testing.assert_array_equal(result.loss_KT, whole.loss_KT[[0, 3]])
 
 
 def test_parts_of_another_swarm_or_other_tasks_are_refused(trained, toy_tasks, tmp_path):

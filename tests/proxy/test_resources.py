@@ -136,7 +136,7 @@ def test_chips_are_found_by_topology_and_by_device_kind():
     assert find_chip("NVIDIA H100 80GB HBM3") is CHIPS["NVIDIA H100"] and find_chip("cpu") is None
 
 
-def test_paper_presets_have_the_paper_s_budgets_and_schedules():
+def test_presets_have_the_budgets_and_schedules_of_the_paper():
     """METHOD §4: tokens, steps, warm-up, learning rate."""
     proxy = config.from_dict(paper.get_config("30M"))
     assert proxy.train.batch * proxy.proxy.length * proxy.train.steps == 2_910_191_616 <= 2_910_233_600

@@ -8,7 +8,7 @@ from olmix_jax.proxy.scoring import score
 
 
 def test_scores_are_those_of_each_member_alone(make_swarm, toy_tasks):
-    swarm = make_swarm(seeds=range(5))
+    swarm = make_swarm(seeds=range(5), mapping="shard")
     params = swarm.start("shard").params
     bpb_KN = score(swarm, params, toy_tasks, "shard", np.array([False, True, True, True, True]))
     assert bpb_KN.shape == (5, 2) and np.isnan(bpb_KN[0]).all()

@@ -58,7 +58,7 @@ def test_resume_of_waves_on_fewer_devices_trains_no_wave_twice(trained, toy_task
     swarm, _, expected = trained
     saved = after_saves(5, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        waves.train_in_waves(with_mapping(swarm, "shard"), toy_tasks, tmp_path, "toy", 1)
+        waves.train_in_waves(swarm, toy_tasks, tmp_path, "toy", 1)
     division = json.loads((tmp_path / "waves.json").read_text())
     assert division == {"waves": 3, "members": [["run-0", "run-3"], ["run-1", "run-4"], ["run-2"]]}
     before_stop = len(saved)
@@ -103,7 +103,7 @@ def test_division_of_another_swarm_is_refused(make_swarm, toy_tasks, tmp_path, f
 
 
 def test_members_larger_than_a_device_are_sharded_and_resumed(trained, toy_tasks, tmp_path, monkeypatch, after_saves):
-    swarm, _, expected = trained
+    swarm, expected = with_mapping(trained[0], None), trained[2]
     monkeypatch.setattr(sharding, "usable_memory", lambda: swarm.member.memory_bytes - 1)
     saved = after_saves(5, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
