@@ -56,8 +56,8 @@ def chosen_sampled(params, ratios_CM, number, seed):
 def least_variance(params, ratios_CM, number, seed):
     """Minimise the mean variance over tasks and mixtures; `choose` minimises the mean of its logarithm."""
     del seed
-    known, picked = next_runs._exact(params, ratios_CM, ratios_CM), []
-    covariance_NCC, noise_N = known.cross_NCQ, known.noise_N
+    beliefs, picked = next_runs._exact(params, ratios_CM, ratios_CM), []
+    covariance_NCC, noise_N = beliefs.cross_NCQ, beliefs.noise_N
     for _ in range(number):
         noisy_NC = np.einsum("ncc->nc", covariance_NCC) + noise_N[:, None]
         gain_C = ((covariance_NCC**2).mean(axis=2) / noisy_NC).sum(axis=0)

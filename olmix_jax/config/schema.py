@@ -275,8 +275,8 @@ class Config:
 
     # The seed from which every random draw derives its own.
     seed: int = 0
-    # A YAML config of the published `olmix fit`. Its settings replace those here, except fields given as flags. It is
-    # empty in the resolved config.json.
+    # A YAML config of the published `olmix fit`. Its settings replace those here, except fields given as flags. This
+    # field is empty in the resolved config.json.
     olmix_yaml: str = ""
     corpus: Corpus = Corpus()
     tasks: Tasks = Tasks()

@@ -91,8 +91,8 @@ def _weight(sheet: Sheet, run: str, domain: str) -> float:
     weight = sheet.number(run, domain)
     if weight is None:
         raise UserError(
-            f"{sheet.where(run, domain)}: {sheet.quoted(run, domain)}, which is not a weight; write 0 for a domain "
-            "that is not in the mixture"
+            f"{sheet.where(run, domain)}: {sheet.quoted(run, domain)}; write a weight, or 0 if the domain is not in "
+            "the mixture"
         )
     if weight < 0:
         raise UserError(f"{sheet.where(run, domain)}: negative weight {weight}")

@@ -35,14 +35,14 @@ def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
         (RATIOS.replace("0.25", "1_0"), r"column web: '1_0' is not"),
         (
             RATIOS.replace("0.25", "nan"),
-            r"column web: 'nan', which is not a weight; write 0 for a domain that is not in",
+            r"column web: 'nan'; write a weight, or 0 if the domain is not in",
         ),
         (RATIOS.replace("0.25", "-inf"), r"column web: '-inf' is not a finite number"),
         (RATIOS.replace("0.25", "1e999"), r"column web: '1e999' is not a finite number"),
         (RATIOS.replace("0.25,0.75", "-0.25,1.25"), r"line 2 \(run r1\), column web: negative weight -0.25"),
         (
             RATIOS.replace("0.25,0.75", "0.25,"),
-            r"line 2 \(run r1\), column code: empty, which is not a weight; write 0 for",
+            r"line 2 \(run r1\), column code: empty; write a weight, or 0 if the",
         ),
         (
             RATIOS.replace("0.25", "0.35"),
