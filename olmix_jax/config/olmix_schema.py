@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from olmix_jax.config import yaml_files
 from olmix_jax.utils.errors import UserError
 
 # Sections and fields of the format, including those of earlier versions.
@@ -94,6 +93,8 @@ def read(path: pathlib.Path) -> dict[str, Section]:
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; `olmix_yaml` must be the path of a config of `olmix fit`")
+    from olmix_jax.config import yaml_files  # YAML is loaded only where a file is read
+
     content = yaml_files.read(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a mapping with the sections {', '.join(FIELDS)}")
