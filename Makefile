@@ -46,7 +46,7 @@ test-slow: $(VENV)/ready
 
 # Compile for TPU topologies without a TPU, in a few minutes; uses .venv-tpu
 test-tpu: $(TPU)/ready
-	$(TPU)/bin/python -m pytest -m "slow or not slow" tests/proxy/test_resources.py
+	$(TPU)/bin/python -m pytest -m "slow or not slow" tests/proxy/test_resources.py tests/proxy/test_aot.py
 
 # Every law on the published swarms in OLMIX_DATA: rewrites benchmarks/laws.md in about ten minutes
 bench-laws: $(VENV)/ready

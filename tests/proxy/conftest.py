@@ -3,6 +3,7 @@
 import pytest
 
 from olmix_jax.proxy import checkpoint, train
+from olmix_jax.proxy.resource_plan import MemoryParts, ModelSize, ResourcePlan
 from tests import toy
 
 
@@ -30,3 +31,26 @@ def after_saves(monkeypatch):
         return steps
 
     return install
+
+
+@pytest.fixture
+def plan():
+    """Return a plan of three waves of two members per device on four devices, without times."""
+    return ResourcePlan(
+        model=ModelSize(32, 2, 2, 96, None, 384, 900_000, 1_000_000),
+        topology="4 × chip",
+        devices=4,
+        members=24,
+        members_per_device=2,
+        waves=3,
+        steps=3600,
+        tokens_per_step=1000,
+        tokens_per_member=3_600_000,
+        flops_per_token=1e6,
+        flops=24 * 3.6e12,
+        memory_per_device_bytes=2**30,
+        memory_parts_bytes=MemoryParts(2**29, 2**29, 0, 8_000_000, 16_000_000, 8_000_000),
+        collectives_across_members=0,
+        collectives_within_a_member=0,
+        fits=True,
+    )

@@ -10,8 +10,6 @@ import pytest
 
 from olmix_jax.proxy import checkpoint, train
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
-from olmix_jax.proxy.train_result import TrainInfo
-from olmix_jax.utils import records
 from olmix_jax.utils.errors import UserError
 
 
@@ -22,16 +20,6 @@ def test_trained_members_have_losses_and_scores(trained):
     assert np.isfinite(result.bpb_KN).all() and (result.died_K == -1).all()
     assert result.info.members == 5 and result.info.tokens_per_member == 7 * 4 * 8
     assert result.info.parameters == swarm.member.parameters
-
-
-def test_info_is_written_without_empty_fields(trained):
-    info = trained[2].info
-    content = records.plain(info)
-    assert (
-        list(content)
-        == "mapping devices members parameters tokens_per_member tokens_per_second compile_s wall_s".split()
-    )
-    assert records.from_plain(TrainInfo, content) == info
 
 
 class Poisoned(ProxySwarm):
