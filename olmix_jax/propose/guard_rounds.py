@@ -23,12 +23,12 @@ ROUNDS = 60
 FIRST_STIFFNESS, LAST_STIFFNESS = 10.0, 1e7
 # A guard holds if its excess is at most this [BPB].
 HOLDS = 1e-10
-# For a law that is not convex the solver has fewer digits. Its limits are lowered by this, so that guards still hold.
+# For a law that is not convex the solver is less exact. Limits are lowered by this [BPB], so that guards still hold.
 TIGHTER = 1e-7
 
 
 class SmoothedTerms(NamedTuple):
-    """The terms of a round's smoothed objective; a pytree. S = 0 means T = Σ_i w_i f_i.
+    """The terms of a round's smoothed objective; a pytree. Without samples (S = 0), T = Σ_i w_i f_i.
 
     Attributes:
       task_weights_N: w.
@@ -75,7 +75,7 @@ def bpb_rows(problem: Problem, samples, weights_M) -> np.ndarray:
 
 
 def run(problem: Problem, terms: SmoothedTerms, samples, start_M) -> LastRound:
-    """Run rounds until the guards hold and smoothing hides nothing, or ROUNDS are over.
+    """Run rounds until the guards hold and T equals its smoothed value, at most ROUNDS.
 
     If the solver does not converge, the round is too stiff for it. It is repeated with a quarter of the stiffness,
     which is the limit from then on. More rounds are then needed, but each takes little time.
@@ -154,8 +154,8 @@ _sample_weights_jit, _fill = jax.jit(_sample_weights), jax.jit(fill)
 def _updated(terms: SmoothedTerms, bpb_SN) -> tuple[SmoothedTerms, float]:
     """Return the multipliers that attain the maxima, and the distance from a solution [BPB].
 
-    The distance is the largest excess of a guard, the room of a guard with a positive multiplier, or the amount that
-    smoothing hides in T, whichever is largest.
+    The distance is the largest of three: the excess of a guard, the room of a guard with a positive multiplier, and T
+    minus its smoothed value.
     """
     excess_F = terms.rows_FN @ bpb_SN[0] - terms.limit_F
     multipliers_F = np.maximum(terms.multipliers_F + terms.stiffness * excess_F, 0.0)

@@ -23,7 +23,7 @@ from olmix_jax.solver.solve import solve
 ROUNDS, ITERATIONS = 8, 60
 # The first t, in units of the spread of the excess over guards; and the factor by which t shrinks per round.
 FIRST_SOFTNESS, SHRINK = 0.1, 4.0
-# The bounds are close enough if they differ by this share of the excess.
+# The search ends when the bounds on the least excess differ by this share of it.
 NEAR = 1e-3
 
 

@@ -1,4 +1,7 @@
-"""Guards and caution: the best mixture that makes no task worse, and that is good on unlucky samples of the law.
+"""Guards and caution.
+
+A guard keeps a task, or the mean over a group of tasks, from getting worse. Caution minimises the mean over the worst
+samples of the law.
 
     min over p of  T(p) + λ·KL(p ‖ anchor)   subject to   g_f(p) = Σ_i r_fi f_i(p) ≤ limit_f
 
@@ -11,9 +14,11 @@ convex, and an upper bound on the quantile of the same share. Both parts are max
 
 so the method of multipliers solves both (:mod:`olmix_jax.propose.guard_rounds`).
 
-The certificate does not depend on that method. For any multipliers, min_p Σ_s q_s Σ_i w_i f_si + Σ_f u_f g_f + λKL −
-Σ_f u_f limit_f is a lower bound on every feasible value. :func:`olmix_jax.solver.solve.solve` computes and certifies
-this minimum.
+The certificate does not depend on that method. For any multipliers,
+
+    min_p [Σ_s q_s Σ_i w_i f_si + Σ_f u_f g_f + λKL] − Σ_f u_f limit_f
+
+is a lower bound on every feasible value. :func:`olmix_jax.solver.solve.solve` computes and certifies this minimum.
 """
 
 import dataclasses
@@ -45,9 +50,9 @@ class GuardedSolution:
     """A solution with guards, caution, or both.
 
     Attributes:
-      solution: ``value`` and ``gap`` are those of the problem above, and ``guard_excess`` is set.
+      solution: the solution; ``value`` and ``gap`` refer to T(p) + λ·KL with the guards.
       multipliers_F: u, fall of the minimum per BPB by which a guard's limit is raised.
-      sample_weights_S: q.
+      sample_weights_S: q, the weights of the samples; empty without samples.
       excess_F: g_f − limit_f at the solution [BPB]; ≤ 0 up to rounding.
       tail: T at the solution [BPB].
     """
@@ -80,13 +85,13 @@ def group_guards(tasks: Sequence[str], natural_N, groups: Mapping[str, tuple[str
 def solve(
     problem: Problem, guards: Guards, samples=None, share: float = 1.0, *, starts_SM, safe_M=None
 ) -> GuardedSolution:
-    """Solve the problem above from every start, and return the best end point at which all guards hold.
+    """Solve with guards, caution or both from every start; return the best end point at which all guards hold.
 
     Args:
       problem: a problem with task weights.
       guards: the constraints; :func:`no_guards` for caution alone.
       samples: parameters of the law with a leading axis, for T over samples; None for T of the law itself.
-      share: share of the worst samples. 1 is the mean; less than one sample means the worst sample alone.
+      share: share of the samples that count, worst first. 1 is the mean over all; less than 1/S is the worst alone.
       starts_SM: starting points; one is enough for a convex law.
       safe_M: a mixture at which the guards hold. It is returned, as not converged, if they hold at no end point.
 

@@ -30,7 +30,7 @@ class Varying(NamedTuple):
     Attributes:
       params: parameters of the law; all their arrays have the axis.
       weights: weights of the tasks.
-      anchor_M: anchors of KL.
+      anchor_M: mixtures that KL pulls towards.
       lower_M, upper_M, member_GM, low_G, high_G: see :class:`olmix_jax.solver.bounds.Bounds`.
       kl_weight: λ; all positive or all 0.
       start_M: starting points; the anchors by default.

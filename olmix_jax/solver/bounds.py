@@ -17,8 +17,8 @@ class Bounds(NamedTuple):
     Two groups are disjoint or nested. An inner group comes before the groups around it (:func:`inner_first`).
 
     Attributes:
-      lower_M: at least 0.
-      upper_M: at least ``lower_M``.
+      lower_M: lower bounds, at least 0.
+      upper_M: upper bounds (caps), at least ``lower_M``.
       member_GM: whether the domain is in the group.
       low_G: lower bound of the group's sum.
       high_G: upper bound of the group's sum.

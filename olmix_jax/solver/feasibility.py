@@ -6,7 +6,7 @@ import numpy as np
 
 from olmix_jax.solver.bounds import Bounds
 
-# Bounds may miss each other by this much; rounding explains it.
+# Bounds that contradict each other by at most this much do so by rounding, and count as feasible.
 SLACK = 1e-12
 # Number of domains that an explanation lists.
 SHOWN = 10
@@ -21,9 +21,9 @@ def explain(bounds: Bounds, names: Sequence[str] = (), groups: Sequence[str] = (
     """Return why no mixture meets the bounds, naming domains or a group; None if one does.
 
     Args:
-      bounds: inner groups first.
-      names: names of the M domains; numbers by default.
-      groups: names of the G groups; numbers by default.
+      bounds: the bounds to check.
+      names: names of the M domains; "domain 0", "domain 1", … by default.
+      groups: names of the G groups; "group 0", "group 1", … by default.
     """
     lower_M, upper_M = np.asarray(bounds.lower_M, np.float64), np.asarray(bounds.upper_M, np.float64)
     names = names or [f"domain {j}" for j in range(len(lower_M))]
@@ -32,7 +32,7 @@ def explain(bounds: Bounds, names: Sequence[str] = (), groups: Sequence[str] = (
     if wrong_M.any():
         listed = [f"{names[j]} [{lower_M[j]:.6g}, {upper_M[j]:.6g}]" for j in np.flatnonzero(wrong_M).tolist()]
         return f"bounds must satisfy 0 ≤ lower ≤ cap ≤ 1, not {_listed(listed)}"
-    # Totals that each group allows: those of its inner groups and of its other domains.
+    # The smallest and largest total of each group, from its domains and from the groups inside it.
     least_M, most_M = lower_M.copy(), upper_M.copy()
     for g, member_M in enumerate(np.asarray(bounds.member_GM, bool)):
         least, most = least_M[member_M].sum(), most_M[member_M].sum()

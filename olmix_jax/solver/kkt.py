@@ -13,8 +13,9 @@ class Conditions(NamedTuple):
     """Optimality conditions at a mixture; a pytree.
 
     Attributes:
-      residual: largest violation. A violation is the smaller of an entry's force and its distance to the bound that
-        the force points to, so it is 0 exactly at a stationary point.
+      residual: largest violation. The force on an entry is the level of its class minus its slope. Its violation is the
+        smaller of |force| and the distance to the bound that the force points to. So the residual is 0 exactly at a
+        stationary point.
       multipliers_M: multipliers of the upper bounds, ≥ 0.
       group_multipliers_G: multipliers of the groups, ≥ 0 at the upper bound and ≤ 0 at the lower bound.
     """
@@ -38,8 +39,8 @@ def conditions(slope_M, p_M, bounds: Bounds) -> Conditions:
         around_G = _enclosing(bounds.member_GM)
 
         def up(g, levels):
-            # The level around a group is at least the group's, unless the group is at its lower bound; and at most the
-            # group's, unless it is at its upper bound.
+            # Unless a group is at its lower bound, the level around it is at least its own. Unless it is at its upper
+            # bound, the level around it is at most its own.
             least_C, most_C = levels
             a, held = around_G[g], inner_C[around_G[g]]
             least = jnp.where(at_low_G[g] | held, -jnp.inf, least_C[g])

@@ -4,8 +4,8 @@
 
 Each iteration has two parts.
 
-1. A proximal projected-gradient step with line search finds the bounds that bind. If it gives a lower value, a step
-   towards the minimiser of the linearised problem takes its place.
+1. A proximal projected-gradient step with line search finds the bounds that bind. A step towards the minimiser of the
+   linearised problem replaces it if that gives a lower value.
 2. A Newton step over the entries strictly inside their bounds, by conjugate gradients on Hessian-vector products, so
    no M × M matrix is formed. It is projected back and shortened until F falls.
 
@@ -17,8 +17,8 @@ The certificate linearises f alone. For convex f and every feasible v, F(v) ≥ 
 The minimum of the right side over the set has a closed form (a KL projection; a greedy fill for λ = 0). So
 ``gap`` = F(p) − that minimum is an upper bound on F(p) − min F, whatever the algorithm.
 
-For other laws the same steps find a local minimum. F never rises, and ``gap`` is 0 exactly at a stationary point, so it
-still is the stopping criterion; but it is no bound.
+For other laws the same steps find a local minimum. F never rises, and ``gap`` is 0 exactly at a stationary point. So it
+remains the stopping criterion, but it is not a bound.
 """
 
 from typing import Any, NamedTuple
@@ -35,8 +35,8 @@ from olmix_jax.solver.objective import Objective
 from olmix_jax.solver.projection import TINY
 from olmix_jax.solver.solution import TOLERANCE
 
-# Iterations after the gap is small enough. A gap bounds weights by its root, TV² ≤ gap/(2λ); another Newton step makes
-# the weights as exact as the value.
+# Iterations after the gap is small enough. The gap bounds the error of the weights by its square root only,
+# TV² ≤ gap/(2λ). One more Newton step makes the weights as exact as the value.
 POLISH = 1
 
 
@@ -56,7 +56,7 @@ class Minimum(NamedTuple):
 class _State(NamedTuple):
     p_M: Any
     next_M: Any
-    slope_M: Any  # ∇f at p; value and gap are at p too
+    slope_M: Any  # ∇f at p
     value: Any
     gap: Any
     eta: Any
@@ -66,7 +66,7 @@ class _State(NamedTuple):
 
 
 def minimise(objective: Objective, bounds: Bounds, max_iterations, start_M, *, entropic: bool) -> Minimum:
-    """Minimise ``objective`` within bounds, from the projection of ``start_M`` on.
+    """Minimise ``objective`` within bounds, starting from a mixture near ``start_M``.
 
     Pure JAX, for float64 and ``jax.vmap``.
 
@@ -75,7 +75,7 @@ def minimise(objective: Objective, bounds: Bounds, max_iterations, start_M, *, e
       bounds: a set that is not empty.
       max_iterations: limit of the iterations.
       start_M: any vector.
-      entropic: whether λ > 0.
+      entropic: whether λ > 0; it selects the geometry.
     """
     geometry = (geometries.entropic if entropic else geometries.euclidean)(objective, bounds)
     slope_of, both_of = jax.grad(objective.law), jax.value_and_grad(objective.law)

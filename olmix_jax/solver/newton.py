@@ -18,7 +18,7 @@ def step(objective: Objective, geometry: Geometry, slope_of, p_M, bounds: Bounds
 
     Args:
       objective: F = f + λ·KL.
-      geometry: of λ > 0 or λ = 0.
+      geometry: the geometry of the problem.
       slope_of: ∇f as a function of p.
       p_M: a mixture within the bounds.
       bounds: the bounds.
@@ -53,8 +53,8 @@ def step(objective: Objective, geometry: Geometry, slope_of, p_M, bounds: Bounds
     trial_CM = jax.vmap(lambda t: geometry.move(p_M, t * scale_M * z_M, held))(lengths).at[-1].set(p_M)
     value_C = objective.values(trial_CM)
     value_C = jnp.where(jnp.isfinite(value_C), value_C, jnp.inf)
-    # Take the longest step whose value is least up to rounding. Near the optimum F cannot tell steps apart, and the
-    # Newton step is the more exact.
+    # Take the longest step whose value is the smallest up to rounding. Near the optimum all values are equal up to
+    # rounding, and the full Newton step is the most exact.
     best_C = value_C <= value_C.min() + 4e-16 * jnp.abs(value_C.min())
     return trial_CM[jnp.argmax(best_C)]
 

@@ -5,9 +5,9 @@ rounds (Bitran and Hax 1981, Kiwiel 2008):
 
 1. Compute τ from the undecided entries, as if they had no bounds.
 2. Sum the amounts by which entries fall below their lower bounds, and those by which entries exceed their upper bounds.
-3. The total is monotone in τ. So the entries with the larger sum are at these bounds in the solution: they are decided.
+3. Decide the entries with the larger sum: they are at these bounds in the solution, because the total is monotone in τ.
 
-The rest is a smaller problem of the same kind. The result is exact after at most M rounds, mostly four, without
+The undecided entries are a smaller problem of the same kind. The result is exact after at most M rounds, mostly four, without
 sorting.
 
 Pure JAX for float64; run under ``jax.enable_x64``. The set must not be empty
@@ -44,7 +44,7 @@ def project_kl(log_v_M, lower_M, upper_M, total=1.0):
     """Return argmin_p Σ_j p_j ln(p_j/v_j) over the set, which is clip(v·e^τ, lower, upper).
 
     Args:
-      log_v_M: ln v up to a constant, of any size; −∞ (v_j = 0) keeps the entry at its lower bound.
+      log_v_M: ln v plus any constant. −∞ (v_j = 0) keeps the entry at its lower bound.
       lower_M: at least 0.
       upper_M: at least ``lower_M``; may be 0.
       total: sum of the result.
@@ -72,7 +72,7 @@ def project_kl(log_v_M, lower_M, upper_M, total=1.0):
 
 
 def inside(v_M, lower_M, upper_M, total=1.0):
-    """Return a point of the set, v itself if it is one. The rest after clipping is shared in proportion to the room."""
+    """Return a point of the set, v itself if it is in the set: clip v, and share the rest in proportion to the room."""
     p_M = jnp.clip(v_M, lower_M, upper_M)
     missing = total - p_M.sum()
     room_M = jnp.where(missing > 0, upper_M - p_M, p_M - lower_M)

@@ -1,8 +1,8 @@
 """How the optimal mixture moves with the problem: exact derivatives by implicit differentiation.
 
-Let p minimise F(p) = f(p) + λ·KL(p ‖ anchor) within bounds. Entries strictly inside their bounds are free, f. The other
-entries, b, stay at their bounds. A group at one of its bounds keeps its sum. Let the law, λ, the anchor and the bounds
-move by dθ. Then p moves by d with, for each class c of domains whose sum is held
+Let p minimise F(p) = law(p) + λ·KL(p ‖ anchor) within bounds. Index f stands for the free entries, strictly inside their
+bounds, and b for the others, which stay at their bounds. A group at one of its bounds keeps its sum. Let the law, λ, the
+anchor and the bounds move by dθ. Then p moves by d with, for each class c of domains whose sum is held
 (:func:`olmix_jax.solver.bounds.classes`) and with the Hessian H of F,
 
     H_ff d_f − ν_c = −(∂_θ∇F·dθ)_f − H_fb d_b,        Σ_{j ∈ f ∩ c} d_j = t_c,        d_b = the move of their bound.
@@ -37,7 +37,7 @@ from olmix_jax.solver.objective import Objective
 from olmix_jax.solver.problem import Problem, checked
 from olmix_jax.solver.projection import TINY
 
-# A minimum is strict if every curvature exceeds this share of the largest one. Below is rounding.
+# A minimum is strict if every curvature exceeds this share of the largest one. Smaller curvatures are rounding.
 FLAT = 1e-12
 
 
@@ -47,8 +47,8 @@ class Sensitivity:
 
     Attributes:
       kl_weight_M: per unit of λ [1/BPB].
-      weights_MN: per unit of each task weight, with the other weights fixed. D(e_i − w) is the move when task i gains
-        weight in proportion from all others, so that the sum stays 1.
+      weights_MN: per unit of each task weight, with the other weights fixed. So ``weights_MN @ (e_i − w)`` is the move
+        when task i gains weight at the expense of all others in proportion, and the sum stays 1.
       upper_MM: per unit of each upper bound, column j for bound j.
       low_MG: per unit of each group's lower bound.
       high_MG: per unit of each group's upper bound.
@@ -72,7 +72,7 @@ def derivatives(problem: Problem, weights_M) -> Sensitivity | None:
       weights_M: its minimiser.
 
     Returns:
-      The derivatives, or None if p is no strict minimum among mixtures with the same binding bounds. Then other
+      The derivatives. None if p is not a strict minimum among mixtures with the same binding bounds: then other
       mixtures are as good, and the minimiser does not move smoothly.
 
     Raises:
@@ -97,8 +97,8 @@ def minimiser(objective: Objective, bounds: Bounds, start_M, *, entropic: bool):
 
     Pure JAX; call it under :func:`olmix_jax.laws.cpu.float64`. ``jax.jvp``, ``jax.grad``, ``jax.jacobian`` and
     ``jax.vmap`` work. p does not depend on ``start_M``, unless the problem is not convex; then p is a local minimum.
-    Convergence is not checked. Derivatives are NaN where p is no strict minimum among mixtures with the same binding
-    bounds.
+    Convergence is not checked. Derivatives are NaN where p is not a strict minimum among mixtures with the same
+    binding bounds.
     """
     if entropic:
         bounds = bounds._replace(upper_M=jnp.where(objective.anchor_M > 0, bounds.upper_M, 0.0))
@@ -119,7 +119,7 @@ def _minimiser_jvp(entropic: bool, primals, tangents):
 
 
 class _Moved(NamedTuple):
-    """The inputs that :func:`derivatives` moves; and the moves of p by each of them."""
+    """One value for each input of :func:`derivatives`: its change, or the derivative of p by it."""
 
     kl_weight: jax.Array
     weights: jax.Array
@@ -176,7 +176,7 @@ def _implicit_move(objective: Objective, bounds: Bounds, p_M, entropic: bool) ->
         across_M = (sum_C / jnp.maximum(norm_C, TINY)) @ unit_CM
         right_M = along_MM @ (-scale_M * turn_M - bent_MM @ across_M)
         inside_M = scale_M * (across_M + jnp.linalg.solve(system_MM, right_M))
-        # A product, so that reverse-mode derivatives are NaN too.
+        # Multiplying by NaN, instead of selecting it, makes reverse-mode derivatives NaN too.
         return (fixed_M + inside_M) * jnp.where(strict, 1.0, jnp.nan)
 
     return move

@@ -14,7 +14,7 @@ from olmix_jax.solver.solution import AGREE, LOCAL_TOLERANCE, TOLERANCE, Solutio
 from olmix_jax.solver.status import Status
 from olmix_jax.utils.errors import UserError
 
-# Limits of the iterations, for a convex problem and per start for others.
+# Default limits of the iterations per start, for convex problems and for others.
 MAX_ITERATIONS, LOCAL_ITERATIONS = 500, 100
 
 
@@ -81,7 +81,7 @@ def _best(problem: Problem, ends: list[Minimum]) -> Solution:
 def _finite(end: Minimum) -> bool:
     """Return whether an end point is a mixture with finite values.
 
-    The divergence may be infinite: with λ = 0 it does not count, and a domain without anchor weight may have weight.
+    KL may be infinite: with λ = 0 it does not count, and domains without anchor weight may be in the mixture.
     """
     numbers = end._replace(kl=0.0)
     return all(np.isfinite(x).all() for x in numbers) and bool(abs(end.weights_M.sum() - 1) < 1e-9)

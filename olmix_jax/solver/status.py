@@ -4,7 +4,7 @@ import enum
 
 
 class Status(enum.Enum):
-    """How a solver ended. Files contain the value.
+    """How a solver ended. Files store the value.
 
     OPTIMAL: the minimum of a convex problem, with a duality gap of at most 1e-9 · max(1, |value|).
     LOCAL_OPTIMUM: a stationary point of a problem that is not convex, the best of several starts.

@@ -10,14 +10,14 @@ from olmix_jax.utils.errors import UserError
 def test_task_weights_are_normalised_and_unnamed_tasks_weigh_nothing(tmp_path):
     tasks = ("arc", "mmlu", "code")
     np.testing.assert_allclose(task_weights("", tasks), 1 / 3)
-    # PITFALL 17.
+    # Row 17 of docs/pitfalls.md.
     np.testing.assert_allclose(task_weights('{"code": 30, "arc": 10}', tasks), [0.25, 0, 0.75])
     (tmp_path / "weights.json").write_text('{"mmlu": 1e308, "arc": 1e308}')
     np.testing.assert_allclose(task_weights(str(tmp_path / "weights.json"), tasks), [0.5, 0.5, 0])
 
 
 def test_the_weight_of_a_family_is_spread_evenly_over_its_tasks():
-    """The example of the README."""
+    """The example of docs/proposal.md."""
     tasks = ("gsm8k", "minerva_math_x", "mbpp", "piqa")
     weights_N = task_weights('{"math": 2, "code": 1}', tasks)
     np.testing.assert_allclose(weights_N, np.array([1, 1, 1, 0]) / 3)

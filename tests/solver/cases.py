@@ -20,7 +20,7 @@ SIZE, GROUPS, TASKS = 12, 4, 6
 # The size of problems without groups, and their kinds of bounds.
 BOX_SIZE, BOX_TASKS = 30, 8
 KINDS = ["free", "loose", "tight", "fixed"]
-# cvxpy warns where it has fewer digits than asked for; the tests allow for that.
+# cvxpy warns when it reaches fewer digits than requested; the tolerances allow for that.
 inaccurate = pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
 
 
@@ -140,7 +140,7 @@ def random_box_problem(rng, size, kl_weight, kind) -> Problem:
 
 
 def solve_box(problem: Problem, **options):
-    """Solve with domains held at 0 up to BOX_SIZE, so that all problems share one program; return without them."""
+    """Solve with domains added up to BOX_SIZE that are held at 0, so that all problems share one program."""
     size = len(problem.anchor_M)
     extra, bounds = (0, BOX_SIZE - size), problem.bounds
     larger = dataclasses.replace(

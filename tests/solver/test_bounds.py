@@ -133,7 +133,7 @@ def test_classes_are_the_innermost_groups_at_a_bound():
     assert classes([0.1, 0.2, 0.2, 0.3, 0.2]) == [0, 0, 2, 3, 1]
     assert classes([0.1, 0.1, 0.3, 0.3, 0.2]) == [2, 2, 2, 3, 1]
     assert classes([0.1, 0.1, 0.4, 0.1, 0.3]) == [3, 3, 3, 3, 3]
-    # A group off its bound by rounding is at it. Bounds of 0 and 1 never bind.
+    # A group is at its bound up to rounding. Bounds of 0 and 1 never bind.
     assert classes([0.1, 0.2 + 1e-15, 0.4, 0.05, 0.25]) == [0, 0, 3, 3, 3]
     assert classes([0, 0, 0.5, 0, 0.5]) == [2, 2, 2, 3, 3]
 

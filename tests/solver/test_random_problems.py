@@ -32,7 +32,7 @@ from tests.solver.cases import (
 
 
 def assert_agrees(weights_M, ours, p: cp.Variable, value: float, bounds: Bounds, kl_weight: float):
-    """Objective to 1e-8, weights to 1e-5 in total variation where λ makes them unique, bounds to 1e-13."""
+    """Check the objective to 1e-8, weights to 1e-5 in total variation where λ makes them unique, bounds to 1e-13."""
     assert_inside(weights_M, bounds)
     assert ours.status is Status.OPTIMAL and ours.gap <= 1e-9 * max(1, abs(ours.value))
     small = 1e-8 * max(1, abs(value))

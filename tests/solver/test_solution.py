@@ -1,4 +1,4 @@
-"""Texts of a solution and of a status for people (also covers status.py)."""
+"""Descriptions of solutions for people (also covers status.py)."""
 
 import numpy as np
 import pytest

@@ -89,7 +89,7 @@ def test_solutions_are_feasible_finite_and_certified(seed, size, kl_weight, kind
         return problem.weights @ (np.exp(params.log_c_N) + np.exp(params.coef_NM @ p_M)) + kl
 
     assert solution.value == pytest.approx(value(weights_M), rel=1e-12, abs=1e-13)
-    # No feasible mixture is below the certificate: neither the anchor nor mixtures between it and the solution.
+    # The certificate is below the anchor's value and below those of mixtures between anchor and solution.
     least = solution.value - solution.gap - 1e-12 * abs(solution.value)
     for share in (1.0, 0.1, 1e-3, 1e-6):
         assert value((1 - share) * weights_M + share * problem.anchor_M) >= least
