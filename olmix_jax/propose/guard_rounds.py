@@ -17,12 +17,11 @@ from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.projection import fill, project
 from olmix_jax.solver.solution import Solution
 from olmix_jax.solver.solve import solve
+from olmix_jax.solver.status import GUARD_TOLERANCE
 
 ROUNDS = 60
 # Stiffness of the first round, and the largest one. Steeper slopes exceed the precision of float64.
 FIRST_STIFFNESS, LAST_STIFFNESS = 10.0, 1e7
-# A guard holds if its excess is at most this [BPB].
-HOLDS = 1e-10
 # For a law that is not convex the solver is less exact. Limits are lowered by this [BPB], so that guards still hold.
 TIGHTER = 1e-7
 
@@ -80,7 +79,7 @@ def run(problem: Problem, terms: SmoothedTerms, samples, start_M) -> LastRound:
     If the solver does not converge, the round is too stiff for it. It is repeated with a quarter of the stiffness,
     which is the limit from then on. More rounds are then needed, but each takes little time.
     """
-    close, previous, largest = HOLDS if problem.convex else TIGHTER + HOLDS, np.inf, LAST_STIFFNESS
+    close, previous, largest = GUARD_TOLERANCE if problem.convex else TIGHTER + GUARD_TOLERANCE, np.inf, LAST_STIFFNESS
     smoothed, weights_M = with_samples(problem, samples), start_M
     for _ in range(ROUNDS):
         solution = solve(dataclasses.replace(smoothed, weights=terms, merge=smoothed_value), starts_SM=weights_M[None])

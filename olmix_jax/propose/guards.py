@@ -28,12 +28,12 @@ import numpy as np
 
 from olmix_jax.laws import evaluate
 from olmix_jax.propose import guard_rounds
-from olmix_jax.propose.guard_rounds import HOLDS, SmoothedTerms
+from olmix_jax.propose.guard_rounds import SmoothedTerms
 from olmix_jax.solver import solve as solver
 from olmix_jax.solver.objective import combination
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solution import AGREE, TOLERANCE, Solution
-from olmix_jax.solver.status import Status
+from olmix_jax.solver.status import GUARD_TOLERANCE, Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def solve(
       The solution. If the guards do not hold, ``status`` is MAX_ITERATIONS and ``excess_F`` says by how much.
     """
     ends = [_solve_from(problem, guards, samples, share, start_M) for start_M in starts_SM]
-    kept = [end for end in ends if end.excess_F.max(initial=0.0) <= HOLDS]
+    kept = [end for end in ends if end.excess_F.max(initial=0.0) <= GUARD_TOLERANCE]
     if not kept:
         nearest = min(ends, key=lambda end: end.excess_F.max())
         return nearest if safe_M is None else _fall_back(problem, guards, samples, share, nearest, safe_M)
@@ -124,7 +124,7 @@ def _solve_from(problem: Problem, guards: Guards, samples, share: float, start_M
     if problem.convex:
         gap = max(value - _lower_bound(problem, samples, terms, solution.weights_M), 0.0)
         status = Status.OPTIMAL if gap <= TOLERANCE * max(1.0, abs(value)) else Status.MAX_ITERATIONS
-    if excess_F.max(initial=0.0) > HOLDS:
+    if excess_F.max(initial=0.0) > GUARD_TOLERANCE:
         status = Status.MAX_ITERATIONS
     solution = dataclasses.replace(solution, status=status, value=value, gap=gap, guard_excess=_largest(excess_F))
     return GuardedSolution(solution, terms.multipliers_F, terms.sample_weights_S, excess_F, tail)

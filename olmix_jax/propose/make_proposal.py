@@ -14,6 +14,7 @@ from olmix_jax.propose.proposal import Certificate, Guard, Proposal, Tail, by_na
 from olmix_jax.solver import problem, starts
 from olmix_jax.solver.solution import Solution
 from olmix_jax.solver.solve import solve
+from olmix_jax.solver.status import GUARD_TOLERANCE
 from olmix_jax.swarm import task_groups
 from olmix_jax.utils.errors import UserError
 
@@ -162,7 +163,7 @@ def _keeps(reduced: problem.Problem, guard: guards.Guards, natural_D, settings: 
       UserError: none was found; it says which guard is the hardest, and how much more room is enough.
     """
     least = guard_slack.least_slack(reduced, guard, natural_D[None])
-    if least.excess <= guards.HOLDS:
+    if least.excess <= GUARD_TOLERANCE:
         return least.weights_M
     # A little room more, as a set of one mixture is hard to find again.
     enough = rounded(settings.guard + least.excess * (1 + guard_slack.NEAR), np.ceil, 3)

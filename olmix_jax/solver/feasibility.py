@@ -6,7 +6,7 @@ import numpy as np
 
 from olmix_jax.solver.bounds import Bounds
 
-# Bounds that contradict each other by at most this much do so by rounding, and count as feasible.
+# Bounds that contradict each other by at most this much count as feasible, because of rounding.
 SLACK = 1e-12
 # Number of domains that an explanation lists.
 SHOWN = 10

@@ -5,10 +5,11 @@ rounds (Bitran and Hax 1981, Kiwiel 2008):
 
 1. Compute τ from the undecided entries, as if they had no bounds.
 2. Sum the amounts by which entries fall below their lower bounds, and those by which entries exceed their upper bounds.
-3. Decide the entries with the larger sum: they are at these bounds in the solution, because the total is monotone in τ.
+3. Decide the entries with the larger sum. They are at these bounds in the solution, because the total is monotone in
+   τ.
 
-The undecided entries are a smaller problem of the same kind. The result is exact after at most M rounds, mostly four, without
-sorting.
+The undecided entries are a smaller problem of the same kind. The result is exact after at most M rounds, mostly after
+four, without sorting.
 
 Pure JAX for float64; run under ``jax.enable_x64``. The set must not be empty
 (:mod:`olmix_jax.solver.feasibility`). Forward and reverse derivatives are those of the solution, not of the rounds: τ
@@ -129,7 +130,7 @@ def _project_kl_jvp(primals, tangents):
 
 
 def _with_tangents(function, primals, tangents):
-    """Return the projection, the tangents of the bounds that entries are at, and which entries are at none."""
+    """Return the projection, the tangents of the bounds that bind, and which entries are strictly inside theirs."""
     _, lower_M, upper_M, _ = primals
     p_M = function(*primals)
     return p_M, jnp.where(p_M <= lower_M, tangents[1], tangents[2]), (p_M > lower_M) & (p_M < upper_M)

@@ -1,9 +1,9 @@
 """How the optimal mixture moves with the problem: exact derivatives by implicit differentiation.
 
-Let p minimise F(p) = law(p) + λ·KL(p ‖ anchor) within bounds. Index f stands for the free entries, strictly inside their
-bounds, and b for the others, which stay at their bounds. A group at one of its bounds keeps its sum. Let the law, λ, the
-anchor and the bounds move by dθ. Then p moves by d with, for each class c of domains whose sum is held
-(:func:`olmix_jax.solver.bounds.classes`) and with the Hessian H of F,
+Let p minimise F(p) = law(p) + λ·KL(p ‖ anchor) within bounds. Index f stands for the free entries, strictly inside
+their bounds, and b for the others, which stay at their bounds. A group at one of its bounds keeps its sum. H is the
+Hessian of F. Let the law, λ, the anchor and the bounds move by dθ. Then the move d of p satisfies, for each class c of
+domains whose sum is held (:func:`olmix_jax.solver.bounds.classes`),
 
     H_ff d_f − ν_c = −(∂_θ∇F·dθ)_f − H_fb d_b,        Σ_{j ∈ f ∩ c} d_j = t_c,        d_b = the move of their bound.
 

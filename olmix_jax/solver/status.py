@@ -2,6 +2,9 @@
 
 import enum
 
+# A guard holds if its excess is at most this [BPB].
+GUARD_TOLERANCE = 1e-10
+
 
 class Status(enum.Enum):
     """How a solver ended. Files store the value.
@@ -41,8 +44,7 @@ class Status(enum.Enum):
             return f"{self.value}, best of {starts} starts"
         if self is not Status.MAX_ITERATIONS:
             return self.value
-        # Guards hold to 1e-10 BPB (olmix_jax.propose.guard_rounds.HOLDS).
-        if guard_excess is not None and guard_excess > 1e-10:
+        if guard_excess is not None and guard_excess > GUARD_TOLERANCE:
             return f"{self.value} (a guard is exceeded by {guard_excess:.3g} BPB)"
         if gap is not None:
             return f"{self.value} (gap {gap:.3g} BPB after {iterations} iterations)"
