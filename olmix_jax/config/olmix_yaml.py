@@ -219,7 +219,9 @@ def _constraints(sections: dict[str, Section]) -> dict[str, Any]:
     if target is None:
         raise constraints.fault("target_tokens", "missing, and `enabled` is true; give the tokens of the target run")
     if not sections["priors"].content.get("token_counts"):
-        raise sections["priors"].fault("token_counts", "missing, and `constraints.enabled` is true")
+        raise sections["priors"].fault(
+            "token_counts", "missing, and `constraints.enabled` is true; give the tokens per domain"
+        )
     return {"propose.target_tokens": float(target), "propose.max_repeats": 5.0 if repeats is None else float(repeats)}
 
 

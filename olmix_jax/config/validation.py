@@ -124,7 +124,9 @@ def _check_propose(propose: Propose) -> None:
     special = [name for name in ("guard", "tail") if getattr(propose, name) is not None]
     special += [name for name in ("worst", "choose_kl_weight") if getattr(propose, name)]
     if special and propose.method != "exact":
-        raise UserError(f"config field `propose.{special[0]}` has no effect with `propose.method={propose.method}`")
+        raise UserError(
+            f"config field `propose.{special[0]}` has no effect with `propose.method={propose.method}`; remove one"
+        )
     if propose.worst and special != ["worst"]:
         others = [name for name in special if name != "worst"]
         raise UserError(f"config field `propose.{others[0]}` has no effect with `propose.worst`; give one of them")

@@ -65,10 +65,15 @@ def _most(wanted_M: np.ndarray, total: int, caps_M: np.ndarray | None) -> np.nda
         return np.full(len(wanted_M), total)
     most_M = np.floor(np.clip(caps_M, 0, 1) * total + SLACK).astype(np.int64)
     if most_M.sum() < total:
-        raise UserError(f"in whole sequences the caps leave room for {most_M.sum()} of {total}: raise a cap")
+        raise UserError(
+            f"infeasible: in whole sequences the caps leave room for {most_M.sum()} of {total}; raise a cap"
+        )
     over = int(np.argmax(wanted_M - most_M))
     if wanted_M[over] >= most_M[over] + 1:
-        raise UserError(f"weight {over} asks for {wanted_M[over]:.6g} sequences and its cap allows {most_M[over]}")
+        raise UserError(
+            f"weight {over} asks for {wanted_M[over]:.6g} sequences, but its cap allows {most_M[over]}; "
+            "lower the weight, or raise the cap"
+        )
     return most_M
 
 
@@ -91,7 +96,7 @@ def realise(weights_KM: np.ndarray, total: int, names: tuple[str, ...]) -> np.nd
     """
     weights_KM = np.asarray(weights_KM, np.float64)
     if weights_KM.ndim != 2 or weights_KM.shape[1] != len(names):
-        raise UserError(f"mixtures of shape {weights_KM.shape} for {len(names)} domains; rows are members")
+        raise UserError(f"mixtures must be members × {len(names)} domains, not of shape {weights_KM.shape}")
     return np.stack([_realise_one(k, w_M, total, names) for k, w_M in enumerate(weights_KM)])
 
 

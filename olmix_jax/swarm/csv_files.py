@@ -195,9 +195,9 @@ def _header(content: _Lines, key: str, prefix: str) -> _Header:
         )
     repeated = sorted({c for c in header if header.count(c) > 1})
     if repeated:
-        raise UserError(f"{path}: line 1: repeated column: {', '.join(repeated)}")
+        raise UserError(f"{path}: line 1: repeated column: {', '.join(repeated)}; rename one")
     if set(header) <= set(KEYS):
-        raise UserError(f"{path}: line 1: no columns besides {', '.join(header)}")
+        raise UserError(f"{path}: line 1: no columns besides {', '.join(header)}; add one per domain or task")
     unclear = [c for c in header if c not in KEYS and _is_reserved(c)]
     if unclear:
         raise UserError(

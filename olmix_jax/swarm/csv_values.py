@@ -95,7 +95,7 @@ def _weight(sheet: Sheet, run: str, domain: str) -> float:
             "the mixture"
         )
     if weight < 0:
-        raise UserError(f"{sheet.where(run, domain)}: negative weight {weight}")
+        raise UserError(f"{sheet.where(run, domain)}: negative weight {weight}; weights must be 0 or more")
     return weight
 
 

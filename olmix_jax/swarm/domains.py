@@ -39,7 +39,7 @@ class DomainSet:
         if repeated:
             raise UserError(f"repeated domain: {', '.join(repeated)}; give every domain a different name")
         if len(self.tokens) != len(self.names):
-            raise UserError(f"{len(self.names)} domains but {len(self.tokens)} token counts")
+            raise UserError(f"{len(self.names)} domains but {len(self.tokens)} token counts; give one per domain")
         empty = [n for n, t in zip(self.names, self.tokens) if not t > 0]
         if empty:
             raise UserError(f"domain without tokens: {', '.join(empty)}; remove it, or check its source")

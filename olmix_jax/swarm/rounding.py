@@ -104,7 +104,9 @@ def _tree(lower_M, upper_M, groups: Sequence, names: list[str]) -> list[_Node]:
     """Return the domains in order, then the groups from small to large, then the total: children before parents."""
     M = len(names)
     if not lower_M.shape == upper_M.shape == (M,):
-        raise UserError(f"bounds of shapes {lower_M.shape} and {upper_M.shape} for {M} domains")
+        raise UserError(
+            f"each bound must have one value per domain, {M}; the shapes are {lower_M.shape} and {upper_M.shape}"
+        )
     members = [np.asarray(g.members) for g in groups]
     sets = [frozenset((np.flatnonzero(m) if m.dtype == bool else m).tolist()) for m in members]
     if outside := sorted(set().union(*sets) - set(range(M))):

@@ -93,7 +93,9 @@ def _check_request(natural_M, size: int, earlier_runs: int, min_runs: int, names
     if not 0 < strength[0] <= strength[1] < np.inf:
         raise UserError(f"config field `swarm.strength` must be (low, high) with 0 < low ≤ high, not {strength}")
     if min_runs > size:
-        raise UserError(f"config field `swarm.min_runs` is {min_runs}, more than the {size} runs of the swarm")
+        raise UserError(
+            f"config field `swarm.min_runs` is {min_runs}, more than the {size} runs of the swarm; lower it"
+        )
 
 
 def _whole(minimum: float, total: int, most: float) -> float:

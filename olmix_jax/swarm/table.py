@@ -258,7 +258,7 @@ def write_swarm(
     for run, row in zip(runs, bpb_KN, strict=True):
         if run not in diverged and not np.isfinite(row).all():
             task = tasks[int(np.argmin(np.isfinite(row)))]
-            raise UserError(f"run {run}: the score of task {task} is not finite; a law cannot be fitted to it")
+            raise UserError(f"run {run}: the score of task {task} is not finite; name the run in `diverged`")
     rows = [[""] * len(tasks) if run in diverged else row.tolist() for run, row in zip(runs, bpb_KN)]
     csv_files.write_sheet(folder / "metrics.csv", runs, names, tasks, rows)
     meta = {

@@ -100,7 +100,7 @@ def test_realise_error_names_the_domain_and_a_total_that_works():
         ([0.5, 0.5 + 2e-9], "sum to 1.000000002, not"),
         ([1.5, -0.5], "weight of b is -0.5"),
         ([np.nan, 1.0], "weight of a is nan"),
-        ([0.2, 0.3, 0.5], "for 2 domains"),
+        ([0.2, 0.3, 0.5], "must be members × 2 domains"),
     ],
 )
 def test_realise_rejects_invalid_rows(row, message):
@@ -179,7 +179,7 @@ def test_snap_rounds_down_weights_at_their_cap():
     np.testing.assert_array_equal(apportion.snap(np.array([0.35, 0.325, 0.325]), 8, np.array([0.35, 1, 1])), [2, 3, 3])
     # A zero weight gets a sequence only if no other domain can take it.
     np.testing.assert_array_equal(apportion.snap(np.array([0.5, 0.5, 0.0]), 3, np.array([0.5, 0.5, 1.0])), [1, 1, 1])
-    with pytest.raises(UserError, match="room for 2 of 3: raise a cap"):
+    with pytest.raises(UserError, match="room for 2 of 3; raise a cap"):
         apportion.snap(np.array([0.5, 0.5]), 3, np.array([0.5, 0.5]))
-    with pytest.raises(UserError, match="weight 0 asks for 9 sequences and its cap allows 5"):
+    with pytest.raises(UserError, match="weight 0 asks for 9 sequences, but its cap allows 5"):
         apportion.snap(np.array([0.9, 0.1]), 10, np.array([0.5, 1.0]))

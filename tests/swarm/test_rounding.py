@@ -239,7 +239,7 @@ def test_caps_of_groups_round_down():
         ([0.5, 0.5], 3, [0, 0], [1, 1], [([], 0.1, 1)], r"a group without domains has the lower bound 0.1"),
         ([0.0, 0.0], 3, [0, 0], [1, 1], [], r"not all zero"),
         ([np.nan, 1.0], 3, [0, 0], [1, 1], [], r"must be finite"),
-        ([0.5, 0.5], 3, [0], [1, 1], [], r"bounds of shapes \(1,\) and \(2,\) for 2 domains"),
+        ([0.5, 0.5], 3, [0], [1, 1], [], r"one value per domain, 2; the shapes are \(1,\) and \(2,\)"),
         ([0.5, 0.5], 3, [0, 0], [1, 1], [([0, 2], 0, 1)], r"a group contains column 2, but there are only 2 domains"),
     ],
 )
