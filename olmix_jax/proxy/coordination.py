@@ -86,7 +86,7 @@ class ProcessGroup:
 
     @property
     def is_writer(self) -> bool:
-        """Whether this process writes the files: it is the first one."""
+        """Whether this process writes the files. The first process does."""
         return not self.distributed or jax.process_index() == 0
 
     def then_barrier(self, work: Callable[[], T]) -> T:

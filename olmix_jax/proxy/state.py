@@ -77,7 +77,7 @@ def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "floa
 
 
 def _last_layer(decoder: model.Decoder, params, tokens_BL1) -> jax.Array:
-    """Return the last layer's output for all tokens but each sequence's last, x_SD with S = B · L."""
+    """Return the last layer's output, x_SD with S = B · L, for every token except the last of each sequence."""
     x_BLD: Any = decoder.apply({"params": params}, tokens_BL1[:, :-1], logits=False)
     return x_BLD.reshape(-1, x_BLD.shape[-1])
 

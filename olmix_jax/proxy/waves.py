@@ -56,12 +56,12 @@ def train_in_waves(
     except jax.errors.JaxRuntimeError as e:
         if aot.OUT_OF_MEMORY not in str(e):
             raise
-        held = -(-len(waves[0]) // sharding.member_devices(_mapping(swarm)))
+        members = -(-len(waves[0]) // sharding.member_devices(_mapping(swarm)))
         smaller_waves = f", or delete {folder} with its finished waves and lower swarm.members_per_device"
         raise UserError(
-            f"{label}: out of memory with {counted(held, 'member')} on a device ({str(e).splitlines()[0]}). Lower "
+            f"{label}: out of memory with {counted(members, 'member')} on a device ({str(e).splitlines()[0]}). Lower "
             "train.micro_batch or set train.remat, and run again to resume. Or use more devices"
-            f"{smaller_waves if held > 1 else ''}"
+            f"{smaller_waves if members > 1 else ''}"
         ) from e
 
 
