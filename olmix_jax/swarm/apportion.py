@@ -41,11 +41,9 @@ def snap(weights_M: np.ndarray, total: int, caps_M: np.ndarray | None = None) ->
       UserError: ``total`` is below 1; the weights are negative, not finite or all zero; a weight exceeds its cap by
         more than one sequence; or the caps in whole sequences sum to less than ``total``.
     """
-    weights_M = np.asarray(weights_M, np.float64)
     if total < 1:
         raise UserError(f"a run needs at least one sequence, not {total}")
-    if weights_M.ndim != 1 or not np.isfinite(weights_M).all() or (weights_M < 0).any() or not weights_M.any():
-        raise UserError(f"mixture weights must be finite, not negative and not all zero: {weights_M.tolist()}")
+    weights_M = checked_weights(weights_M)
     wanted_M = weights_M / weights_M.sum() * total
     most_M = _most(wanted_M, total, caps_M)
     counts_M = np.minimum(np.floor(wanted_M + SLACK).astype(np.int64), most_M)
@@ -57,6 +55,18 @@ def snap(weights_M: np.ndarray, total: int, caps_M: np.ndarray | None = None) ->
         order = np.argsort(np.where(open_M, -np.round(wanted_M - counts_M, 6), np.inf), kind="stable")
         counts_M[order[: min(left, int(open_M.sum()))]] += 1
     return counts_M
+
+
+def checked_weights(weights_M) -> np.ndarray:
+    """Return mixture weights as float64, before normalisation.
+
+    Raises:
+      UserError: the weights are negative, not finite or all zero.
+    """
+    weights_M = np.asarray(weights_M, np.float64)
+    if weights_M.ndim != 1 or not np.isfinite(weights_M).all() or (weights_M < 0).any() or not weights_M.any():
+        raise UserError(f"mixture weights must be finite, not negative and not all zero: {weights_M.tolist()}")
+    return weights_M
 
 
 def _most(wanted_M: np.ndarray, total: int, caps_M: np.ndarray | None) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from olmix_jax.swarm.apportion import checked_weights
 from olmix_jax.utils.errors import UserError
 
 # Tolerance for `bound × total` in units, and relative to it, because a cap k·N/R has been rounded twice.
@@ -80,14 +81,12 @@ def counts(
         overlap without being nested; or no whole numbers meet the bounds. The last message names the domains and, if
         there is one, a total that works.
     """
-    weights_M = np.asarray(weights_M, np.float64)
+    weights_M = checked_weights(weights_M)
     names = [f"domain {j}" for j in range(len(weights_M))] if names is None else list(names)
     if not 1 <= total < 2**63 or total != int(total):
         raise UserError(f"a run needs a whole number of units, at least one and fewer than 2**63, not {total}")
     # Products with a NumPy integer could overflow.
     total = int(total)
-    if weights_M.ndim != 1 or not np.isfinite(weights_M).all() or (weights_M < 0).any() or not weights_M.any():
-        raise UserError(f"mixture weights must be finite, not negative and not all zero: {weights_M.tolist()}")
     tree = _tree(np.asarray(lower_M, np.float64), np.asarray(upper_M, np.float64), groups, names)
     share_M = [Fraction(w) for w in weights_M.tolist()]
     sum_of_shares = sum(share_M)
