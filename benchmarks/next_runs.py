@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from olmix_jax.laws import evaluate, evaluate_each, scores, warped_gp
 from olmix_jax.propose import next_runs
+from olmix_jax.propose.covariances import exact_covariances
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import rng
 
@@ -56,7 +57,7 @@ def chosen_sampled(params, ratios_CM, number, seed):
 def least_variance(params, ratios_CM, number, seed):
     """Minimise the mean variance over tasks and mixtures; `choose` minimises the mean of its logarithm."""
     del seed
-    beliefs, picked = next_runs._exact(params, ratios_CM, ratios_CM), []
+    beliefs, picked = exact_covariances(params, ratios_CM, ratios_CM), []
     covariance_NCC, noise_N = beliefs.cross_NCQ, beliefs.noise_N
     for _ in range(number):
         noisy_NC = np.einsum("ncc->nc", covariance_NCC) + noise_N[:, None]

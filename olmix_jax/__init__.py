@@ -24,7 +24,7 @@ Dim letters are suffixes of array names throughout:
 
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from olmix_jax.swarm.table import SwarmTable
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from olmix_jax.config import Config
     from olmix_jax.laws import FittedLaw
     from olmix_jax.laws.quality import Quality
+    from olmix_jax.propose.proposal import Proposal
     from olmix_jax.update.update_plan import UpdatePlan
 
 __all__ = [
@@ -112,6 +113,34 @@ def judge_law(swarm: SwarmTable, law: str = "warped_gp", *, folds: int = 5, seed
     return quality.cross_validate(
         _law(law), swarm.ratios_KM, swarm.bpb_KN, folds=folds, seed=seed, starts=4, tasks=swarm.tasks
     )
+
+
+def propose_mixture(
+    fitted: "FittedLaw",
+    swarm: SwarmTable,
+    *,
+    families: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> "Proposal":
+    """Find the mixture that minimises a law within constraints.
+
+    Args:
+      fitted: the law; its samples, if any, give error bars.
+      swarm: the swarm that the law was fitted to. Its ``token_counts`` cap repetition.
+      families: {family: task names or patterns}; None for the paper's families.
+      seed: of everything that is drawn.
+      **options: fields of :class:`olmix_jax.propose.options.Options`, such as ``kl_weight``, ``max_repeats``,
+        ``target_tokens``, ``task_weights`` and ``bounds``.
+
+    Raises:
+      UserError: no mixture meets the constraints, or an option is invalid.
+    """
+    from olmix_jax.propose import propose
+    from olmix_jax.propose.options import Options
+    from olmix_jax.propose.swarm_facts import SwarmFacts
+
+    return propose(fitted, SwarmFacts.from_table(swarm, families), Options(**options), seed=seed)
 
 
 def sample_swarm(config: "Config", workdir: str | os.PathLike) -> pathlib.Path:

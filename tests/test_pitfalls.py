@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from olmix_jax import config, laws, propose
-from olmix_jax.laws import log_linear
+from olmix_jax.laws import FittedLaw, log_linear
 from olmix_jax.pipeline import runner, stage, stages
 from olmix_jax.propose import feasibility
+from olmix_jax.propose.constraints import Constraints, Repetition, repetition_caps
+from olmix_jax.propose.options import Options
+from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.proxy import data, proxy_swarm, train
 from olmix_jax.solver.bounds import box
@@ -198,11 +201,11 @@ def test_fit_of_52_tasks_takes_seconds(family):
 
 def test_task_weights_sum_to_1_and_unnamed_tasks_get_0():
     """PITFALLS 17: weights defaulted to 1, and their sum rescaled λ."""
-    weights_N = task_weights('{"u": 30, "w": 10}', ("t", "u", "v", "w"))
+    weights_N = task_weights({"u": 30, "w": 10}, ("t", "u", "v", "w"))
     np.testing.assert_allclose(weights_N, [0, 0.75, 0, 0.25])
-    np.testing.assert_allclose(task_weights("", ("t", "u")).sum(), 1)
+    np.testing.assert_allclose(task_weights(None, ("t", "u")).sum(), 1)
     with pytest.raises(UserError, match="unknown tasks: dropped"):
-        task_weights('{"dropped": 1}', ("t", "u"))
+        task_weights({"dropped": 1}, ("t", "u"))
 
 
 class Watched(proxy_swarm.ProxySwarm):
@@ -243,7 +246,7 @@ def test_domain_at_its_cap_is_read_a_whole_number_of_times(sequences, repeats):
     length, steps, batch = 8, 30, 4
     stores = {"a": ArrayStore(np.arange(sequences * length + 1)), "b": ArrayStore(np.arange(5000, 9000))}
     tokens_M = np.array([store.sequences(length) * length for store in stores.values()])
-    upper_M = feasibility.repetition_caps(tokens_M, steps * batch * length, repeats)
+    upper_M = repetition_caps(tokens_M, steps * batch * length, repeats)
     counts_M = apportion.snap(np.array([upper_M[0], 1 - upper_M[0]]), steps * batch, upper_M)
     runs = data.Runs(("x",), counts_M[None], np.zeros(1, int), np.zeros(1, int))
     read_S = np.concatenate([c[0].reshape(-1, length + 1) for c in data.chunks(runs, stores, length, batch, 30, steps)])
@@ -253,13 +256,11 @@ def test_domain_at_its_cap_is_read_a_whole_number_of_times(sequences, repeats):
     assert {n for token, n in seen.items() if token >= 5000} == {1}
 
 
-def proposal(coef_NM, **changes):
+def proposal(coef_NM, natural_M=(1, 1, 1), tokens_M=None, **options):
     """A proposal over the domains web, code and law, with a uniform natural distribution, for a law with c = 1."""
-    params = log_linear.Params(np.zeros(len(coef_NM)), np.array(coef_NM, float))
-    given = {name: changes.pop(name) for name in ("natural_M", "tokens_M") if name in changes}
-    names = {"tasks": ("t", "u")[: len(coef_NM)], "domains": ("web", "code", "law")}
-    settings = config.Propose(**{"explore": False} | changes)
-    return propose.propose(log_linear.LAW, params, **names, settings=settings, **{"natural_M": np.ones(3)} | given)
+    fitted = FittedLaw(log_linear.LAW, log_linear.Params(np.zeros(len(coef_NM)), np.array(coef_NM, float)))
+    swarm = SwarmFacts(("t", "u")[: len(coef_NM)], ("web", "code", "law"), natural_M, tokens_M)
+    return propose.propose(fitted, swarm, Options(**{"explore": False} | options))
 
 
 def test_advice_for_infeasible_caps_is_exact():
@@ -267,9 +268,10 @@ def test_advice_for_infeasible_caps_is_exact():
     tokens_M, target = np.array([100.0, 300.0, 50.0]), 4000.0
 
     def check(target_tokens, max_repeats):
-        upper_M = feasibility.repetition_caps(tokens_M, target_tokens, max_repeats)
-        settings = {"tokens_M": tokens_M, "target_tokens": target_tokens, "max_repeats": max_repeats}
-        feasibility.check_feasible(box(np.zeros(3), upper_M), ("web", "code", "law"), **settings)
+        limit = Repetition(tokens_M, target_tokens, max_repeats)
+        feasibility.check_feasible(
+            Constraints(("web", "code", "law"), box(np.zeros(3), limit.caps()), repetition=limit)
+        )
 
     with pytest.raises(UserError, match="law 0.05, web 0.1, code 0.3") as error:
         proposal([[0, 1, 2]], tokens_M=tokens_M, target_tokens=target)

@@ -11,7 +11,8 @@ import numpy as np
 
 from olmix_jax.laws import evaluate, log_linear
 from olmix_jax.propose import blocks as reuse
-from olmix_jax.propose.feasibility import check_feasible, repetition_caps
+from olmix_jax.propose.constraints import Constraints, repetition_caps
+from olmix_jax.propose.feasibility import check_feasible
 from olmix_jax.solver.bounds import box
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solve import solve
@@ -90,7 +91,7 @@ def _solved(swarm: table.SwarmTable, blocks: reuse.Blocks, tokens: dict, natural
     natural_M, width = natural_M / natural_M.sum(), len(swarm.tasks)
     upper_M = repetition_caps([tokens[d] for d in domains], TARGET, REPEATS)
     bounds = reuse.collapsed_bounds(box(0 * upper_M, upper_M), blocks)
-    check_feasible(bounds, blocks.names)
+    check_feasible(Constraints(blocks.names, bounds))
     law = log_linear.fit(swarm.ratios_KM, swarm.bpb_KN, tasks=swarm.tasks).params
     anchor_D = reuse.collapsed_anchor(natural_M, blocks)
     solution = solve(Problem(log_linear.LAW, law, np.full(width, 1 / width), anchor_D, bounds, KL_WEIGHT))

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from olmix_jax.config import json_fields
 from olmix_jax.config.build import from_dict
 from olmix_jax.config.schema import Config
 from olmix_jax.swarm import task_groups
@@ -86,5 +87,9 @@ def read_test_table(config: Config, fitted: SwarmTable) -> SwarmTable:
 
 
 def _grouped(config: Config, table: SwarmTable) -> SwarmTable:
-    fit = config.fit
-    return task_groups.grouped(table, mmlu_groups=fit.mmlu_groups, granularity=fit.granularity, families=fit.families)
+    return task_groups.grouped(
+        table,
+        mmlu_groups=config.fit.mmlu_groups,
+        granularity=config.fit.granularity,
+        families=json_fields.families(config),
+    )

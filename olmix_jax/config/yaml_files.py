@@ -40,3 +40,8 @@ def read(path: str | pathlib.Path) -> Any:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from e
+
+
+def dumps(content: Any) -> str:
+    """Return plain values as YAML, keys in the given order."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)

@@ -1,20 +1,23 @@
 """The stage ``propose``."""
 
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
 
 from olmix_jax import laws, propose
-from olmix_jax.config import budget
+from olmix_jax.config import budget, json_fields
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store
 from olmix_jax.laws.fit_result import FitResult, Over
+from olmix_jax.pipeline import handover
 from olmix_jax.pipeline.fit import law_over_domains
 from olmix_jax.propose import export, next_runs
-from olmix_jax.propose.proposal import Counts, Export, Proposal, ReuseCost
+from olmix_jax.propose.options import Options
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.proposal_parts import Counts, ReuseCost, by_name
+from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.swarm import rounding, table
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import history, update_plan
@@ -28,44 +31,24 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
     """The mixture that minimises the law under KL, repetition caps and what else the config asks for."""
     plan = update_plan.read_for(config, workdir)
     swarm_table, fitted = _judged(config, workdir, plan)
-    if swarm_table.natural_M is None:
-        raise UserError("the natural distribution is not known: give --config.swarm.meta=… with `relative_sizes`")
-    settings, tokens_M = config.propose, swarm_table.tokens_M
-    if _trained_here(config, workdir):
-        # A stream reads whole sequences; the tokens after the last one are never trained on.
-        length = config.proxy.length
-        stores = (store.open_store(store.store_path(workdir, name)) for name in swarm_table.domains)
-        tokens_M = np.array([found.sequences(length) * length for found in stores])
-        settings = dataclasses.replace(settings, target_tokens=budget.target_tokens(config))
-    if plan is not None and plan.kept and not settings.keep_ratios.strip():
-        settings = dataclasses.replace(settings, keep_ratios=json.dumps(plan.kept))
-    found, measured = history.read_law(workdir, config), len(swarm_table.runs) > 0
-    known = {
-        "tasks": swarm_table.tasks,
-        "domains": swarm_table.domains,
-        "natural_M": swarm_table.natural_M,
-        "ratios_KM": swarm_table.ratios_KM if measured else None,
-        "tokens_M": tokens_M,
-        "sizes_N": swarm_table.sizes_N,
-        "families": config.fit.families if config.fit.granularity == "task" else _each_alone(swarm_table.tasks),
-        "seed": rng.derive(config.seed, "propose"),
-    }
-    # λ is chosen by refits to the swarm's own runs, and a law seen through a matrix has none.
-    bpb_KN = swarm_table.bpb_KN if found.law == laws.LAWS[config.fit.law] and measured else None
-    proposal = propose.propose(
-        found.law, found.params, settings=settings, samples=found.samples, bpb_KN=bpb_KN, **known
-    )
+    swarm, options = _swarm_facts(config, workdir, swarm_table), _options(config, workdir, plan)
+    fitted_law = history.read_law(workdir, config)
+    if fitted_law.law != laws.LAWS[config.fit.law]:
+        # λ is chosen with refits to the swarm's own runs, and a law over other weights cannot be refitted.
+        swarm = dataclasses.replace(swarm, bpb_KN=None)
+    seed = rng.derive(config.seed, "propose")
+    proposal = propose.propose(fitted_law, swarm, options, seed=seed)
     reuse = None
     if plan is not None:
         whole = law_over_domains(config, workdir, plan, fitted) if fitted and fitted.over is Over.BLOCKS else None
-        reuse = _reuse(plan, fitted, found, whole, settings, proposal, known)
-    counts, handover = _handed_over(config, workdir, settings, tokens_M, proposal)
+        reuse = _reuse_cost(plan, fitted, fitted_law, whole, swarm, options, proposal, seed)
+    counts = _counts(config, workdir, options, proposal)
     proposal = dataclasses.replace(
         proposal,
         reuse=reuse,
-        next_runs=_propose_next(config, workdir, found, fitted, swarm_table, proposal),
+        next_runs=_propose_next(config, workdir, fitted_law, fitted, swarm_table, proposal),
         counts=counts,
-        handover=handover,
+        handover=handover.write(workdir, _mixture(config, swarm, options, proposal, counts)),
         fit=files.digest([plan, proposal.weights]) if fitted is None else fitted.digest,
     )
     proposal.write(workdir / "propose/proposal.json")
@@ -91,63 +74,70 @@ def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
     return not config.swarm.ratios and (workdir / "corpus").is_dir()
 
 
-def _reuse(
-    plan: UpdatePlan, fitted: FitResult | None, found: laws.FittedLaw, whole, settings, proposal: Proposal, known: dict
+def _swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> SwarmFacts:
+    """Return the facts that a proposal depends on, with the tokens that a run can really use."""
+    if config.fit.granularity == "task":
+        families = json_fields.families(config)
+    else:
+        # The table's tasks are families already.
+        families = {task: [task] for task in swarm_table.tasks}
+    swarm = SwarmFacts.from_table(swarm_table, families)
+    if not _trained_here(config, workdir):
+        return swarm
+    # A run reads whole sequences, so the tokens after a domain's last sequence are not used.
+    length = config.proxy.length
+    stores = (store.open_store(store.store_path(workdir, name)) for name in swarm_table.domains)
+    return dataclasses.replace(swarm, tokens_M=np.array([tokens.sequences(length) * length for tokens in stores]))
+
+
+def _options(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -> Options:
+    """Return the config's options; a swarm trained here has a target, and an update's plan has ratios to keep."""
+    options = Options(**json_fields.propose_options(config))
+    if _trained_here(config, workdir):
+        options = dataclasses.replace(options, target_tokens=budget.target_tokens(config))
+    if plan is not None and plan.kept and options.keep_ratios is None:
+        options = dataclasses.replace(options, keep_ratios=plan.kept)
+    return options
+
+
+def _reuse_cost(
+    plan: UpdatePlan,
+    fitted: FitResult | None,
+    fitted_law: laws.FittedLaw,
+    whole: laws.FittedLaw | None,
+    swarm: SwarmFacts,
+    options: Options,
+    proposal: Proposal,
+    seed: int,
 ) -> ReuseCost:
     """Return what keeping ratios was predicted to cost, and what it costs by the new law.
 
-    The cost is the minimum with kept ratios minus the minimum without. ``whole`` replaces a new law over blocks.
+    The cost is the minimum with kept ratios minus the minimum without. A new law over blocks knows only the first, so
+    ``whole``, a law of old and new runs, takes its place if there is one.
     """
     unknown = ReuseCost(dataclasses.asdict(plan.predicted_loss), None)
-    if settings.worst:
+    if options.worst:
         return unknown
-    if not settings.keep_ratios.strip():
+    if options.keep_ratios is None:
         return dataclasses.replace(unknown, loss=0.0, by="law")
-    kept, by, law, samples = proposal.objective, "law", (found.law, found.params), found.samples
+    kept, by, law = proposal.objective, "law", fitted_law
+    options = dataclasses.replace(options, explore=False)
     if fitted is not None and fitted.over is Over.BLOCKS:
         if whole is None:
             return unknown
-        # Of this law there are no samples to be cautious with.
-        law, by, samples = (whole.law, whole.params), "old runs", None
-        settings = dataclasses.replace(settings, tail=None, guard=None)
-        kept = propose.propose(*law, settings=dataclasses.replace(settings, explore=False), **known).objective
-    free = dataclasses.replace(settings, keep_ratios="", explore=False)
-    best = propose.propose(*law, settings=free, samples=samples, **known)
-    return dataclasses.replace(unknown, loss=kept - best.objective, free=best.weights, by=by)
+        # This law has no samples, which a tail needs.
+        by, law, options = "old runs", whole, dataclasses.replace(options, tail=None, guard=None)
+        kept = propose.propose(law, swarm, options, seed=seed).objective
+    best = propose.propose(law, swarm, dataclasses.replace(options, keep_ratios=None), seed=seed)
+    loss = None if kept is None or best.objective is None else kept - best.objective
+    return dataclasses.replace(unknown, loss=loss, free=best.weights, by=by)
 
 
-def _handed_over(
-    config: Config, workdir: pathlib.Path, settings, tokens_M, proposal: Proposal
-) -> tuple[Counts | None, dict[str, Export]]:
-    """Write the mixture as trainers read it to ``propose/handover``; return the proposal's counts and handover."""
-    length = config.proxy.length if _trained_here(config, workdir) else 1
-    counts = _counts(proposal, settings.target_tokens, length)
-    names = list(proposal.weights)
-    mixture = export.Mixture(
-        proposal.weights,
-        counts=None if counts is None else {name: n * length for name, n in counts.items()},
-        target_tokens=settings.target_tokens,
-        unique_tokens=None if tokens_M is None else dict(zip(names, np.asarray(tokens_M, np.float64).tolist())),
-        max_repeats=settings.max_repeats,
-        sequence_length=config.proxy.length,
-        paths=settings.data_path,
-    )
-    folder = workdir / "propose/handover"
-    export.write_all(folder, mixture)
-    found = {}
-    for name, entry in files.read_json(folder / "handover.json")["formats"].items():
-        if "file" in entry:
-            largest = abs(entry["largest_deviation"]["by"])
-            found[name] = Export(f"propose/handover/{entry['file']}", entry["realised"], largest)
-    if counts is None:
-        return None, found
-    return (Counts(length, sequences=counts) if length > 1 else Counts(length, tokens=counts)), found
-
-
-def _counts(proposal: Proposal, target_tokens: float | None, length: int) -> dict[str, int] | None:
-    """The mixture in whole sequences of the target run (tokens, where ``length`` is 1), within every bound."""
-    if target_tokens is None:
+def _counts(config: Config, workdir: pathlib.Path, options: Options, proposal: Proposal) -> Counts | None:
+    """Return the mixture in whole sequences of the target run (tokens for an external swarm), within every bound."""
+    if options.target_tokens is None:
         return None
+    length = config.proxy.length if _trained_here(config, workdir) else 1
     names = list(proposal.weights)
     weights_M, lower_M, caps_M = (
         np.array([values[name] for name in names]) for values in (proposal.weights, proposal.lower, proposal.caps)
@@ -156,40 +146,60 @@ def _counts(proposal: Proposal, target_tokens: float | None, length: int) -> dic
         rounding.Group(np.array([names.index(name) for name in group.domains]), group.low, group.high)
         for group in proposal.groups
     ]
-    found_M = rounding.counts(weights_M, int(target_tokens // length), lower_M, caps_M, groups, names)
-    return dict(zip(names, found_M.tolist()))
+    counts_M = rounding.counts(weights_M, int(options.target_tokens // length), lower_M, caps_M, groups, names)
+    counts = dict(zip(names, counts_M.tolist()))
+    return Counts(length, sequences=counts) if length > 1 else Counts(length, tokens=counts)
 
 
-def _each_alone(tasks) -> str:
-    """Families as `fit.families` gives them, of tasks that are families already."""
-    return json.dumps({task: [task] for task in tasks})
+def _mixture(
+    config: Config, swarm: SwarmFacts, options: Options, proposal: Proposal, counts: Counts | None
+) -> export.Mixture:
+    """Return the mixture to write for trainers."""
+    tokens = None
+    if counts is not None:
+        tokens = {name: n * counts.length for name, n in (counts.sequences or counts.tokens or {}).items()}
+    unique = None if swarm.tokens_M is None else by_name(swarm.domains, np.asarray(swarm.tokens_M, np.float64))
+    return export.Mixture(
+        proposal.weights,
+        counts=tokens,
+        target_tokens=options.target_tokens,
+        unique_tokens=unique,
+        max_repeats=options.max_repeats,
+        sequence_length=config.proxy.length,
+        paths=config.propose.data_path,
+    )
 
 
-def _propose_next(config: Config, workdir: pathlib.Path, found_law, fitted, swarm_table, proposal: Proposal) -> dict:
-    """Writes the mixtures that would tell the law most, ``propose/next.csv``; {run: share of its uncertainty left}."""
+def _propose_next(
+    config: Config,
+    workdir: pathlib.Path,
+    fitted_law: laws.FittedLaw,
+    fitted: FitResult | None,
+    swarm_table: table.SwarmTable,
+    proposal: Proposal,
+) -> dict[str, float]:
+    """Write the most informative next runs to ``propose/next.csv``; return {run: remaining share of uncertainty}."""
     path, law = workdir / "propose/next.csv", laws.LAWS[config.fit.law]
     path.unlink(missing_ok=True)
-    wanted = config.propose.next_runs and found_law.law == law and fitted is not None
-    if not wanted or not (law == laws.LAWS["warped_gp"] or found_law.samples is not None):
+    wanted = config.propose.next_runs and fitted_law.law == law
+    if not wanted or fitted is None or not (law == laws.LAWS["warped_gp"] or fitted_law.samples is not None):
         return {}
-    found = next_runs.propose_next(
-        law,
-        found_law.params,
+    chosen = next_runs.propose_next(
+        fitted_law,
         config.propose.next_runs,
         natural_M=swarm_table.natural_M,
         domains=swarm_table.domains,
         existing_KM=swarm_table.ratios_KM,
-        samples=found_law.samples,
         noise_N=np.array([task.rmse_cv**2 for task in fitted.tasks.values()]),
         task_weights_N=list(proposal.task_weights.values()),
         sparsity=config.swarm.sparsity,
         strength=config.swarm.strength,
         seed=rng.derive(config.seed, "next_runs"),
     )
-    runs = tuple(f"next-{k:04d}" for k in range(len(found.ratios_BM)))
-    table.write_ratios(path, runs, runs, swarm_table.domains, found.ratios_BM)
-    log.info("propose: the %d mixtures that would tell most are in %s", len(runs), path)
-    return dict(zip(runs, found.left_B))
+    runs = tuple(f"next-{k:04d}" for k in range(len(chosen.ratios_BM)))
+    table.write_ratios(path, runs, runs, swarm_table.domains, chosen.ratios_BM)
+    log.info("propose: the %d most informative mixtures to train next are in %s", len(runs), path)
+    return dict(zip(runs, chosen.left_B.tolist()))
 
 
 def write_report(config: Config, workdir: pathlib.Path) -> None:

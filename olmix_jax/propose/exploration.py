@@ -1,11 +1,18 @@
-"""What stands beside a proposal: how it moves with λ and k, the front between families, and the λ that data choose."""
+"""Decide what to compute around a proposal: the choice of λ, the path over λ and k, the front between families.
+
+:mod:`~olmix_jax.propose.kl_choice`, :mod:`~olmix_jax.propose.path` and :mod:`~olmix_jax.propose.pareto` compute them.
+"""
 
 import dataclasses
 
-from olmix_jax import config
-from olmix_jax.propose import paths
-from olmix_jax.propose.formulation import Posed
-from olmix_jax.propose.proposal import Front, LambdaChoice, Path
+from olmix_jax.laws.fitted import FittedLaw
+from olmix_jax.propose import kl_choice
+from olmix_jax.propose.formulation import Formulation
+from olmix_jax.propose.options import Options
+from olmix_jax.propose.pareto import pareto_front
+from olmix_jax.propose.path import KL_WEIGHTS, REPEAT_FACTORS, settings_path
+from olmix_jax.propose.proposal_parts import Front, LambdaChoice, Path
+from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.swarm import task_groups
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -13,86 +20,95 @@ from olmix_jax.utils.progress import log
 
 @dataclasses.dataclass(frozen=True)
 class Exploration:
-    """What surrounds a proposal: the proposal's fields of the same names."""
+    """The proposal's fields of the same names."""
 
     explored_without: tuple[str, ...] | None = None
     path: Path | None = None
     pareto: Front | None = None
 
 
-def choice(posed: Posed, settings: config.Propose, ratios_KM, bpb_KN, seed: int) -> LambdaChoice | None:
-    """Choose λ from data (:func:`olmix_jax.propose.paths.choose_kl_weight`); None where that is not possible."""
-    wanted = settings.choose_kl_weight or (settings.explore and settings.method == "exact" and not settings.worst)
-    plain = posed.problem.law.differentiable and posed.blocks is None
-    if not wanted or not plain or bpb_KN is None or ratios_KM is None:
+def lambda_choice(
+    fitted: FittedLaw, formulation: Formulation, swarm: SwarmFacts, options: Options, seed: int
+) -> LambdaChoice | None:
+    """Choose λ from the swarm's runs, if the options ask for it or explore; None if that is not possible.
+
+    Raises:
+      UserError: the options ask for it, and there are too few runs.
+    """
+    explores = options.explore and options.method == "exact" and not options.worst
+    possible = fitted.law.differentiable and formulation.blocks is None
+    if not (options.choose_kl_weight or explores) or not possible or swarm.bpb_KN is None or swarm.ratios_KM is None:
         return None
-    kl_weights_L = _with(paths.KL_WEIGHTS, settings.kl_weight)
     try:
-        found = paths.choose_kl_weight(
-            posed.problem.law, ratios_KM, bpb_KN, posed.problem, kl_weights_L, natural_M=posed.natural_M, seed=seed
+        choice = kl_choice.choose_kl_weight(
+            fitted.law,
+            swarm.ratios_KM,
+            swarm.bpb_KN,
+            formulation.problem,
+            _with_own(KL_WEIGHTS, options.kl_weight),
+            natural_M=formulation.natural_M,
+            seed=seed,
         )
     except UserError as e:
-        if settings.choose_kl_weight:
+        if options.choose_kl_weight:
             raise
         log.info("propose: λ is not chosen from data: %s", e)
         return None
-    return dataclasses.replace(found, used=settings.choose_kl_weight)
+    return dataclasses.replace(choice, used=options.choose_kl_weight)
 
 
-def chosen(settings: config.Propose, found: LambdaChoice | None) -> config.Propose:
-    """The settings with the λ that was chosen.
+def with_chosen(options: Options, choice: LambdaChoice | None) -> Options:
+    """Return the options with the chosen λ.
 
     Raises:
-      UserError: none was.
+      UserError: no λ could be chosen.
     """
-    if found is None:
+    if choice is None:
         raise UserError(
-            "propose.choose_kl_weight needs a law with slopes, the swarm's runs, and no propose.keep_ratios; give "
+            "propose.choose_kl_weight needs a law with slopes, the swarm's runs, and no propose.keep_ratios; set "
             "propose.kl_weight instead"
         )
-    return dataclasses.replace(settings, kl_weight=found.best)
+    return dataclasses.replace(options, kl_weight=choice.best)
 
 
-def beside(
-    posed: Posed, settings, tokens_M, ratios_KM, tasks, domains, families: str, weights_M, seed: int
-) -> Exploration:
-    """Solve the path over λ and k and the front between families; the log says why one is left out.
+def explore(formulation: Formulation, swarm: SwarmFacts, options: Options, proposed_M, seed: int) -> Exploration:
+    """Solve the path over λ and k and the front between families. The log says why one of them is left out.
 
-    Both are of the objective alone; ``explored_without`` names the settings that they do not heed.
+    Both ignore guards and the tail; ``explored_without`` names the ignored options.
     """
-    problem = posed.problem
-    if not problem.law.differentiable or posed.blocks is not None:
-        why = "propose.keep_ratios" if problem.law.differentiable else "a law without slopes"
-        log.info("propose: no paths over λ and k, no front and no choice of λ, as of %s", why)
+    problem = formulation.problem
+    if not problem.law.differentiable or formulation.blocks is not None:
+        reason = "propose.keep_ratios is set" if problem.law.differentiable else "the law has no slopes"
+        log.info("propose: no path over λ and k, no front and no choice of λ, because %s", reason)
         return Exploration()
-    kl_weights_L = _with(paths.KL_WEIGHTS, settings.kl_weight)
-    repeats_R = [settings.max_repeats * factor for factor in paths.REPEATS] if posed.capped else [None]
-    ignored = tuple(name for name in ("guard", "tail") if getattr(settings, name) is not None)
-    path = paths.path(
-        problem,
-        kl_weights_L,
-        repeats_R,
-        wished_M=posed.wished_M,
-        tokens_M=tokens_M,
-        target_tokens=settings.target_tokens,
-        natural_M=posed.natural_M,
-        ratios_KM=ratios_KM,
-        seed=seed,
-    )
+    ignored = tuple(name for name in ("guard", "tail") if getattr(options, name) is not None)
+    capped = formulation.constraints.repetition is not None
+    repeats_R = [options.max_repeats * factor for factor in REPEAT_FACTORS] if capped else [None]
+    kl_weights_L = _with_own(KL_WEIGHTS, options.kl_weight)
+    path = settings_path(formulation, kl_weights_L, repeats_R, ratios_KM=swarm.ratios_KM, seed=seed)
     if path is not None:
-        used = {"kl_weight": settings.kl_weight, "max_repeats": settings.max_repeats if posed.capped else None}
+        used = {"kl_weight": options.kl_weight, "max_repeats": options.max_repeats if capped else None}
         path = dataclasses.replace(path, chosen=used)
+    return Exploration(ignored, path, _front(formulation, swarm, proposed_M))
+
+
+def _front(formulation: Formulation, swarm: SwarmFacts, proposed_M) -> Front | None:
     try:
-        groups = task_groups.families_of(tasks, families)
+        families = task_groups.families_of(swarm.tasks, swarm.families)
     except UserError as e:
         log.info("propose: no front between families: %s", e)
-        return Exploration(ignored, path)
-    front = paths.pareto(
-        problem, groups, tasks, domains, natural_M=posed.natural_M, weights_M=weights_M, ratios_KM=ratios_KM
+        return None
+    return pareto_front(
+        formulation.problem,
+        families,
+        swarm.tasks,
+        swarm.domains,
+        natural_M=formulation.natural_M,
+        proposed_M=proposed_M,
+        ratios_KM=swarm.ratios_KM,
     )
-    return Exploration(ignored, path, front)
 
 
-def _with(values, own: float) -> list[float]:
-    """The values with one's own among them, if that is positive; ascending."""
+def _with_own(values: tuple[float, ...], own: float) -> list[float]:
+    """Return the values and ``own``, if it is positive, in ascending order."""
     return sorted({*values, *([own] if own > 0 else [])})

@@ -1,142 +1,119 @@
-"""From settings to a problem to solve: task weights, caps and bounds, what KL pulls towards, blocks of kept ratios."""
+"""From options to the problem to solve: task weights, constraints, the anchor of KL, blocks of kept ratios."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from olmix_jax import config
-from olmix_jax.laws import FittedLaw, Law
-from olmix_jax.propose import blocks as reuse
-from olmix_jax.propose import constraints
-from olmix_jax.propose.feasibility import check_feasible, repetition_caps
+from olmix_jax.laws.fitted import FittedLaw
+from olmix_jax.propose import blocks as block_functions
+from olmix_jax.propose import constraints as constraint_functions
+from olmix_jax.propose.blocks import Blocks
+from olmix_jax.propose.constraints import Constraints
+from olmix_jax.propose.feasibility import check_feasible
+from olmix_jax.propose.options import Options
+from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.solver.problem import Problem
 from olmix_jax.utils.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class Posed:
-    """A problem over domains, and what is solved in its place: the same over blocks of domains that keep their ratios.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Formulation:
+    """The problem over domains, and the problem over blocks that is solved in its place.
 
     Attributes:
       problem: over the M domains.
-      reduced: over the D blocks; the same problem where every domain is free.
-      blocks: None where every domain is free.
-      groups: names of the bounds' groups.
-      wished_M: the upper bounds, but for those of repetition.
-      repeated_M: those of repetition alone; all 1 where it is not capped.
-      natural_M: what proposals are compared with.
-      capped: whether repetition is.
-      own_anchor: whether KL pulls towards another mixture than natural.
+      reduced: over the D blocks; the same as ``problem`` without blocks.
+      reduced_law: the fitted law over the D blocks.
+      blocks: blocks that keep their ratios; None without.
+      constraints: the set of allowed mixtures of domains.
+      natural_M: the natural distribution, which proposals are compared with.
+      has_anchor: whether KL pulls towards another mixture than natural.
     """
 
     problem: Problem
     reduced: Problem
-    blocks: reuse.Blocks | None
-    groups: tuple[str, ...]
-    wished_M: np.ndarray
-    repeated_M: np.ndarray
+    reduced_law: FittedLaw
+    blocks: Blocks | None
+    constraints: Constraints
     natural_M: np.ndarray
-    capped: bool
-    own_anchor: bool
+    has_anchor: bool
+
+    @property
+    def sign(self) -> int:
+        """−1 if the worst mixture is sought, else 1."""
+        return 1 if self.problem.weights.sum() > 0 else -1
 
     def expand(self, ratios_KD) -> np.ndarray:
-        """Mixtures over domains."""
-        return np.asarray(ratios_KD) if self.blocks is None else reuse.expand(ratios_KD, self.blocks)
+        """Return mixtures of domains for mixtures of blocks."""
+        return np.asarray(ratios_KD) if self.blocks is None else block_functions.expand(ratios_KD, self.blocks)
 
-    def collapse(self, ratios_KM) -> np.ndarray | None:
-        """Mixtures over blocks, by the blocks' weights; None for None."""
-        return ratios_KM if self.blocks is None or ratios_KM is None else reuse.collapse(ratios_KM, self.blocks)
-
-    def samples(self, samples):
-        """Samples of the law over domains as those of the law over blocks; None for None."""
-        if self.blocks is None or samples is None:
-            return samples
-        whole = FittedLaw(self.problem.law, self.problem.params, samples)
-        return whole.through(self.blocks.ratios_DM).samples
+    def collapse(self, ratios_KM) -> np.ndarray:
+        """Return mixtures of blocks for mixtures of domains."""
+        return np.asarray(ratios_KM) if self.blocks is None else block_functions.collapse(ratios_KM, self.blocks)
 
 
-def pose(
-    law: Law,
-    params,
-    *,
-    tasks,
-    domains,
-    natural_M,
-    tokens_M,
-    settings: config.Propose,
-    sizes_N=None,
-    families: str = "",
-) -> Posed:
-    """The problem that the settings ask for; arguments as for :func:`olmix_jax.propose.propose`.
+def formulate(fitted: FittedLaw, swarm: SwarmFacts, options: Options) -> Formulation:
+    """Return the problem that the options ask for.
 
     Raises:
-      UserError: a setting cannot be read, or no mixture meets the bounds.
+      UserError: an option is invalid, or no mixture meets the constraints.
     """
-    natural_M = np.asarray(natural_M, np.float64) / np.sum(natural_M)
-    sizes = {"tokens_M": tokens_M, "target_tokens": settings.target_tokens, "max_repeats": settings.max_repeats}
-    capped = tokens_M is not None and settings.target_tokens is not None
-    repeated_M = repetition_caps(**sizes) if capped else np.ones(len(domains))
-    bounds, groups = constraints.read_bounds(settings.bounds, domains, repeated_M)
-    wished_M = constraints.read_bounds(settings.bounds, domains, np.ones(len(domains)))[0].upper_M
-    blocks = _blocks(settings.keep_ratios, domains)
-    _check(bounds, wished_M, domains, groups, blocks, sizes if capped else {})
-    own_anchor = bool(settings.anchor.strip())
-    anchor_M = constraints.read_mixture(settings.anchor, "propose.anchor", domains) if own_anchor else natural_M
-    if settings.kl_weight > 0:
-        # The KL term allows a domain that the anchor has nothing of none.
-        bounds = bounds._replace(upper_M=np.where(anchor_M > 0, bounds.upper_M, 0.0))
-        _check_anchored(bounds, domains, groups, blocks, anchor_M, "propose.anchor" if own_anchor else "natural")
-    weights_N = task_weights(settings.task_weights, tasks, sizes_N, families) * (-1 if settings.worst else 1)
-    problem = Problem(law, params, weights_N, anchor_M, bounds, settings.kl_weight)
-    reduced = problem if blocks is None else _reduced(problem, blocks, groups)
-    return Posed(problem, reduced, blocks, groups, wished_M, repeated_M, natural_M, capped, own_anchor)
+    natural_M = np.asarray(swarm.natural_M, np.float64) / np.sum(swarm.natural_M)
+    constraints = constraint_functions.constraints(
+        options.bounds,
+        swarm.domains,
+        tokens_M=swarm.tokens_M,
+        target_tokens=options.target_tokens,
+        max_repeats=options.max_repeats,
+    )
+    blocks = None if options.keep_ratios is None else block_functions.blocks(options.keep_ratios, swarm.domains)
+    _check(constraints, blocks)
+    has_anchor, anchor_M, anchor_name = False, natural_M, "natural"
+    if options.anchor is not None:
+        has_anchor, anchor_name = True, "propose.anchor"
+        anchor_M = constraint_functions.mixture(options.anchor, swarm.domains, anchor_name)
+    if options.kl_weight > 0:
+        constraints = _without_anchorless(constraints, anchor_M)
+        _check_with_anchor(constraints, blocks, anchor_M, anchor_name)
+    weights_N = task_weights(options.task_weights, swarm.tasks, swarm.sizes_N, swarm.families)
+    weights_N = weights_N * (-1 if options.worst else 1)
+    problem = Problem(fitted.law, fitted.params, weights_N, anchor_M, constraints.bounds, options.kl_weight)
+    reduced, reduced_law = problem, fitted
+    if blocks is not None:
+        reduced_law = fitted.through(blocks.ratios_DM)
+        reduced = _reduced(problem, reduced_law, blocks, constraints.groups)
+    return Formulation(problem, reduced, reduced_law, blocks, constraints, natural_M, has_anchor)
 
 
-def _blocks(spec: str, domains: Sequence[str]) -> reuse.Blocks | None:
-    if not spec.strip():
-        return None
-    _, kept = constraints.read(spec, "propose.keep_ratios")
-    return reuse.blocks(kept, domains)
+def _without_anchorless(constraints: Constraints, anchor_M) -> Constraints:
+    """Return the constraints with caps of 0 for domains that have no anchor weight: their KL term is infinite."""
+    upper_M = np.where(anchor_M > 0, constraints.bounds.upper_M, 0.0)
+    return dataclasses.replace(constraints, bounds=constraints.bounds._replace(upper_M=upper_M))
 
 
-def _check(bounds, wished_M, domains, groups, blocks: reuse.Blocks | None, sizes: dict) -> None:
-    """Refuses bounds that no mixture meets, or none that keeps the ratios; ``sizes`` are {} without repetition caps."""
-    if blocks is None:
-        check_feasible(bounds, domains, groups, wished_M=wished_M, **sizes)
-        return
-    names, ratios_DM = [], blocks.ratios_DM
-    for name, ratios_M in zip(blocks.names, ratios_DM):
-        members = [domain for domain, ratio in zip(domains, ratios_M) if ratio > 0]
-        names.append(name if members == [name] else f"{name} ({' + '.join(members)})")
-    if sizes:
-        # A block is used up as soon as the first of its members is.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            tokens_DM = np.where(ratios_DM > 0, np.asarray(sizes["tokens_M"], np.float64) / ratios_DM, np.inf)
-        sizes = sizes | {"tokens_M": tokens_DM.min(axis=1)}
-    wished_D = reuse.collapsed_bounds(bounds._replace(upper_M=wished_M), blocks, groups).upper_M
-    check_feasible(reuse.collapsed_bounds(bounds, blocks, groups), names, groups, wished_M=wished_D, **sizes)
+def _check(constraints: Constraints, blocks: Blocks | None) -> None:
+    check_feasible(constraints if blocks is None else block_functions.collapsed_constraints(constraints, blocks))
 
 
-def _check_anchored(bounds, domains, groups, blocks, anchor_M, anchor: str) -> None:
-    """Refuses bounds that only fail for what the anchor has nothing of."""
+def _check_with_anchor(constraints: Constraints, blocks: Blocks | None, anchor_M, anchor_name: str) -> None:
+    """Raise an error for constraints that are infeasible only because the anchor excludes domains."""
     try:
-        _check(bounds, bounds.upper_M, domains, groups, blocks, {})
+        _check(dataclasses.replace(constraints, user_upper_M=None, repetition=None), blocks)
     except UserError as e:
-        none = ", ".join(name for name, weight in zip(domains, anchor_M) if weight <= 0)
+        excluded = ", ".join(name for name, weight in zip(constraints.names, anchor_M) if weight <= 0)
         raise UserError(
-            f"{e}. With propose.kl_weight > 0 a domain that the anchor ({anchor}) has nothing of can have no weight: "
-            f"{none}; give propose.anchor some of it, or set propose.kl_weight=0"
+            f"{e}. With propose.kl_weight > 0, domains without weight in the anchor ({anchor_name}) are excluded: "
+            f"{excluded}; give them weight in propose.anchor, or set propose.kl_weight=0"
         ) from e
 
 
-def _reduced(problem: Problem, blocks: reuse.Blocks, groups: tuple[str, ...]) -> Problem:
-    fitted = FittedLaw(problem.law, problem.params).through(blocks.ratios_DM)
+def _reduced(problem: Problem, reduced_law: FittedLaw, blocks: Blocks, groups: Sequence[str]) -> Problem:
     return dataclasses.replace(
         problem,
-        law=fitted.law,
-        params=fitted.params,
-        anchor_M=reuse.collapsed_anchor(problem.anchor_M, blocks),
-        bounds=reuse.collapsed_bounds(problem.bounds, blocks, groups),
+        law=reduced_law.law,
+        params=reduced_law.params,
+        anchor_M=block_functions.collapsed_anchor(problem.anchor_M, blocks),
+        bounds=block_functions.collapsed_bounds(problem.bounds, blocks, groups),
     )

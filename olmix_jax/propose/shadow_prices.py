@@ -1,18 +1,22 @@
-"""What bounds a mixture, how often it repeats each domain, and what more data or more repeats would be worth."""
+"""What bounds a proposal, how often it repeats each domain, and what more data or more repeats would be worth.
+
+Multipliers of the solver are per unit of a cap. The cap of repetition is k·N/R, so one more unique token raises it by
+k/R, and one more repeat raises it by N/R. That turns a multiplier into the price of a token or of a repeat.
+"""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-from olmix_jax import config
-from olmix_jax.propose.formulation import Posed
-from olmix_jax.propose.proposal import Group, by_name
+from olmix_jax.propose.formulation import Formulation
+from olmix_jax.propose.proposal_parts import Group, by_name
 from olmix_jax.solver.solution import Solution
 
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """What bounds a proposal and what loosening the bounds is worth: the proposal's fields of the same names."""
+    """The proposal's fields of the same names."""
 
     capped_by: dict[str, str | None]
     groups: tuple[Group, ...] = ()
@@ -21,34 +25,35 @@ class Prices:
     repeat_prices: dict[str, float] | None = None
 
 
-def of(posed: Posed, found: Solution, weights_M, domains, tokens_M, settings: config.Propose) -> Prices:
-    """Fields of a proposal: ``capped_by``, ``groups``, and where repetition is capped ``repeats`` and prices.
+def prices(formulation: Formulation, solution: Solution, weights_M, domains: Sequence[str]) -> Prices:
+    """Return what caps each domain and, if repetition is capped, repeats and prices.
 
-    ``capped_by`` is {domain: "repetition", where its cap is min(1, k·N/R); "bound", where a bound of the user's, or an
-    anchor that has nothing of it, is lower; None without a cap}.
+    ``capped_by`` is "repetition" where the cap is k·N/R, "bound" where a bound of the user or an anchor weight of 0 is
+    lower, and None without a cap.
     """
-    caps_M = posed.problem.bounds.upper_M
-    # Only a cap that repetition sets moves with tokens and repeats: k·N/R.
-    repeated_M = (caps_M < 1) & np.isclose(caps_M, posed.repeated_M, rtol=1e-12, atol=0)
-    by = ["repetition" if repeated else "bound" if cap < 1 else None for repeated, cap in zip(repeated_M, caps_M)]
-    prices = Prices(dict(zip(domains, by, strict=True)), _groups(posed, found, weights_M, domains))
-    if not posed.capped:
-        return prices
-    tokens_M = np.asarray(tokens_M, np.float64)
-    prices = dataclasses.replace(prices, repeats=by_name(domains, weights_M * settings.target_tokens / tokens_M))
-    if found.multipliers_M is None:
-        return prices
-    multipliers_M = np.where(repeated_M, _of_members(posed, found.multipliers_M), 0.0)
+    upper_M, limit = formulation.problem.bounds.upper_M, formulation.constraints.repetition
+    repetition_M = np.ones(len(upper_M)) if limit is None else limit.caps()
+    by_repetition_M = (upper_M < 1) & np.isclose(upper_M, repetition_M, rtol=1e-12, atol=0)
+    by = ["repetition" if repeated else "bound" if cap < 1 else None for repeated, cap in zip(by_repetition_M, upper_M)]
+    result = Prices(dict(zip(domains, by, strict=True)), _groups(formulation, solution, weights_M, domains))
+    if limit is None:
+        return result
+    result = dataclasses.replace(result, repeats=by_name(domains, weights_M * limit.target_tokens / limit.tokens_M))
+    if solution.multipliers_M is None:
+        return result
+    # More tokens or repeats raise only the caps that repetition sets.
+    multipliers_M = np.where(by_repetition_M, domain_multipliers(formulation, solution.multipliers_M), 0.0)
     return dataclasses.replace(
-        prices,
-        shadow_prices=by_name(domains, multipliers_M * settings.max_repeats / settings.target_tokens * 1e9),
-        repeat_prices=by_name(domains, multipliers_M * tokens_M / settings.target_tokens),
+        result,
+        shadow_prices=by_name(domains, multipliers_M * limit.max_repeats / limit.target_tokens * 1e9),
+        repeat_prices=by_name(domains, multipliers_M * limit.tokens_M / limit.target_tokens),
     )
 
 
-def _groups(posed: Posed, found: Solution, weights_M, domains) -> tuple[Group, ...]:
-    bounds = posed.problem.bounds
-    price_G = found.group_multipliers_G if found.group_multipliers_G is not None else np.zeros(len(posed.groups))
+def _groups(formulation: Formulation, solution: Solution, weights_M, domains: Sequence[str]) -> tuple[Group, ...]:
+    bounds, names = formulation.problem.bounds, formulation.constraints.groups
+    multipliers_G = solution.group_multipliers_G
+    multipliers_G = np.zeros(len(names)) if multipliers_G is None else multipliers_G
     return tuple(
         Group(
             name=name,
@@ -56,20 +61,31 @@ def _groups(posed: Posed, found: Solution, weights_M, domains) -> tuple[Group, .
             low=float(bounds.low_G[g]),
             high=float(bounds.high_G[g]),
             weight=float(weights_M[bounds.member_GM[g]].sum()),
-            multiplier=float(price_G[g]),
+            multiplier=float(multipliers_G[g]),
         )
-        for g, name in enumerate(posed.groups)
+        for g, name in enumerate(names)
     )
 
 
-def _of_members(posed: Posed, multipliers_D) -> np.ndarray:
-    """Multipliers of domains' caps: a block's belongs to the member whose cap binds it, in units of that cap."""
-    if posed.blocks is None:
+def domain_multipliers(formulation: Formulation, multipliers_D) -> np.ndarray:
+    """Return multipliers_M of the domains' caps for those of the blocks' caps.
+
+    A block's cap is min_j upper_j / p̃_j. Its multiplier belongs to the member j with the smallest ratio, and is divided
+    by p̃_j because one unit of upper_j raises the block's cap by 1/p̃_j.
+    """
+    if formulation.blocks is None:
         return multipliers_D
-    found_M, ratios_DM = np.zeros(len(posed.natural_M)), posed.blocks.ratios_DM
-    for d, price in enumerate(multipliers_D):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            room_M = np.where(ratios_DM[d] > 0, posed.problem.bounds.upper_M / ratios_DM[d], np.inf)
-        first = int(room_M.argmin())
-        found_M[first] = price / ratios_DM[d, first]
-    return found_M
+    multipliers_M, ratios_DM = np.zeros(len(formulation.natural_M)), formulation.blocks.ratios_DM
+    for d, j in enumerate(capping_members(formulation)):
+        multipliers_M[j] = multipliers_D[d] / ratios_DM[d, j]
+    return multipliers_M
+
+
+def capping_members(formulation: Formulation) -> np.ndarray:
+    """Return index_D of the domain whose upper bound caps each block."""
+    if formulation.blocks is None:
+        return np.arange(len(formulation.natural_M))
+    ratios_DM = formulation.blocks.ratios_DM
+    with np.errstate(divide="ignore", invalid="ignore"):
+        room_DM = np.where(ratios_DM > 0, formulation.problem.bounds.upper_M / ratios_DM, np.inf)
+    return room_DM.argmin(axis=1)

@@ -1,4 +1,4 @@
-"""How sure a proposal is, from samples of the law (bootstrap refits, or draws from its posterior)."""
+"""Error bars of a proposal, from samples of the law (bootstrap refits, or draws from its posterior)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,16 +7,21 @@ import jax
 import numpy as np
 
 from olmix_jax.laws import cpu, evaluate_each
-from olmix_jax.propose.proposal import Gain, by_name
+from olmix_jax.propose.formulation import Formulation
+from olmix_jax.propose.proposal_parts import Gain, by_name
 from olmix_jax.solver import minimise
 from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solution import Solution
 
-# Shares of the samples below the low and the high end of an interval.
+# Quantiles at the ends of an interval.
 LOW, HIGH = 0.05, 0.95
-# A gain of less probability deserves a warning.
+# A gain that is less probable than this causes a warning.
 SURE = 0.9
-# Samples that the mixture is solved for again, and iterations for each.
+# Number of samples for which the mixture is optimised again, and iterations for each.
 RESOLVED, ITERATIONS = 16, 100
+# Reasons for missing intervals of the weights.
+SEARCH_HAS_NO_OPTIMA = "a search does not compute the optima of the law's samples"
+GUARDS_NOT_RESOLVED = "with propose.guard or propose.tail the optima of the law's samples are not computed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,44 +38,81 @@ class ErrorBars:
     no_weight_intervals: str | None = None
 
 
-def error_bars(problem: Problem, samples, weights_M, natural_M, tasks: Sequence[str]) -> ErrorBars:
-    """Return the predicted gain and predictions per task with intervals over samples of the law.
+def error_bars(
+    formulation: Formulation,
+    samples,
+    solution: Solution,
+    *,
+    guarded: bool,
+    tasks: Sequence[str],
+    domains: Sequence[str],
+) -> ErrorBars:
+    """Return intervals of the gain and the predictions and, if samples of the law have optima, of the weights.
 
-    ``gain`` is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], the law's part of the objective, over samples: its mean,
-    5 and 95 % quantiles, and the share of samples in which it is positive. ``predicted_low`` and ``predicted_high``
-    are the quantiles of f_i(proposed). Samples that predict nothing finite are left out.
+    Args:
+      formulation: the problem.
+      samples: parameters of the law over domains, with a leading axis.
+      solution: over blocks.
+      guarded: whether the solution has guards or a tail.
+      tasks: N names.
+      domains: M names.
     """
-    bpb_RCN = evaluate_each(problem.law, samples, np.stack([weights_M, natural_M]))
+    bars = prediction_intervals(formulation, samples, formulation.expand(solution.weights_M), tasks)
+    if solution.residual is None:
+        return dataclasses.replace(bars, no_weight_intervals=SEARCH_HAS_NO_OPTIMA)
+    if guarded:
+        return dataclasses.replace(bars, no_weight_intervals=GUARDS_NOT_RESOLVED)
+    if bars.gain is None:
+        return bars
+    optima_RD = sample_optima(formulation.reduced, formulation.reduced_law.samples, solution.weights_M)
+    optima_RM = formulation.expand(optima_RD)
+    low_M, high_M = np.quantile(optima_RM, [LOW, HIGH], axis=0)
+    return dataclasses.replace(
+        bars,
+        weights_std=by_name(domains, optima_RM.std(axis=0)),
+        weights_low=by_name(domains, low_M),
+        weights_high=by_name(domains, high_M),
+    )
+
+
+def prediction_intervals(formulation: Formulation, samples, proposed_M, tasks: Sequence[str]) -> ErrorBars:
+    """Return the gain and the predictions per task with their intervals.
+
+    The gain is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB]. Samples with predictions that are not finite are left out.
+    """
+    problem = formulation.problem
+    bpb_RCN = evaluate_each(problem.law, samples, np.stack([proposed_M, formulation.natural_M]))
     finite_R = np.isfinite(bpb_RCN).all(axis=(1, 2))
     if not finite_R.any():
         return ErrorBars(("no error bars: no sample of the law predicts a finite BPB",))
     bpb_RCN = bpb_RCN[finite_R]
-    gain_R = (bpb_RCN[:, 1] - bpb_RCN[:, 0]) @ problem.weights
+    gain_R = (bpb_RCN[:, 1] - bpb_RCN[:, 0]) @ np.abs(problem.weights)
     low, high = np.quantile(gain_R, [LOW, HIGH])
     low_N, high_N = np.quantile(bpb_RCN[:, 0], [LOW, HIGH], axis=0)
     probability = float((gain_R > 0).mean())
-    unsure = (
-        f"the law is not sure of the gain: lower than natural in {100 * probability:.0f} % of {len(gain_R)} samples"
+    warning = (
+        f"the gain over natural is uncertain: it is positive in {100 * probability:.0f} % of {len(gain_R)} samples of "
+        "the law"
     )
     return ErrorBars(
-        warnings=(unsure,) if probability < SURE else (),
+        warnings=(warning,) if probability < SURE else (),
         gain=Gain(float(gain_R.mean()), float(low), float(high), probability, len(gain_R)),
         predicted_low=by_name(tasks, low_N),
         predicted_high=by_name(tasks, high_N),
     )
 
 
-def own_optima(problem: Problem, samples, weights_M) -> np.ndarray:
-    """ratios_RM: the mixture that each of RESOLVED samples of the law leads to, from the proposal on.
+def sample_optima(problem: Problem, samples, start_M) -> np.ndarray:
+    """Return ratios_RM, the optimal mixtures for the first RESOLVED samples of the law, started from the proposal.
 
-    They are as far apart as the law is unsure of the weights. Samples that lead nowhere finite are left out.
+    Their spread is the uncertainty of the weights. Samples without a finite optimum are left out.
     """
     objective, entropic = problem.objective, problem.kl_weight > 0
-    chosen, found = min(len(jax.tree.leaves(samples)[0]), RESOLVED), []
+    optima = []
     with cpu.float64():
-        for r in range(chosen):
+        for r in range(min(len(jax.tree.leaves(samples)[0]), RESOLVED)):
             params = jax.tree.map(lambda x, r=r: np.asarray(x)[r], samples)
             sampled = dataclasses.replace(objective, params=params)
-            end = minimise.compiled(sampled, problem.bounds, ITERATIONS, weights_M, entropic=entropic)
-            found.append(np.asarray(end.weights_M))
-    return np.array([p_M for p_M in found if np.isfinite(p_M).all()] or [weights_M])
+            end = minimise.compiled(sampled, problem.bounds, ITERATIONS, start_M, entropic=entropic)
+            optima.append(np.asarray(end.weights_M))
+    return np.array([p_M for p_M in optima if np.isfinite(p_M).all()] or [start_M])

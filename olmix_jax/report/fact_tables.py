@@ -1,7 +1,8 @@
 """Tables of name–value pairs: facts about the swarm, the law, the solver, the validation and optional settings."""
 
 from olmix_jax.laws.fit_result import FitResult
-from olmix_jax.propose.proposal import Certificate, Counts, Guard, Proposal, Tail
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.proposal_parts import Certificate, Counts, Guard, Tail
 from olmix_jax.proxy.validation import Validation
 from olmix_jax.report.elements import Row, Table
 from olmix_jax.report.formatting import number, quantity

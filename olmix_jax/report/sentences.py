@@ -4,7 +4,8 @@ import dataclasses
 import pathlib
 
 from olmix_jax.laws.fit_result import FitResult
-from olmix_jax.propose.proposal import Gain, Proposal
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.proposal_parts import Gain
 from olmix_jax.proxy.validation import Validation
 from olmix_jax.report import caps, estimates
 from olmix_jax.report.estimates import Comparison, Estimate

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from olmix_jax.propose.proposal import Front, LambdaChoice, Proposal
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.proposal_parts import Front, LambdaChoice
 from olmix_jax.report.style import (
     BINDING,
     DASHES,

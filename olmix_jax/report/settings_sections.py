@@ -5,7 +5,8 @@ from functools import partial
 
 import numpy as np
 
-from olmix_jax.propose.proposal import Front, LambdaChoice, Proposal
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.proposal_parts import Front, LambdaChoice
 from olmix_jax.report import settings_plots
 from olmix_jax.report.elements import MakeFigure, Row, Section, Table
 from olmix_jax.report.formatting import number
@@ -117,14 +118,15 @@ def sensitivity_table(proposal: Proposal) -> Table:
 
 def _moves(proposal: Proposal) -> dict[str, dict[str, float]]:
     """Return the change of each weight for each small change of a setting."""
-    derivatives, moves = proposal.sensitivity or {}, {}
-    if derivatives.get("kl_weight"):
-        step = proposal.kl_weight / 10 or 0.01
-        name = f"λ from {proposal.kl_weight:.3g} to {proposal.kl_weight + step:.3g}"
-        moves[name] = _scaled(derivatives["kl_weight"], step)
-    for domain, row in (derivatives.get("caps") or {}).items():
+    derivatives = proposal.sensitivity
+    if derivatives is None:
+        return {}
+    step = proposal.kl_weight / 10 or 0.01
+    name = f"λ from {proposal.kl_weight:.3g} to {proposal.kl_weight + step:.3g}"
+    moves = {name: _scaled(derivatives.kl_weight, step)}
+    for domain, row in derivatives.caps.items():
         moves[f"cap of {domain} + 1 point"] = _scaled(row, 0.01)
-    for task, row in (derivatives.get("task_weights") or {}).items():
+    for task, row in derivatives.task_weights.items():
         moves[f"weight of task {task} + 1 point"] = _scaled(row, 0.01)
     return moves
 

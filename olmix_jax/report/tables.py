@@ -1,7 +1,8 @@
 """Tables of the page: domains, tasks, quality of the law, groups of domains, files for trainers."""
 
 from olmix_jax.laws.fit_result import FitResult, TaskFit
-from olmix_jax.propose.proposal import Export, Group, Proposal
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.proposal_parts import Export, Group
 from olmix_jax.report import caps, estimates
 from olmix_jax.report.elements import Row, Table
 from olmix_jax.report.formatting import number, quantity, weight_percent

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from olmix_jax.propose.proposal import ReuseCost
+from olmix_jax.propose.proposal_parts import ReuseCost
 from olmix_jax.report import update_rows
 from olmix_jax.report.formatting import number
 from olmix_jax.report.style import (

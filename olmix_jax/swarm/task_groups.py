@@ -6,13 +6,12 @@ Pure functions from a :class:`~olmix_jax.swarm.table.SwarmTable` to a new one wh
 import dataclasses
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.files import read_object
 from olmix_jax.utils.progress import log
 
 # Subjects of MMLU (Hendrycks et al. 2021) by group, with the number of questions in their test splits: 14,042 in total.
@@ -99,7 +98,13 @@ FAMILIES = {
 AGGREGATED = "average"
 
 
-def grouped(table: SwarmTable, *, mmlu_groups: bool, granularity: str, families: str = "") -> SwarmTable:
+def grouped(
+    table: SwarmTable,
+    *,
+    mmlu_groups: bool,
+    granularity: str,
+    families: Mapping[str, Sequence[str]] | None = None,
+) -> SwarmTable:
     """Return the table that a law is fitted to: one column per task, per family, or for the mean of all tasks.
 
     Args:
@@ -153,13 +158,15 @@ def with_mmlu_groups(table: SwarmTable) -> SwarmTable:
     return _averaged(table, groups)
 
 
-def families_of(tasks: Sequence[str], families: str = "") -> dict[str, tuple[str, ...]]:
+def families_of(
+    tasks: Sequence[str], families: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Assign tasks to named families.
 
     Args:
       tasks: names of tasks.
-      families: a JSON object {family: [names or shell patterns]}, or the path of a file with one; empty for
-        :data:`FAMILIES`. The name of an MMLU subject also matches the subject's group.
+      families: {family: task names or shell patterns}; None for :data:`FAMILIES`. The name of an MMLU subject also
+        matches the subject's group.
 
     Returns:
       {family: its tasks}, both in the given order.
@@ -167,7 +174,8 @@ def families_of(tasks: Sequence[str], families: str = "") -> dict[str, tuple[str
     Raises:
       UserError: a task is in no family or in two, or a family in ``families`` has no task.
     """
-    where, named = read_object(families, "fit.families") if families.strip() else ("the built-in families", FAMILIES)
+    named: Mapping[str, Sequence[str]] = FAMILIES if families is None else families
+    where = "the built-in families" if families is None else "fit.families"
     for family, patterns in named.items():
         if not isinstance(patterns, (list, tuple)) or not all(isinstance(p, str) for p in patterns):
             raise UserError(f"{where}: {family} must be a list of task names, not {patterns!r}")
@@ -184,7 +192,7 @@ def families_of(tasks: Sequence[str], families: str = "") -> dict[str, tuple[str
             "`fit.granularity` to task"
         )
     empty = [family for family, matches in members.items() if not matches]
-    if empty and families.strip():
+    if empty and families is not None:
         raise UserError(f"{where}: family without tasks: {', '.join(empty)}; correct its names, or remove it")
     return {family: matches for family, matches in members.items() if matches}
 

@@ -3,17 +3,17 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from olmix_jax.config import budget
+from olmix_jax.config import budget, json_fields
 from olmix_jax.config.schema import Config
 from olmix_jax.config.workdir import read_config, read_table
 from olmix_jax.laws import log_linear
-from olmix_jax.propose import constraints
-from olmix_jax.propose.feasibility import check_feasible, repetition_caps
+from olmix_jax.propose.constraints import constraints as combine_constraints
+from olmix_jax.propose.feasibility import check_feasible
+from olmix_jax.propose.options import Options
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.swarm.domains import DomainSet
@@ -112,24 +112,21 @@ def simulation_setting(config: Config, domains: NewDomains, proposal: Proposal, 
       UserError: the bounds are infeasible.
     """
     parent, change, new = pathlib.Path(config.update.parent), domains.change, domains.new
-    tasks, settings = tuple(proposal.predicted), config.propose
-    target = settings.target_tokens if read_config(parent).swarm.ratios else budget.target_tokens(config)
-    caps_M = np.ones(len(new.names))
-    repetition: dict[str, Any] = {}
-    if target is not None:
-        repetition = {"tokens_M": new.tokens_M, "target_tokens": target, "max_repeats": settings.max_repeats}
-        caps_M = repetition_caps(**repetition)
-    bounds, groups = constraints.read_bounds(settings.bounds, new.names, caps_M)
-    without_caps, _ = constraints.read_bounds(settings.bounds, new.names, np.ones(len(new.names)))
-    check_feasible(bounds, new.names, groups, wished_M=without_caps.upper_M, **repetition)
+    tasks = tuple(proposal.predicted)
+    target = config.propose.target_tokens if read_config(parent).swarm.ratios else budget.target_tokens(config)
+    options = Options(**json_fields.propose_options(config))
+    constraints = combine_constraints(
+        options.bounds, new.names, tokens_M=new.tokens_M, target_tokens=target, max_repeats=options.max_repeats
+    )
+    check_feasible(constraints)
     noise = history.read_noise(parent)
     weights = {name: proposal.weights[change.origin[name]] for name in change.unaffected}
     return Setting(
         domains=new.names,
         natural_M=new.natural_M,
-        bounds=bounds,
-        kl_weight=max(settings.kl_weight, MIN_KL_WEIGHT),
-        task_weights_N=task_weights(settings.task_weights, tasks, families=config.fit.families),
+        bounds=constraints.bounds,
+        kl_weight=max(options.kl_weight, MIN_KL_WEIGHT),
+        task_weights_N=task_weights(options.task_weights, tasks, families=json_fields.families(config)),
         affected_M=np.array([name in change.affected for name in new.names]),
         weights_M=np.array([weights.get(name, 0.0) for name in new.names]),
         noise_N=np.array([noise.std[task] for task in tasks]),

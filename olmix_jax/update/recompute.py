@@ -14,6 +14,7 @@ import numpy as np
 
 from olmix_jax.laws import log_linear
 from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.constraints import Constraints
 from olmix_jax.propose.feasibility import check_feasible
 from olmix_jax.solver.feasibility import feasible
 from olmix_jax.update.simulation import Choice, Setting, Simulation, blocks_of
@@ -67,7 +68,7 @@ def judge(
     Raises:
       UserError: the bounds are infeasible.
     """
-    check_feasible(setting.bounds, setting.domains)
+    check_feasible(Constraints(setting.domains, setting.bounds))
     simulation = Simulation(truth, setting, runs_for, seed)
     (choice,) = simulation.judge([_complete(setting, [setting.domains.index(name) for name in recomputed])])
     return Decision(choice, (choice,), simulation.gain_S)
@@ -96,7 +97,7 @@ def choose(
     Raises:
       UserError: the bounds are infeasible.
     """
-    check_feasible(setting.bounds, setting.domains)
+    check_feasible(Constraints(setting.domains, setting.bounds))
     simulation = Simulation(truth, setting, runs_for, seed)
     candidates, gain = _grow(simulation, budget), float(simulation.gain_S.mean())
     allowed = [choice for choice in candidates if choice.proxies <= budget] or candidates[:1]

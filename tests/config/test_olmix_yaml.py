@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 
 from olmix_jax import config as configs
+from olmix_jax.config import json_fields
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.swarm.task_groups import FAMILIES
 from olmix_jax.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+def task_weights_of(config):
+    return json_fields.read_mapping(config.propose.task_weights, "propose.task_weights")
 
 
 def test_every_field_is_translated(translate, tmp_path):
@@ -66,10 +71,14 @@ def test_families_have_equal_weights_unless_the_file_gives_weights(translate, tm
     """As in `olmix fit`. The default of this package would weight them by their number of tasks, 2 to 1."""
     got = translate({"filtering.obj_weights": None})
     table = workdirs.read_table(got, tmp_path)
-    weights_N = task_weights(got.propose.task_weights, table.tasks, table.sizes_N)
+    weights_N = task_weights(
+        json_fields.read_mapping(got.propose.task_weights, "propose.task_weights"), table.tasks, table.sizes_N
+    )
     assert table.sizes_N.tolist() == [2, 1] and weights_N.tolist() == [0.5, 0.5]
     assert any("families have equal weights" in line for line in logged)
-    weighted = task_weights(translate().propose.task_weights, table.tasks, table.sizes_N)
+    weighted = task_weights(
+        json_fields.read_mapping(translate().propose.task_weights, "propose.task_weights"), table.tasks, table.sizes_N
+    )
     np.testing.assert_allclose(weighted, [2 / 3, 1 / 3])
     # A file without families gets the families of the paper.
     paper = translate({"eval": None, "filtering.obj_weights": None})
@@ -138,7 +147,7 @@ def test_published_families_fit_the_published_swarm(translate, published, tmp_pa
     table = workdirs.read_table(got, tmp_path)
     assert dict(zip(table.tasks, table.sizes_N)) == {"math": 7, "code": 19, "qa": 26}
     assert len(table.columns) == 110 - 5
-    weights_N = task_weights(got.propose.task_weights, table.tasks)
+    weights_N = task_weights(json_fields.read_mapping(got.propose.task_weights, "propose.task_weights"), table.tasks)
     np.testing.assert_allclose(weights_N, table.sizes_N / 52)
 
 

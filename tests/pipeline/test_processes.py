@@ -16,7 +16,8 @@ import pytest
 from configs import paper
 from olmix_jax import config
 from olmix_jax.pipeline import processes, runner
-from olmix_jax.propose.proposal import Certificate, Proposal
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.proposal_parts import Certificate
 from olmix_jax.solver.status import Status
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError

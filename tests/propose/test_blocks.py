@@ -1,4 +1,4 @@
-"""Mixtures in which some domains keep their ratios (METHOD §3)."""
+"""Blocks of domains that keep their ratios (METHOD §3)."""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.constraints import constraints
 from olmix_jax.solver.bounds import Bounds, box, holds
 from olmix_jax.utils.errors import UserError
 
@@ -19,12 +20,12 @@ def test_worked_example():
     np.testing.assert_array_equal(blocks.ratios_DM, [[0.25, 0.25, 0.5, 0], [0, 0, 0, 1]])
     np.testing.assert_allclose(reuse.expand([0.4, 0.6], blocks), [0.1, 0.1, 0.2, 0.6], rtol=1e-15)
     np.testing.assert_allclose(reuse.collapse([[0.1, 0.1, 0.2, 0.6]], blocks), [[0.4, 0.6]], rtol=1e-15)
-    # The tightest member decides: 0.1 / 0.25.
+    # The tightest member caps the block: 0.1 / 0.25.
     found = reuse.collapsed_bounds(box(np.array([0, 0.05, 0.05, 0]), np.array([0.3, 0.1, 0.5, 1])), blocks)
     np.testing.assert_allclose([found.lower_M, found.upper_M], [[0.2, 0], [0.4, 1]], rtol=1e-15)
 
 
-def test_ratios_are_of_any_sum_and_blocks_of_one_or_none_are_domains():
+def test_ratios_are_normalised_and_a_block_of_one_domain_is_that_domain():
     np.testing.assert_array_equal(
         reuse.blocks({"old": {"a": 1, "b": 1, "c": 2}}, NAMES).ratios_DM[0], [0.25, 0.25, 0.5, 0]
     )
@@ -49,7 +50,7 @@ def cases(draw):
 
 @hypothesis.settings(deadline=None, max_examples=100)
 @hypothesis.given(cases())
-def test_expanded_mixtures_are_within_bounds_exactly_where_collapsed_ones_are(case):
+def test_collapsed_mixture_is_within_bounds_exactly_if_the_expanded_one_is(case):
     rng, blocks, limits = case
     found = reuse.collapsed_bounds(limits, blocks)
     ratios_KD = rng.dirichlet(np.full(len(blocks.names), 0.7), 30)
@@ -57,14 +58,14 @@ def test_expanded_mixtures_are_within_bounds_exactly_where_collapsed_ones_are(ca
     np.testing.assert_allclose(expanded_KM.sum(axis=1), 1, rtol=1e-13)
     np.testing.assert_allclose(reuse.collapse(expanded_KM, blocks), ratios_KD, rtol=1e-13)
     np.testing.assert_array_equal(holds(found, ratios_KD, 1e-12), holds(limits, expanded_KM, 1e-12))
-    # At the caps themselves too.
+    # The caps themselves are within bounds too.
     highest_M = reuse.expand(found.upper_M, blocks)
     assert (highest_M <= limits.upper_M * (1 + 4e-16)).all()
     touched_D = ((blocks.ratios_DM > 0) & (highest_M >= limits.upper_M * (1 - 1e-12))).any(axis=1)
     assert (touched_D | (found.upper_M == 1)).all()
 
 
-def test_the_anchor_keeps_the_divergence():
+def test_collapsed_anchor_gives_the_same_divergence():
     rng = np.random.default_rng(0)
     blocks = reuse.blocks({"one": {"d": 3, "a": 1}, "two": {"b": 1, "c": 2}}, "abcdef")
     for _ in range(20):
@@ -73,7 +74,7 @@ def test_the_anchor_keeps_the_divergence():
         exact = (q_M * np.log(q_M / anchor_M)).sum()
         assert (r_D * np.log(r_D / n_D)).sum() == pytest.approx(exact, rel=1e-12, abs=1e-14)
         assert n_D.sum() <= 1 + 1e-15 and n_D[2:] == pytest.approx(anchor_M[[4, 5]])
-    # Where the anchor keeps the ratios too it is collapsed alike; and a block with an absent domain is absent.
+    # An anchor with the same ratios collapses like a mixture. A block with a domain of anchor weight 0 gets 0.
     kept_M = reuse.expand([0.1, 0.2, 0.3, 0.4], blocks)
     np.testing.assert_allclose(reuse.collapsed_anchor(kept_M, blocks), [0.1, 0.2, 0.3, 0.4], rtol=1e-14)
     assert reuse.collapsed_anchor([0, 0.2, 0.2, 0.2, 0.2, 0.2], blocks)[0] == 0
@@ -82,29 +83,29 @@ def test_the_anchor_keeps_the_divergence():
 @pytest.mark.parametrize(
     "kept, message",
     [
-        ({"a": {"b": 1}}, "a block cannot be called a"),
-        ({"old": {"z": 1}}, "old has z, which is no domain"),
-        ({"one": {"a": 1}, "two": {"a": 1}}, "a is in one and in two"),
-        ({"old": {"a": 0}}, "old: a must be a positive number, not 0"),
+        ({"a": {"b": 1}}, "the block a has the name of a domain"),
+        ({"old": {"z": 1}}, "old contains z, which is not a domain"),
+        ({"one": {"a": 1}, "two": {"a": 1}}, "a is in both one and two"),
+        ({"old": {"a": 0}}, "the ratio of a in old must be a positive number, not 0"),
         ({"old": {"a": True}}, "must be a positive number"),
         ({"old": {"a": float("nan")}}, "must be a positive number"),
         ({"old": {"a": "1"}}, "must be a positive number, not '1'"),
-        ({"old": {}}, "old has no domain"),
-        ({"old": ["a", "b"]}, r'old must be as \{"domain": ratio, …\}, not \[.a., .b.\]'),
-        ({"old": 3}, "old must be as .*, not 3"),
+        ({"old": {}}, "old contains no domain"),
+        ({"old": ["a", "b"]}, r'old must be \{"domain": ratio, …\}, not \[.a., .b.\]'),
+        ({"old": 3}, "old must be .*, not 3"),
     ],
 )
-def test_errors(kept, message):
+def test_invalid_block_is_an_error_that_names_it(kept, message):
     with pytest.raises(UserError, match=message):
         reuse.blocks(kept, NAMES)
 
 
-def test_groups_have_whole_blocks():
+def test_group_with_a_part_of_a_block_is_an_error():
     blocks, member_GM = reuse.blocks(KEPT, NAMES), np.array([[1, 1, 1, 0], [1, 1, 0, 1]], bool)
     limits = Bounds(np.zeros(4), np.ones(4), member_GM[:1], np.array([0.1]), np.array([0.7]))
     found = reuse.collapsed_bounds(limits, blocks, ["olds"])
     assert found.member_GM.tolist() == [[True, False]] and found.high_G == [0.7]
-    with pytest.raises(UserError, match="some has only a part of the block old"):
+    with pytest.raises(UserError, match="some contains only a part of the block old"):
         reuse.collapsed_bounds(limits._replace(member_GM=member_GM[1:]), blocks, ["some"])
 
 
@@ -117,3 +118,15 @@ def test_swarm_size_is_the_power_of_two_nearest_3_times_weights_plus_1(weights, 
         powers = 2.0 ** np.arange(12)
         # argmin takes the smaller of two equally near powers.
         assert runs == powers[np.abs(powers - 3 * (weights + 1)).argmin()]
+
+
+def test_collapsed_constraints_name_members_and_use_the_scarcest_one():
+    tokens_M = np.array([1e9, 2e9, 8e9, 1e9])
+    sizes = {"tokens_M": tokens_M, "target_tokens": 1e10, "max_repeats": 4.0}
+    whole = constraints({"a": [0, 0.3]}, NAMES, **sizes)
+    found = reuse.collapsed_constraints(whole, reuse.blocks(KEPT, NAMES))
+    assert found.names == ["old (a + b + c)", "new"]
+    # Ratios are 1/4, 1/4 and 1/2: a runs out first.
+    np.testing.assert_allclose(found.repetition.tokens_M, [4e9, 1e9])
+    np.testing.assert_allclose(found.bounds.upper_M, [1.0, 0.4])
+    np.testing.assert_allclose(found.user_upper_M, [1.0, 1.0])

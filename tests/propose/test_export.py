@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix_jax.corpus import store
-from olmix_jax.propose import export
-from olmix_jax.propose.export import FORMATS, Mixture
+from olmix_jax.pipeline import handover
+from olmix_jax.propose import export, trainer_formats
+from olmix_jax.propose.export import Mixture, TrainerFile
+from olmix_jax.propose.trainer_formats import FORMATS
 from olmix_jax.swarm import rounding
 from olmix_jax.utils.errors import UserError
 
@@ -45,13 +47,20 @@ def capped(seed, domains=6, run=40_000, k=4.0, **kwargs):
     return Mixture(weights, counts=counts, unique_tokens=unique, max_repeats=k, **kwargs)
 
 
+def text(mixture, name):
+    """The text of a trainer's file."""
+    trainer = FORMATS[name]
+    return handover.text(TrainerFile(trainer.file, trainer.content(mixture)))
+
+
 def read(mixture, name):
-    text = FORMATS[name][1](mixture)
-    return json.loads(text) if FORMATS[name][0].endswith("json") else yaml.safe_load(text)
+    """The file's content, read back from its text."""
+    parse = json.loads if FORMATS[name].file.endswith("json") else yaml.safe_load
+    return parse(text(mixture, name))
 
 
 def realised(mixture, name):
-    return FORMATS[name][2](mixture)
+    return FORMATS[name].realised(mixture)
 
 
 def shares(parts):
@@ -61,7 +70,7 @@ def shares(parts):
 # Every format
 
 
-def test_odd_names_and_their_paths_arrive_as_they_are():
+def test_odd_names_and_their_paths_survive_every_format():
     mixture = Mixture({d: j + 1.0 for j, d in enumerate(ODD)} | {"empty": 0.0}, paths="my data/{domain}.bin")
     want = {d: (j + 1) / 66 for j, d in enumerate(ODD)}
     paths = {d: f"my data/{export.file_name(d)}.bin" for d in ODD}
@@ -87,7 +96,7 @@ def test_odd_names_and_their_paths_arrive_as_they_are():
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=2, max_size=6, unique=True))
-def test_a_path_is_the_corpus_s_own_and_no_two_are_the_same(names):
+def test_file_names_equal_those_of_the_corpus_and_are_unique(names):
     quoted = [export.file_name(name) for name in names]
     assert quoted == [store.file_name(name) for name in names] and len(set(quoted)) == len(quoted)
     assert not any(c in q for q in quoted for c in "/:*?[]\n\\\"'")
@@ -95,7 +104,7 @@ def test_a_path_is_the_corpus_s_own_and_no_two_are_the_same(names):
 
 @pytest.mark.parametrize("make", [drawn, capped])
 @pytest.mark.parametrize("name", FORMATS)
-def test_realised_shares_are_a_mixture_near_the_weights(name, make):
+def test_realised_shares_are_close_to_the_weights(name, make):
     for seed in range(5):
         mixture = make(seed, sequence_length=16)
         got = realised(mixture, name)
@@ -103,53 +112,42 @@ def test_realised_shares_are_a_mixture_near_the_weights(name, make):
         assert got == pytest.approx(mixture.shares, abs=0.02)
 
 
-def test_write_all_says_what_each_trainer_makes_of_it(tmp_path):
-    mixture = drawn(1, target_tokens=1e9)
-    got = export.write_all(tmp_path, mixture)
-    assert {p.name for p in tmp_path.iterdir()} == {file for file, *_ in FORMATS.values()} | {"handover.json"}
-    report = json.loads((tmp_path / "handover.json").read_text())
-    assert report["target_tokens"] == 1e9 and set(report["weights"]) == set(mixture.weights)
-    for name, shares_of in got.items():
-        assert set(shares_of) == set(mixture.weights) and report["formats"][name]["realised"] == shares_of
-        off = {d: shares_of[d] - w for d, w in mixture.shares.items()}
-        worst = report["formats"][name]["largest_deviation"]
-        assert abs(worst["by"]) == max(map(abs, off.values())) and off[worst["domain"]] == worst["by"]
-        assert worst["relative"] == pytest.approx(worst["by"] / mixture.shares[worst["domain"]])
-        assert (tmp_path / FORMATS[name][0]).read_text() == FORMATS[name][1](mixture)
-
-
-def test_a_format_that_cannot_say_it_is_left_out_with_the_reason(tmp_path):
-    export.write_all(tmp_path, drawn(1))
-    assert "d%3A" in (tmp_path / "megatron_blend.txt").read_text()
-    got = export.write_all(tmp_path, drawn(1, paths="my data/{domain}"))
-    assert "megatron_args" not in got and not (tmp_path / "megatron_blend.txt").exists()
-    why = json.loads((tmp_path / "handover.json").read_text())["formats"]["megatron_args"]
-    assert set(why) == {"not_written"} and "white space" in why["not_written"]
-    # The per-split file takes it.
-    assert json.loads((tmp_path / "megatron_blend.json").read_text())["train"][1].startswith("my data/d%3A")
-
-
-def test_a_domain_that_a_trainer_would_lose_is_named(tmp_path):
-    """PITFALL 8: no domain gets nothing in silence."""
-    mixture = Mixture({"web": 0.6, "law": 0.4 - 1e-6, "rare": 1e-6})
-    export.write_all(tmp_path, mixture)
-    formats = json.loads((tmp_path / "handover.json").read_text())["formats"]
-    assert formats["levanter"]["lost"] == ["rare"]
-    assert formats["maxtext"]["lost"] == []
-    # Files shorter than a sequence give OLMo-core none.
+def test_domain_that_a_trainer_would_lose_is_named():
+    """PITFALL 8: a domain that gets no data is reported."""
+    files = trainer_formats.trainer_files(Mixture({"web": 0.6, "law": 0.4 - 1e-6, "rare": 1e-6}))
+    assert files["levanter"].comparison.lost == ("rare",) and files["maxtext"].comparison.lost == ()
+    # OLMo-core takes no sequence from files shorter than a sequence.
     short = Mixture({"web": 0.9, "rare": 0.1}, unique_tokens={"web": 1e6, "rare": 999}, target_tokens=9990)
-    assert export.compared(short, realised(short, "olmo_core"))["lost"] == ["rare"]
+    assert export.compare(short, realised(short, "olmo_core")).lost == ("rare",)
 
 
-def test_a_cap_that_a_trainer_would_break_is_named():
+def test_comparison_states_the_largest_deviation():
+    mixture = drawn(1, target_tokens=1e9)
+    for name, trainer in trainer_formats.trainer_files(mixture).items():
+        shares_of = trainer.comparison.realised
+        assert trainer.file == FORMATS[name].file and set(shares_of) == set(mixture.weights)
+        off = {d: shares_of[d] - w for d, w in mixture.shares.items()}
+        worst = trainer.comparison.largest_deviation
+        assert abs(worst.by) == max(map(abs, off.values())) and off[worst.domain] == worst.by
+        assert worst.relative == pytest.approx(worst.by / mixture.shares[worst.domain])
+
+
+def test_format_that_cannot_express_the_mixture_gives_the_reason():
+    files = trainer_formats.trainer_files(drawn(1, paths="my data/{domain}"))
+    assert files["megatron_args"].content is None and "white space" in files["megatron_args"].not_written
+    # The per-split file accepts white space.
+    assert files["megatron"].content["train"][1].startswith("my data/d%3A")
+
+
+def test_cap_that_a_trainer_would_exceed_is_named():
     unique = {"web": 1e6, "rare": 1000.0}
     mixture = Mixture({"web": 0.96, "rare": 0.04}, unique_tokens=unique, target_tokens=1e5, max_repeats=4)
-    got = export.compared(mixture, {"web": 0.95, "rare": 0.05})
-    assert got["epochs_over_cap"] == {"rare": pytest.approx(5)}
-    assert export.compared(mixture, mixture.shares)["epochs_over_cap"] == {}
+    got = export.compare(mixture, {"web": 0.95, "rare": 0.05})
+    assert got.epochs_over_cap == {"rare": pytest.approx(5)}
+    assert export.compare(mixture, mixture.shares).epochs_over_cap == {}
 
 
-def test_records_of_unlike_length_get_weights_of_records():
+def test_weights_are_shares_of_records_if_records_differ_in_length():
     """A domain of records twice as long needs half as many: what counts is its share of the tokens."""
     mixture = Mixture({"a": 0.5, "b": 0.5}, tokens_per_record={"a": 1000, "b": 500}, target_tokens=1e6)
     third = pytest.approx(1 / 3)
@@ -161,12 +159,12 @@ def test_records_of_unlike_length_get_weights_of_records():
         assert realised(mixture, name) == pytest.approx({"a": 0.5, "b": 0.5}, abs=1e-3)
 
 
-def test_counts_are_the_weights_where_there_are_any():
+def test_counts_replace_the_weights():
     mixture = Mixture({"a": 0.7, "b": 0.3, "c": 1e-9}, counts={"a": 60, "b": 40, "c": 0})
     assert mixture.shares == {"a": 0.6, "b": 0.4} and mixture.target == 100
 
 
-def test_streams_of_a_bucket_are_remote():
+def test_streams_in_a_bucket_are_remote():
     streams = read(Mixture({"d:0": 1.0}, paths="s3://bucket/{domain}/mds"), "streaming")["streams"]
     assert streams == {"d:0": {"remote": "s3://bucket/d%3A0/mds", "proportion": 1.0}}
 
@@ -174,16 +172,16 @@ def test_streams_of_a_bucket_are_remote():
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({"paths": "data"}, r"have no \{domain\}"),
+        ({"paths": "data"}, r"paths must contain \{domain\}"),
         ({"weights": {"a": 0.0}}, "weights must be finite, not negative and not all zero"),
         ({"weights": {"a": float("nan"), "b": 1.0}}, "must be finite"),
         ({"weights": {"a": -0.5, "b": 1.5}}, "not negative"),
-        ({"counts": {"a": 1}}, r"counts are not of the weights' domains: \['b'\]"),
+        ({"counts": {"a": 1}}, r"counts must have the same domains as the weights; they differ in \['b'\]"),
         ({"counts": {"a": 0, "b": 0}}, "counts must be finite"),
         ({"unique_tokens": {"a": 0, "b": 5}}, "a: unique_tokens must be above 0"),
     ],
 )
-def test_refusals(kwargs, message):
+def test_invalid_mixture_is_an_error(kwargs, message):
     with pytest.raises(UserError, match=message):
         Mixture(**{"weights": {"a": 0.5, "b": 0.5}, **kwargs})
 
@@ -192,7 +190,7 @@ def test_refusals(kwargs, message):
 
 
 @pytest.mark.parametrize("parts", [[5, 29, 11, 0], [1, 1, 1], [7, 8, 9, 10, 11], [3.3, 17.1]])
-def test_grain_mixes_as_we_say(parts, tmp_path):
+def test_grain_realises_the_stated_shares(parts, tmp_path):
     """grain itself, called as MaxText's ``get_datasets`` calls it."""
     grain = pytest.importorskip("grain")
     weights = {f"d:{j}": w / sum(parts) for j, w in enumerate(parts)}
@@ -214,10 +212,10 @@ def test_grain_mixes_as_we_say(parts, tmp_path):
     assert shares(Counter(mapped[i] for i in range(length))) == pytest.approx(want, abs=1e-12)
     stream = iter(grain.IterDataset.mix({d: s.to_iter_dataset() for d, s in sources.items()}, weights))
     assert shares(Counter(next(stream) for _ in range(length))) == pytest.approx(want, abs=1e-12)
-    assert export.compared(mixture, want)["largest_deviation"]["by"] == pytest.approx(0, abs=0.005)
+    assert export.compare(mixture, want).largest_deviation.by == pytest.approx(0, abs=0.005)
 
 
-def test_grain_refuses_the_zero_that_is_left_out():
+def test_grain_rejects_zero_weights():
     grain = pytest.importorskip("grain")
     with pytest.raises(ValueError, match="non-zero"):
         grain.MapDataset.mix([grain.MapDataset.range(3)] * 2, [1.0, 0.0])
@@ -226,7 +224,7 @@ def test_grain_refuses_the_zero_that_is_left_out():
 @READERS
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
-def test_olmo_core_reads_it_and_takes_what_we_say(seed, tmp_path):
+def test_olmo_core_realises_the_stated_shares(seed, tmp_path):
     mixtures = pytest.importorskip("olmo_core.data.source_mixture")
     length = 64
     k = [4.0, 1.0, 4.35, 0.5][seed % 4]
@@ -235,7 +233,7 @@ def test_olmo_core_reads_it_and_takes_what_we_say(seed, tmp_path):
     )
     for d in mixture.shares:
         np.zeros(mixture.unique_tokens[d], np.uint16).tofile(mixture.path(d))
-    (tmp_path / "sources.yaml").write_text(FORMATS["olmo_core"][1](mixture))
+    (tmp_path / "sources.yaml").write_text(text(mixture, "olmo_core"))
     sources = mixtures.SourceMixtureList.from_yaml(str(tmp_path / "sources.yaml"))
     sources.validate()
     for source in sources.sources:
@@ -252,7 +250,7 @@ def test_olmo_core_reads_it_and_takes_what_we_say(seed, tmp_path):
 @READERS
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [None, 1e7, 1e12])
-def test_levanter_reads_it_and_mixes_as_we_say(run, tmp_path):
+def test_levanter_realises_the_stated_shares(run, tmp_path):
     draccus = pytest.importorskip("draccus")
     datasets = pytest.importorskip("levanter.data.text.datasets")
     from levanter.data import ListAsyncDataset
@@ -279,7 +277,7 @@ def test_levanter_reads_it_and_mixes_as_we_say(run, tmp_path):
 
 @READERS
 @pytest.mark.slow
-def test_megatron_reads_it_and_blends_as_we_say(tmp_path):
+def test_megatron_realises_the_stated_shares(tmp_path):
     """megatron-core's own builder on real files, read as Megatron-LM's ``get_blend_and_blend_per_split`` reads them."""
     torch = pytest.importorskip("torch")
     builder = pytest.importorskip("megatron.core.datasets.blended_megatron_dataset_builder")
@@ -301,7 +299,7 @@ def test_megatron_reads_it_and_blends_as_we_say(tmp_path):
         data.finalize(mixture.path(d) + ".idx")
     splits = read(mixture, "megatron")
     blends = [get_blend_from_list(splits[split]) for split in ("train", "valid", "test")]
-    assert blends[0] == get_blend_from_list(FORMATS["megatron_args"][1](mixture).split())
+    assert blends[0] == get_blend_from_list(text(mixture, "megatron_args").split())
     config = GPTDatasetConfig(
         random_seed=1,
         sequence_length=length,
@@ -323,11 +321,11 @@ def test_megatron_reads_it_and_blends_as_we_say(tmp_path):
 @READERS
 @pytest.mark.slow
 @pytest.mark.parametrize("domains", [3, 40])
-def test_megatron_is_a_few_samples_off_in_any_run(domains):
+def test_megatron_deviates_by_a_few_samples_in_runs_of_any_length(domains):
     helpers = pytest.importorskip("megatron.core.datasets.helpers")
     for seed in range(5):
         share_M = np.array(list(drawn(seed, domains=domains).shares.values()))
-        for size in (1000, export.FOLLOWED, 200_000):
+        for size in (1000, trainer_formats.SIMULATED_SAMPLES, 200_000):
             index, sample = np.zeros(size, np.int16), np.zeros(size, np.int64)
             helpers.build_blending_indices(index, sample, share_M, len(share_M), size, False)
             assert np.abs(np.bincount(index, minlength=len(share_M)) - share_M * size).max() < 4
@@ -336,7 +334,7 @@ def test_megatron_is_a_few_samples_off_in_any_run(domains):
 @READERS
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_streaming_reads_it_and_samples_as_we_say(seed, tmp_path):
+def test_streaming_realises_the_stated_shares(seed, tmp_path):
     streaming = pytest.importorskip("streaming")
     mixture = drawn(seed, target_tokens=1001 * 4096, paths=f"{tmp_path}/{{domain}}")
     for j, d in enumerate(mixture.shares):
@@ -353,7 +351,7 @@ def test_streaming_reads_it_and_samples_as_we_say(seed, tmp_path):
 
 @READERS
 @pytest.mark.slow
-def test_datasets_reads_it_and_draws_as_we_say():
+def test_datasets_realises_the_stated_shares():
     datasets = pytest.importorskip("datasets")
     mixture, n = drawn(2), 20_000
     config = read(mixture, "datasets")

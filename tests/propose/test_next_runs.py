@@ -1,10 +1,11 @@
-"""Next runs against posteriors computed anew, and what a proposal must keep to."""
+"""next_runs.py and covariances.py: choices against posteriors that are recomputed in NumPy."""
 
 import numpy as np
 import pytest
 
-from olmix_jax.laws import log_linear, warped_gp
+from olmix_jax.laws import FittedLaw, log_linear, warped_gp
 from olmix_jax.propose import next_runs
+from olmix_jax.propose.covariances import exact_covariances
 from olmix_jax.utils.errors import UserError
 
 DOMAINS = tuple("abcd")
@@ -45,7 +46,7 @@ def latent_variance(params, trained_KM, at_QM):
 
 
 @pytest.mark.parametrize("weights_N", [None, [3.0, 0.5]])
-def test_the_choice_is_that_of_posteriors_computed_anew(params, weights_N):
+def test_choice_equals_that_of_recomputed_posteriors(params, weights_N):
     random = np.random.default_rng(1)
     candidates_CM, reference_QM = random.dirichlet(np.ones(4), size=12), random.dirichlet(np.ones(4), size=9)
     w_N, trained_KM, expected, left = np.array(weights_N or [1.0, 1.0]), params.ratios_KM, [], []
@@ -62,11 +63,11 @@ def test_the_choice_is_that_of_posteriors_computed_anew(params, weights_N):
         left.append(np.exp(min(after) - before))
         trained_KM = np.vstack([trained_KM, candidates_CM[expected[-1]]])
     assert next_runs.choose(params, candidates_CM, reference_QM, 4, weights_N).tolist() == expected
-    beliefs = next_runs._exact(params, candidates_CM, reference_QM)
-    np.testing.assert_allclose(next_runs._greedy(beliefs, weights_N, 4)[1], left, rtol=1e-6)
+    covariances = exact_covariances(params, candidates_CM, reference_QM)
+    np.testing.assert_allclose(next_runs.choose_greedily(covariances, 4, weights_N).left_B, left, rtol=1e-6)
 
 
-def test_a_run_of_weight_zero_is_as_good_as_absent(params):
+def test_run_of_weight_zero_counts_as_absent(params):
     ratios_KM, bpb_KN = runs()
     candidates_CM = np.random.default_rng(1).dirichlet(np.ones(4), size=12)
     wide_KM, wide_KN = np.vstack([ratios_KM, candidates_CM[:3]]), np.vstack([bpb_KN, np.ones((3, 2))])
@@ -76,11 +77,11 @@ def test_a_run_of_weight_zero_is_as_good_as_absent(params):
     assert chosen[0] == chosen[1]
 
 
-def test_samples_choose_as_the_covariance_that_they_have():
-    """Samples a·u, of known covariance a aᵀ: choices by plain conditioning of the whole matrix."""
+def test_samples_choose_like_their_covariance():
+    """Samples a·u have the covariance a aᵀ, which is conditioned here as a whole matrix."""
     random = np.random.default_rng(2)
     root_XR = random.normal(size=(15, 15))
-    # Orthogonal samples of mean 0, so that the covariance over them is exact.
+    # Orthogonal samples with mean 0 have exactly this covariance.
     basis_RR = np.linalg.qr(np.hstack([np.ones((16, 1)), random.normal(size=(16, 15))]))[0][:, 1:]
     predicted_RX = basis_RR @ root_XR.T * np.sqrt(15) + np.arange(15.0)
     covariance_XX, noise, expected = root_XR @ root_XR.T, 0.7, []
@@ -97,48 +98,50 @@ def test_samples_choose_as_the_covariance_that_they_have():
         next_runs.choose_sampled(*predicted, np.array([noise]), 16)
 
 
-def propose(params, number=6, law=warped_gp.LAW, existing_KM=None, **settings):
-    existing_KM = params.ratios_KM if existing_KM is None else existing_KM
+def propose(fitted, number=6, existing_KM=None, **settings):
+    existing_KM = fitted.params.ratios_KM if existing_KM is None else existing_KM
     arguments = {"natural_M": NATURAL_M, "domains": DOMAINS, "existing_KM": existing_KM, "candidates": 200}
-    return next_runs.propose_next(law, params, number, **arguments | settings)
+    return next_runs.propose_next(fitted, number, **arguments | settings)
 
 
-def test_a_proposal_is_of_mixtures_apart_and_repeats_by_seed(params):
-    found, again, other = (propose(params, seed=seed, min_distance=0.1, total=64) for seed in (3, 3, 4))
+def test_proposed_mixtures_keep_their_distance_and_depend_only_on_the_seed(params):
+    found, again, other = (
+        propose(FittedLaw(warped_gp.LAW, params), seed=seed, min_distance=0.1, total=64) for seed in (3, 3, 4)
+    )
     np.testing.assert_array_equal(found.ratios_BM, again.ratios_BM)
     assert not np.array_equal(found.ratios_BM, other.ratios_BM)
     assert (found.ratios_BM >= 0).all() and found.ratios_BM.shape == (6, 4)
     np.testing.assert_allclose(found.ratios_BM.sum(axis=1), 1)
     np.testing.assert_array_equal(found.ratios_BM * 64, np.rint(found.ratios_BM * 64))
     everything_KM = np.vstack([params.ratios_KM, found.ratios_BM])
-    far_BK = next_runs._apart(found.ratios_BM, everything_KM)
+    far_BK = next_runs.total_variation(found.ratios_BM, everything_KM)
     far_BK[np.arange(6), np.arange(14, 20)] = np.inf
     assert (far_BK >= 0.1).all()
     assert (np.diff(np.append(1.0, found.left_B)) < 0).all() and found.left_B[-1] > 0
 
 
-def test_a_domain_that_no_run_has_is_covered():
+def test_domain_that_no_run_contains_is_proposed():
     params = warped_gp.fit(*runs(shut=(3,))).params
-    found = propose(params, 4)
+    found = propose(FittedLaw(warped_gp.LAW, params), 4)
     assert found.ratios_BM[0, 3] > 0.1 and (found.ratios_BM[:, 3] > 0).sum() >= 2
 
 
-def test_any_law_proposes_by_its_samples():
+def test_any_law_with_samples_proposes():
     ratios_KM, bpb_KN = runs()
     weight_RK = np.random.default_rng(0).multinomial(14, np.full(14, 1 / 14), size=12) * 1.0
     fit = log_linear.fit(ratios_KM, bpb_KN, starts=2)
     samples = log_linear.fit_weighted(ratios_KM, bpb_KN, weight_RK, starts=2, near=fit.params)
-    found = propose(fit.params, 3, log_linear.LAW, ratios_KM, samples=samples, noise_N=np.full(2, 1e-4))
+    found = propose(FittedLaw(log_linear.LAW, fit.params, samples), 3, ratios_KM, noise_N=np.full(2, 1e-4))
     assert found.ratios_BM.shape == (3, 4) and (np.diff(found.left_B) < 0).all()
-    with pytest.raises(UserError, match="log_linear needs samples"):
-        propose(fit.params, 3, log_linear.LAW, ratios_KM)
+    with pytest.raises(UserError, match="law log_linear need samples of it; set fit.resamples"):
+        propose(FittedLaw(log_linear.LAW, fit.params), 3, ratios_KM)
 
 
-def test_what_cannot_be_proposed_is_refused(params):
-    with pytest.raises(UserError, match="lower swarm.min_distance"):
-        propose(params, 9, min_distance=0.6)
+def test_impossible_requests_are_errors(params):
+    with pytest.raises(UserError, match="of 9 next runs can be proposed.*lower propose.next_runs"):
+        propose(FittedLaw(warped_gp.LAW, params), 9, min_distance=0.6)
     candidates_CM = np.eye(4)
-    with pytest.raises(UserError, match="only 4 candidates"):
+    with pytest.raises(UserError, match="only 4 of 5 next runs can be proposed"):
         next_runs.choose(params, candidates_CM, candidates_CM, 5)
     with pytest.raises(UserError, match="4 domains"):
         next_runs.choose(params, np.eye(3), candidates_CM, 1)

@@ -9,7 +9,8 @@ from scipy import stats
 
 from olmix_jax.config.schema import Config
 from olmix_jax.laws.fit_result import AverageFit, CoverageCurve, CurvePoint, FitResult, LearningCurve, Sampled, TaskFit
-from olmix_jax.propose.proposal import (
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.proposal_parts import (
     Certificate,
     Counts,
     Export,
@@ -19,7 +20,7 @@ from olmix_jax.propose.proposal import (
     Guard,
     LambdaChoice,
     Path,
-    Proposal,
+    Sensitivity,
     Tail,
 )
 from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
@@ -185,7 +186,7 @@ def explored(proposal: Proposal) -> Proposal:
         ),
         choice=LambdaChoice((0.01, 0.05), (0.1, 0.08), (0.02, None), 0.01, 4, False),
         pareto=Front(tuple(families), tuple(points), {f: v + 1 for f, v in families.items()}, families),
-        sensitivity={"kl_weight": move, "caps": {names[0]: move}, "task_weights": dict.fromkeys(tasks, move)},
+        sensitivity=Sensitivity(kl_weight=move, caps={names[0]: move}, task_weights=dict.fromkeys(tasks, move)),
         counts=Counts(128, sequences=dict.fromkeys(names, 3)),
         handover={"megatron": Export("propose/handover/<megatron>.json", half, 0.00012)},
     )

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from olmix_jax.laws.fit_result import Sampled
-from olmix_jax.propose.proposal import Gain
+from olmix_jax.propose.proposal_parts import Gain
 from olmix_jax.report import caveats
 from tests.report import samples
 from tests.report.samples import HOSTILE

@@ -3,7 +3,7 @@
 import dataclasses
 
 from olmix_jax.laws.fit_result import SwarmScores
-from olmix_jax.propose.proposal import Certificate
+from olmix_jax.propose.proposal_parts import Certificate
 from olmix_jax.report import fact_tables
 from olmix_jax.report.results import Results
 from olmix_jax.solver.status import Status

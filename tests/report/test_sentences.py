@@ -3,7 +3,7 @@
 import dataclasses
 
 from olmix_jax.laws.fit_result import SwarmScores
-from olmix_jax.propose.proposal import Gain
+from olmix_jax.propose.proposal_parts import Gain
 from olmix_jax.report import formatting, sentences
 from tests.report import samples
 from tests.report.samples import HOSTILE

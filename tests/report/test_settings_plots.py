@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from olmix_jax.propose.proposal import Front, FrontPoint
+from olmix_jax.propose.proposal_parts import Front, FrontPoint
 from olmix_jax.report import settings_plots, style
 from tests.report import samples
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from olmix_jax.propose.proposal_parts import Sensitivity
 from olmix_jax.report import settings_sections
 from tests.report import samples
 from tests.report.samples import HOSTILE, no_figure
@@ -56,11 +57,11 @@ def test_choice_caption_says_which_lambda_is_used(everything):
 
 def test_sensitivity_is_scaled_to_small_changes(everything):
     first, second, third = everything.proposal.weights
-    sensitivity = {
-        "kl_weight": {first: 4.0, second: -3.0, third: -1.0},
-        "caps": {HOSTILE: {first: 1.0, second: 0.0, third: -1.0}},
-        "task_weights": {"task": {first: 0.0, second: 0.0, third: 0.0}},
-    }
+    sensitivity = Sensitivity(
+        kl_weight={first: 4.0, second: -3.0, third: -1.0},
+        caps={HOSTILE: {first: 1.0, second: 0.0, third: -1.0}},
+        task_weights={"task": {first: 0.0, second: 0.0, third: 0.0}},
+    )
     table = settings_sections.sensitivity_table(
         dataclasses.replace(everything.proposal, sensitivity=sensitivity, kl_weight=0.05)
     )
@@ -75,6 +76,6 @@ def test_sensitivity_is_scaled_to_small_changes(everything):
 
 def test_long_sensitivity_table_is_collapsed(everything):
     move = dict.fromkeys(everything.proposal.weights, 0.0)
-    sensitivity = {"kl_weight": move, "caps": {}, "task_weights": {f"task {i}": move for i in range(20)}}
+    sensitivity = Sensitivity(kl_weight=move, caps={}, task_weights={f"task {i}": move for i in range(20)})
     table = settings_sections.sensitivity_table(dataclasses.replace(everything.proposal, sensitivity=sensitivity))
     assert len(table.rows) == 21 and table.collapsed

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from olmix_jax.laws.fit_result import FitResult, Over
-from olmix_jax.propose.proposal import ReuseCost
+from olmix_jax.propose.proposal_parts import ReuseCost
 from olmix_jax.report.results import Results
 from olmix_jax.update.strategies import Strategy
 from olmix_jax.update.update_plan import Candidate, Interval, OldRuns, PastUpdate, PredictedGain, UpdatePlan

@@ -1,0 +1,113 @@
+"""Posterior covariances of a law between candidate runs and reference mixtures."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from olmix_jax.laws import cpu, warped_gp, warped_kernel
+from olmix_jax.utils.errors import UserError
+
+
+class Covariances(NamedTuple):
+    """A law's posterior covariances, each task in units of its spread.
+
+    Attributes:
+      variance_NC: variance at the candidates.
+      cross_NCQ: covariance between candidates and reference mixtures.
+      variance_NQ: variance at the reference mixtures.
+      column: c → covariance between all candidates and candidate c, NC.
+      noise_N: variance of a run's noise.
+    """
+
+    variance_NC: np.ndarray
+    cross_NCQ: np.ndarray
+    variance_NQ: np.ndarray
+    column: Callable[[int], np.ndarray]
+    noise_N: np.ndarray
+
+
+def exact_covariances(params: warped_gp.Params, candidates_CM, reference_QM) -> Covariances:
+    """Return the default law's covariances, of the standardised latent function of each task.
+
+    Raises:
+      UserError: the shapes disagree, or ``params`` has leading axes.
+    """
+    candidates_CM, reference_QM = np.asarray(candidates_CM, np.float64), np.asarray(reference_QM, np.float64)
+    domains = params.ratios_KM.shape[-1]
+    if {x.ndim for x in (params.ratios_KM, candidates_CM, reference_QM)} != {2} or not len(reference_QM):
+        raise UserError("next runs need one fitted law, and tables of candidates and reference mixtures")
+    if candidates_CM.shape[1] != domains or reference_QM.shape[1] != domains:
+        raise UserError(f"the law has {domains} domains, not {candidates_CM.shape[1]} and {reference_QM.shape[1]}")
+    shared = params.ratios_KM, params.weight_K, candidates_CM
+    with cpu.float64():
+        half_NKC, variance_NC, cross_NCQ, variance_NQ = map(
+            np.array, _conditioned(params.theta_NP, *shared, reference_QM)
+        )
+
+    def column(c: int) -> np.ndarray:
+        with cpu.float64():
+            prior_NC = np.asarray(_prior(params.theta_NP, candidates_CM, candidates_CM[c]))
+        return prior_NC - np.einsum("nkc,nk->nc", half_NKC, half_NKC[:, :, c])
+
+    noise_N = np.exp(params.theta_NP[:, -2]) + warped_kernel.JITTER
+    return Covariances(variance_NC, cross_NCQ, variance_NQ, column, noise_N)
+
+
+@jax.jit
+def _conditioned(theta_NP, ratios_KM, weight_K, candidates_CM, reference_QM):
+    """Return (L⁻¹k(Z, C), Var(C), Cov(C, Q), Var(Q)) per task. Tasks run one after another, which bounds memory."""
+
+    def one(theta_P):
+        factor_KK, _ = warped_kernel.conditioned(theta_P, ratios_KM, jnp.zeros(len(weight_K)), weight_K)
+
+        def half(at_XM):
+            cross_KX = warped_kernel.kernel(theta_P, ratios_KM, at_XM) * warped_kernel.active(weight_K)[:, None]
+            half_KX = jax.scipy.linalg.solve_triangular(factor_KK, cross_KX, lower=True)
+            return half_KX, warped_kernel.variance(theta_P, at_XM) - (half_KX**2).sum(axis=0)
+
+        (half_KC, variance_C), (half_KQ, variance_Q) = half(candidates_CM), half(reference_QM)
+        cross_CQ = warped_kernel.kernel(theta_P, candidates_CM, reference_QM) - half_KC.T @ half_KQ
+        return half_KC, variance_C, cross_CQ, variance_Q
+
+    return jax.lax.map(one, theta_NP)
+
+
+@jax.jit
+def _prior(theta_NP, candidates_CM, one_M):
+    """Return the prior covariances between all candidates and one of them, NC."""
+    kernel = functools.partial(warped_kernel.kernel, one_KM=candidates_CM, other_QM=one_M[None])
+    return jax.vmap(lambda theta_P: kernel(theta_P)[:, 0])(theta_NP)
+
+
+def sampled_covariances(predicted_RCN, predicted_RQN, noise_N, number: int) -> Covariances:
+    """Return the covariances over samples of a law; see :func:`olmix_jax.propose.next_runs.choose_sampled`.
+
+    Raises:
+      UserError: the shapes disagree, or there are no more samples than runs to choose.
+    """
+    predicted_RCN, predicted_RQN = np.asarray(predicted_RCN, np.float64), np.asarray(predicted_RQN, np.float64)
+    noise_N = np.asarray(noise_N, np.float64)
+    samples, tasks = predicted_RQN.shape[0], predicted_RQN.shape[2]
+    if predicted_RCN.shape[::2] != (samples, tasks) or noise_N.shape != (tasks,):
+        raise UserError("next runs need predictions and noise of the same samples and tasks")
+    if samples <= number:
+        raise UserError(
+            f"{samples} samples of the law are too few to choose {number} next runs; set fit.resamples above {number}"
+        )
+    spread_N = predicted_RQN.mean(axis=0).std(axis=0)
+    unit_N = np.where(spread_N > 0, spread_N, 1.0)
+    off_NCR, off_NQR = (
+        ((x - x.mean(axis=0)) / unit_N / np.sqrt(samples - 1)).transpose(2, 1, 0)
+        for x in (predicted_RCN, predicted_RQN)
+    )
+    return Covariances(
+        variance_NC=(off_NCR**2).sum(axis=2),
+        cross_NCQ=off_NCR @ off_NQR.swapaxes(1, 2),
+        variance_NQ=(off_NQR**2).sum(axis=2),
+        column=lambda c: np.einsum("ncr,nr->nc", off_NCR, off_NCR[:, c]),
+        noise_N=np.maximum(noise_N / unit_N**2, warped_kernel.JITTER),
+    )

@@ -1,0 +1,81 @@
+"""The choice of λ from data: proposals of one half of the runs, judged by a law of the other half.
+
+The optimum of a law exploits its errors, so its own prediction there is too good. A small λ follows the errors further
+than a large one. A law of other runs has other errors and shows the real gain.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from olmix_jax.laws import Law, evaluate_each, quality
+from olmix_jax.propose.proposal_parts import LambdaChoice
+from olmix_jax.propose.variants import solve_variants
+from olmix_jax.solver.problem import Problem
+from olmix_jax.utils import rng
+from olmix_jax.utils.errors import UserError
+
+# Number of random halvings of the runs; each half judges the other.
+SPLITS = 4
+
+
+def choose_kl_weight(
+    law: Law, ratios_KM, bpb_KN, problem: Problem, kl_weights_L, *, natural_M, splits: int = SPLITS, seed: int = 0
+) -> LambdaChoice:
+    """Return the gain by λ and the best λ: the largest whose gain is within one standard error of the largest gain.
+
+    The standard error is that of the difference in gain, over splits.
+
+    Args:
+      law: the family; it is fitted to halves of the runs. Replicates of a mixture stay in one half.
+      ratios_KM: the runs' mixtures.
+      bpb_KN: the runs' measurements.
+      problem: gives task weights, anchor and bounds.
+      kl_weights_L: λ > 0, ascending.
+      natural_M: the mixture that gains are measured from.
+      splits: number of random halvings.
+      seed: of the halvings.
+
+    Raises:
+      UserError: there are too few runs to halve.
+    """
+    halves_HK = _halves(law, ratios_KM, splits, seed)
+    params_H = law.fit_weighted(ratios_KM, bpb_KN, halves_HK, seed=seed)
+    lambdas, sides = len(kl_weights_L), len(halves_HK)
+    # One variant per half and λ.
+    params_P = jax.tree.map(lambda x: np.repeat(x, lambdas, axis=0), params_H)
+    kl_weight_P = np.tile(np.asarray(kl_weights_L, np.float64), sides)
+    half = dataclasses.replace(problem, law=law, params=jax.tree.map(lambda x: np.asarray(x)[0], params_H))
+    best_PM = solve_variants(half, kl_weight_P, params=params_P, ratios_KM=ratios_KM, seed=seed)
+    natural_HM = np.broadcast_to(natural_M, (sides, 1, len(natural_M)))
+    compared_HCM = np.concatenate([best_PM.reshape(sides, lambdas, -1), natural_HM], axis=1)
+    # Halves of a split are neighbours; each half's proposals are judged by the law of the other half.
+    others = np.arange(sides) ^ 1
+    judges_H = jax.tree.map(lambda x: np.asarray(x)[others], params_H)
+    bpb_HC = evaluate_each(law, judges_H, compared_HCM) @ problem.weights
+    gain_SL = (bpb_HC[:, -1:] - bpb_HC[:, :-1]).reshape(splits, 2, lambdas).mean(axis=1)
+    mean_L, best = gain_SL.mean(axis=0), int(gain_SL.mean(axis=0).argmax())
+    error_L = (gain_SL[:, best : best + 1] - gain_SL).std(axis=0, ddof=1) / np.sqrt(splits)
+    within = np.flatnonzero(mean_L >= mean_L[best] - error_L)
+    return LambdaChoice(
+        kl_weight=tuple(kl_weights_L),
+        gain=tuple(mean_L.tolist()),
+        gain_error=tuple((gain_SL.std(axis=0, ddof=1) / np.sqrt(splits)).tolist()),
+        best=float(kl_weights_L[int(within.max())]),
+        splits=splits,
+        used=False,
+    )
+
+
+def _halves(law: Law, ratios_KM, splits: int, seed: int) -> np.ndarray:
+    """Return weights of the runs, halves_HK of 0 and 1: both halves of the first split, of the second, and so on."""
+    mixture_K = quality.mixtures(ratios_KM)
+    number = int(mixture_K.max()) + 1
+    least = 2 * max(4, law.parameters(ratios_KM.shape[1]) + 1)
+    if number < least:
+        raise UserError(f"{number} different mixtures are too few to fit laws to halves of them; {least} are needed")
+    # The name of the stream is part of every result; it must not change.
+    draw = rng.generator(seed, "paths.choose_kl_weight")
+    first_SK = np.stack([(draw.permutation(number) < number // 2)[mixture_K] for _ in range(splits)])
+    return np.stack([first_SK, ~first_SK], axis=1).reshape(-1, len(mixture_K)).astype(np.float64)

@@ -1,0 +1,122 @@
+"""Find the optimal mixture of a formulation: by the solver, under guards, or by a search."""
+
+import dataclasses
+
+import numpy as np
+
+from olmix_jax.laws import evaluate, search
+from olmix_jax.propose import baselines, guard_slack
+from olmix_jax.propose import guards as guard_functions
+from olmix_jax.propose.feasibility import rounded
+from olmix_jax.propose.formulation import Formulation
+from olmix_jax.propose.guards import GuardedSolution, Guards
+from olmix_jax.propose.options import Options
+from olmix_jax.propose.swarm_facts import SwarmFacts
+from olmix_jax.solver import starts
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solution import Solution
+from olmix_jax.solver.solve import solve
+from olmix_jax.solver.status import GUARD_TOLERANCE
+from olmix_jax.swarm import task_groups
+from olmix_jax.utils.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Optimum:
+    """A solution over blocks.
+
+    Attributes:
+      solution: the mixture of blocks.
+      guards: the guards of the options; none without.
+      guarded: the solution with its multipliers, if there are guards or a tail.
+    """
+
+    solution: Solution
+    guards: Guards
+    guarded: GuardedSolution | None = None
+
+
+def find_optimum(formulation: Formulation, swarm: SwarmFacts, options: Options, seed: int) -> Optimum:
+    """Return the optimal mixture.
+
+    A convex law is solved with a certificate, another law with slopes from several starting points, and a law without
+    slopes by a search.
+
+    Raises:
+      UserError: options exclude each other or lack data, or the guards cannot hold.
+    """
+    guards = _guards(formulation, swarm, options)
+    reduced = formulation.reduced
+    ratios_KD = None if swarm.ratios_KM is None else formulation.collapse(swarm.ratios_KM)
+    if not reduced.law.differentiable or options.method != "exact":
+        return Optimum(_search(formulation, ratios_KD, options, seed), guards)
+    samples = formulation.reduced_law.samples
+    if options.tail is not None and samples is None:
+        raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
+    starts_SD = None if reduced.convex else starts.from_runs(reduced, ratios_KD, seed)
+    if options.worst:
+        starts_SD = np.concatenate([starts.from_vertices(reduced, seed), starts_SD])
+    natural_D = formulation.collapse(formulation.natural_M)
+    # Checked first, because it costs least.
+    safe_D = None if options.guard is None else _guarded_mixture(reduced, guards, natural_D, options.guard)
+    free = solve(reduced, starts_SM=starts_SD)
+    if options.guard is None and options.tail is None:
+        return Optimum(free, guards)
+    starts_SD = free.weights_M[None]
+    if not reduced.convex:
+        starts_SD = np.stack([free.weights_M, natural_D if safe_D is None else safe_D])
+    tail_samples, share = (None, 1.0) if options.tail is None else (samples, options.tail)
+    guarded = guard_functions.solve(reduced, guards, tail_samples, share, starts_SM=starts_SD, safe_M=safe_D)
+    return Optimum(guarded.solution, guards, guarded)
+
+
+def _guards(formulation: Formulation, swarm: SwarmFacts, options: Options) -> Guards:
+    problem = formulation.problem
+    if options.guard is None:
+        return guard_functions.no_guards(problem)
+    groups: dict[str, tuple[str, ...]] = {task: (task,) for task in swarm.tasks}
+    if options.guard_by == "family":
+        groups = task_groups.families_of(swarm.tasks, swarm.families)
+    natural_N = evaluate(problem.law, problem.params, formulation.natural_M[None])[0]
+    return guard_functions.group_guards(swarm.tasks, natural_N, groups, options.guard)
+
+
+def _search(formulation: Formulation, ratios_KD, options: Options, seed: int) -> Solution:
+    """Return the best of candidates, for a law without slopes or as a published baseline."""
+    reduced, law = formulation.reduced, formulation.problem.law
+    if options.guard is not None or options.tail is not None:
+        raise UserError(
+            "propose.guard and propose.tail need a law with slopes and propose.method=exact; choose another fit.law or "
+            "method"
+        )
+    only_runs = options.method == "search" or (law == search.LAW and options.method == "exact")
+    if only_runs and formulation.blocks is not None:
+        which = "propose.method=search" if options.method == "search" else "fit.law=search"
+        raise UserError(
+            f"propose.keep_ratios has no effect with {which}, which proposes a run unchanged; remove one of the two"
+        )
+    if reduced.law == search.LAW:
+        ratios_KD = np.asarray(reduced.params.ratios_KM)[np.asarray(reduced.params.present_K) > 0]
+    if only_runs:
+        return baselines.best_run(reduced, ratios_KD)
+    if options.method == "simulation":
+        return baselines.simulate(reduced, seed)
+    return baselines.refine(reduced, ratios_KD, seed)
+
+
+def _guarded_mixture(reduced: Problem, guards: Guards, natural_D, slack: float) -> np.ndarray:
+    """Return a mixture at which all guards hold.
+
+    Raises:
+      UserError: no such mixture was found; the message gives the hardest guard, and a slack that is enough.
+    """
+    least = guard_slack.least_slack(reduced, guards, natural_D[None])
+    if least.excess <= GUARD_TOLERANCE:
+        return least.weights_M
+    # Slightly more than the least, because a set with a single mixture is hard to find.
+    enough = rounded(slack + least.excess * (1 + guard_slack.NEAR), np.ceil, 3)
+    proven = least.lower_bound is not None and least.lower_bound > 0
+    raise UserError(
+        f"{'no mixture' if proven else 'no mixture that was tried'} within the bounds meets propose.guard = {slack:g} "
+        f"BPB ({least.hardest} exceeds it most); raise it to {enough}, or loosen the bounds"
+    )

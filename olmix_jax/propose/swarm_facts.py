@@ -1,0 +1,54 @@
+"""The facts about a swarm that a proposal depends on."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from olmix_jax.swarm.table import SwarmTable
+from olmix_jax.utils.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SwarmFacts:
+    """Names, sizes and runs of a swarm.
+
+    Attributes:
+      tasks: N names, in the order of the law's predictions.
+      domains: M names, in column order.
+      natural_M: natural distribution p0, of any positive sum.
+      tokens_M: unique tokens per domain; None leaves repetition uncapped.
+      sizes_N: how many tasks each task stands for, if it is a mean of several; None for one each.
+      families: {family: task names or patterns}, see :func:`olmix_jax.swarm.task_groups.families_of`.
+      ratios_KM: the runs' mixtures: starting points, candidates, and data to choose λ from; None without runs.
+      bpb_KN: the runs' measurements, to choose λ from; None disables that.
+    """
+
+    tasks: Sequence[str]
+    domains: Sequence[str]
+    natural_M: Any
+    tokens_M: Any = None
+    sizes_N: Any = None
+    families: Mapping[str, Sequence[str]] | None = None
+    ratios_KM: Any = None
+    bpb_KN: Any = None
+
+    @classmethod
+    def from_table(cls, table: SwarmTable, families: Mapping[str, Sequence[str]] | None = None) -> "SwarmFacts":
+        """Return the facts in a swarm's table.
+
+        Raises:
+          UserError: the table has no natural distribution.
+        """
+        if table.natural_M is None:
+            raise UserError("the natural distribution is unknown; set swarm.meta to a file with `relative_sizes`")
+        has_runs = len(table.runs) > 0
+        return cls(
+            tasks=table.tasks,
+            domains=table.domains,
+            natural_M=table.natural_M,
+            tokens_M=table.tokens_M,
+            sizes_N=table.sizes_N,
+            families=families,
+            ratios_KM=table.ratios_KM if has_runs else None,
+            bpb_KN=table.bpb_KN if has_runs else None,
+        )

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from olmix_jax.laws import FittedLaw, search
+from olmix_jax.propose import uncertainty
+from tests.propose.cases import (
+    PARAMS,
+    RUNS_KM,
+    SEARCH,
+    TASKS,
+    log_linear_formulation,
+    log_linear_proposal,
+    proposal_of,
+    sampled_params,
+)
+
+
+def test_intervals_contain_the_prediction_and_spread_over_samples():
+    proposal = log_linear_proposal(samples=sampled_params(0.1))
+    gain, predicted = proposal.gain, proposal.predicted
+    assert 0 < gain.low < gain.mean < gain.high and gain.probability == 1 and gain.samples == 24
+    mean_gain = np.mean(list(proposal.predicted_natural.values())) - np.mean(list(predicted.values()))
+    assert gain.low < mean_gain < gain.high
+    assert all(proposal.predicted_low[t] < predicted[t] < proposal.predicted_high[t] for t in TASKS)
+    assert all(0 < std < 0.2 for std in proposal.weights_std.values())
+    assert all(proposal.weights_low[d] <= proposal.weights_high[d] for d in proposal.weights)
+    assert "gain" not in " ".join(proposal.warnings)
+
+
+def test_improbable_gain_is_a_warning():
+    proposal = log_linear_proposal(samples=sampled_params(3.0))
+    assert proposal.gain.probability < 0.9
+    assert any("the gain over natural is uncertain" in warning for warning in proposal.warnings)
+
+
+def test_equal_samples_leave_no_interval_and_one_that_overflows_is_left_out():
+    samples = sampled_params(0.0)._replace(log_c_N=np.tile(PARAMS.log_c_N, (24, 1)))
+    samples.log_c_N[3] = 1e4
+    proposal = log_linear_proposal(samples=samples)
+    assert proposal.gain.samples == 23 and proposal.gain.low == pytest.approx(proposal.gain.high, abs=1e-12)
+    assert max(proposal.weights_std.values()) < 1e-6
+
+
+def test_samples_without_a_finite_prediction_give_a_warning_instead_of_intervals():
+    samples = sampled_params(0.0)._replace(log_c_N=np.full((24, 2), 1e4))
+    bars = uncertainty.prediction_intervals(log_linear_formulation(), samples, np.full(3, 1 / 3), TASKS)
+    assert bars.gain is None and bars.warnings == ("no error bars: no sample of the law predicts a finite BPB",)
+
+
+def test_search_has_no_intervals_of_weights():
+    wide = search.Params(*(np.stack([x, x]) for x in SEARCH.params))
+    fitted = FittedLaw(search.LAW, SEARCH.params, wide)
+    proposal = proposal_of(fitted, np.array([0.2, 0.3, 0.5]))
+    assert proposal.gain.probability == 1 and proposal.weights_std is None
+    for method in ("search", "simulation"):
+        proposal = log_linear_proposal(ratios_KM=RUNS_KM, method=method, samples=sampled_params(0.1))
+        assert proposal.gain is not None and proposal.weights_low is None and proposal.weights_std is None
+        assert proposal.no_weight_intervals == uncertainty.SEARCH_HAS_NO_OPTIMA
+
+
+def test_guards_have_no_intervals_of_weights():
+    assert log_linear_proposal(samples=sampled_params(0.1)).no_weight_intervals is None
+    guarded = log_linear_proposal(samples=sampled_params(0.1), guard=0.01)
+    assert guarded.no_weight_intervals == uncertainty.GUARDS_NOT_RESOLVED
+
+
+def test_worst_mixture_has_no_warning_about_its_gain():
+    proposal = log_linear_proposal(worst=True, samples=sampled_params(0.1))
+    assert len(proposal.warnings) == 2 and "not capped" in proposal.warnings[1]
