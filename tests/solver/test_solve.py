@@ -183,6 +183,7 @@ def test_infeasible_bounds_and_infinite_predictions_are_errors():
         solve_box(dataclasses.replace(THREE, bounds=box(np.zeros(3), np.full(3, 0.2))))
 
 
+@inaccurate
 def test_the_published_swarm_agrees_with_cvxpy_and_the_paper(published):
     """METHOD §5: λ = 0.05, k = 4, R = 1e12 on DCLM. The law is fitted here; cvxpy solves the same one."""
     folder = published / "olmix_dclm"
