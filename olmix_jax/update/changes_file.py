@@ -52,7 +52,7 @@ def parse_step(where: str, row: Any) -> list[Update]:
     """
     kinds = [kind.value for kind in Kind]
     if not isinstance(row, dict) or len(row) != 1 or next(iter(row)) not in kinds:
-        raise UserError(f"{where}: must be {{kind: domains}} with a kind of {', '.join(kinds)}, not {row!r}")
+        raise UserError(f"{where}: must be {{kind: domains}}, where kind is one of {', '.join(kinds)}; it is {row!r}")
     ((name, domains),) = row.items()
     kind = Kind(name)
     if kind not in (Kind.PARTITION, Kind.RENAME):

@@ -19,17 +19,17 @@ from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
 
-# (parent's workdir, old domains, new domains) → probabilities_MO that a new domain is like an old one, or None.
+# (parent's workdir, old domains, new domains) → probabilities_MO that a new domain resembles an old one, or None.
 Likeness = Callable[[pathlib.Path, DomainSet, DomainSet], np.ndarray | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fixed:
-    """What the config or the change settles before any simulation.
+    """What is settled before the simulation, by the config or by the kind of change.
 
     Attributes:
       recomputed: the domains to recompute; None: choose them by predicted loss.
-      proxies: number of new runs; None: by the number of weights.
+      proxies: number of new runs; None: derived from the number of weights.
     """
 
     recomputed: tuple[str, ...] | None
@@ -45,10 +45,10 @@ def decide(
     """Decide what an update keeps and recomputes.
 
     Args:
-      config: of the update.
-      workdir: of the update; has ``domains.json`` unless the swarm is external.
+      config: the update's config.
+      workdir: the update's workdir. It has ``domains.json`` unless the swarm is external.
       steps: the steps of the update file; None: infer them from names and content.
-      likeness: compares domains by their text; None: a new domain is equally likely to be like any old one.
+      likeness: compares domains by their text; None: a new domain resembles each old one with equal probability.
 
     Raises:
       UserError: the parent is not finished, the steps cannot be applied or contradict the domains' content, or the
@@ -95,7 +95,7 @@ def decide(
 def _simulate(
     config: Config, laws: log_linear.Params, setting: Setting, fixed: _Fixed, full: int
 ) -> recompute.Decision:
-    """Judge the fixed choice, or choose the domains to recompute; ``full`` is the runs of full recomputation."""
+    """Judge the fixed choice or choose the domains to recompute. Full recomputation takes ``full`` runs."""
     seed, proxies = rng.derive(config.seed, "update.play"), fixed.proxies
 
     def runs_for(weights: int) -> int:
@@ -116,7 +116,7 @@ def _apply(strategy: Strategy, setting: Setting, *, recompute: Sequence[str] = (
 
 
 def _fixed(config: Config, change: changes.Change, setting: Setting, runs: int) -> _Fixed:
-    """Return what is settled before any simulation; ``runs`` is the number of old runs."""
+    """Return what is settled before the simulation. ``runs`` is the number of old runs."""
     strategy, settings = Strategy(config.update.strategy), config.update
     if not change.affected and strategy in (Strategy.AUTO, Strategy.FULL_REUSE, Strategy.PARTIAL_REUSE):
         # The old law holds on the remaining domains, so new weights need no runs.
@@ -157,25 +157,25 @@ def _kept_ratios(blocks: reuse.Blocks, domains: Sequence[str]) -> dict[str, dict
 
 
 def _why(strategy: Strategy, change: changes.Change, decision: recompute.Decision, full: int) -> str:
-    """Explain the decision in one sentence; ``full`` is the number of runs of full recomputation."""
+    """Explain the decision in one sentence. Full recomputation takes ``full`` runs."""
     taken = decision.taken
-    loss = f"predicted loss {taken.loss:.4f} BPB, of a predicted gain of {decision.gain:.4f} BPB over natural"
+    loss = f"predicted loss {taken.loss:.4f} BPB, out of a predicted gain over natural of {decision.gain:.4f} BPB"
     if not change.affected and not taken.proxies:
         result = "the old ratios are kept"
         if taken.recomputed:
-            result = f"{counted(len(taken.recomputed), 'weight')} of {len(change.new)} optimised again"
+            result = f"{len(taken.recomputed)} of {counted(len(change.new), 'weight')} optimised again"
         return f"no domain is affected, so the old law still holds and nothing is trained; {result}; {loss}"
     runs = counted(taken.proxies, "run")
     if strategy is not Strategy.AUTO:
-        return f"update.strategy={strategy} takes {runs}, full recomputation {full}; {loss}"
+        return f"update.strategy={strategy}: {runs} (full recomputation: {full}); {loss}"
     added = [domain for domain in taken.recomputed if domain not in change.affected]
     recomputed = "only the affected domains"
     if added:
         recomputed = f"the affected domains and {', '.join(added)}"
     reused, all_domains = decision.candidates[:2]
     return (
-        f"{recomputed} recomputed with {runs}; {loss}; for comparison, full reuse loses {reused.loss:.4f} BPB with "
-        f"{counted(reused.proxies, 'run')}, full recomputation {all_domains.loss:.4f} BPB with {full}"
+        f"{recomputed} recomputed with {runs}; {loss}; full reuse: {reused.loss:.4f} BPB with "
+        f"{counted(reused.proxies, 'run')}; full recomputation: {all_domains.loss:.4f} BPB with {full}"
     )
 
 

@@ -22,7 +22,7 @@ from olmix_jax.update.update_plan import PastUpdate, read_if_any
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
-# A correlation of task errors above this is taken to be this.
+# Upper limit of the shared variance.
 MAX_SHARED = 0.9
 
 
@@ -72,7 +72,7 @@ def evidence_digest(workdir: pathlib.Path) -> str:
 
 
 def text_digest(workdir: pathlib.Path) -> str:
-    """Return a digest of what the text of an update of ``workdir`` depends on: tokenizer, tasks and held-out text."""
+    """Return a digest of the tokenizer, tasks and held-out text that an update of ``workdir`` takes over."""
     paths = [workdir / "corpus/tokenizer.json", *sorted((workdir / "tasks").glob("*"))]
     for folder in ancestors(workdir):
         paths += sorted((folder / "corpus/heldout").glob("*.jsonl"))

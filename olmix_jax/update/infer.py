@@ -7,7 +7,7 @@ from olmix_jax.update.changes import Change, Update, add, partition, remove, ren
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
-# Up to this number of new domains, all their subsets are tried as the parts of an old domain.
+# With at most this many new domains, every subset is tried as the parts of an old domain.
 MAX_FOR_SUBSETS = 12
 
 
@@ -62,7 +62,7 @@ def check_content(change: Change, old: DomainSet, new: DomainSet) -> None:
     for name, before in change.revised.items():
         if before in content_old and content_old[before] == content_new.get(name):
             log.warning(
-                "update: %s is marked as revised, but its text is unchanged; drop that step to save the runs for it",
+                "update: %s is marked as revised, but its text is unchanged; remove that step to save runs",
                 name,
             )
     for name, before in change.origin.items():
@@ -76,13 +76,13 @@ def check_content(change: Change, old: DomainSet, new: DomainSet) -> None:
         if whole in content_old and all(part in content_new for part in parts):
             if sum(content_new[part] for part in parts) % CONTENT_MODULUS != content_old[whole]:
                 raise UserError(
-                    f"{', '.join(parts)} together do not have exactly the text of {whole}; use `remove: [{whole}]` and "
-                    f"`add: [{', '.join(parts)}]` in the update file, or correct the parts"
+                    f"the texts of {', '.join(parts)} do not add up to the text of {whole}; use "
+                    f"`remove: [{whole}]` and `add: [{', '.join(parts)}]` in the update file, or correct the parts"
                 )
 
 
 def _order_moves(moves: dict[str, list[str]]) -> list[Update]:
-    """Renamings and partitions in an order in which every new name is free.
+    """Return renamings and partitions in an order in which every new name is free.
 
     In a cycle of names one domain gets a temporary name first.
     """

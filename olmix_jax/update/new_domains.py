@@ -1,4 +1,4 @@
-"""What is known of the new domains of an update before any new run: the change, bounds, noise and possible laws."""
+"""What is known of the new domains before any new run: how they changed, bounds, noise and possible laws."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,7 @@ from olmix_jax.update.simulation import Setting
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
-# Samples of the old law that an update is simulated with.
+# Number of samples of the old law in a simulation.
 SAMPLES = 32
 # The simulation needs a pull towards natural, so that every law has one optimum [BPB per nat].
 MIN_KL_WEIGHT = 1e-3
@@ -52,8 +52,8 @@ def read(config: Config, workdir: pathlib.Path, steps: Sequence[changes.Update] 
     For an external swarm it also writes ``domains.json``, from the ``token_counts`` of ``swarm.meta``.
 
     Args:
-      config: of the update.
-      workdir: of the update; has ``domains.json`` unless the swarm is external.
+      config: the update's config.
+      workdir: the update's workdir. It has ``domains.json`` unless the swarm is external.
       steps: the steps of the update file; None: infer them from names and content.
 
     Raises:
@@ -85,7 +85,7 @@ def read(config: Config, workdir: pathlib.Path, steps: Sequence[changes.Update] 
 
 
 def warn_of_other_proxies(config: Config, before: Config) -> None:
-    """Log a warning if proxies are trained in another way than the parent's, so that old runs are less informative."""
+    """Log a warning if the new proxies differ from the parent's, because old runs are then less informative."""
     if before.swarm.ratios:
         return
     proxy = [field.name for field in dataclasses.fields(config.proxy)]
@@ -100,12 +100,12 @@ def warn_of_other_proxies(config: Config, before: Config) -> None:
 
 
 def simulation_setting(config: Config, domains: NewDomains, proposal: Proposal, runs: Sequence[Runs]) -> Setting:
-    """Collect what the simulation needs, and checks the bounds before anything is trained.
+    """Collect what the simulation needs, and check the bounds before anything is trained.
 
     Args:
-      config: of the update.
-      domains: before and after.
-      proposal: the parent's.
+      config: the update's config.
+      domains: the domains before and after.
+      proposal: the parent's proposal.
       runs: old runs, expressed on the new domains.
 
     Raises:
@@ -141,9 +141,9 @@ def sample_laws(parent: pathlib.Path, domains: NewDomains, likeness_MO, seed: in
 
     Args:
       parent: the parent's workdir.
-      domains: before and after.
+      domains: the domains before and after.
       likeness_MO: see :func:`olmix_jax.update.prior.sample_laws`.
-      seed: of the samples.
+      seed: seed of the samples.
 
     Raises:
       UserError: the parent's law has no samples.
@@ -153,7 +153,7 @@ def sample_laws(parent: pathlib.Path, domains: NewDomains, likeness_MO, seed: in
         raise UserError(f"{parent}: its law has no samples; run its --stages=fit,propose with fit.resamples=100")
     fitted = dataclasses.replace(fitted, samples=jax.tree.map(lambda x: np.asarray(x)[:SAMPLES], fitted.samples))
     swarm = history.trained_table(parent)
-    # A parent without runs has no mixtures at which to translate its law, so natural serves.
+    # The law is translated at the parent's mixtures, or at natural if the parent has no runs.
     ratios_KM = domains.old.natural_M[None] if swarm is None else swarm.ratios_KM
     translated = prior.to_log_linear(fitted, ratios_KM, seed)
     change, new = domains.change, domains.new

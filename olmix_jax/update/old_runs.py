@@ -182,9 +182,9 @@ def _express(
 
     Args:
       runs: runs on the old domains.
-      matrix_OM: expresses old mixtures on the new domains.
-      predict: the old domains' law, ratios_KM → bpb_KN.
-      noise_N: standard deviation of its noise [BPB].
+      matrix_OM: maps old mixtures to new ones (:meth:`olmix_jax.update.changes.Change.mixture_matrix`).
+      predict: the law over the old domains, ratios_KO → bpb_KN.
+      noise_N: standard deviation of a score [BPB].
     """
     expressed_KM = runs.ratios_KM @ matrix_OM
     share_K = expressed_KM.sum(axis=1)

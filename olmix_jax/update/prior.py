@@ -6,9 +6,9 @@ import numpy as np
 from olmix_jax.laws import FittedLaw, log_linear
 from olmix_jax.utils import rng
 
-# Random mixtures per domain at which a law is translated to log-linear.
+# Random mixtures per domain; log-linear laws are fitted to the predictions there.
 POINTS_PER_DOMAIN = 6
-# Starts of each fit of a translation.
+# Starting points of each log-linear fit.
 STARTS = 2
 # Distance of a part's or a revised domain's coefficient from the old one, in differences between two old domains.
 DISTANCE = 0.5
@@ -23,7 +23,7 @@ def to_log_linear(fitted: FittedLaw, ratios_KM, seed: int = 0) -> log_linear.Par
     Args:
       fitted: a law with S samples.
       ratios_KM: mixtures of the swarm.
-      seed: of the Dirichlet draws and the fits.
+      seed: seed of the Dirichlet draws and the fits.
 
     Returns:
       Log-linear parameters with a leading axis S.
@@ -60,7 +60,7 @@ def sample_laws(old: log_linear.Params, matrix_OM, revised_M, likeness_MO=None, 
         Columns of added and revised domains are 0.
       revised_M: index of the old domain that a new one is a revision of, or −1.
       likeness_MO: probabilities of the old domain that is drawn for a new one; None: uniform.
-      seed: of the draws.
+      seed: seed of the draws.
 
     Returns:
       Log-linear parameters, coef_SNM.

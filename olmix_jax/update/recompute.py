@@ -20,7 +20,7 @@ from olmix_jax.solver.feasibility import feasible
 from olmix_jax.update.simulation import Choice, Setting, Simulation, blocks_of
 from olmix_jax.utils import rng
 
-# A cheaper choice is preferred if it loses at most this share of the gain over natural more than the best one.
+# The cheapest choice is taken whose loss exceeds the smallest by at most this share of the gain over natural.
 TOLERANCE = 0.02
 # Largest number of domains that are added to a choice.
 MAX_ADDED = 6
@@ -32,7 +32,7 @@ class Decision:
 
     Attributes:
       taken: the choice to take.
-      candidates: all choices that were compared, in order: affected domains alone, all domains, and those between.
+      candidates: the choices that were compared: first affected domains alone, then all domains, then grown choices.
       gain_S: gain of the optimum over natural, for each truth [BPB].
     """
 
@@ -60,10 +60,10 @@ def judge(
 
     Args:
       truth: sampled laws over the new set (:func:`olmix_jax.update.prior.sample_laws`).
-      setting: what is known.
+      setting: the domain set.
       recomputed: the domains to recompute.
-      runs_for: number of new runs for a swarm over that many weights.
-      seed: of simulated swarms and their noise.
+      runs_for: number of weights → number of new runs.
+      seed: seed of the simulated swarms and their noise.
 
     Raises:
       UserError: the bounds are infeasible.
@@ -84,15 +84,16 @@ def choose(
 ) -> Decision:
     """Choose the domains to recompute.
 
-    Of the choices within the budget it takes the cheapest whose predicted loss is within TOLERANCE of the gain of the
-    smallest. The minimum of noisy predictions is too low, so the choice is then judged again on other swarms.
+    A choice within the budget is good if its predicted loss exceeds the smallest by at most TOLERANCE times the gain
+    over natural. The cheapest good choice is taken. It is judged again on other swarms, because the minimum of noisy
+    predictions is too low.
 
     Args:
       truth: sampled laws over the new set (:func:`olmix_jax.update.prior.sample_laws`).
-      setting: what is known.
-      runs_for: number of new runs for a swarm over that many weights; a constant compares choices at equal runs.
+      setting: the domain set.
+      runs_for: number of weights → number of new runs. A constant compares choices at equal runs.
       budget: largest number of new runs. The affected domains alone are always allowed.
-      seed: of simulated swarms and their noise.
+      seed: seed of the simulated swarms and their noise.
 
     Raises:
       UserError: the bounds are infeasible.
@@ -130,8 +131,9 @@ def _grow(simulation: Simulation, budget: float) -> list[Choice]:
 def _complete(setting: Setting, chain: list[int]) -> tuple[int, ...]:
     """Return ``chain`` and all domains that cannot keep their ratio.
 
-    These are unaffected domains without weight in the old mixture, domains of a bounded group that has only a part of
-    the kept block, and the domains with the tightest bounds if the bounds are infeasible for the block as a whole.
+    Three kinds of domains leave the kept block: unaffected domains without weight in the old mixture; members of a
+    bounded group, if the block also has domains outside that group; and the domains with the tightest bounds, if the
+    bounds are infeasible for the block.
     """
     absent_M = ~setting.affected_M & (setting.weights_M <= 0)
     chain = list(dict.fromkeys([*chain, *np.flatnonzero(absent_M).tolist()]))

@@ -1,12 +1,12 @@
-"""Simulation of an update: the loss of recomputing some domains, for laws that may be true of the new set (METHOD §3).
+"""Simulation of an update: the loss of recomputing some domains, under sampled laws of the new set (METHOD §3).
 
 For a choice of domains to recompute, and for each sampled law (a *truth*):
 
     1. A swarm over the choice's blocks is drawn, and its scores are simulated with the old law's noise.
     2. The law that would be fitted to these scores, old runs included, is found by linearised least squares under the
        prior of the coefficients.
-    3. The mixture that is optimal under the fitted law is evaluated under the truth. Its loss is what it exceeds the
-       truth's own optimum by.
+    3. The optimal mixture of the fitted law is evaluated under the truth. The loss is its objective minus the optimum
+       of the truth.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ from olmix_jax.solver.bounds import Bounds
 from olmix_jax.solver.problem import Problem
 from olmix_jax.utils import rng
 
-# Problems in one call of the solver. One more would make it compile another program.
+# Problems in one call of the solver. With one more, the solver would compile another program.
 PROBLEMS_PER_CALL = batch.MANY - 1
-# Smallest share of runs that is assumed to remain after subtracting the number of weights.
+# Lower limit of 1 − D/K, the share of K runs that D weights leave over.
 MIN_SPARE = 0.1
 
 
@@ -43,7 +43,7 @@ class Setting:
       shared: share of the noise variance that all tasks of a run have in common.
       old_KM: mixtures of old runs, expressed on the new set; K may be 0.
       trust_K: weights of old runs; a new run has weight 1.
-      tempered: the new swarm's mixtures are centred on natural to this power.
+      tempered: exponent t; the mixtures of the new swarm are centred on natural^t.
     """
 
     domains: tuple[str, ...]
@@ -83,7 +83,7 @@ class Choice:
 
 
 def blocks_of(setting: Setting, recomputed: Sequence[int]) -> reuse.Blocks:
-    """Return the blocks of a choice: ``kept`` with the old ratios, and every recomputed or affected domain alone."""
+    """Return the blocks of a choice: ``kept`` with the old ratios, and every other domain alone."""
     names = setting.domains
     kept = {names[j]: float(setting.weights_M[j]) for j in range(len(names)) if j not in recomputed}
     kept = {name: weight for name, weight in kept.items() if weight > 0}
@@ -91,10 +91,10 @@ def blocks_of(setting: Setting, recomputed: Sequence[int]) -> reuse.Blocks:
 
 
 class Simulation:
-    """Truths, their optima, and the loss of choices against them.
+    """Sampled laws (truths), their optima, and the losses of choices under them.
 
     Attributes:
-      setting: what is known.
+      setting: the domain set.
       gain_S: objective of natural minus that of the optimum, for each truth [BPB].
     """
 
@@ -103,9 +103,9 @@ class Simulation:
 
         Args:
           truth: S sampled laws over the new set (:func:`olmix_jax.update.prior.sample_laws`).
-          setting: what is known.
-          runs_for: number of new runs for a swarm over that many weights.
-          seed: of the swarms and their noise.
+          setting: the domain set.
+          runs_for: number of weights → number of new runs.
+          seed: seed of the swarms and their noise.
         """
         self.setting = setting
         self._truth, self._runs_for, self._seed = truth, runs_for, seed
@@ -117,7 +117,7 @@ class Simulation:
         self._prior_std_N = np.maximum(truth.coef_NM.std(axis=(0, 2)), 1e-3)
 
     def judge(self, choices: Sequence[tuple[int, ...]]) -> list[Choice]:
-        """Predict the loss of each choice, a tuple of indices of recomputed domains."""
+        """Predict the loss of each choice. A choice is a tuple of indices of recomputed domains."""
         blocks = [blocks_of(self.setting, choice) for choice in choices]
         runs = [self._runs_for(len(b.names)) if len(b.names) > 1 else 0 for b in blocks]
         mixtures = self.optima([self._refit(b, k) for b, k in zip(blocks, runs)], blocks)
@@ -147,7 +147,7 @@ class Simulation:
         return [reuse.expand(weights_SD[:, : len(b.names)], b) for weights_SD, b in zip(weights_BSD, blocks)]
 
     def _solve(self, *problems_P) -> np.ndarray:
-        """Solve a batch of problems; a small batch is filled up with copies, so that one program solves any number."""
+        """Solve a batch of problems. A small batch is padded with copies, so that all batches share one program."""
         setting, number = self.setting, len(problems_P[0])
         filled = np.arange(max(number, batch.CHUNK)) % number
         coef, anchor_M, lower_M, upper_M, member_GM = (x[filled] for x in problems_P)
@@ -164,7 +164,7 @@ class Simulation:
         return np.asarray(batch.solve_each(problem, varying).weights_M)[:number]
 
     def _objective(self, ratios_SM) -> np.ndarray:
-        """The objective of a mixture under each truth [BPB]."""
+        """Return the objective of each mixture under its truth [BPB]."""
         truth, setting = self._truth, self.setting
         bpb_SN = np.exp(truth.log_c_N) + np.exp(np.einsum("snm,sm->sn", truth.coef_NM, ratios_SM))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -172,9 +172,9 @@ class Simulation:
         return bpb_SN @ setting.task_weights_N + setting.kl_weight * terms_SM.sum(axis=1)
 
     def _refit(self, blocks: reuse.Blocks, runs: int) -> np.ndarray:
-        """Simulate a new swarm over the blocks, and returns the coef_SNM fitted to it and the old runs."""
+        """Simulate a new swarm over the blocks; return coef_SNM, fitted to it and to the old runs."""
         if not runs:
-            # Without a swarm the old law stays. Its mean minimises the expected loss over its samples.
+            # Without a new swarm the best law is the mean over the samples of the old one.
             return np.broadcast_to(self._truth.coef_NM.mean(axis=0), self._truth.coef_NM.shape)
         setting, draw = self.setting, rng.generator(self._seed, f"recompute.swarm {runs} {blocks.names}")
         natural_D = reuse.collapse(setting.natural_M, blocks) ** setting.tempered

@@ -66,11 +66,11 @@ def apply(
     Args:
       strategy: any but ``AUTO``.
       domains: M names of the new set.
-      affected: the affected ones.
+      affected: names of the affected domains.
       weights_M: the old mixture on the unaffected domains; values of affected domains are ignored.
       natural_M: p0 of the new set.
       recompute: unaffected domains that ``partial_reuse`` recomputes.
-      old_runs: number of old runs that the new set can express; ``swarm_reuse`` needs as many fewer new ones.
+      old_runs: number of old runs that the new set can express; ``swarm_reuse`` subtracts it from its new runs.
 
     Raises:
       UserError: ``recompute`` names a domain that is not unaffected.
@@ -95,6 +95,6 @@ def apply(
     blocks = reuse.blocks({"kept": kept} if len(kept) > 1 else {}, domains)
     proxies = reuse.proxies(len(blocks.names))
     if strategy is Strategy.SWARM_REUSE:
-        # No old run contains an affected domain, so these get at least the runs of a swarm over them and one block.
+        # No old run contains an affected domain. So there are at least the runs of a swarm over these and one block.
         proxies = max(proxies - old_runs, reuse.proxies(len(affected) + 1))
     return Reuse(strategy, blocks, tuple(d for d in domains if d in alone), proxies)

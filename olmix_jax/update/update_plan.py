@@ -1,6 +1,6 @@
 """The content of ``update/plan.json``: what an update of the domain set keeps, recomputes and costs.
 
-*Update plan* is this record. The dry run of the stage ``plan`` is another thing (:mod:`olmix_jax.proxy.resources`).
+The *update plan* has nothing to do with the stage ``plan``, which is a dry run (:mod:`olmix_jax.proxy.resources`).
 """
 
 import dataclasses
@@ -87,7 +87,7 @@ class PastUpdate:
         return _parse(self.updates)
 
     def check(self) -> None:
-        """Raises ValueError if ``natural`` is not positive or ``updates`` cannot be parsed."""
+        """Raise a ValueError if ``natural`` is not positive or ``updates`` cannot be parsed."""
         if self.natural <= 0:
             raise ValueError(f"natural must be a positive number, not {self.natural}")
         _ = self.steps
@@ -104,13 +104,13 @@ class UpdatePlan:
       old, new: the domains before and after.
       unaffected: new domains whose content is unchanged.
       affected: new domains whose content is new or changed.
-      lost: old domains whose content no new domain has.
+      lost: old domains that were removed or revised.
       kept: blocks of domains that keep their relative ratios: {block: {domain: ratio}}.
       recomputed: domains whose weights are optimised again.
       proxies: number of new runs; 0 if the old law suffices.
       proxies_full: number of new runs for full recomputation.
-      predicted_loss: BPB above the optimum.
-      predicted_gain: BPB of natural above the optimum.
+      predicted_loss: objective of this update minus that of the optimum [BPB].
+      predicted_gain: objective of natural minus that of the optimum [BPB].
       candidates: the choices that were compared.
       old_runs: earlier runs that can inform the law, by age.
       why: the decision in a sentence.
@@ -160,7 +160,7 @@ class UpdatePlan:
 
     @property
     def digest(self) -> str:
-        """A digest of what later stages depend on: all but the history, as a parent may be validated later."""
+        """A digest of all fields but the history, which changes when an ancestor is validated later."""
         return files.digest({name: value for name, value in records.plain(self).items() if name != "history"})
 
     def derive_seed(self, seed: int) -> int:

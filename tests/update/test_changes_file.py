@@ -40,7 +40,10 @@ def test_rename_and_partition_of_several_domains_are_one_step_each():
     [
         ("updates: [", "not valid YAML"),
         ("- add: [a]", "needs a list `updates` of steps"),
-        ("updates: [{grow: [a]}]", r"updates\[0\]: must be .* a kind of add, remove, revise, partition, rename, not"),
+        (
+            "updates: [{grow: [a]}]",
+            r"updates\[0\]: must be .*, one of add, remove, revise, partition, rename; it is",
+        ),
         ("updates: [{add: []}]", r"updates\[0\]: must be a list of domain names"),
         ("updates: [{partition: [a]}]", r"partition must be \{domain: \[parts\]\}"),
         ("updates: [{rename: a}]", r"rename must be \{domain: new name\}"),

@@ -83,5 +83,5 @@ def test_parts_that_do_not_add_up_to_the_whole_are_an_error():
     old = domains(web="0a", pdfs="0f")
     split = changes.change(old.names, [changes.partition("pdfs", "law", "art")])
     check_content(split, old, domains(web="0a", law="0e", art="01"))
-    with pytest.raises(UserError, match=r"law, art together do not have exactly the text of pdfs; use `remove: \[pdfs"):
+    with pytest.raises(UserError, match=r"the texts of law, art do not add up to the text of pdfs; use `remove: "):
         check_content(split, old, domains(web="0a", law="0e", art="02"))

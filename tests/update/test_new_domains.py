@@ -19,7 +19,7 @@ AFTER = DomainSet(("code", "crawl", "math"), (20, 50, 5), (60, 150, 15), ("0b", 
 
 @pytest.fixture
 def trained_here(tmp_path):
-    """The config of an update whose swarms are trained in its workdir, and that workdir."""
+    """The config and workdir of an update whose parent was trained here, not elsewhere."""
     parent, workdir = tmp_path / "parent", tmp_path / "update"
     files.write_json(parent / "config.json", config.from_dict(config.default()))
     files.write_json(parent / "propose/proposal.json", {})

@@ -45,7 +45,7 @@ PLAN = UpdatePlan(
 
 
 def write(folder, plan=PLAN, **changes):
-    """Writes a plan with some fields replaced; a value of ``...`` removes the field."""
+    """Write a plan with some fields replaced; a value of ``...`` removes the field."""
     path = folder / "update/plan.json"
     plan.write(path)
     content = files.read_json(path) | changes
@@ -113,13 +113,13 @@ def test_plan_of_an_earlier_config_is_ignored_by_a_first_run(tmp_path):
         ({"candidates": [{"recomputed": ["web"], "proxies": 8}]}, r"candidates\[0\]\.loss is missing"),
         ({"old_runs": [{"age": 1}]}, r"old_runs\[0\]\.runs is missing"),
         ({"updates": None}, "updates must be a list, not null"),
-        ({"updates": [{"melt": ["web"]}]}, r"updates\[0\]: must be .* a kind of add, remove"),
+        ({"updates": [{"melt": ["web"]}]}, r"updates\[0\]: must be .*, where kind is one of add, remove"),
         ({"updates": [{"remove": ["nobody"]}]}, "update `remove nobody`: there is no domain nobody"),
         ({"updates": [{"remove": ["web"]}]}, "the update does not lead to the new domains"),
         ({"history": []}, "history must have at least one entry, the parent"),
         ({"history": past(natural=0.0)}, r"natural must be a positive number, not 0\.0"),
         ({"history": past(updates=(1,))}, r"updates\[0\] must be an object"),
-        ({"history": past(updates=({"melt": []},))}, r"updates\[0\]: must be .* a kind of add"),
+        ({"history": past(updates=({"melt": []},))}, r"updates\[0\]: must be .*, where kind is one of add"),
         ({"history": past(weights={"web": 1.0})}, r"history\[0\]\.weights has no number for 'code'"),
     ],
 )

@@ -42,7 +42,7 @@ def measure(domains, ratios_KM, seed=0):
 
 
 def write_swarm(folder, domains, ratios_KM, seed=0, tasks=TASKS):
-    """Writes a swarm's mixtures and measured scores."""
+    """Write a swarm's mixtures and measured scores."""
     runs = tuple(f"r{k}" for k in range(len(ratios_KM)))
     tokens_M = np.array([TOKENS[d] for d in domains])
     bpb_KN = measure(domains, ratios_KM, seed)[:, [TASKS.index(task) for task in tasks]]
@@ -75,7 +75,7 @@ def make_parent(folder) -> pathlib.Path:
 
 
 def begin_update(parent, folder, steps, domains, **changes) -> tuple[dict, UpdatePlan]:
-    """Plans an update in ``folder/run`` and draws its swarm; returns its settings and its plan."""
+    """Plan an update in ``folder/run`` and draws its swarm; return its settings and its plan."""
     files.write_json(folder / "update.json", {"updates": steps})
     meta = json.dumps({"token_counts": {d: TOKENS[d] for d in domains}})
     given = {"update_parent": str(parent), "update_file": str(folder / "update.json"), "swarm_meta": meta, **changes}
@@ -84,7 +84,7 @@ def begin_update(parent, folder, steps, domains, **changes) -> tuple[dict, Updat
 
 
 def finish_update(folder, given, domains, tasks=TASKS):
-    """Measures the swarm of an update, and runs it up to the proposal.
+    """Measure the swarm of an update, and run the update up to its proposal.
 
     The columns of the measured table are in another order than those of the update.
     """
