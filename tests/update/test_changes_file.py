@@ -42,7 +42,7 @@ def test_rename_and_partition_of_several_domains_are_one_step_each():
         ("- add: [a]", "needs a list `updates` of steps"),
         (
             "updates: [{grow: [a]}]",
-            r"updates\[0\]: must be .*, one of add, remove, revise, partition, rename; it is",
+            r"updates\[0\]: must be .* one of add, remove, revise, partition, rename; it is",
         ),
         ("updates: [{add: []}]", r"updates\[0\]: must be a list of domain names"),
         ("updates: [{partition: [a]}]", r"partition must be \{domain: \[parts\]\}"),
