@@ -34,7 +34,7 @@ class Case(NamedTuple):
         return Problem(log_linear.LAW, o.params, o.weights, o.anchor_M, self.bounds, float(o.kl_weight))
 
     def change(self, **fields) -> "Case":
-        """Return the case with other fields of the objective or of the bounds."""
+        """Return the case with some fields of the objective or of the bounds replaced."""
         inside = {name: x for name, x in fields.items() if name in Bounds._fields}
         others = {name: x for name, x in fields.items() if name not in Bounds._fields}
         values = {name: getattr(self.objective, name) for name in ("params", "weights", "anchor_M", "kl_weight")}
