@@ -28,7 +28,7 @@ from olmix_jax.utils.progress import log
 
 
 def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
-    """The mixture that minimises the law under KL, repetition caps and what else the config asks for."""
+    """Propose a mixture; write it, the next runs, and the files for trainers."""
     plan = update_plan.read_for(config, workdir)
     swarm_table, fitted = _judged(config, workdir, plan)
     swarm, options = _swarm_facts(config, workdir, swarm_table), _options(config, workdir, plan)
@@ -59,14 +59,14 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
 def _judged(
     config: Config, workdir: pathlib.Path, plan: UpdatePlan | None
 ) -> tuple[table.SwarmTable, FitResult | None]:
-    """The swarm and its ``fit.json``; for an update that needed no runs a swarm of none, and None."""
+    """Read the swarm and its ``fit.json``; an update that needs no runs has an empty swarm and no fit."""
     if plan is not None and plan.needs_no_runs:
         domains, tasks = DomainSet.read(workdir / "domains.json"), history.read_noise(workdir).tasks
         none = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
         return table.SwarmTable((), domains.names, tasks, *none, domains.natural_M, domains.tokens_M, ()), None
     swarm_table, fitted = workdirs.read_table(config, workdir), FitResult.read(workdir / "fit/fit.json")
     if (fitted.law, tuple(fitted.tasks)) != (config.fit.law, swarm_table.tasks):
-        raise UserError(f"{workdir / 'fit'}: of another law or other tasks than the config's; run --stages=fit,propose")
+        raise UserError(f"{workdir / 'fit'}: fitted with a different law or different tasks; run --stages=fit,propose")
     return swarm_table, fitted
 
 

@@ -61,15 +61,15 @@ class Group:
     Attributes:
       name: the pattern that selects the domains.
       domains: the domains.
-      low, high: bounds of the summed weight; None for no limit.
+      low, high: bounds of the summed weight; 0 and 1 without a limit.
       weight: the proposed summed weight.
       multiplier: fall of the minimum per unit increase of the binding bound [BPB]; None if unknown.
     """
 
     name: str
     domains: tuple[str, ...]
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     weight: float
     multiplier: float | None = None
 

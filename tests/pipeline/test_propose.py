@@ -1,0 +1,64 @@
+"""The stage ``propose`` on a swarm of CSV files."""
+
+import csv
+
+import numpy as np
+import pytest
+
+import olmix_jax
+from olmix_jax import config
+from olmix_jax.laws import evaluate, log_linear
+from olmix_jax.pipeline import deciding
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.solver.status import Status
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
+from tests.propose.cases import PARAMS, TASKS, log_linear_proposal, weights_of
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A workdir with a finished proposal for runs without noise, and its config."""
+    folder = tmp_path_factory.mktemp("propose")
+    ratios_KM = np.random.default_rng(0).dirichlet(np.ones(3), size=12)
+    bpb_KN = evaluate(log_linear.LAW, PARAMS, ratios_KM)
+    for name, columns, rows in (("ratios", ("a", "b", "c"), ratios_KM), ("metrics", TASKS, bpb_KN)):
+        with open(folder / f"{name}.csv", "w", newline="") as f:
+            writer = csv.writer(f)
+            writer.writerow(["run", "name", "index", *columns])
+            writer.writerows([f"r{k}", f"r{k}", k, *row.tolist()] for k, row in enumerate(rows))
+    settings = config.from_dict(
+        {
+            "swarm": {
+                "ratios": str(folder / "ratios.csv"),
+                "metrics": str(folder / "metrics.csv"),
+                "meta": '{"relative_sizes": {"a": 0.1, "b": 0.3, "c": 0.6}}',
+            },
+            "fit": {"law": "log_linear", "resamples": 12, "folds": 3},
+            "propose": {"explore": False},
+        }
+    )
+    olmix_jax.run(settings, folder, ("fit", "propose"))
+    return folder, settings
+
+
+def test_stage_writes_the_proposal_of_the_fitted_law(workdir):
+    folder, _ = workdir
+    proposal = Proposal.read(folder / "propose/proposal.json")
+    assert proposal.status is Status.OPTIMAL and 0 < proposal.gain.samples <= 12
+    assert proposal.fit == files.read_json(folder / "fit/fit.json")["digest"]
+    np.testing.assert_allclose(weights_of(proposal), weights_of(log_linear_proposal()), atol=1e-4)
+
+
+def test_stage_writes_next_runs_and_files_for_trainers(workdir):
+    folder, _ = workdir
+    proposal = Proposal.read(folder / "propose/proposal.json")
+    assert len((folder / "propose/next.csv").read_text().splitlines()) == 1 + 8 == 1 + len(proposal.next_runs)
+    assert all((folder / export.file).is_file() for export in proposal.handover.values())
+
+
+def test_fit_of_another_law_is_an_error(workdir):
+    folder, settings = workdir
+    other = config.from_dict(files.plain(settings) | {"fit": {"law": "warped_gp"}})
+    with pytest.raises(UserError, match="different law or different tasks.*--stages=fit,propose"):
+        deciding.propose_mixture(other, folder)
