@@ -142,12 +142,15 @@ class Proposal:
         )
 
     def check(self) -> None:
-        """Raise ``ValueError`` if a field lacks a domain or a task."""
+        """Raise ``ValueError`` if a field lacks a domain or a task, or a mixture of ``path`` a domain."""
         for names, fields in ((self.weights, DOMAIN_FIELDS), (self.predicted, TASK_FIELDS)):
             for field in fields:
                 values = getattr(self, field)
                 if values is not None and (missing := [name for name in names if name not in values]):
                     raise ValueError(f"{field} lacks a value for {missing[0]!r}")
+        cells = [cell for row in self.path.weights for cell in row if cell is not None] if self.path is not None else []
+        if any(len(cell) != len(self.weights) for cell in cells):
+            raise ValueError(f"path.weights must have {len(self.weights)} weights in each mixture, one per domain")
 
 
 DOMAIN_FIELDS = "natural caps lower capped_by repeats shadow_prices repeat_prices weights_std".split()

@@ -195,6 +195,15 @@ class Front:
     natural: dict[str, float]
     proposed: dict[str, float]
 
+    def check(self) -> None:
+        """Raise ``ValueError`` if a mixture lacks the BPB of a family."""
+        mixtures = {"natural": self.natural, "proposed": self.proposed}
+        mixtures |= {f"points[{i}].predicted": point.predicted for i, point in enumerate(self.points)}
+        for name, bpb in mixtures.items():
+            missing = [family for family in self.families if family not in bpb]
+            if missing:
+                raise ValueError(f"pareto.{name} lacks a value for {missing[0]!r}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:

@@ -87,7 +87,7 @@ def solver_facts(proposal: Proposal) -> Facts:
         ("objective, BPB + λ·KL", proposal.objective),
         ("objective at natural", proposal.objective_natural),
     ]
-    facts = [("status", proposal.status.value)]
+    facts = [("status", proposal.outcome)]
     facts += [(name, value_text(value)) for name, value in settings if value is not None]
     return facts + _certificate_facts(proposal.certificate)
 

@@ -38,7 +38,11 @@ def test_solver_facts_of_a_law_that_is_not_convex(results):
     certificate = Certificate(gap=None, no_gap="the law is not convex", starts=8)
     proposal = dataclasses.replace(results.proposal, status=Status.LOCAL_OPTIMUM, certificate=certificate)
     facts = dict(fact_tables.solver_facts(proposal))
-    assert facts["status"] == "local optimum" and facts["starting points"] == "8" and "iterations" not in facts
+    assert (
+        facts["status"] == "local optimum, best of 8 starts"
+        and facts["starting points"] == "8"
+        and "iterations" not in facts
+    )
     assert facts["duality gap, BPB"] == "unknown: the law is not convex"
     assert dict(fact_tables.solver_facts(results.proposal))["duality gap, BPB"] == "1e−09"
 

@@ -144,6 +144,19 @@ def test_malformed_proposal_names_its_field(small, tmp_path, change, message):
         read(folder)
 
 
+def test_incomplete_paths_and_fronts_are_errors(small, tmp_path):
+    folder = write_parts(small, tmp_path, "proposal")
+    proposal = samples.explored(small.proposal)
+    pareto = dataclasses.replace(proposal.pareto, natural={"b": 1.0, "c": 1.0})
+    dataclasses.replace(proposal, pareto=pareto).write(folder / "propose/proposal.json")
+    with pytest.raises(UserError, match=r"proposal\.json: pareto\.natural lacks a value for 'a_<i>family</i>'"):
+        read(folder)
+    path = dataclasses.replace(proposal.path, weights=(((0.5, 0.5),) * 2,) * 3)
+    dataclasses.replace(proposal, path=path).write(folder / "propose/proposal.json")
+    with pytest.raises(UserError, match=r"path\.weights must have 3 weights in each mixture, one per domain"):
+        read(folder)
+
+
 def test_without_a_fit_tasks_come_from_the_table(small):
     swarm_only = dataclasses.replace(small, fit=None, proposal=None, domains=None)
     assert swarm_only.tasks == small.table.tasks
