@@ -22,6 +22,7 @@ Dim letters are suffixes of array names throughout:
 ====== =========================== ====== ===========================
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -134,12 +135,16 @@ def propose_mixture(
         ``target_tokens``, ``task_weights`` and ``bounds``.
 
     Raises:
-      UserError: no mixture meets the constraints, or an option is invalid.
+      UserError: no mixture meets the constraints, an option is unknown or invalid, or the natural
+        distribution is unknown.
     """
-    from olmix_jax.propose import propose
+    from olmix_jax.propose.make_proposal import propose
     from olmix_jax.propose.options import Options
     from olmix_jax.propose.swarm_facts import SwarmFacts
 
+    known = [field.name for field in dataclasses.fields(Options)]
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(f"no option {unknown[0]!r}; options are {', '.join(known)}")
     return propose(fitted, SwarmFacts.from_table(swarm, families), Options(**options), seed=seed)
 
 

@@ -10,7 +10,7 @@ from olmix_jax.config import part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import fitting
-from olmix_jax.pipeline import deciding, fit, update
+from olmix_jax.pipeline import fit, propose, update
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.update import history, update_plan
 from olmix_jax.utils.errors import UserError
@@ -252,7 +252,7 @@ FIT = Stage(
 )
 PROPOSE = Stage(
     "propose",
-    deciding.propose_mixture,
+    propose.run,
     by_default=_decides,
     reads=_propose_reads,
     writes=("propose/proposal.json",),

@@ -8,7 +8,7 @@ import pytest
 import olmix_jax
 from olmix_jax import config
 from olmix_jax.laws import evaluate, log_linear
-from olmix_jax.pipeline import deciding
+from olmix_jax.pipeline import propose
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.solver.status import Status
 from olmix_jax.utils import files
@@ -61,4 +61,4 @@ def test_fit_of_another_law_is_an_error(workdir):
     folder, settings = workdir
     other = config.from_dict(files.plain(settings) | {"fit": {"law": "warped_gp"}})
     with pytest.raises(UserError, match="different law or different tasks.*--stages=fit,propose"):
-        deciding.propose_mixture(other, folder)
+        propose.run(other, folder)

@@ -1,4 +1,4 @@
-"""The stage ``propose``."""
+"""The stage ``propose``: the mixture, its files for trainers, and the next runs."""
 
 import dataclasses
 import pathlib
@@ -27,10 +27,10 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
 
-def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
+def run(config: Config, workdir: pathlib.Path) -> None:
     """Propose a mixture; write it, the next runs, and the files for trainers."""
     plan = update_plan.read_for(config, workdir)
-    swarm_table, fitted = _judged(config, workdir, plan)
+    swarm_table, fitted = _fitted_swarm(config, workdir, plan)
     swarm, options = _swarm_facts(config, workdir, swarm_table), _options(config, workdir, plan)
     fitted_law = history.read_law(workdir, config)
     if fitted_law.law != laws.LAWS[config.fit.law]:
@@ -56,7 +56,7 @@ def propose_mixture(config: Config, workdir: pathlib.Path) -> None:
         log.info("%s", line)
 
 
-def _judged(
+def _fitted_swarm(
     config: Config, workdir: pathlib.Path, plan: UpdatePlan | None
 ) -> tuple[table.SwarmTable, FitResult | None]:
     """Read the swarm and its ``fit.json``; an update that needs no runs has an empty swarm and no fit."""
@@ -143,7 +143,11 @@ def _counts(config: Config, workdir: pathlib.Path, options: Options, proposal: P
         np.array([values[name] for name in names]) for values in (proposal.weights, proposal.lower, proposal.caps)
     )
     groups = [
-        rounding.Group(np.array([names.index(name) for name in group.domains]), group.low, group.high)
+        rounding.Group(
+            np.array([names.index(name) for name in group.domains]),
+            0.0 if group.low is None else group.low,
+            1.0 if group.high is None else group.high,
+        )
         for group in proposal.groups
     ]
     counts_M = rounding.counts(weights_M, int(options.target_tokens // length), lower_M, caps_M, groups, names)
@@ -200,10 +204,3 @@ def _propose_next(
     table.write_ratios(path, runs, runs, swarm_table.domains, chosen.ratios_BM)
     log.info("propose: the %d most informative mixtures to train next are in %s", len(runs), path)
     return dict(zip(runs, chosen.left_B.tolist()))
-
-
-def write_report(config: Config, workdir: pathlib.Path) -> None:
-    """The page."""
-    from olmix_jax import report
-
-    report.build(workdir)

@@ -1,0 +1,89 @@
+"""The structure of the package: imports go one way, and files and functions are small."""
+
+import ast
+import fnmatch
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "olmix_jax"
+# A module imports only from its own layer and from those before it.
+LAYERS = "utils swarm config corpus proxy laws solver propose update report pipeline cli".split()
+FILES = sorted(PACKAGE.rglob("*.py"))
+LONGEST_FILE, LONGEST_FUNCTION = 300, 60
+# Heavy libraries, and the only files that import them. Fitting and proposing load none of them.
+HEAVY = {"flax": ["proxy/model.py"], "orbax": ["proxy/checkpoint.py"], "grain": ["proxy/*"]}
+HEAVY |= {"ml_collections": ["cli.py", "config/flags.py"], "yaml": ["config/yaml_files.py"]}
+
+
+def imported(path: pathlib.Path) -> list[str]:
+    """Modules that a file imports, anywhere in it."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "olmix_jax":
+            names += [f"olmix_jax.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+    return names
+
+
+def layer_of(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def wrong_imports(layer: str, modules: list[str]) -> list[str]:
+    """Imports of this package that go up, or to no layer."""
+    inside = [module.split(".")[1] for module in modules if module.startswith("olmix_jax.")]
+    return [name for name in inside if name not in LAYERS[: LAYERS.index(layer) + 1]]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent != PACKAGE or p.name == "cli.py"], ids=str)
+def test_imports_go_one_way(path):
+    assert wrong_imports(layer_of(path), imported(path)) == []
+
+
+def test_an_import_that_goes_up_is_seen():
+    assert wrong_imports("solver", ["olmix_jax.propose.blocks", "olmix_jax.laws", "jax"]) == ["propose"]
+
+
+def test_the_package_has_at_most_thirteen_entries():
+    entries = [p.name for p in PACKAGE.iterdir() if p.name not in ("__pycache__", "py.typed")]
+    assert sorted(entries) == sorted(["__init__.py", "cli.py", *LAYERS[:-1]])
+
+
+def test_heavy_libraries_are_imported_only_where_allowed():
+    for library, allowed in HEAVY.items():
+        files = [str(p.relative_to(PACKAGE)) for p in FILES if library in {m.split(".")[0] for m in imported(p)}]
+        assert files and all(any(fnmatch.fnmatch(file, pattern) for pattern in allowed) for file in files), library
+
+
+def test_fit_and_proposal_load_no_training_library(tmp_path):
+    """The public functions that fit and propose load no library for training or configs."""
+    program = f"""
+import sys
+import numpy as np
+import olmix_jax
+draw = np.random.default_rng(0)
+ratios_KM = draw.dirichlet(np.ones(3), 12)
+runs, bpb_KN = tuple(map(str, range(12))), ratios_KM @ np.ones((3, 1))
+swarm = olmix_jax.SwarmTable(runs, ("a", "b", "c"), ("t",), ratios_KM, bpb_KN, np.full(3, 1 / 3), None, ())
+fitted = olmix_jax.fit_law(swarm, law="log_linear")
+olmix_jax.propose_mixture(fitted, swarm, kl_weight=0.1)
+print(*sorted(set(sys.modules) & {set(HEAVY)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_files_and_functions_are_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno - node.lineno + 1 <= LONGEST_FUNCTION, node.name
