@@ -1,4 +1,4 @@
-"""Proposals by search, the best of many mixtures: for laws without slopes, and as the published baselines."""
+"""Proposals by search, for laws that are not differentiable and as published baselines: the best of many mixtures."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from olmix_jax.utils.errors import UserError
 
 # Number of mixtures that the baseline samples around natural.
 SIMULATED = 20_000
-# For laws without slopes: mixtures per round, and how many of the best mixtures each round samples around.
+# For laws that are not differentiable: mixtures per round, and how many of the best mixtures each round samples around.
 DRAWS = 2000
 CENTRES = 8
 # Dirichlet strengths of each round, in units of the number of domains. Later rounds stay closer to their centres.

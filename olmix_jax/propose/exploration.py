@@ -20,7 +20,7 @@ from olmix_jax.utils.progress import log
 
 @dataclasses.dataclass(frozen=True)
 class Exploration:
-    """The proposal's fields of the same names."""
+    """The path and the front around a proposal. Field names are those of the proposal."""
 
     explored_without: tuple[str, ...] | None = None
     path: Path | None = None
@@ -45,7 +45,7 @@ def lambda_choice(
             swarm.ratios_KM,
             swarm.bpb_KN,
             formulation.problem,
-            _with_own(KL_WEIGHTS, options.kl_weight),
+            _with_current(KL_WEIGHTS, options.kl_weight),
             natural_M=formulation.natural_M,
             seed=seed,
         )
@@ -65,7 +65,7 @@ def with_chosen(options: Options, choice: LambdaChoice | None) -> Options:
     """
     if choice is None:
         raise UserError(
-            "propose.choose_kl_weight needs a law with slopes, the swarm's runs, and no propose.keep_ratios; set "
+            "propose.choose_kl_weight needs a differentiable law, the swarm's runs, and no propose.keep_ratios; set "
             "propose.kl_weight instead"
         )
     return dataclasses.replace(options, kl_weight=choice.best)
@@ -78,13 +78,13 @@ def explore(formulation: Formulation, swarm: SwarmFacts, options: Options, propo
     """
     problem = formulation.problem
     if not problem.law.differentiable or formulation.blocks is not None:
-        reason = "propose.keep_ratios is set" if problem.law.differentiable else "the law has no slopes"
+        reason = "propose.keep_ratios is set" if problem.law.differentiable else "the law is not differentiable"
         log.info("propose: no path over λ and k, no front and no choice of λ, because %s", reason)
         return Exploration()
     ignored = tuple(name for name in ("guard", "tail") if getattr(options, name) is not None)
     capped = formulation.constraints.repetition is not None
     repeats_R = [options.max_repeats * factor for factor in REPEAT_FACTORS] if capped else [None]
-    kl_weights_L = _with_own(KL_WEIGHTS, options.kl_weight)
+    kl_weights_L = _with_current(KL_WEIGHTS, options.kl_weight)
     path = settings_path(formulation, kl_weights_L, repeats_R, ratios_KM=swarm.ratios_KM, seed=seed)
     if path is not None:
         used = {"kl_weight": options.kl_weight, "max_repeats": options.max_repeats if capped else None}
@@ -109,6 +109,6 @@ def _front(formulation: Formulation, swarm: SwarmFacts, proposed_M) -> Front | N
     )
 
 
-def _with_own(values: tuple[float, ...], own: float) -> list[float]:
-    """Return the values and ``own``, if it is positive, in ascending order."""
-    return sorted({*values, *([own] if own > 0 else [])})
+def _with_current(grid: tuple[float, ...], kl_weight: float) -> list[float]:
+    """Return the grid and the λ in use, if it is positive, in ascending order."""
+    return sorted({*grid, *([kl_weight] if kl_weight > 0 else [])})

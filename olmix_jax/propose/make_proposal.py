@@ -24,7 +24,7 @@ BINDING = 1e-9
 # Reasons for a missing duality gap.
 NOT_CONVEX = "the law is not convex, and a duality gap bounds only convex laws"
 WORST = "the worst mixture is a maximum, and a duality gap bounds only minima of convex laws"
-NO_SLOPES = "the law has no slopes: the best candidate is kept, without proof"
+NOT_DIFFERENTIABLE = "the law is not differentiable: the best candidate is proposed, without proof"
 SEARCHED = "a search over candidates proves nothing: another mixture may be better"
 
 
@@ -133,7 +133,7 @@ def _certificate(solution: Solution, formulation: Formulation) -> Certificate:
             residual=solution.residual,
         )
     if solution.residual is None:
-        why = SEARCHED if formulation.problem.law.differentiable else NO_SLOPES
+        why = SEARCHED if formulation.problem.law.differentiable else NOT_DIFFERENTIABLE
         return Certificate(gap=None, no_gap=why, candidates=solution.starts)
     return Certificate(
         gap=None,
@@ -148,7 +148,7 @@ def _certificate(solution: Solution, formulation: Formulation) -> Certificate:
 def _with_guards(
     proposal: Proposal, formulation: Formulation, optimum: Optimum, fitted: FittedLaw, options: Options
 ) -> Proposal:
-    """Add the guards that bind, and the mean over the worst samples, in which natural's objective then is too."""
+    """Add the guards that bind and the mean over the worst samples, which natural's objective then uses too."""
     names, guarded = optimum.guards.names, optimum.guarded
     assert guarded is not None
     if options.guard is not None:

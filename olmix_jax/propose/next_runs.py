@@ -131,13 +131,13 @@ def propose_next(
     distance_CK = total_variation(ratios_CM, np.asarray(existing_KM, np.float64))
     ratios_CM = ratios_CM[(distance_CK >= min_distance).all(axis=1)]
     if fitted.law == warped_gp.LAW:
-        known = exact_covariances(fitted.params, ratios_CM, reference_QM)
+        covariances = exact_covariances(fitted.params, ratios_CM, reference_QM)
     elif fitted.samples is None or noise_N is None:
         raise UserError(f"next runs of the law {fitted.law.name} need samples of it; set fit.resamples to 100")
     else:
         predicted_RCN, predicted_RQN = (fitted.predict_samples(at_XM) for at_XM in (ratios_CM, reference_QM))
-        known = sampled_covariances(predicted_RCN, predicted_RQN, noise_N, number)
-    choice = choose_greedily(known, number, task_weights_N, ratios_CM, min_distance)
+        covariances = sampled_covariances(predicted_RCN, predicted_RQN, noise_N, number)
+    choice = choose_greedily(covariances, number, task_weights_N, ratios_CM, min_distance)
     return NextRuns(ratios_CM[choice.index_B], choice.left_B)
 
 
@@ -211,7 +211,7 @@ def _gain(state: Covariances, weights_N) -> np.ndarray:
     gain_C = np.zeros(state.variance_NC.shape[1])
     for i, cross_CQ in enumerate(state.cross_NCQ):
         noisy_C = np.maximum(state.variance_NC[i], 0.0) + state.noise_N[i]
-        # Rounding may have cancelled the variance of a mixture that is known as well as possible; it gains nothing.
+        # Rounding may have cancelled the variance of a well-known mixture; it gains nothing.
         share_CQ = cross_CQ**2 / noisy_C[:, None] / np.maximum(state.variance_NQ[i], warped_kernel.JITTER)[None, :]
         gain_C -= weights_N[i] * 0.5 * np.log1p(-np.minimum(share_CQ, 1 - warped_kernel.JITTER)).mean(axis=1)
     return gain_C

@@ -39,8 +39,8 @@ class Optimum:
 def find_optimum(formulation: Formulation, swarm: SwarmFacts, options: Options, seed: int) -> Optimum:
     """Return the optimal mixture.
 
-    A convex law is solved with a certificate, another law with slopes from several starting points, and a law without
-    slopes by a search.
+    A convex law is solved with a certificate, another differentiable law from several starting points. A law that is not
+    differentiable is searched.
 
     Raises:
       UserError: options exclude each other or lack data, or the guards cannot hold.
@@ -82,12 +82,12 @@ def _guards(formulation: Formulation, swarm: SwarmFacts, options: Options) -> Gu
 
 
 def _search(formulation: Formulation, ratios_KD, options: Options, seed: int) -> Solution:
-    """Return the best of candidates, for a law without slopes or as a published baseline."""
+    """Return the best of candidates, for a law that is not differentiable, or as a published baseline."""
     reduced, law = formulation.reduced, formulation.problem.law
     if options.guard is not None or options.tail is not None:
         raise UserError(
-            "propose.guard and propose.tail need a law with slopes and propose.method=exact; choose another fit.law or "
-            "method"
+            "propose.guard and propose.tail need a differentiable law and propose.method=exact; choose another fit.law "
+            "or propose.method=exact"
         )
     only_runs = options.method == "search" or (law == search.LAW and options.method == "exact")
     if only_runs and formulation.blocks is not None:

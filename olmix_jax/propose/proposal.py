@@ -62,8 +62,8 @@ class Proposal:
       explored_without: settings that ``path`` and ``pareto`` ignore.
       path: the proposal over a grid of λ and k.
       pareto: the front between task families.
-      sensitivity: how the mixture moves per unit of λ, of each binding cap and of each task weight; None for a law
-        without slopes, with guards or a tail, or if the optimum does not move smoothly.
+      sensitivity: how the mixture moves per unit of λ, of each binding cap and of each task weight; None if the law
+        is not differentiable, with guards or a tail, or if the optimum does not move smoothly.
       reuse: in an update, the cost of keeping ratios.
       next_runs: {proposed run: share of the law's standard deviation that remains after it}.
       counts: the mixture in whole sequences or tokens.

@@ -16,7 +16,7 @@ from olmix_jax.solver.solution import Solution
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """The proposal's fields of the same names."""
+    """Caps, repeats and prices of a proposal. Field names are those of the proposal."""
 
     capped_by: dict[str, str | None]
     groups: tuple[Group, ...] = ()

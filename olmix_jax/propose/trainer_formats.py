@@ -176,7 +176,7 @@ def streaming(mixture: Mixture) -> Any:
 
 
 def streaming_realised(mixture: Mixture) -> dict[str, float]:
-    """mosaicml-streaming 0.13.0, ``Stream.apply_weights``: rounded down; random streams get one leftover each."""
+    """mosaicml-streaming 0.13.0, ``Stream.apply_weights``: rounded down; random streams get one more sample each."""
     size, share_M = _epoch(mixture), np.array(list(mixture.records.values()))
     if not size:
         return mixture.shares

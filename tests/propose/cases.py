@@ -20,7 +20,7 @@ DOMAINS = ("web:a", "web:b", "code")
 NATURAL_M = np.array([0.1, 0.3, 0.6])
 PARAMS = log_linear.Params(np.log([0.5, 0.4]), np.array([[-1.5, 0.3, 0.2], [0.4, -0.6, 0.1]]))
 
-# Four runs of which a law without slopes proposes the best.
+# Four runs; the law `search` proposes the best one.
 RUNS_KM = np.array([[0.9, 0.1, 0.0], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.0, 0.2, 0.8]])
 SEARCH = FittedLaw(search.LAW, search.fit(RUNS_KM, np.array([[1.0, 1.2], [1.3, 1.1], [1.5, 1.4], [1.6, 1.5]])).params)
 

@@ -14,7 +14,7 @@ NAMES = ("a", "b", "c", "new")
 KEPT = {"old": {"a": 0.25, "b": 0.25, "c": 0.5}}
 
 
-def test_worked_example():
+def test_collapse_and_expand_of_a_worked_example():
     blocks = reuse.blocks(KEPT, NAMES)
     assert blocks.names == ("old", "new")
     np.testing.assert_array_equal(blocks.ratios_DM, [[0.25, 0.25, 0.5, 0], [0, 0, 0, 1]])
@@ -40,7 +40,7 @@ def cases(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     size = draw(st.integers(1, 8))
     names = [f"d{j}" for j in range(size)]
-    home = rng.integers(0, 3, size)  # 0 is no block
+    home = rng.integers(0, 3, size)  # 0: outside all blocks
     kept = {f"block {b}": {names[j]: float(rng.uniform(0.01, 5)) for j in np.flatnonzero(home == b)} for b in (1, 2)}
     upper_M = rng.uniform(0.05, 1, size)
     member_GM = np.array([home == 1, home > 0])

@@ -24,7 +24,7 @@ def test_chosen_lambda_is_used_and_is_on_the_path():
 
 
 def test_choosing_lambda_without_runs_is_an_error():
-    with pytest.raises(UserError, match="choose_kl_weight needs a law with slopes, the swarm's runs"):
+    with pytest.raises(UserError, match="choose_kl_weight needs a differentiable law, the swarm's runs"):
         log_linear_proposal(choose_kl_weight=True)
 
 

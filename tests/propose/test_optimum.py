@@ -1,4 +1,4 @@
-"""The optimal mixture of laws of every kind, under all options; ``propose`` returns it with what follows from it."""
+"""``find_optimum``, tested through ``propose``: laws of every kind, under all options."""
 
 import itertools
 import types
@@ -247,7 +247,7 @@ def test_tail_lowers_the_mean_over_the_worst_samples():
     assert cautious.objective < tail + 0.05 * plain.kl - 1e-6
 
 
-def test_objective_of_natural_has_the_same_tail():
+def test_objective_of_natural_uses_the_same_tail():
     cautious = log_linear_proposal(tail=0.1, samples=sampled_params(0.5))
     worst_S = np.sort(evaluate_each(log_linear.LAW, sampled_params(0.5), NATURAL_M[None])[:, 0].mean(axis=1))
     tail = (worst_S[-2:].sum() + 0.4 * worst_S[-3]) / 2.4
@@ -261,8 +261,8 @@ def test_tail_without_samples_is_an_error():
 
 
 @pytest.mark.parametrize("option", [{"guard": 0.0}, {"tail": 0.5}])
-def test_guards_and_tails_need_slopes(option):
-    with pytest.raises(UserError, match="propose.guard and propose.tail need a law with slopes"):
+def test_guards_and_tails_need_a_differentiable_law(option):
+    with pytest.raises(UserError, match="propose.guard and propose.tail need a differentiable law"):
         proposal_of(SEARCH, np.array([0.2, 0.3, 0.5]), **option)
 
 

@@ -87,5 +87,5 @@ def test_proposal_that_is_no_plain_optimum_has_no_derivatives(case):
     assert log_linear_proposal(**case).sensitivity is None
 
 
-def test_law_without_slopes_has_no_derivatives():
+def test_law_that_is_not_differentiable_has_no_derivatives():
     assert proposal_of(SEARCH, np.array([0.2, 0.3, 0.5])).sensitivity is None

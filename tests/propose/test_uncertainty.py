@@ -33,7 +33,7 @@ def test_improbable_gain_is_a_warning():
     assert any("the gain over natural is uncertain" in warning for warning in proposal.warnings)
 
 
-def test_equal_samples_leave_no_interval_and_one_that_overflows_is_left_out():
+def test_equal_samples_give_intervals_of_width_zero_and_overflowing_ones_are_ignored():
     samples = sampled_params(0.0)._replace(log_c_N=np.tile(PARAMS.log_c_N, (24, 1)))
     samples.log_c_N[3] = 1e4
     proposal = log_linear_proposal(samples=samples)
