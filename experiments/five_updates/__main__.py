@@ -129,7 +129,7 @@ def train_models(chains: dict, scale: dict, folder: pathlib.Path, steps: int) ->
 def by_family(row: dict) -> np.ndarray:
     """Return a mixture's BPB for each seed: the mean over families of the mean over their tasks."""
     tasks = row["tasks"]
-    families = task_groups.families_of(tuple(tasks), json.dumps(FAMILIES)).values()
+    families = task_groups.families_of(tuple(tasks), FAMILIES).values()
     return np.mean([np.mean([tasks[t]["per_seed"] for t in members], axis=0) for members in families], axis=0)
 
 
