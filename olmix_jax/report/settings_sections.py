@@ -12,8 +12,8 @@ from olmix_jax.report.elements import MakeFigure, Row, Section, Table
 from olmix_jax.report.formatting import number
 from olmix_jax.report.results import Results
 
-# Rows of a sensitivity table beyond this number collapse the table.
-MAX_OPEN_ROWS = 12
+# Rows of the sensitivity table that are always shown. Further rows go to a collapsed table.
+OPEN_ROWS = 8
 # Domains named per direction in a row of the sensitivity table.
 MAX_MOVES = 3
 
@@ -26,7 +26,7 @@ def sections(results: Results, make_figure: MakeFigure) -> Iterator[Section]:
     if settings_plots.setting_paths(proposal):
         yield _paths(proposal, make_figure)
     if proposal.sensitivity is not None:
-        yield Section("Sensitivity to settings", tables=(sensitivity_table(proposal),))
+        yield Section("Sensitivity to settings", tables=sensitivity_tables(proposal))
     if proposal.choice is not None:
         yield _choice(proposal.choice, proposal.kl_weight, make_figure)
     if proposal.pareto is not None and proposal.pareto.points and len(proposal.pareto.families) > 1:
@@ -93,8 +93,10 @@ def _front(proposal: Proposal, pareto: Front, make_figure: MakeFigure) -> Sectio
     return Section("Trade-offs between families of tasks", (figure,))
 
 
-def sensitivity_table(proposal: Proposal) -> Table:
+def sensitivity_tables(proposal: Proposal) -> tuple[Table, ...]:
     """Return how the mixture moves when λ, a cap or a task weight changes a little, largest total movement first.
+
+    The first :data:`OPEN_ROWS` settings are in one table, the others in a collapsed one.
 
     The changes are one tenth of λ, one percentage point of a cap, and one percentage point of a task's weight. Moves
     are the exact derivative times the change.
@@ -109,11 +111,14 @@ def sensitivity_table(proposal: Proposal) -> Table:
         rows.append(Row((name, _moves_text(up), _moves_text(down))))
     caption = (
         "How the proposed mixture moves when one setting changes and the others stay the same, largest effect first. "
-        "Moves are in percentage points of weight, to first order. At most "
-        f"{MAX_MOVES} domains per direction are named."
+        "A point is a percentage point of a cap, of a task’s weight or of a domain’s weight. Moves are to first order. "
+        f"At most {MAX_MOVES} domains per direction are named."
     )
     head = ("change", "weights that rise, points", "weights that fall, points")
-    return Table(caption, head, tuple(rows), collapsed=len(rows) > MAX_OPEN_ROWS, text=True)
+    largest = Table(caption, head, tuple(rows[:OPEN_ROWS]), text=True)
+    if len(rows) <= OPEN_ROWS:
+        return (largest,)
+    return largest, Table("Settings with smaller effects.", head, tuple(rows[OPEN_ROWS:]), collapsed=True, text=True)
 
 
 def _moves(proposal: Proposal) -> dict[str, dict[str, float]]:

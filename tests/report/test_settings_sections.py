@@ -62,7 +62,7 @@ def test_sensitivity_is_scaled_to_small_changes(everything):
         caps={HOSTILE: {first: 1.0, second: 0.0, third: -1.0}},
         task_weights={"task": {first: 0.0, second: 0.0, third: 0.0}},
     )
-    table = settings_sections.sensitivity_table(
+    (table,) = settings_sections.sensitivity_tables(
         dataclasses.replace(everything.proposal, sensitivity=sensitivity, kl_weight=0.05)
     )
     # λ changes by 0.005, caps and task weights by 0.01; moves are in percentage points.
@@ -74,8 +74,10 @@ def test_sensitivity_is_scaled_to_small_changes(everything):
     assert not table.collapsed
 
 
-def test_long_sensitivity_table_is_collapsed(everything):
+def test_settings_with_smaller_effects_are_collapsed(everything):
     move = dict.fromkeys(everything.proposal.weights, 0.0)
     sensitivity = Sensitivity(kl_weight=move, caps={}, task_weights={f"task {i}": move for i in range(20)})
-    table = settings_sections.sensitivity_table(dataclasses.replace(everything.proposal, sensitivity=sensitivity))
-    assert len(table.rows) == 21 and table.collapsed
+    proposal = dataclasses.replace(everything.proposal, sensitivity=sensitivity)
+    largest, others = settings_sections.sensitivity_tables(proposal)
+    assert (len(largest.rows), len(others.rows)) == (8, 13)
+    assert others.collapsed and not largest.collapsed
