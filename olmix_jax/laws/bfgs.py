@@ -1,28 +1,28 @@
-"""BFGS with one evaluation per step."""
+"""Unconstrained minimisation by BFGS, with one evaluation per step."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-# A step moves no variable by more than this; the variables are logarithms.
+# Largest change of a variable in one step. The variables are logarithms.
 LONGEST = 1.5
 
 
 def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, tolerance: float = 0.0):
-    """The best point found: (x_P, value, promised).
+    """Return the best point x_P, its value, and the decrease that one more step promises.
 
-    ``promised`` is half the Newton decrement by the last guess at the curvature: what a further step would gain, were
-    the function quadratic. The descent ends when that is ``tolerance`` at most, or after ``steps`` evaluations.
+    The promised decrease is half the Newton decrement with the last estimate of the curvature: exact for a quadratic
+    function. The descent ends when it is at most ``tolerance``, or after ``steps`` evaluations.
 
-    A step that does not lower the value is taken back and tried again shorter; it teaches nothing, for where the value
-    rose the curvature is another one.
+    A step that does not lower the value is retried at a third of its length. It does not update the curvature, which
+    may be quite different where the value rose.
 
     Args:
-      value_and_gradient: x_P → (value, gradient_P); values that are not finite count as too high.
-      start_P: where to begin.
-      inverse_P: the diagonal of a first guess at the inverse Hessian.
-      steps: evaluations after the first, at most.
+      value_and_gradient: x_P → (value, gradient_P). A value that is not finite counts as too high.
+      start_P: the starting point.
+      inverse_P: the diagonal of a first estimate of the inverse Hessian.
+      steps: upper bound on the evaluations after the first.
       tolerance: in units of the value.
     """
 
@@ -44,7 +44,7 @@ def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, toler
         return x_P, value, gradient_P, inverse_PP, x_P + step_P, length, count + 1
 
     def unfinished(state):
-        # The first evaluation is that of the start.
+        # The first evaluation is at the starting point.
         return (state[-1] == 0) | ((state[-1] <= steps) & (promised(state) > tolerance))
 
     begin = start_P, jnp.inf, jnp.zeros_like(start_P), jnp.diag(inverse_P), start_P, jnp.ones(()), 0
@@ -52,12 +52,12 @@ def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, toler
     return end[0], end[1], promised(end)
 
 
-def _updated(inverse_PP, step_P, turn_P):
-    """The BFGS update of an inverse Hessian by a step and the turn of the gradient along it; none without curvature."""
-    curved = step_P @ turn_P > 1e-10 * jnp.linalg.norm(step_P) * jnp.linalg.norm(turn_P)
-    scale = 1 / jnp.where(curved, step_P @ turn_P, 1.0)
-    bent_P = inverse_PP @ turn_P
+def _updated(inverse_PP, step_P, change_P):
+    """Update an inverse Hessian by a step and the change of the gradient along it; not if the curvature is ≤ 0."""
+    curved = step_P @ change_P > 1e-10 * jnp.linalg.norm(step_P) * jnp.linalg.norm(change_P)
+    scale = 1 / jnp.where(curved, step_P @ change_P, 1.0)
+    bent_P = inverse_PP @ change_P
     rank_PP = jnp.outer(step_P, bent_P)
-    square = 1 + scale * (turn_P @ bent_P)
-    change_PP = scale * (square * jnp.outer(step_P, step_P) - rank_PP - rank_PP.T)
-    return inverse_PP + jnp.where(curved, change_PP, 0.0)
+    square = 1 + scale * (change_P @ bent_P)
+    update_PP = scale * (square * jnp.outer(step_P, step_P) - rank_PP - rank_PP.T)
+    return inverse_PP + jnp.where(curved, update_PP, 0.0)

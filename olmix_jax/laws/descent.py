@@ -57,7 +57,7 @@ class Minima(NamedTuple):
 
 
 def huber(residual_K, weight_K, delta: float | None):
-    """Return loss = Σ_k ω_k·huber_δ(r_k), its derivative psi_K and a curvature curve_K; squares / 2 without δ."""
+    """Return loss = Σ_k ω_k·huber_δ(r_k), its derivative psi_K by r_k, and a curvature curve_K; without δ of r²/2."""
     if delta is None:
         return 0.5 * (weight_K @ residual_K**2), weight_K * residual_K, weight_K
     size_K = jnp.abs(residual_K)

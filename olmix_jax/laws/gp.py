@@ -2,11 +2,11 @@
 
     y = m + s·g,  g ~ N(0, a²(K_ℓ + ν W⁻¹)),  K_ℓ[k, k'] = exp(−‖p_k − p_k'‖² / 2ℓ²),  W = diag(ω)
 
-with m and s the mean and deviation of the task, as in the released comparison (the algebra: Rasmussen & Williams,
-ch. 2 and 5). A run of weight ω has noise variance a²ν/ω; one of weight 0 is left out, exactly. ℓ and ν maximise the
-evidence over the released code's ranges, ν over that of the ratio of noise to amplitude; the amplitude a² has a closed
-form there and needs no range. A shared grid, then a compass search per task: no start is random, and the grid sees
-every basin wider than its step.
+m and s are the mean and standard deviation of the task, as in the released comparison (algebra: Rasmussen & Williams,
+ch. 2 and 5). A run of weight ω has noise variance a²ν/ω; weight 0 leaves a run out exactly. ℓ and ν maximise the
+evidence over the released code's ranges, where ν has the range of the ratio of noise to amplitude. The best amplitude
+a² has a closed form. The search is a grid, shared by all tasks, then a compass search per task. No start is random,
+and the grid finds every basin that is wider than its step.
 """
 
 import functools
@@ -21,15 +21,21 @@ from olmix_jax.laws.law import Fit, Law
 
 LENGTHS = np.geomspace(1e-2, 1e2, 17)
 NOISES = np.geomspace(1e-8, 1e4, 25)
-# Moves of the compass; each that finds nothing better halves it. From a grid step, 2^-8 of one is left.
+# Moves of the compass search. A move without improvement halves its step, which starts at half a grid step.
 MOVES = 16
 
 
 class Params(NamedTuple):
-    """The posterior mean per task; leading axes are resamples, where there are any, on every array.
+    """The posterior mean of each task. Resamples, if any, are leading axes of all arrays.
 
-    length_N: ℓ, in units of distance between mixtures. noise_N: ν. amplitude_N: a². mean_N, deviation_N: m, s [BPB].
-    dual_NK: weights of the runs in the prediction, 0 for those left out. ratios_KM: the runs.
+    Attributes:
+      length_N: ℓ, as a distance between mixtures.
+      noise_N: ν.
+      amplitude_N: a².
+      mean_N: m [BPB].
+      deviation_N: s [BPB].
+      dual_NK: weights of the runs in the prediction; 0 for runs that are left out.
+      ratios_KM: mixtures of the runs.
     """
 
     length_N: np.ndarray
@@ -42,7 +48,7 @@ class Params(NamedTuple):
 
 
 def predict(params: Params, ratios_KM):
-    """bpb_QN [BPB], the posterior mean at the Q mixtures given. Pure JAX, smooth."""
+    """Return the posterior mean at Q mixtures, bpb_QN [BPB]. Pure JAX, smooth."""
     square_QK = _squares(ratios_KM, params.ratios_KM)
     kernel_NQK = jnp.exp(-0.5 * square_QK[None] / params.length_N[:, None, None] ** 2)
     shape_QN = jnp.einsum("nqk,nk->qn", kernel_NQK, params.dual_NK)
@@ -50,13 +56,13 @@ def predict(params: Params, ratios_KM):
 
 
 def parameters(domains: int) -> int:
-    """Free parameters per task: length, amplitude and noise, whatever the number of domains."""
+    """Return the number of free parameters per task: length, amplitude and noise, for any number of domains."""
     del domains
     return 3
 
 
 def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
-    """One task's ``length``, and ``mean``, ``amplitude`` and ``noise`` [BPB, standard deviations]."""
+    """Return one task's ``length``, ``mean`` [BPB], and the standard deviations ``amplitude`` and ``noise`` [BPB]."""
     del domains
     length, ratio, square, mean, deviation = (float(x[task]) for x in params[:5])
     amplitude = deviation * square**0.5
@@ -64,30 +70,33 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
 
 
 def fit(ratios_KM, bpb_KN, *, starts: int = 16, seed: int = 0, tasks=None, weight_K=None) -> Fit:
-    """Fits every task on all runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`; there are no
-    starts, so ``starts`` and ``seed`` change nothing."""
+    """Fit every task to all runs. Arguments and errors as for :func:`olmix_jax.laws.log_linear.fit`.
+
+    ``loss_N`` is −log evidence of the standardised BPB, summed over runs [nats]. Far from the runs, as for a domain
+    that no run samples, predictions return to the task's mean. ``starts`` and ``seed`` have no effect.
+    """
     ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     arrays, loss_N = _one(ratios_KM, bpb_KN, weight_RK[0])
-    inputs.refuse(~np.isfinite(loss_N), tasks, "the evidence is finite nowhere for")
-    return Fit(Params(*arrays, ratios_KM), loss_N, inputs.unseen(ratios_KM))
+    inputs.refuse(~np.isfinite(loss_N), tasks, "the evidence is not finite for any hyperparameters of")
+    return Fit(Params(*[*arrays, ratios_KM]), loss_N, inputs.unseen(ratios_KM))
 
 
 def fit_weighted(
     ratios_KM, bpb_KN, weight_RK, *, starts: int = 16, seed: int = 0, tasks=None, near: Params | None = None
 ) -> Params:
-    """Fits every task R times, as :func:`olmix_jax.laws.log_linear.fit_weighted`.
+    """Fit every task R times, as :func:`olmix_jax.laws.log_linear.fit_weighted`.
 
-    With ``near``, the length scale and the ratio of noise to amplitude are kept, and the rest is linear algebra.
+    With ``near``, ℓ and ν are kept, and only the linear algebra is repeated.
     """
     ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
     if near is None:
-        # One resample at a time: the full fit and the folds run the same program, compiled once.
+        # One resample at a time, so that the full fit and the folds run the same compiled program.
         parts = [_one(ratios_KM, bpb_KN, weight_K)[0] for weight_K in weight_RK]
         arrays = [np.stack(x) for x in zip(*parts)]
     else:
         with cpu.float64():
-            arrays = map(np.asarray, _refit(ratios_KM, bpb_KN, weight_RK, near.length_N, near.noise_N))
-    return Params(*arrays, np.broadcast_to(ratios_KM, (len(weight_RK), *ratios_KM.shape)))
+            arrays = [np.asarray(x) for x in _refit(ratios_KM, bpb_KN, weight_RK, near.length_N, near.noise_N)]
+    return Params(*[*arrays, np.broadcast_to(ratios_KM, (len(weight_RK), *ratios_KM.shape))])
 
 
 def _one(ratios_KM, bpb_KN, weight_K):
@@ -96,12 +105,12 @@ def _one(ratios_KM, bpb_KN, weight_K):
 
 
 def _squares(a_QM, b_KM):
-    """Squared distances_QK."""
+    """Return squared distances_QK between mixtures."""
     return (a_QM**2).sum(axis=1)[:, None] + (b_KM**2).sum(axis=1)[None, :] - 2 * a_QM @ b_KM.T
 
 
 def _standardised(bpb_KN, weight_K):
-    """(√ω·(y − m)/s as root_KN, m, s); a constant task has s = 1."""
+    """Return root_KN = √ω·(y − m)/s, mean_N m and deviation_N s. A constant task has s = 1."""
     total = jnp.maximum(weight_K.sum(), 1e-300)
     mean_N = weight_K @ bpb_KN / total
     deviation_N = jnp.sqrt(weight_K @ (bpb_KN - mean_N[None, :]) ** 2 / total)
@@ -110,16 +119,16 @@ def _standardised(bpb_KN, weight_K):
 
 
 def _matrix(square_KK, weight_K, length, noise):
-    """W^½ K_ℓ W^½ + ν·1, whose rows of weight 0 are those of ν·1."""
+    """Return W^½ K_ℓ W^½ + ν·1. A run of weight 0 is a row of ν·1."""
     root_K = jnp.sqrt(weight_K)
     kernel_KK = root_K[:, None] * root_K[None, :] * jnp.exp(-0.5 * square_KK / length**2)
     return kernel_KK + noise * jnp.eye(len(weight_K))
 
 
 def _evidence(square_KK, weight_K, root_KN, length, noise):
-    """(log evidence_N, a²_N) of standardised tasks, a² at its best."""
+    """Return the log evidence_N of standardised tasks at the best amplitude, and that amplitude a²_N."""
     runs, tasks = root_KN.shape
-    # Bordered by the tasks, the factor of the matrix holds L⁻¹y as well: one call for any number of tasks.
+    # With the tasks as a border of the matrix, its factor also holds L⁻¹y: one call for any number of tasks.
     border = jnp.block([[_matrix(square_KK, weight_K, length, noise), root_KN], [root_KN.T, 1e30 * jnp.eye(tasks)]])
     factor = jax.lax.linalg.cholesky(border, symmetrize_input=False)
     present_K = weight_K > 0
@@ -133,7 +142,7 @@ def _evidence(square_KK, weight_K, root_KN, length, noise):
 
 @jax.jit
 def _fit(ratios_KM, bpb_KN, weight_K):
-    """The arrays of Params but the runs, and −log evidence, of one resample."""
+    """Return the arrays of Params without the runs, and −log evidence, of one resample."""
     square_KK = _squares(ratios_KM, ratios_KM)
     root_KN, mean_N, deviation_N = _standardised(bpb_KN, weight_K)
     evidence = functools.partial(_evidence, square_KK, weight_K)
@@ -164,7 +173,7 @@ def _fit(ratios_KM, bpb_KN, weight_K):
 
 
 def _posterior(square_KK, weight_K, root_K, length, noise):
-    """(a², dual_K) of one task."""
+    """Return a² and dual_K of one task."""
     factor = jax.scipy.linalg.cho_factor(_matrix(square_KK, weight_K, length, noise), lower=True)
     solved_K = jax.scipy.linalg.cho_solve(factor, root_K)
     return root_K @ solved_K / jnp.maximum((weight_K > 0).sum(), 1), jnp.sqrt(weight_K) * solved_K
@@ -172,7 +181,7 @@ def _posterior(square_KK, weight_K, root_K, length, noise):
 
 @jax.jit
 def _refit(ratios_KM, bpb_KN, weight_RK, length_N, noise_N):
-    """The arrays of Params but the runs, of every resample, for hyperparameters that are given."""
+    """Return the arrays of Params without the runs, for every resample, with given hyperparameters."""
     square_KK = _squares(ratios_KM, ratios_KM)
 
     def resample(weight_K):

@@ -19,7 +19,8 @@ PARAMS, SAMPLES = "params.npz", "samples.npz"
 def save(path: str | os.PathLike, params: Any) -> None:
     """Write a law's Params atomically."""
     with files.atomic_write(path, "wb") as f:
-        np.savez_compressed(f, **{name: np.asarray(value) for name, value in params._asdict().items()})
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in params._asdict().items()}
+        np.savez_compressed(f, **arrays)
 
 
 def load(path: str | os.PathLike, law: Law) -> Any:

@@ -1,4 +1,4 @@
-"""One task's code for every task, and every resample, of a law that is fitted by linear algebra."""
+"""Run the code of one task for every task and resample, for laws that are fitted by linear algebra."""
 
 import concurrent.futures
 import os
@@ -11,34 +11,38 @@ from olmix_jax.laws import cpu
 
 
 def mapped(one: Callable, per_task, shared):
-    """``one(shared, *task)`` for every task of every resample.
+    """Return ``one(shared, *task)`` for every task of every resample; results have leading axes R, N.
 
-    Resamples go through one program, compiled once, on as many threads as there are cores; arrays of ``per_task`` have
-    axes R, N and those of ``shared`` R first.
+    All resamples run one compiled program, on as many threads as there are cores.
+
+    Args:
+      one: the function of one task; pure JAX.
+      per_task: arrays with leading axes R, N.
+      shared: arrays with a leading axis R.
     """
 
     def run(r):
-        # Settings of JAX are a thread's own.
+        # JAX's settings belong to a thread.
         with cpu.float64():
             return [np.asarray(x) for x in _program(one, tuple(x[r] for x in shared), *(x[r] for x in per_task))]
 
     with cpu.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        # The first alone: it compiles what the others run.
-        found = [run(0), *pool.map(run, range(1, len(per_task[0])))]
-    return [np.stack(part) for part in zip(*found)]
+        # The first resample runs alone, because it compiles the program.
+        results = [run(0), *pool.map(run, range(1, len(per_task[0])))]
+    return [np.stack(part) for part in zip(*results)]
 
 
 def once(one: Callable, shared, *per_task) -> list[np.ndarray]:
-    """``one(shared, *task)`` for every task, of axis N first."""
+    """Return ``one(shared, *task)`` for every task; results have a leading axis N."""
     with cpu.float64():
         return [np.asarray(x) for x in _once(one, shared, *per_task)]
 
 
 def _in_turn(one: Callable, shared, *per_task):
-    # One task's matrices stay in the CPU's cache, and batched factorisations can hang (docs/log.md).
+    # A loop, because the matrices of one task fit the CPU's cache, and batched factorisations can hang (docs/log.md).
     return jax.lax.map(lambda task: one(shared, *task), per_task)
 
 
 _program = jax.jit(_in_turn, static_argnums=0, compiler_options=cpu.STEADY)
-# What runs once is not worth the seconds that it takes to make it faster.
+# Runs once, so optimising it takes longer than it saves.
 _once = jax.jit(_in_turn, static_argnums=0, compiler_options=cpu.QUICK)

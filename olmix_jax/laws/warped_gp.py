@@ -4,13 +4,13 @@ log f_i(p) = offset_i + scale_i · g_i(z),  z_j = log(1 + p_j/τ_i) / log(1 + 1/
 
     k(z, z') = a Σ_j w_j z_j z'_j + b (1 + √3 d) exp(−√3 d),  d² = ℓ Σ_j w_j (z_j − z'_j)²
 
-and every run measured with noise s² (s²/ω_k for a run of weight ω_k). So a task is a log-linear law in warped weights
-plus a smooth residual. θ = log (w_1…w_M, a, b, ℓ, s², τ) is the maximum of marginal likelihood × a normal prior, per
-task: the likelihood decides how far a task leaves the prior, so nothing is tuned by hand or by cross-validation. Where
-no run has a domain its w stays the prior's, and the law there is that of the average domain. The warp is the one thing
-that the log-linear law lacks: the first percent of a domain is worth more than the last (docs/log.md has the figures).
+Every run is measured with noise s² (s²/ω_k for a run of weight ω_k). So a task is a log-linear law in warped weights,
+plus a smooth residual. Per task, θ = log (w_1…w_M, a, b, ℓ, s², τ) maximises the marginal likelihood times a normal
+prior. Nothing is tuned by hand or by cross-validation. If no run samples a domain, its w keeps the prior's value, that
+of an average domain. The log-linear law lacks the warp: the first percent of a domain is worth more than the last
+(docs/log.md has the figures).
 
-A task with a measurement ≤ 0 (not a BPB) is modelled without the logarithm.
+A task with a measurement ≤ 0, which is not a BPB, is modelled without the logarithm.
 """
 
 import functools
@@ -24,19 +24,19 @@ from olmix_jax.laws import bfgs, inputs, per_task, warped_kernel
 from olmix_jax.laws.law import Fit, Law
 from olmix_jax.utils import rng
 
-# θ is learnt on this many runs at most, drawn from all; the law itself is then conditioned on every run.
+# Largest number of runs that θ is learnt from, drawn at random. The law is then conditioned on every run.
 LEARNT_ON = 256
 STEPS = 100
-# Nats that a further step promises when θ counts as learnt: an odds ratio of 1.1 decides nothing.
+# The search for θ ends when one more step promises less than this [nats]: an odds ratio of 1.1 decides nothing.
 TOLERANCE = 0.1
-# The first guess at the inverse Hessian of −log posterior, in units of the prior's variance.
+# First estimate of the inverse Hessian of −log posterior, in units of the prior's variance.
 FIRST_STEP = 0.1
-# Cosines of a sampled function.
+# Number of cosines in a sampled function.
 WAVES = 64
 
 
 class Params(NamedTuple):
-    """A posterior over functions; leading axes are resamples or samples, where there are any.
+    """A posterior over functions. Resamples or samples, if any, are leading axes.
 
     Attributes:
       ratios_KM: the runs' mixtures.
@@ -47,9 +47,9 @@ class Params(NamedTuple):
       offset_N: mean of the log BPB.
       scale_N: standard deviation of the log BPB.
       logged_N: 1, or 0 for a task that is modelled without the logarithm.
-      frequency_FM: cosines of a function sampled from the prior, in units of 1/d; none (F = 0) for the mean.
-      phase_F: their phases.
-      wave_NF: their weights per task.
+      frequency_FM: frequencies of the F cosines of a function sampled from the prior [1/d]. The mean has F = 0.
+      phase_F: phases of the cosines.
+      wave_NF: weights of the cosines per task.
       slope_NM: weights of the sampled linear part; zeros for the mean.
     """
 
@@ -68,13 +68,13 @@ class Params(NamedTuple):
 
 
 def parameters(domains: int) -> int:
-    """Runs that a fit needs at least, less one: the prior stands in for what they do not determine."""
+    """Return 3: a fit needs more runs than that. The prior determines what the runs do not."""
     del domains
     return 3
 
 
 def predict(params: Params, ratios_KM):
-    """bpb_KN: e to the posterior mean of the log BPB (its median), or a sampled function. Pure JAX."""
+    """Return bpb_KN [BPB]: exp of the posterior mean of the log BPB (the median) or of a sample. Pure JAX."""
 
     def one(theta_P, alpha_K, offset, scale, logged, wave_F, slope_M):
         g_K = warped_kernel.kernel(theta_P, ratios_KM, params.ratios_KM) @ alpha_K
@@ -87,7 +87,7 @@ def predict(params: Params, ratios_KM):
 
 
 def spread(params: Params, ratios_KM):
-    """Standard deviation of a new run's measurement around :func:`predict`, noise included, std_KN [BPB]. Pure JAX."""
+    """Return the standard deviation of a new run's measurement, noise included, std_KN [BPB]. Pure JAX."""
 
     def one(task):
         theta_P, target_K, offset, scale, logged = task
@@ -101,13 +101,16 @@ def spread(params: Params, ratios_KM):
         return scale * jnp.sqrt(jnp.maximum(variance_Q, 0.0)) * jnp.where(logged > 0, bpb_Q, 1.0)
 
     tasks = params.theta_NP, params.target_NK, params.offset_N, params.scale_N, params.logged_N
-    # Tasks in turn: abreast, two batched solves at a time can wait for each other for ever (docs/log.md).
+    # A loop over tasks: batched, two solves at a time can deadlock (docs/log.md).
     return jax.lax.map(one, tuple(map(jnp.asarray, tasks))).T
 
 
 def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
-    """One task's θ by name: ``relevance`` w per domain, ``linear`` a, ``rough`` b, ``inverse_length`` ℓ, ``noise`` s²
-    (share of the variance of the log BPB), ``warp`` τ (the weight up to which a domain has linear effect)."""
+    """Return one task's θ by name.
+
+    ``relevance`` is w by domain, ``linear`` a, ``rough`` b, ``inverse_length`` ℓ, ``noise`` s² (as a share of the
+    variance of the log BPB), and ``warp`` τ (the weight up to which a domain's effect is linear).
+    """
     theta_P = np.exp(np.asarray(params.theta_NP[task]))
     names = "linear", "rough", "inverse_length", "noise", "warp"
     relevance = dict(zip(domains, theta_P[: len(domains)].tolist(), strict=True))
@@ -115,15 +118,19 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
 
 
 def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight_K=None) -> Fit:
-    """Fits every task on all runs.
+    """Fit every task to all runs.
 
     Args:
       ratios_KM: mixtures, rows on the simplex.
       bpb_KN: measured BPB, finite.
-      starts: not used, for the descent from the prior's mean finds the maximum that more starts find.
-      seed: of the runs that θ is learnt on, where there are more than LEARNT_ON.
-      tasks: names for messages; column numbers without it.
-      weight_K: ω, run weights; ones without it.
+      starts: no effect. One descent, from the prior's mean, finds the maximum that more starts find.
+      seed: of the choice of runs that θ is learnt from, if there are more than LEARNT_ON.
+      tasks: names for messages; column numbers by default.
+      weight_K: ω, weights of the runs; ones by default.
+
+    Returns:
+      A Fit. ``loss_N`` is −log (marginal likelihood × prior) of the standardised measurements, up to a constant.
+      ``promised_N`` exceeds TOLERANCE only where STEPS were not enough.
 
     Raises:
       UserError: a value is not finite, or the shapes disagree.
@@ -134,26 +141,26 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight
 
 
 def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts: int = 1, seed: int = 0, tasks=None, near=None) -> Params:
-    """Fits every task R times, with run weights ω: 0 leaves a run out, exactly; w divides its noise by w.
+    """Fit every task R times with run weights ω. Weight 0 leaves a run out exactly; ω divides the run's noise by ω.
 
-    Arguments and errors as for :func:`fit`; ``near`` is a full fit's Params, whose θ is then kept, so that only the
-    linear algebra is done again. Returns Params with a leading R axis.
+    Arguments and errors as for :func:`fit`. With ``near``, the Params of the fit to all runs, its θ is kept and only
+    the linear algebra is repeated. Returns Params with a leading axis R.
     """
     ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
     return _fit(ratios_KM, bpb_KN, weight_RK, seed, near)[0]
 
 
 def sample(params: Params, number: int, seed: int = 0) -> Params:
-    """Functions drawn from the posterior, as Params with a leading axis of ``number``.
+    """Draw ``number`` functions from the posterior, as Params with that leading axis.
 
-    A draw is a function of the prior (a linear part and WAVES random cosines), corrected by what the runs say of it
-    (Matheron's rule): g = g_prior + k(z, Z)(K + noise)⁻¹(y − g_prior(Z) − ε). Draws of different tasks are correlated
-    as their standardised leave-one-out residuals are: one run's luck is shared by its tasks, and an average over tasks
-    is as uncertain as it should be.
+    A draw is a function from the prior (a linear part and WAVES random cosines), corrected at the runs by Matheron's
+    rule: g = g_prior + k(z, Z)(K + noise)⁻¹(y − g_prior(Z) − ε). Draws of different tasks have the correlation of the
+    tasks' standardised leave-one-out residuals, because a run's noise is shared by its tasks. So the average over tasks
+    has the right uncertainty.
     """
     runs, domains, tasks = *params.ratios_KM.shape, len(params.theta_NP)
     draw = rng.generator(seed, "warped_gp.sample")
-    # Matérn 3/2 is the characteristic function of Student's t with 3 degrees of freedom.
+    # The Matérn 3/2 kernel is the characteristic function of Student's t with 3 degrees of freedom.
     heavy_SF1 = np.sqrt(3 / draw.chisquare(3, size=(number, WAVES, 1)))
     frequency_SFM = heavy_SF1 * draw.normal(size=(number, WAVES, domains))
     phase_SF = 2 * np.pi * draw.random(size=(number, WAVES))
@@ -163,21 +170,29 @@ def sample(params: Params, number: int, seed: int = 0) -> Params:
     alpha, wave, slope = (
         x.swapaxes(0, 1) for x in _one(warped_kernel.corrected, params, normal_NSX, frequency_SFM, phase_SF)
     )
-    wide = {f: np.broadcast_to(x, (number, *np.shape(x))) for f, x in params._asdict().items()}
-    wide |= {"frequency_FM": frequency_SFM, "phase_F": phase_SF, "alpha_NK": alpha, "wave_NF": wave, "slope_NM": slope}
-    return Params(**wide)
+    drawn = {f: np.broadcast_to(x, (number, *np.shape(x))) for f, x in params._asdict().items()}
+    drawn |= {
+        "frequency_FM": frequency_SFM,
+        "phase_F": phase_SF,
+        "alpha_NK": alpha,
+        "wave_NF": wave,
+        "slope_NM": slope,
+    }
+    return Params(**drawn)
 
 
 def leave_one_out(params: Params) -> np.ndarray:
-    """Every run as predicted by all others, predicted_KN [BPB], in closed form: θ, offset and scale of all are kept."""
+    """Predict each run by all others, predicted_KN [BPB], in closed form. θ, offset and scale are those of all runs."""
     error_NK, _ = _one(warped_kernel.left_out, params)
     log_NK = params.offset_N[:, None] + params.scale_N[:, None] * (params.target_NK - error_NK)
     return np.where(params.logged_N[:, None] > 0, np.exp(np.where(params.logged_N[:, None] > 0, log_NK, 0)), log_NK).T
 
 
 def _root(error_NK) -> np.ndarray:
-    """A root of the tasks' correlation matrix, C = root rootᵀ, from standardised errors; shrunk a little, to be sure of
-    a positive definite one where there are more tasks than runs."""
+    """Return a root of the tasks' correlation matrix, C = root rootᵀ, from standardised errors.
+
+    C is shrunk by 5 %, so that it is positive definite even with more tasks than runs.
+    """
     correlation_NN = error_NK @ error_NK.T
     size_N = np.sqrt(np.maximum(np.diag(correlation_NN), 1e-300))
     correlation_NN = 0.95 * correlation_NN / size_N[:, None] / size_N[None, :]
@@ -186,21 +201,21 @@ def _root(error_NK) -> np.ndarray:
 
 
 def _one(function, params: Params, *extra_and_shared):
-    """``function`` for the tasks of one law: Params' runs and weights are shared, its targets and θ are per task."""
+    """Run ``function`` for every task of one law. Runs and weights are shared; targets and θ are per task."""
     extra, shared = extra_and_shared[:1], extra_and_shared[1:]
     runs = params.ratios_KM, params.weight_K, *shared
     return per_task.once(function, runs, params.target_NK, params.theta_NP, *extra)
 
 
 def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | None):
-    """Params, loss_RN and promised_RN, each with a leading R axis."""
+    """Return Params with a leading axis R, loss_RN and promised_RN."""
     resamples, runs = weight_RK.shape
     target_RNK, offset_RN, scale_RN, logged_N = _standardised(bpb_KN, weight_RK)
     if near is None:
         chosen_RH = _chosen(weight_RK, seed)
         learnt_RNH = np.take_along_axis(target_RNK, chosen_RH[:, None, :], axis=2)
-        lesson = ratios_KM[chosen_RH], np.take_along_axis(weight_RK, chosen_RH, axis=1)
-        theta_RNP, loss_RN, promised_RN = per_task.mapped(_learn, (learnt_RNH,), lesson)
+        learnt_from = ratios_KM[chosen_RH], np.take_along_axis(weight_RK, chosen_RH, axis=1)
+        theta_RNP, loss_RN, promised_RN = per_task.mapped(_learn, (learnt_RNH,), learnt_from)
     else:
         theta_RNP = np.broadcast_to(near.theta_NP, (resamples, *near.theta_NP.shape))
         loss_RN = promised_RN = np.zeros(theta_RNP.shape[:2])
@@ -225,14 +240,17 @@ def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | None):
 
 
 def _standardised(bpb_KN, weight_RK):
-    """target_RNK of mean 0 and variance 1 over the runs of a resample, 0 for runs that are left out."""
+    """Return target_RNK, offset_RN, scale_RN and logged_N.
+
+    Targets have mean 0 and variance 1 over the runs of a resample, and are 0 for runs that are left out.
+    """
     logged_N = (bpb_KN > 0).all(axis=0)
     value_KN = np.where(logged_N, np.log(np.where(logged_N, bpb_KN, 1.0)), bpb_KN)
     share_RK = weight_RK / np.maximum(weight_RK.sum(axis=1, keepdims=True), 1e-300)
     offset_RN = share_RK @ value_KN
     off_RKN = (value_KN[None] - offset_RN[:, None, :]) * (weight_RK > 0)[:, :, None]
     scale_RN = np.sqrt(np.einsum("rk,rkn->rn", share_RK, off_RKN**2))
-    # Where all runs measure the same there is nothing to learn, and nothing to divide by.
+    # If all runs measure the same, the scale is 1, to avoid a division by 0.
     scale_RN = np.where(scale_RN > 1e-12 * (1 + np.abs(offset_RN)), scale_RN, 1.0)
     return (
         np.ascontiguousarray((off_RKN / scale_RN[:, None, :]).transpose(0, 2, 1)),
@@ -243,14 +261,14 @@ def _standardised(bpb_KN, weight_RK):
 
 
 def _chosen(weight_RK, seed: int) -> np.ndarray:
-    """Per resample, LEARNT_ON runs of positive weight, or all of them and others of weight 0."""
+    """Choose LEARNT_ON runs per resample, chosen_RH: of positive weight first, then of weight 0."""
     order_K = rng.generator(seed, "warped_gp.learnt_on").permutation(weight_RK.shape[1])
     first_RK = np.argsort(weight_RK[:, order_K] <= 0, axis=1, kind="stable")
     return np.sort(order_K[first_RK][:, :LEARNT_ON], axis=1)
 
 
 def _learn(shared, target_K):
-    """(θ, its loss, what a further step promises) of one task."""
+    """Return one task's θ, its loss, and the decrease that one more step promises."""
     ratios_KM, weight_K = shared
     mean_P, std_P = warped_kernel.prior(ratios_KM.shape[1])
     surprise = functools.partial(warped_kernel.surprise, ratios_KM=ratios_KM, target_K=target_K, weight_K=weight_K)
@@ -258,7 +276,7 @@ def _learn(shared, target_K):
 
 
 def _condition(shared, target_K, theta_P):
-    """α of one task."""
+    """Return one task's α."""
     ratios_KM, weight_K = shared
     return (warped_kernel.conditioned(theta_P, ratios_KM, target_K, weight_K)[1],)
 

@@ -1,29 +1,29 @@
-"""The kernel of the default law and what follows from it for one task; pure JAX, under x64 (see :mod:`warped_gp`)."""
+"""The kernel of :mod:`~olmix_jax.laws.warped_gp` and the linear algebra of one task. Pure JAX, in float64."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 
-# Prior of θ: mean and standard deviation of log w_j, and of log (a, b, ℓ, s², τ).
+# Prior of θ: mean and standard deviation of log w_j (RELEVANCE) and of log (a, b, ℓ, s², τ) (SHARED).
 RELEVANCE = 0.0, 1.5
 SHARED = (0.0, -1.0, 0.0, -2.0, -3.5), (3.0, 3.0, 1.5, 1.5, 1.5)
-# Added to the diagonal: rounding cannot make the kernel matrix indefinite.
+# Added to the diagonal, so that rounding cannot make the kernel matrix indefinite.
 JITTER = 1e-8
 
 
 def kernel(theta_P, one_KM, other_QM):
-    """k between mixtures, KQ."""
+    """Return the kernel k between mixtures, k_KQ."""
     return _sum(theta_P, _parts(theta_P, one_KM, other_QM))
 
 
 def _parts(theta_P, one_KM, other_QM):
-    """(⟨z, z'⟩, D², d, e^−d), KQ each; inner product and distance weighted by w."""
+    """Return ⟨z, z'⟩, D², d and e^−d, K × Q each. Inner product and distance are weighted by w."""
     relevance_M, (_, _, length, _, warp) = split(theta_P)
     one_KM, other_QM = _warped(one_KM, warp), _warped(other_QM, warp)
     inner_KQ = (one_KM * relevance_M[None, :]) @ other_QM.T
     far_KQ = (one_KM**2 @ relevance_M)[:, None] + (other_QM**2 @ relevance_M)[None, :] - 2 * inner_KQ
-    # The root of 0 has no slope; rounding makes distances of 0 slightly negative.
+    # Rounding makes distances of 0 slightly negative, and the slope of a root is infinite at 0.
     d_KQ = jnp.sqrt(3 * length * jnp.maximum(far_KQ, 0.0) + 1e-12)
     return inner_KQ, far_KQ, d_KQ, jnp.exp(-d_KQ)
 
@@ -35,61 +35,66 @@ def _sum(theta_P, parts):
 
 
 def variance(theta_P, ratios_KM):
-    """k(z, z)."""
+    """Return the prior variance k(z, z) of each mixture."""
     relevance_M, (linear, rough, _, _, warp) = split(theta_P)
     return linear * (_warped(ratios_KM, warp) ** 2 @ relevance_M) + rough
 
 
 def drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M):
-    """A function of the prior at mixtures: slope·z + Σ_f wave_f cos(ω_f·√(ℓw) z + phase_f)."""
+    """Return a function from the prior at mixtures: slope·z + Σ_f wave_f cos(ω_f·√(ℓw) z + phase_f)."""
     relevance_M, (_, _, length, _, warp) = split(theta_P)
     z_KM, scale_M = _warped(ratios_KM, warp), jnp.sqrt(length * relevance_M)
     return z_KM @ slope_M + jnp.cos((z_KM * scale_M[None, :]) @ frequency_FM.T + phase_F[None, :]) @ wave_F
 
 
 def split(theta_P):
+    """Return w_M, and (a, b, ℓ, s², τ) as an array."""
     e_P = jnp.exp(theta_P)
     return e_P[:-5], e_P[-5:]
 
 
 def _warped(ratios_KM, warp):
+    """Return z = log(1 + p/τ) / log(1 + 1/τ)."""
     return jnp.log1p(ratios_KM / warp) / jnp.log1p(1 / warp)
 
 
 def _warped_slope(ratios_KM, warp):
-    """∂z/∂log τ."""
+    """Return ∂z/∂log τ."""
     bend_KM = ratios_KM / (ratios_KM + warp)
     return (_warped(ratios_KM, warp) / (1 + warp) - bend_KM) / jnp.log1p(1 / warp)
 
 
 def unlogged(value, logged):
+    """Undo the logarithm of a task that has one."""
     return jnp.where(logged > 0, jnp.exp(jnp.where(logged > 0, value, 0.0)), value)
 
 
 def active(weight_K):
+    """Return 1 for runs of positive weight, else 0."""
     return (weight_K > 0).astype(weight_K.dtype)
 
 
 def _noisy(theta_P, kernel_KK, weight_K):
-    """Kernel and noise of the runs; a run of weight 0 is a row of the identity, which takes no part in anything."""
+    """Add the runs' noise to their kernel. A run of weight 0 becomes a row of the identity, which has no effect."""
     active_K = active(weight_K)
     noise_K = jnp.exp(theta_P[-2]) / jnp.where(weight_K > 0, weight_K, 1.0) + JITTER
     return kernel_KK * active_K[:, None] * active_K[None, :] + jnp.diag(jnp.where(weight_K > 0, noise_K, 1.0))
 
 
 def conditioned(theta_P, ratios_KM, target_K, weight_K):
-    """(Cholesky factor, alpha_K)."""
+    """Return the Cholesky factor of kernel and noise, and alpha_K."""
     factor_KK = jnp.linalg.cholesky(_noisy(theta_P, kernel(theta_P, ratios_KM, ratios_KM), weight_K))
     return factor_KK, jax.scipy.linalg.cho_solve((factor_KK, True), target_K)
 
 
 def prior(domains: int):
+    """Return the mean and standard deviation of θ's prior."""
     mean_P, std_P = (jnp.concatenate([jnp.full(domains, r), jnp.array(s)]) for r, s in zip(RELEVANCE, SHARED))
     return mean_P, std_P
 
 
 def surprise(theta_P, ratios_KM, target_K, weight_K):
-    """−log (marginal likelihood × prior) of one task, and its gradient."""
+    """Return −log (marginal likelihood × prior) of one task, and its gradient."""
     mean_P, std_P = prior(ratios_KM.shape[1])
     active_K = active(weight_K)
     parts = _parts(theta_P, ratios_KM, ratios_KM)
@@ -107,7 +112,9 @@ def surprise(theta_P, ratios_KM, target_K, weight_K):
 
 
 def _pulled(theta_P, ratios_KM, parts, slope_KK):
-    """Σ_kq slope_kq ∂k(z_k, z_q)/∂θ of the kernel between the runs, noise apart; by hand, for it is most of a fit.
+    """Return Σ_kq slope_kq ∂k(z_k, z_q)/∂θ for the kernel between the runs, without noise.
+
+    Derived by hand, because it takes most of the time of a fit.
 
     With D² = Σ_j w_j (z_j − z'_j)² and d = √(3ℓ) D, ∂[b(1 + d)e^−d]/∂D² = −(3/2) ℓ b e^−d: no singularity at 0.
     """
@@ -116,7 +123,7 @@ def _pulled(theta_P, ratios_KM, parts, slope_KK):
     z_KM = _warped(ratios_KM, warp)
     far_slope_KK = (-1.5 * length * rough) * slope_KK * decay_KK
     inner_slope_KK = linear * slope_KK - 2 * far_slope_KK
-    # D² = |z|² + |z'|² − 2⟨z, z'⟩, so that everything goes through inner products and squared norms.
+    # As D² = |z|² + |z'|² − 2⟨z, z'⟩, the derivatives of D² are those of inner products and squared norms.
     half_KM = inner_slope_KK @ z_KM + 2 * far_slope_KK.sum(axis=1)[:, None] * z_KM
     relevance_slope_M = relevance_M * (half_KM * z_KM).sum(axis=0)
     z_slope_KM = 2 * relevance_M[None, :] * half_KM
@@ -133,8 +140,10 @@ def _pulled(theta_P, ratios_KM, parts, slope_KK):
 
 
 def left_out(shared, target_K, theta_P):
-    """Every run's error as predicted by all others, θ kept; and in standard deviations of that prediction (Rasmussen
-    and Williams 2006, §5.4.2)."""
+    """Return each run's error when predicted by all others, in BPB's standardised units and in standard deviations.
+
+    θ is kept (Rasmussen and Williams 2006, §5.4.2).
+    """
     ratios_KM, weight_K = shared
     factor_KK, alpha_K = conditioned(theta_P, ratios_KM, target_K, weight_K)
     half_KK = jax.scipy.linalg.solve_triangular(factor_KK, jnp.eye(len(target_K)), lower=True)
@@ -143,7 +152,7 @@ def left_out(shared, target_K, theta_P):
 
 
 def corrected(shared, target_K, theta_P, normal_SX):
-    """Matheron's rule for S draws of one task: (alpha_SK, wave_SF, slope_SM)."""
+    """Return alpha_SK, wave_SF and slope_SM of S draws of one task, by Matheron's rule."""
     ratios_KM, weight_K, frequency_SFM, phase_SF = shared
     factor_KK, _ = conditioned(theta_P, ratios_KM, target_K, weight_K)
     waves, domains = phase_SF.shape[1], ratios_KM.shape[1]
