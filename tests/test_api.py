@@ -1,0 +1,65 @@
+"""The public API in olmix_jax/__init__.py."""
+
+import numpy as np
+import pytest
+
+import olmix_jax
+from olmix_jax import config
+from olmix_jax.swarm import table
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the files of a small swarm over web, code and wiki."""
+    path, draw = tmp_path_factory.mktemp("swarm"), np.random.default_rng(0)
+    ratios_KM = draw.dirichlet(np.ones(3), 16)
+    bpb_KN = 0.5 + np.exp(-ratios_KM @ draw.uniform(0, 1, (3, 2)))
+    runs, natural_M, tokens_M = (
+        tuple(f"run-{k}" for k in range(16)),
+        np.array([0.5, 0.3, 0.2]),
+        np.array([5e9, 3e9, 2e9]),
+    )
+    names = ("web", "code", "wiki"), ("qa", "math")
+    table.write_swarm(path, runs, runs, *names, ratios_KM, bpb_KN, natural_M, tokens_M, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def swarm(folder):
+    return olmix_jax.read_swarm(folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json")
+
+
+def test_a_swarm_is_read_fitted_judged_and_proposed(swarm):
+    fitted = olmix_jax.fit_law(swarm, law="log_linear", samples=8, starts=4)
+    np.testing.assert_allclose(fitted.predict(swarm.ratios_KM), swarm.bpb_KN, atol=1e-3)
+    assert olmix_jax.judge_law(swarm, law="log_linear").spearman_of_mean > 0.9
+    proposal = olmix_jax.propose_mixture(
+        fitted, swarm, kl_weight=0.05, target_tokens=1e10, max_repeats=2, explore=False
+    )
+    assert proposal.status.value == "optimal" and proposal.gain.samples == 8
+    assert all(proposal.weights[name] <= proposal.caps[name] for name in swarm.domains)
+    assert tuple(proposal.weights) == swarm.domains and sum(proposal.weights.values()) == pytest.approx(1)
+
+
+def test_an_unknown_law_or_option_is_an_error_that_lists_the_known_ones(swarm):
+    with pytest.raises(olmix_jax.UserError, match="no law 'linear'; laws are warped_gp, log_linear"):
+        olmix_jax.fit_law(swarm, law="linear")
+    fitted = olmix_jax.fit_law(swarm, law="log_linear", samples=0, starts=4)
+    assert fitted.samples is None
+    with pytest.raises(olmix_jax.UserError, match="no option 'kl'; options are kl_weight"):
+        olmix_jax.propose_mixture(fitted, swarm, kl=0.1)
+
+
+def test_run_fits_an_external_swarm(folder, tmp_path):
+    files = {name: str(folder / file) for name, file in table_files().items()}
+    settings = config.from_dict({"swarm": files, "fit": {"law": "log_linear", "starts": 4, "resamples": 0}})
+    olmix_jax.run(settings, tmp_path, ["fit"])
+    assert (tmp_path / "fit/fit.json").is_file()
+
+
+def table_files() -> dict[str, str]:
+    return {"ratios": "ratios.csv", "metrics": "metrics.csv", "meta": "meta.json"}
+
+
+def test_every_public_name_exists():
+    assert sorted(name for name in olmix_jax.__all__ if not hasattr(olmix_jax, name)) == []
