@@ -39,8 +39,8 @@ class Optimum:
 def find_optimum(formulation: Formulation, swarm: SwarmFacts, options: Options, seed: int) -> Optimum:
     """Return the optimal mixture.
 
-    A convex law is solved with a certificate, another differentiable law from several starting points. A law that is not
-    differentiable is searched.
+    A convex law is solved with a certificate, another differentiable law from several starting points. Other laws are
+    searched.
 
     Raises:
       UserError: options exclude each other or lack data, or the guards cannot hold.
