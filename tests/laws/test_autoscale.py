@@ -41,7 +41,7 @@ def test_predict_is_the_formula_with_finite_slopes_at_weight_zero():
     assert np.isfinite(slope_M).all() and (slope_M < 0).all()
 
 
-def test_a_reference_finds_nothing_better():
+def test_minimum_is_as_low_as_that_of_scipy():
     ratios_KM, _, bpb_KN = swarm(noise=0.02, seed=1)
     fit, rng = autoscale.fit(ratios_KM, bpb_KN), np.random.default_rng(2)
     for i in range(2):
@@ -60,7 +60,7 @@ def test_a_reference_finds_nothing_better():
         assert fit.loss_N[i] <= min(others) * (1 + 1e-4)
 
 
-def test_a_row_of_weight_zero_is_as_good_as_absent_and_counts_are_repeats():
+def test_weight_zero_leaves_a_run_out_and_counts_repeat_it():
     ratios_KM, _, bpb_KN = swarm(noise=0.02)
     weight_RK = np.stack([np.arange(40) >= 8, np.arange(40) % 3]).astype(float)
     both = autoscale.fit_weighted(ratios_KM, bpb_KN, weight_RK)
@@ -76,7 +76,7 @@ def test_a_row_of_weight_zero_is_as_good_as_absent_and_counts_are_repeats():
         np.testing.assert_allclose(*predicted, atol=1e-4)
 
 
-def test_near_ends_about_as_low_as_all_starts():
+def test_refits_from_the_full_fit_are_nearly_as_low_as_all_starts():
     ratios_KM, _, bpb_KN = swarm(noise=0.01)
     weight_RK = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=3).astype(float)
     near = autoscale.fit(ratios_KM, bpb_KN).params
@@ -97,7 +97,7 @@ def test_the_order_of_domains_does_not_matter():
     np.testing.assert_allclose(*predicted, atol=1e-3)
 
 
-def test_a_domain_without_runs_gets_no_term():
+def test_unsampled_domain_gets_no_term():
     ratios_KM, _, bpb_KN = swarm(noise=0.02)
     wide_KM = np.insert(ratios_KM, 1, 0.0, axis=1)
     fit, narrow = autoscale.fit(wide_KM, bpb_KN), autoscale.fit(ratios_KM, bpb_KN)

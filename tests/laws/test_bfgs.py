@@ -8,7 +8,7 @@ import scipy.optimize
 from olmix_jax.laws import bfgs, cpu
 
 
-def test_a_quadratic_is_solved_and_lanes_do_not_meet():
+def test_quadratics_are_solved_independently_under_vmap():
     rng = np.random.default_rng(0)
     root = rng.normal(size=(4, 6, 6))
     hessian = root @ root.swapaxes(1, 2) + 0.1 * np.eye(6)
@@ -25,7 +25,7 @@ def test_a_quadratic_is_solved_and_lanes_do_not_meet():
     assert (np.asarray(value) >= 0).all()
 
 
-def test_rosenbrock_falls_as_far_as_with_scipy_and_never_rises():
+def test_rosenbrock_is_as_low_as_with_scipy_and_never_rises():
     def both(x):
         return jax.value_and_grad(lambda y: (100 * (y[1:] - y[:-1] ** 2) ** 2 + (1 - y[:-1]) ** 2).sum())(x)
 
@@ -40,7 +40,7 @@ def test_rosenbrock_falls_as_far_as_with_scipy_and_never_rises():
     assert float(promised) < 1e-8 < float(early[2]) <= 1e-3 and float(value) <= float(early[1])
 
 
-def test_a_step_out_of_range_is_taken_back():
+def test_step_to_a_value_that_is_not_finite_is_retried():
     def both(x):  # NaN beyond 1: log of a negative number
         return -jnp.log(1 - x[0]) - 2 * jnp.log(x[0]), jnp.stack([1 / (1 - x[0]) - 2 / x[0]])
 

@@ -46,7 +46,7 @@ def test_more_lanes_than_slots_are_all_solved(monkeypatch):
     np.testing.assert_array_equal(narrow.steps_RN, wide.steps_RN)
 
 
-def test_the_given_jacobian_is_the_residuals():
+def test_jacobian_matches_the_residual():
     x_K, true_NP, _ = problem(tasks=2)
     with jax.enable_x64(True):
         theta_P = jnp.asarray(true_NP[0])
@@ -55,7 +55,7 @@ def test_the_given_jacobian_is_the_residuals():
 
 
 @pytest.mark.parametrize("delta", [None, 0.05])
-def test_with_noise_and_limits_it_is_as_low_as_a_reference(delta):
+def test_minimum_with_noise_and_bounds_is_as_low_as_that_of_scipy(delta):
     x_K, _, y_KN = problem(tasks=4, seed=1)
     y_KN = y_KN + 0.1 * np.random.default_rng(2).standard_t(2, size=y_KN.shape)
     law = descent.least_squares(residual, jacobian, 300, delta)
@@ -74,7 +74,7 @@ def test_with_noise_and_limits_it_is_as_low_as_a_reference(delta):
         assert found.loss_RN[0, i] <= min(others) * (1 + 1e-5)
 
 
-def test_near_starts_there_alone():
+def test_near_is_the_only_start():
     x_K, true_NP, y_KN = problem()
     law = descent.least_squares(residual, jacobian, 200)
     found = descent.minimise(law, x_K, y_KN, np.ones((3, 25)), None, begin(20), near_NP=true_NP)

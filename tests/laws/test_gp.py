@@ -35,7 +35,7 @@ def one(params, r):
     return gp.Params(*(x[r] for x in params))
 
 
-def test_evidence_and_prediction_are_the_textbooks():
+def test_evidence_and_prediction_match_the_textbook():
     ratios_KM, bpb_KN = swarm()
     fit, new_KM = gp.fit(ratios_KM, bpb_KN), np.random.default_rng(1).dirichlet(np.ones(4), size=9)
     predicted_KN = laws.evaluate(gp.LAW, fit.params, new_KM)
@@ -47,7 +47,7 @@ def test_evidence_and_prediction_are_the_textbooks():
     assert (laws.evaluate(gp.LAW, fit.params, ratios_KM) - bpb_KN).std() < 0.03
 
 
-def test_a_search_from_anywhere_finds_no_more_evidence():
+def test_search_from_random_starts_finds_no_higher_evidence():
     ratios_KM, bpb_KN = swarm(noise=0.05, seed=3)
     fit = gp.fit(ratios_KM, bpb_KN)
     bounds = [np.log(gp.LENGTHS[[0, -1]]), np.log(gp.NOISES[[0, -1]])]
@@ -61,7 +61,7 @@ def test_a_search_from_anywhere_finds_no_more_evidence():
         assert fit.loss_N[i] <= min(others) + 1e-3
 
 
-def test_a_row_of_weight_zero_is_as_good_as_absent():
+def test_weight_zero_leaves_a_run_out():
     ratios_KM, bpb_KN = swarm()
     weight_RK = np.ones((2, 30))
     weight_RK[1, :6] = 0
@@ -74,7 +74,7 @@ def test_a_row_of_weight_zero_is_as_good_as_absent():
     np.testing.assert_allclose(*predicted, atol=1e-4)
 
 
-def test_near_keeps_the_hyperparameters_and_a_weight_divides_the_noise():
+def test_refits_keep_the_hyperparameters_and_weights_divide_the_noise():
     """A run of weight 2 is that run twice: the posterior given ℓ and ν is the same."""
     ratios_KM, bpb_KN = swarm()
     near, weight_K = gp.fit(ratios_KM, bpb_KN).params, np.arange(30) % 3
@@ -103,7 +103,7 @@ def test_slopes_are_finite_and_right_at_weight_zero():
     np.testing.assert_allclose(slope_M, nudged, rtol=1e-5, atol=1e-5)
 
 
-def test_the_order_of_domains_and_an_unseen_one_do_not_matter():
+def test_order_of_domains_and_unsampled_domains_do_not_matter():
     ratios_KM, bpb_KN = swarm()
     fit, turned = gp.fit(ratios_KM, bpb_KN), gp.fit(ratios_KM[:, [2, 0, 3, 1]], bpb_KN)
     np.testing.assert_allclose(fit.loss_N, turned.loss_N, atol=1e-6)

@@ -21,13 +21,13 @@ def library(monkeypatch):
     return pytest.importorskip("lightgbm")
 
 
-def test_without_the_library_the_message_says_how_to_get_it(monkeypatch):
+def test_missing_library_is_an_error_with_the_command_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(UserError, match="pip install -r requirements-lightgbm.txt"):
         lightgbm.fit(*swarm())
 
 
-def test_trees_are_the_librarys_own(library):
+def test_predictions_match_the_library(library):
     ratios_KM, bpb_KN = swarm()
     fit = lightgbm.fit(ratios_KM, bpb_KN)
     regmix = {"task": "train", "boosting_type": "gbdt", "objective": "regression", "seed": 42, "learning_rate": 1e-2}
@@ -38,7 +38,7 @@ def test_trees_are_the_librarys_own(library):
     assert (fit.loss_N < 0.5 * ((bpb_KN - bpb_KN.mean(axis=0)) ** 2).sum(axis=0)).all()
 
 
-def test_weights_are_counts(library):
+def test_weights_repeat_runs(library):
     ratios_KM, bpb_KN = swarm()
     weight_K = np.arange(80) % 3
     params = lightgbm.Params(lightgbm.fit_weighted(ratios_KM, bpb_KN, weight_K[None]).model_N[0])
@@ -49,7 +49,7 @@ def test_weights_are_counts(library):
         lightgbm.fit_weighted(ratios_KM, bpb_KN, np.full((1, 80), 0.5))
 
 
-def test_unseen_domains_and_short_swarms_change_nothing(library):
+def test_unsampled_domains_and_few_runs_are_fitted(library):
     ratios_KM, bpb_KN = swarm()
     wide_KM = np.insert(ratios_KM, 1, 0.0, axis=1)
     wide, narrow = lightgbm.fit(wide_KM, bpb_KN), lightgbm.fit(ratios_KM, bpb_KN)
@@ -61,7 +61,7 @@ def test_unseen_domains_and_short_swarms_change_nothing(library):
     np.testing.assert_allclose(lightgbm.predict(few, ratios_KM), np.tile(bpb_KN[:5].mean(axis=0), (80, 1)), rtol=1e-6)
 
 
-def test_models_survive_a_plain_npz(library, tmp_path):
+def test_models_are_saved_and_loaded_as_arrays(library, tmp_path):
     ratios_KM, bpb_KN = swarm()
     params = lightgbm.fit(ratios_KM, bpb_KN).params
     np.savez(tmp_path / "law.npz", **params._asdict())

@@ -49,7 +49,7 @@ def test_predict_is_the_formula_and_differentiable():
     np.testing.assert_allclose(slope_M, np.exp(-0.5) * params.coef_NM[0], rtol=1e-14)
 
 
-def test_a_line_search_from_anywhere_finds_nothing_better():
+def test_scipy_from_random_starts_finds_no_lower_minimum():
     ratios_KM, _, bpb_KN = swarm(seed=1)
     bpb_KN = bpb_KN + np.random.default_rng(2).standard_t(2, size=bpb_KN.shape) * 0.02
     fit, rng = log_linear.fit(ratios_KM, bpb_KN), np.random.default_rng(3)
@@ -62,7 +62,7 @@ def test_a_line_search_from_anywhere_finds_nothing_better():
         assert fit.loss_N[i] <= min(others) * (1 + 1e-7)
 
 
-def test_a_row_of_weight_zero_is_as_good_as_absent():
+def test_weight_zero_leaves_a_run_out():
     """Whatever a left-out run measured, the fit is the same to the last bit (PITFALL 13)."""
     ratios_KM, _, bpb_KN = swarm()
     bpb_KN = bpb_KN + 0.01 * np.random.default_rng(1).normal(size=bpb_KN.shape)
@@ -88,7 +88,7 @@ def test_integer_weights_are_repeated_rows():
     np.testing.assert_allclose(weighted.coef_NM[0], repeated.coef_NM, atol=1e-3)
 
 
-def test_near_refines_every_resample_from_the_full_fit():
+def test_refits_start_from_the_full_fit():
     ratios_KM, _, bpb_KN = swarm()
     bpb_KN = bpb_KN + 0.01 * np.random.default_rng(1).normal(size=bpb_KN.shape)
     weight_RK = np.random.default_rng(2).multinomial(30, np.full(30, 1 / 30), size=20).astype(float)
@@ -110,7 +110,7 @@ def test_the_order_of_domains_does_not_matter():
     np.testing.assert_allclose(fit.params.coef_NM[:, order], turned.params.coef_NM, atol=1e-3)
 
 
-def test_a_domain_without_runs_gets_the_documented_prior():
+def test_unsampled_domain_gets_the_documented_coefficient():
     """Not its starting value (PITFALL 14): the mean of Aᵀp over the runs, whatever the seed."""
     ratios_KM, _, bpb_KN = swarm()
     ratios_KM[:, 2] = 0.0
@@ -145,7 +145,7 @@ def test_same_seed_same_law():
     np.testing.assert_array_equal(*(log_linear.fit(ratios_KM, bpb_KN, seed=5).params.coef_NM for _ in range(2)))
 
 
-def test_faults_are_named():
+def test_invalid_inputs_name_the_task():
     ratios_KM, _, bpb_KN = swarm()
     broken_KN = bpb_KN.copy()
     broken_KN[3, 1] = np.nan

@@ -30,7 +30,7 @@ def test_a_run_does_not_influence_its_own_prediction():
     assert (before.predicted_KN[~left_out] != after.predicted_KN[~left_out]).all()
 
 
-def test_noise_is_not_predicted():
+def test_fitted_noise_scores_badly_on_held_out_runs():
     """A law with almost as many parameters as runs fits noise in-sample; held out it must not look good."""
     rng = np.random.default_rng(4)
     ratios_KM, bpb_KN = rng.dirichlet(np.ones(16), size=24), rng.uniform(1, 2, size=(24, 2))
@@ -42,7 +42,7 @@ def test_noise_is_not_predicted():
     assert (held_out.spearman_N < 0.5).all() and (held_out.r2_N < 0.2).all()
 
 
-def test_leave_one_out_and_any_law():
+def test_each_prediction_comes_from_the_fit_without_its_fold():
     """Each prediction comes from the fit of its own fold: here a 'law' that predicts the mean of its rows."""
 
     def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts, seed, tasks):
@@ -69,7 +69,7 @@ def test_folds_depend_on_the_seed_alone():
 @pytest.mark.parametrize(
     "runs, folds, message", [(4, 5, "4 different mixtures.*fit.folds to 4"), (4, 1, "at least 2 folds, not 1")]
 )
-def test_bad_folds(runs, folds, message):
+def test_impossible_numbers_of_folds_are_refused(runs, folds, message):
     with pytest.raises(UserError, match=message):
         quality.cross_validate(log_linear.LAW, *noisy_swarm(runs=runs), folds=folds)
 
@@ -128,7 +128,7 @@ def test_replicates_of_a_mixture_are_left_out_together():
 
 
 @pytest.mark.parametrize("name", ["log_linear", "bimix", "autoscale"])
-def test_laws_that_are_positive_refuse_scores_that_are_not(name):
+def test_positive_laws_refuse_negative_losses(name):
     ratios_KM, bpb_KN = noisy_swarm()
     bpb_KN[3, 1] = -0.01
     with pytest.raises(UserError, match=f"{name} cannot predict negative losses.*fit.law=warped_gp.*: y$"):

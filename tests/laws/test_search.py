@@ -9,7 +9,7 @@ RATIOS_KM = np.array([[1.0, 0, 0], [0, 1, 0], [0.5, 0.5, 0], [0.4, 0.5, 0.1]])
 BPB_KN = np.array([[1.0, 2.0], [3.0, 1.0], [2.0, 1.2], [0.9, 4.0]])
 
 
-def test_a_run_predicts_itself_and_the_mixtures_next_to_it():
+def test_nearest_run_is_the_prediction():
     fit = search.fit(RATIOS_KM, BPB_KN)
     np.testing.assert_array_equal(laws.evaluate(search.LAW, fit.params, RATIOS_KM), BPB_KN)
     found_KN = laws.evaluate(search.LAW, fit.params, np.array([[0.9, 0.1, 0], [0, 0, 1.0]]))
@@ -17,7 +17,7 @@ def test_a_run_predicts_itself_and_the_mixtures_next_to_it():
     assert not fit.loss_N.any() and fit.unseen == () and search.fit(RATIOS_KM[:3], BPB_KN[:3]).unseen == (2,)
 
 
-def test_a_run_of_weight_zero_is_out():
+def test_runs_of_weight_zero_are_left_out():
     params = search.fit_weighted(RATIOS_KM, BPB_KN, np.array([[1, 1, 0, 2], [0, 1, 1, 1]]))
     first, second = (search.Params(*(x[r] for x in params)) for r in range(2))
     np.testing.assert_array_equal(laws.evaluate(search.LAW, first, RATIOS_KM), BPB_KN[[0, 1, 3, 3]])

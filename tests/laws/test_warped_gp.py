@@ -48,7 +48,7 @@ def random_problem(seed):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
-def test_the_likelihood_and_its_gradient(seed):
+def test_likelihood_and_gradient_match_numpy(seed):
     theta_P, *data = random_problem(seed)
     with cpu.float64():
         value, gradient_P = map(np.asarray, warped_kernel.surprise(theta_P, *data))
@@ -60,7 +60,7 @@ def test_the_likelihood_and_its_gradient(seed):
     np.testing.assert_allclose(gradient_P, by_differences, rtol=1e-4, atol=1e-4)
 
 
-def test_predictions_and_spread_are_the_textbook_posterior():
+def test_predictions_and_spread_match_the_textbook_posterior():
     ratios_KM, bpb_KN = swarm()
     new_KM = np.random.default_rng(5).dirichlet(np.ones(4), size=6)
     params = warped_gp.fit(ratios_KM, bpb_KN).params
@@ -78,7 +78,7 @@ def test_predictions_and_spread_are_the_textbook_posterior():
         np.testing.assert_allclose(std_KN[:, i], mean * log_K.std() * np.sqrt(variance), rtol=1e-4)
 
 
-def test_it_learns_what_log_linear_cannot():
+def test_saturating_effects_are_predicted_better_than_by_log_linear():
     """Diminishing returns: half the error of the log-linear law, on mixtures it has not seen."""
     ratios_KM, bpb_KN = swarm(runs=60)
     new_KM, new_bpb_KN = swarm(runs=200, noise=0.0, seed=7)
@@ -96,7 +96,7 @@ def swarm_truth(ratios_KM):
     return 1.5 * np.exp(np.log1p(ratios_KM / 0.05) / 3 @ effect_MN)
 
 
-def test_weight_zero_is_leaving_out_and_the_order_of_runs_and_domains_does_not_matter():
+def test_weight_zero_and_the_order_of_runs_and_domains():
     ratios_KM, bpb_KN = swarm(runs=25)
     weight_RK = np.ones((2, 25))
     weight_RK[0, 3:9] = 0
@@ -111,7 +111,7 @@ def test_weight_zero_is_leaving_out_and_the_order_of_runs_and_domains_does_not_m
     np.testing.assert_allclose(found_RKN[1], laws.evaluate(warped_gp.LAW, other, new_KM[:, columns]), rtol=1e-6)
 
 
-def test_double_weight_is_a_run_measured_twice():
+def test_weight_two_equals_two_measurements():
     ratios_KM, bpb_KN = swarm(runs=15)
     full = warped_gp.fit(ratios_KM, bpb_KN).params
     weight_RK = np.ones((1, 15))
@@ -136,7 +136,7 @@ def test_slopes_are_finite_at_the_corners_and_at_the_runs():
             assert np.isfinite(np.asarray(slope)).all() and np.isfinite(np.asarray(curve)).all()
 
 
-def test_an_unseen_domain_has_the_priors_relevance():
+def test_unsampled_domain_keeps_the_prior_relevance():
     ratios_KM, bpb_KN = swarm(runs=20, domains=3)
     wide_KM = np.insert(ratios_KM, 1, 0.0, axis=1)
     fit = warped_gp.fit(wide_KM, bpb_KN)
@@ -147,7 +147,7 @@ def test_an_unseen_domain_has_the_priors_relevance():
     assert (std_KN[1] > std_KN[[0, 2, 3]]).all()  # nothing is known there, and it says so
 
 
-def test_samples_have_the_posteriors_mean_and_spread():
+def test_samples_match_the_posterior_mean_and_spread():
     ratios_KM, bpb_KN = swarm(runs=12, noise=0.1)
     params = warped_gp.fit(ratios_KM, bpb_KN).params
     drawn = warped_gp.sample(params, 600, seed=1)
@@ -163,7 +163,7 @@ def test_samples_have_the_posteriors_mean_and_spread():
     assert (np.abs(log_RKN.mean(axis=0) - centre_KN) < 5 * latent_KN / np.sqrt(600)).all()
 
 
-def test_luck_that_tasks_share_makes_their_average_uncertain():
+def test_noise_shared_by_tasks_widens_the_spread_of_their_average():
     """Two tasks with the same noise: the average of samples must not be as certain as if the noise were independent."""
     ratios_KM, bpb_KN = swarm(runs=16, tasks=1, noise=0.1)
     params = warped_gp.fit(ratios_KM, np.repeat(bpb_KN, 2, axis=1)).params
@@ -181,7 +181,7 @@ def test_constant_and_negative_tasks_are_fitted_without_nan():
     assert np.isfinite(laws.FittedLaw(warped_gp.LAW, params).spread(np.eye(4))).all()
 
 
-def test_large_swarms_are_learnt_on_a_part_and_conditioned_on_all(monkeypatch):
+def test_large_swarms_learn_from_a_subset_and_condition_on_all_runs(monkeypatch):
     monkeypatch.setattr(warped_gp, "LEARNT_ON", 20)
     ratios_KM, bpb_KN = swarm(runs=50)
     params = warped_gp.fit(ratios_KM, bpb_KN).params
@@ -192,7 +192,7 @@ def test_large_swarms_are_learnt_on_a_part_and_conditioned_on_all(monkeypatch):
     assert len(set(chosen_H)) == 20 and (weight_RK[0, chosen_H] > 0).all()
 
 
-def test_published_swarm_is_predicted_better_than_by_the_published_law(published):
+def test_published_swarm_is_predicted_better_than_with_log_linear(published):
     from olmix_jax.swarm.table import SwarmTable
 
     folder = published / "regmix_1m"
