@@ -21,7 +21,7 @@ everywhere() { gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=al
 case "$1" in
   create)
     gcloud compute tpus queued-resources create "$NAME" --node-id="$NAME" --zone="$ZONE" \
-      --accelerator-type="${TYPE:?set it to an accelerator type, as v5litepod-256}" --runtime-version="$RUNTIME" ${SPOT:+--spot} ;;
+      --accelerator-type="${TYPE:?set it to an accelerator type, such as v5litepod-256}" --runtime-version="$RUNTIME" ${SPOT:+--spot} ;;
   setup)
     git archive --format=tar.gz --output=/tmp/olmix_jax.tar.gz HEAD
     gcloud compute tpus tpu-vm scp /tmp/olmix_jax.tar.gz "$NAME": --zone="$ZONE" --worker=all
