@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import functools
 import pathlib
 import subprocess
 import sys
@@ -19,10 +20,16 @@ HEAVY = {"flax": ["proxy/model.py"], "orbax": ["proxy/checkpoint.py"], "grain": 
 HEAVY |= {"ml_collections": ["cli.py", "config/flags.py"], "yaml": ["config/yaml_files.py"]}
 
 
+@functools.cache
+def parsed(path: pathlib.Path) -> list[ast.AST]:
+    """All nodes of a file."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imported(path: pathlib.Path) -> list[str]:
     """Modules that a file imports, anywhere in it."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in parsed(path):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module == "olmix_jax":
@@ -72,8 +79,8 @@ draw = np.random.default_rng(0)
 ratios_KM = draw.dirichlet(np.ones(3), 12)
 runs, bpb_KN = tuple(map(str, range(12))), ratios_KM @ np.ones((3, 1))
 swarm = olmix_jax.SwarmTable(runs, ("a", "b", "c"), ("t",), ratios_KM, bpb_KN, np.full(3, 1 / 3), None, ())
-fitted = olmix_jax.fit_law(swarm, law="log_linear")
-olmix_jax.propose_mixture(fitted, swarm, kl_weight=0.1)
+fitted = olmix_jax.fit_law(swarm, law="log_linear", samples=0, starts=2)
+olmix_jax.propose_mixture(fitted, swarm, kl_weight=0.1, explore=False)
 print(*sorted(set(sys.modules) & {set(HEAVY)!r}))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
@@ -84,6 +91,6 @@ print(*sorted(set(sys.modules) & {set(HEAVY)!r}))
 def test_files_and_functions_are_small(path):
     text = path.read_text()
     assert len(text.splitlines()) <= LONGEST_FILE
-    for node in ast.walk(ast.parse(text)):
+    for node in parsed(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert node.end_lineno - node.lineno + 1 <= LONGEST_FUNCTION, node.name

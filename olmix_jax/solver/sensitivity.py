@@ -30,9 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import cpu
-from olmix_jax.solver import kkt, solve
+from olmix_jax.solver import kkt
 from olmix_jax.solver.bounds import Bounds, at_bounds, classes
-from olmix_jax.solver.minimise import minimise
 from olmix_jax.solver.objective import Objective
 from olmix_jax.solver.problem import Problem, checked
 from olmix_jax.solver.projection import TINY
@@ -89,33 +88,6 @@ def derivatives(problem: Problem, weights_M) -> Sensitivity | None:
     return Sensitivity(
         moves.kl_weight, moves.weights, _balanced(moves.upper_M), _balanced(moves.low_G), _balanced(moves.high_G)
     )
-
-
-@functools.partial(jax.jit, static_argnames="entropic")
-def minimiser(objective: Objective, bounds: Bounds, start_M, *, entropic: bool):
-    """Return the minimiser p_M as a differentiable function of the objective's arrays and the bounds.
-
-    Pure JAX; call it under :func:`olmix_jax.laws.cpu.float64`. ``jax.jvp``, ``jax.grad``, ``jax.jacobian`` and
-    ``jax.vmap`` work. p does not depend on ``start_M``, unless the problem is not convex; then p is a local minimum.
-    Convergence is not checked. Derivatives are NaN where p is not a strict minimum among mixtures with the same
-    binding bounds.
-    """
-    if entropic:
-        bounds = bounds._replace(upper_M=jnp.where(objective.anchor_M > 0, bounds.upper_M, 0.0))
-    return _minimiser(objective, bounds, start_M, entropic)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _minimiser(objective: Objective, bounds: Bounds, start_M, entropic: bool):
-    return minimise(objective, bounds, solve.MAX_ITERATIONS, start_M, entropic=entropic).weights_M
-
-
-@_minimiser.defjvp
-def _minimiser_jvp(entropic: bool, primals, tangents):
-    objective, bounds, start_M = primals
-    p_M = _minimiser(objective, bounds, start_M, entropic)
-    move = _implicit_move(objective, bounds, p_M, entropic)
-    return p_M, move(*tangents[:2])
 
 
 class _Moved(NamedTuple):

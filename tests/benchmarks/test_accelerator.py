@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from benchmarks import accelerator_page
 
 
+@pytest.mark.slow
 def test_each_figure_is_measured_in_a_new_process():
     found = [accelerator_page.measure("held", members, JAX_PLATFORMS="cpu") for members in (1, 2)]
     assert 0 < found[0]["states"] < found[0]["needed"] < found[1]["needed"]
