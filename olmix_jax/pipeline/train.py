@@ -1,5 +1,6 @@
 """The stage ``train``: all proxies in one program, and the swarm's table."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -11,7 +12,7 @@ from olmix_jax.proxy import data, part_results
 from olmix_jax.swarm import apportion, table
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import update_plan
-from olmix_jax.utils import files, records, rng
+from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -49,7 +50,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         domains.tokens_M,
         diverged,
     )
-    files.write_json(workdir / "train/info.json", {"preset": config.proxy.preset, **records.plain(trained.info)})
+    dataclasses.replace(trained.info, preset=config.proxy.preset).write(workdir / "train/info.json")
 
 
 def join(config: Config, workdir: pathlib.Path) -> None:

@@ -1,9 +1,12 @@
 """Results of training a swarm."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
+
+from olmix_jax.utils import records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,7 @@ class TrainInfo:
       wall_s: wall time [seconds].
       waves: number of waves; None if all members were trained at once.
       parts: facts of each part, if the swarm was trained in parts.
+      preset: name of the model in ``PRESETS``.
     """
 
     mapping: str
@@ -33,6 +37,20 @@ class TrainInfo:
     wall_s: float
     waves: int | None = None
     parts: "tuple[TrainInfo, ...]" = ()
+    preset: str | None = None
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "TrainInfo":
+        """Read ``train/info.json``.
+
+        Raises:
+          UserError: the file does not hold these facts; the message names the field.
+        """
+        return records.read(path, cls, "train")
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write ``train/info.json`` atomically."""
+        records.write(path, self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Certificate, Counts, Guard, Tail
+from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.proxy.validation import Validation
 from olmix_jax.report.elements import Row, Table
 from olmix_jax.report.formatting import number, quantity
-from olmix_jax.report.results import Results, TrainingInfo
+from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import level
 
 Facts = list[tuple[str, str]]
@@ -36,16 +37,16 @@ def swarm_facts(results: Results) -> Facts:
         facts += [("domains M", str(len(table.domains))), ("tasks N", str(len(table.tasks)))]
     if results.unique_tokens:
         facts.append(("unique training tokens", quantity(sum(results.unique_tokens.values()))))
-    facts += _training_facts(results.training or TrainingInfo())
+    facts += [] if results.training is None else _training_facts(results.training)
     return facts if results.config is None else [*facts, ("seed", str(results.config.seed))]
 
 
-def _training_facts(info: TrainingInfo) -> Facts:
+def _training_facts(info: TrainInfo) -> Facts:
     facts = [
         ("proxy", info.preset and f"{info.preset}, {quantity(info.parameters)} parameters"),
-        ("tokens per proxy", info.tokens_per_member and quantity(info.tokens_per_member)),
-        ("mapping of members", info.mapping and f"{info.mapping}, {info.devices or 'unknown devices'}"),
-        ("throughput", info.tokens_per_second and f"{info.tokens_per_second:,.0f} tokens/s, all proxies"),
+        ("tokens per proxy", quantity(info.tokens_per_member)),
+        ("mapping of members", f"{info.mapping}, {info.devices}"),
+        ("throughput", f"{info.tokens_per_second:,.0f} tokens/s, all proxies"),
         ("compile time", _seconds(info.compile_s)),
         ("training time", _seconds(info.wall_s)),
     ]

@@ -10,11 +10,11 @@ from olmix_jax.config import workdir as workdir_files
 from olmix_jax.config.schema import Config
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose.proposal import Proposal
+from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.proxy.validation import Validation
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.update.update_plan import UpdatePlan
-from olmix_jax.utils import records
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -34,29 +34,6 @@ class Curves:
     steps_T: np.ndarray
     loss_KT: np.ndarray
     tokens_per_step: int
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingInfo:
-    """How the swarm was trained: the content of ``train/info.json``.
-
-    Attributes:
-      preset: name of the proxy model.
-      mapping, devices: how members are placed on devices, and the devices.
-      parameters: parameters of a proxy.
-      tokens_per_member: training tokens of a proxy.
-      tokens_per_second: throughput of all proxies together.
-      compile_s, wall_s: compile time and wall time [s].
-    """
-
-    preset: str | None = None
-    mapping: str | None = None
-    devices: str | None = None
-    parameters: int | None = None
-    tokens_per_member: int | None = None
-    tokens_per_second: float | None = None
-    compile_s: float | None = None
-    wall_s: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +59,7 @@ class Results:
     domains: DomainSet | None = None
     table: SwarmTable | None = None
     curves: Curves | None = None
-    training: TrainingInfo | None = None
+    training: TrainInfo | None = None
     fit: FitResult | None = None
     proposal: Proposal | None = None
     validation: Validation | None = None
@@ -147,7 +124,7 @@ def read(workdir: str | pathlib.Path) -> Results:
         domains=_if_exists(DomainSet.read, workdir / "domains.json"),
         table=_read_table(config or Config(), workdir),
         curves=_if_exists(_read_curves, workdir / "swarm/curves.npz"),
-        training=_if_exists(lambda path: records.read(path, TrainingInfo, "train"), workdir / "train/info.json"),
+        training=_if_exists(TrainInfo.read, workdir / "train/info.json"),
         fit=fit,
         proposal=proposal,
         validation=validation,

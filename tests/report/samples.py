@@ -23,10 +23,11 @@ from olmix_jax.propose.proposal_parts import (
     Sensitivity,
     Tail,
 )
+from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
 from olmix_jax.report import page
 from olmix_jax.report.elements import Figure, Picture
-from olmix_jax.report.results import Curves, Results, TrainingInfo
+from olmix_jax.report.results import Curves, Results
 from olmix_jax.solver.status import Status
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable, write_swarm
@@ -70,7 +71,9 @@ def first_run(domains: int = 8, tasks: int = 12, runs: int = 27, steps: int = 12
         domains=DomainSet(tuple(names), tuple(int(t) for t in tokens_M), tuple(int(4 * t) for t in tokens_M)),
         table=swarm,
         curves=curves(ids, steps, rng, diverged={3: steps // 2}),
-        training=TrainingInfo("1M", "shard", "2 × cpu", 412_345, steps * TOKENS_PER_STEP, 51234.5, 9.5, 123.4),
+        training=TrainInfo(
+            "shard", "2 × cpu", len(ids), 412_345, steps * TOKENS_PER_STEP, 51234.5, 9.5, 123.4, preset="1M"
+        ),
         fit=fit,
         proposal=proposal,
         validation=validation_of(fit, proposal, seeds, rng),
@@ -229,7 +232,7 @@ def write(results: Results, folder: pathlib.Path) -> pathlib.Path:
         sizes = (t.natural_M, t.tokens_M, diverged)
         write_swarm(folder / "swarm", ids, ids, t.domains, t.tasks, ratios_KM, bpb_KN, *sizes)
     if results.training is not None:
-        files.write_json(folder / "train/info.json", dataclasses.asdict(results.training))
+        results.training.write(folder / "train/info.json")
     for curve, name in ((results.curves, "swarm"), (results.validation_curves, "validate")):
         if curve is not None:
             (folder / name).mkdir(parents=True, exist_ok=True)
