@@ -7,8 +7,9 @@ The public API, for swarms trained elsewhere and for scripts:
     quality = olmix_jax.judge_law(swarm)
     proposal = olmix_jax.propose_mixture(fitted, swarm, kl_weight=0.05, target_tokens=1e12, max_repeats=4)
 
-and, on a config and a workdir, as the command line does: :func:`sample_swarm`, :func:`train_swarm`, :func:`plan_update`
-and :func:`run`. Functions import what they need when they are called, so ``import olmix_jax`` is quick.
+Functions that take a config and a workdir, as the command line does: :func:`sample_swarm`, :func:`train_swarm`,
+:func:`plan_update` and :func:`run`. Functions import what they need when they are called, so ``import olmix_jax`` is
+quick.
 
 Dim letters are suffixes of array names throughout:
 
@@ -82,7 +83,7 @@ def fit_law(
       law: a key of :data:`olmix_jax.laws.LAWS`; "log_linear" is the published objective.
       samples: samples of the parameters, for error bars; 0 for none.
       starts: starting points per task, for laws that need them.
-      seed: of the starts and samples.
+      seed: seed of the starting points and of the samples.
 
     Raises:
       UserError: the law is unknown, the runs are too few, or a fit fails.
@@ -103,8 +104,8 @@ def judge_law(swarm: SwarmTable, law: str = "warped_gp", *, folds: int = 5, seed
     Args:
       swarm: mixtures and scores.
       law: a key of :data:`olmix_jax.laws.LAWS`.
-      folds: number of folds; K of them is leave-one-out.
-      seed: of the folds.
+      folds: number of folds; as many folds as runs is leave-one-out.
+      seed: seed of the division into folds.
 
     Raises:
       UserError: the law is unknown, or the runs cannot be split into the folds.
@@ -130,7 +131,7 @@ def propose_mixture(
       fitted: the law; its samples, if any, give error bars.
       swarm: the swarm that the law was fitted to. Its ``token_counts`` cap repetition.
       families: {family: task names or patterns}; None for the paper's families.
-      seed: of everything that is drawn.
+      seed: seed of all random draws.
       **options: fields of :class:`olmix_jax.propose.options.Options`, such as ``kl_weight``, ``max_repeats``,
         ``target_tokens``, ``task_weights`` and ``bounds``.
 
@@ -175,7 +176,7 @@ def plan_update(config: "Config", workdir: str | os.PathLike) -> "UpdatePlan":
 
     Args:
       config: its ``update`` section names the parent, a finished workdir.
-      workdir: with the ``domains.json`` of the new set.
+      workdir: folder that holds the ``domains.json`` of the new set.
 
     Raises:
       UserError: the parent is unfinished, or the change contradicts the domains' content.
@@ -188,7 +189,7 @@ def plan_update(config: "Config", workdir: str | os.PathLike) -> "UpdatePlan":
 
 
 def run(config: "Config", workdir: str | os.PathLike, stages: Iterable[str] = ()) -> None:
-    """Run stages, as the command line does; finished ones are skipped.
+    """Run stages, as the command line does. Finished stages are skipped.
 
     Args:
       config: all settings, for example ``olmix_jax.config.from_dict({"corpus": {"path": "my_text"}})``.
@@ -204,10 +205,10 @@ def run(config: "Config", workdir: str | os.PathLike, stages: Iterable[str] = ()
 
 
 def _law(name: str) -> Any:
-    """The law of a name.
+    """Return the law called ``name``.
 
     Raises:
-      UserError: there is none.
+      UserError: no law has this name; the message lists the names.
     """
     from olmix_jax.laws import LAWS
 

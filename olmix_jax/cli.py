@@ -19,7 +19,7 @@ from olmix_jax import config as configs
 from olmix_jax.utils import devices, progress
 from olmix_jax.utils.errors import UserError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, such as configs/quickstart.py[:smoke]")
+CONFIG = config_flags.DEFINE_config_file("config", None, "the config file, such as configs/quickstart.py[:smoke]")
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder for all results")
 STAGES = flags.DEFINE_list("stages", None, "stages to run, separated by commas; default: all that the config calls for")
 EXAMPLE = "--config=configs/quickstart.py --workdir=runs/quickstart"
@@ -57,9 +57,9 @@ def run(config: configs.Config, workdir: pathlib.Path, names: tuple[str, ...] = 
 
 
 def _run_or_explain(argv: list[str]) -> int:
-    """Run; a user's mistake is one line on stderr and exit code 2, ctrl-C is exit code 130."""
+    """Run and return the exit code: 2 after a user's mistake, with one line on stderr; 130 after ctrl-C."""
     del argv
-    logging.set_verbosity(logging.WARNING)  # JAX logs the backends that it did not find
+    logging.set_verbosity(logging.WARNING)  # JAX logs every backend that it does not find
     try:
         config = configs.from_dict(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
         run(config, pathlib.Path(str(WORKDIR.value)), tuple(STAGES.value or ()))

@@ -10,21 +10,21 @@ LONG = ("tests/pipeline/test_runner.py", "tests/pipeline/test_processes.py", "te
 
 
 def changed() -> list[str]:
-    """Files that differ from the last commit of the main branch, and new files."""
+    """Return the files that differ from the last commit, and new files."""
     commands = (["git", "diff", "--name-only", "HEAD"], ["git", "ls-files", "--others", "--exclude-standard"])
     listed = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout for command in commands]
     return "".join(listed).split()
 
 
 def tests_of(files: list[str]) -> list[str]:
-    """Test files of changed files: a module's by name, and changed tests themselves."""
-    found = []
+    """Return the test files of changed modules (``tests/x/test_y.py`` for ``olmix_jax/x/y.py``), and changed tests."""
+    tests = []
     for file in map(pathlib.PurePosixPath, files):
         if file.parts[0] == "olmix_jax" and file.suffix == ".py":
-            found.append(str(pathlib.PurePosixPath("tests", *file.parts[1:-1], f"test_{file.name}")))
+            tests.append(str(pathlib.PurePosixPath("tests", *file.parts[1:-1], f"test_{file.name}")))
         elif file.parts[0] == "tests" and file.name.startswith("test_"):
-            found.append(str(file))
-    return [name for name in found if name not in LONG and (ROOT / name).is_file()]
+            tests.append(str(file))
+    return [name for name in tests if name not in LONG and (ROOT / name).is_file()]
 
 
 if __name__ == "__main__":

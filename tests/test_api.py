@@ -29,7 +29,7 @@ def swarm(folder):
     return olmix_jax.read_swarm(folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json")
 
 
-def test_a_swarm_is_read_fitted_judged_and_proposed(swarm):
+def test_functions_lead_from_files_to_a_proposal(swarm):
     fitted = olmix_jax.fit_law(swarm, law="log_linear", samples=8, starts=4)
     np.testing.assert_allclose(fitted.predict(swarm.ratios_KM), swarm.bpb_KN, atol=1e-3)
     assert olmix_jax.judge_law(swarm, law="log_linear").spearman_of_mean > 0.9
@@ -41,7 +41,7 @@ def test_a_swarm_is_read_fitted_judged_and_proposed(swarm):
     assert tuple(proposal.weights) == swarm.domains and sum(proposal.weights.values()) == pytest.approx(1)
 
 
-def test_an_unknown_law_or_option_is_an_error_that_lists_the_known_ones(swarm):
+def test_unknown_law_or_option_is_an_error_that_lists_the_valid_names(swarm):
     with pytest.raises(olmix_jax.UserError, match="no law 'linear'; laws are warped_gp, log_linear"):
         olmix_jax.fit_law(swarm, law="linear")
     fitted = olmix_jax.fit_law(swarm, law="log_linear", samples=0, starts=4)

@@ -1,4 +1,4 @@
-"""README and docs/ name only tests, files, settings and sections that exist."""
+"""README and docs/ refer only to tests, files, settings and sections that exist."""
 
 import ast
 import pathlib
@@ -15,7 +15,7 @@ SUFFIXES = ("py", "json", "jsonl", "csv", "npz", "npy", "html", "md", "txt", "bi
 
 
 def pitfalls() -> dict[int, str]:
-    """Number → the row of docs/pitfalls.md."""
+    """Return {number: row} of the table in docs/pitfalls.md."""
     rows = re.findall(r"^\| (\d+) \|(.*)\|$", (ROOT / "docs/pitfalls.md").read_text(), re.MULTILINE)
     assert len(rows) == len({n for n, _ in rows})
     return {int(n): row for n, row in rows}
@@ -30,9 +30,9 @@ def functions(path: pathlib.Path) -> set[str]:
 
 
 @pytest.mark.parametrize("number", range(1, 25))
-def test_every_fault_names_a_test(number):
+def test_every_pitfall_names_a_test(number):
     tests = named_tests(pitfalls()[number])
-    assert tests, f"fault {number} has no test"
+    assert tests, f"row {number} of docs/pitfalls.md names no test"
 
 
 def test_pitfalls_has_24_rows():
@@ -55,14 +55,14 @@ def test_relative_links_point_to_files(page):
 
 
 def fields_named(text: str) -> set[str]:
-    """`section.field`, with or without a value, and every --config.section.field of a command."""
+    """Return the settings in a text: `section.field`, with or without a value, and --config.section.field=."""
     sections = {name.partition(".")[0] for name in config.field_names() if "." in name}
     named = re.findall(r"`([a-z]+\.\w+)(?:=[^`]*)?`", text)
     named = {n for n in named if n.split(".")[0] in sections and n.split(".")[1] not in SUFFIXES}
     return named | set(re.findall(r"--config\.([a-z]+(?:\.\w+)?)=", text))
 
 
-def test_fields_are_found_in_text():
+def test_settings_in_a_text_are_recognised():
     text = (
         "`train.steps` `train.lr=0.1` `swarm.py` `jax.jit` --config.swarm.siz=3 --config.‹section›.‹field›=1 `fit.json`"
     )

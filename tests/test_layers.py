@@ -1,4 +1,4 @@
-"""The structure of the package: imports go one way, and files and functions are small."""
+"""The structure of the package: modules import no later layer, and files and functions are small."""
 
 import ast
 import fnmatch
@@ -27,7 +27,7 @@ def parsed(path: pathlib.Path) -> list[ast.AST]:
 
 
 def imported(path: pathlib.Path) -> list[str]:
-    """Modules that a file imports, anywhere in it."""
+    """Return the modules that a file imports, at the top or in functions."""
     names = []
     for node in parsed(path):
         if isinstance(node, ast.Import):
@@ -44,17 +44,17 @@ def layer_of(path: pathlib.Path) -> str:
 
 
 def wrong_imports(layer: str, modules: list[str]) -> list[str]:
-    """Imports of this package that go up, or to no layer."""
+    """Return imports from later layers, or from no layer."""
     inside = [module.split(".")[1] for module in modules if module.startswith("olmix_jax.")]
     return [name for name in inside if name not in LAYERS[: LAYERS.index(layer) + 1]]
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent != PACKAGE or p.name == "cli.py"], ids=str)
-def test_imports_go_one_way(path):
+def test_modules_import_no_later_layer(path):
     assert wrong_imports(layer_of(path), imported(path)) == []
 
 
-def test_an_import_that_goes_up_is_seen():
+def test_import_from_a_later_layer_is_detected():
     assert wrong_imports("solver", ["olmix_jax.propose.blocks", "olmix_jax.laws", "jax"]) == ["propose"]
 
 

@@ -79,7 +79,7 @@ def test_no_source_file_loads_data_as_code():
 
 
 @pytest.fixture
-def elsewhere(tmp_path):
+def external_swarm(tmp_path):
     """A config, a workdir, and a function write(bpb_KN, **meta) that replaces the tables of a small external swarm.
 
     It has three domains, 12 runs, and two tasks that follow a law with noise.
@@ -107,9 +107,9 @@ def fitted(setting, workdir):
     return json.loads((workdir / "fit/fit.json").read_text())
 
 
-def test_fit_runs_again_when_tasks_or_scores_change(elsewhere):
+def test_fit_runs_again_when_tasks_or_scores_change(external_swarm):
     """PITFALLS 4: a cache whose key lacked the tasks returned the fit of another swarm."""
-    setting, workdir, write = elsewhere
+    setting, workdir, write = external_swarm
     first = fitted(setting, workdir)
     assert fitted(setting, workdir) == first, "a finished fit is skipped"
     without = dataclasses.replace(setting, fit=dataclasses.replace(setting.fit, drop_metrics=("u",)))
@@ -118,17 +118,17 @@ def test_fit_runs_again_when_tasks_or_scores_change(elsewhere):
     assert fitted(setting, workdir)["tasks"]["t"]["loss"] != first["tasks"]["t"]["loss"]
 
 
-def test_fit_runs_again_when_meta_drops_a_task(elsewhere):
-    """PITFALLS 4, for meta.json."""
-    setting, workdir, write = elsewhere
+def test_fit_runs_again_when_meta_drops_a_task(external_swarm):
+    """PITFALLS 4: the cache key must cover meta.json as well."""
+    setting, workdir, write = external_swarm
     assert list(fitted(setting, workdir)["tasks"]) == ["t", "u"]
     write(drop_metrics=["u"])
     assert list(fitted(setting, workdir)["tasks"]) == ["t"]
 
 
-def test_reported_quality_is_held_out(elsewhere):
+def test_reported_quality_is_held_out(external_swarm):
     """PITFALLS 13: a run's score must not influence its held-out prediction, but the fitted law uses all runs."""
-    setting, workdir, write = elsewhere
+    setting, workdir, write = external_swarm
     first = fitted(setting, workdir)
     changed_KN = write()
     changed_KN[4] += 0.3
@@ -137,7 +137,7 @@ def test_reported_quality_is_held_out(elsewhere):
     for task in ("t", "u"):
         before_K, after_K = np.array(first["predicted_cv"][task]), np.array(second["predicted_cv"][task])
         assert after_K[4] == before_K[4]
-        # The run changes the predictions of all other folds. 12 runs in 3 folds are 4 in each.
+        # The changed run affects the predictions in the other two folds, but not for the 4 runs in its own fold.
         assert (after_K == before_K).sum() == 4
         measured_K = np.array(second["measured"][task])
         assert second["tasks"][task]["rmse_cv"] == pytest.approx(np.sqrt(np.mean((after_K - measured_K) ** 2)))
@@ -208,32 +208,32 @@ def test_task_weights_sum_to_1_and_unnamed_tasks_get_0():
         task_weights({"dropped": 1}, ("t", "u"))
 
 
-class Watched(proxy_swarm.ProxySwarm):
+class RecordingSwarm(proxy_swarm.ProxySwarm):
     """A toy swarm that counts the tokens of its steps and keeps the last state."""
 
-    def __init__(self, of):
-        super().__init__(**{f.name: getattr(of, f.name) for f in dataclasses.fields(of)})
+    def __init__(self, swarm):
+        super().__init__(**{f.name: getattr(swarm, f.name) for f in dataclasses.fields(swarm)})
         self.__dict__["tokens"], self.__dict__["state"] = [], []
 
     def steps(self, mapping):
         run = super().steps(mapping)
 
-        def watched(states, tokens_KTBL1, n):
+        def recorded(states, tokens_KTBL1, n):
             self.tokens.append(tokens_KTBL1[:, :n, :, 1:].size)
             states, loss_KT = run(states, tokens_KTBL1, n)
             self.state[:] = [states]
             return states, loss_KT
 
-        return watched
+        return recorded
 
 
 def test_tokens_trained_are_steps_times_batch_times_length(make_swarm, toy_tasks, tmp_path):
-    """PITFALLS 9: the batch was multiplied by the length twice, which left 1.4 steps. 7 steps fill no whole chunk."""
-    watched = Watched(make_swarm(members=2, steps=7, batch=4, length=8))
-    done = train.train(watched, toy_tasks, tmp_path, "toy")
-    assert sum(watched.tokens) == 2 * 7 * 4 * 8 and done.info.tokens_per_member == 7 * 4 * 8
+    """PITFALLS 9: the batch was multiplied by the length twice, so a run had 1.4 steps. The last chunk is partial."""
+    swarm = RecordingSwarm(make_swarm(members=2, steps=7, batch=4, length=8))
+    done = train.train(swarm, toy_tasks, tmp_path, "toy")
+    assert sum(swarm.tokens) == 2 * 7 * 4 * 8 and done.info.tokens_per_member == 7 * 4 * 8
     assert done.loss_KT.shape == (2, 7) and (done.loss_KT > 0).all()
-    (states,) = watched.state
+    (states,) = swarm.state
     assert np.asarray(states.step)[:2].tolist() == [7, 7]
     counts = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(states.momentum) if "count" in str(path[-1])]
     assert counts and all((np.asarray(c)[:2] == 7).all() for c in counts)
@@ -242,7 +242,7 @@ def test_tokens_trained_are_steps_times_batch_times_length(make_swarm, toy_tasks
 @pytest.mark.parametrize("sequences", [9, 10, 27])
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_domain_at_its_cap_is_read_a_whole_number_of_times(sequences, repeats):
-    """PITFALLS 12: rounding pushed a run a few steps into another epoch. 27 does not divide 120 sequences."""
+    """PITFALLS 12: rounding added a few steps of another epoch. Sizes include one that does not divide the run, 27."""
     length, steps, batch = 8, 30, 4
     stores = {"a": ArrayStore(np.arange(sequences * length + 1)), "b": ArrayStore(np.arange(5000, 9000))}
     tokens_M = np.array([store.sequences(length) * length for store in stores.values()])
@@ -292,9 +292,9 @@ def test_tasks_predicted_worse_than_natural_are_named():
 
 
 def reads_of(tree: ast.AST, sections: dict[str, type]) -> set[str]:
-    """Config fields that a module reads: `….section.field`, or `name.field` where name stands for a section.
+    """Return the config fields that a module reads: `….section.field`, or `name.field` where name is a section.
 
-    A name stands for a section if it is assigned from `….section` or annotated with the section's class.
+    A name is a section if it is assigned from `….section` or annotated with the section's class.
     """
     names: dict[str, str] = {}
     classes = {kind.__name__: section for section, kind in sections.items()}
@@ -317,7 +317,7 @@ def reads_of(tree: ast.AST, sections: dict[str, type]) -> set[str]:
 
 
 def _pairs(node: ast.Assign) -> list[tuple[str, ast.expr]]:
-    """Names and values of an assignment, also of `a, b = x, y`."""
+    """Return the names and values of an assignment, also of `a, b = x, y`."""
     (target,) = node.targets[:1]
     if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
         return [(t.id, v) for t, v in zip(target.elts, node.value.elts) if isinstance(t, ast.Name)]
@@ -331,16 +331,18 @@ def test_reads_of_a_setting_are_recognised():
 
 
 # Settings that change how a run is computed or shown, not its result.
-NO_RESULT = {"olmix_yaml", "track.tensorboard", "track.wandb"} | set(stage.FREE)
+NOT_IN_RESULTS = {"olmix_yaml", "track.tensorboard", "track.wandb"} | set(stage.NOT_STAMPED)
 
 
 def test_every_setting_is_read_and_makes_a_result_stale():
-    """PITFALLS 19: a flag was accepted and ignored."""
+    """PITFALLS 19: a flag was accepted but had no effect."""
     sections = {f.name: f.type for f in dataclasses.fields(config.Config) if dataclasses.is_dataclass(f.type)}
     trees = [ast.parse(path.read_text()) for path in SOURCES if "configs" not in path.parts]
     read = set().union(*(reads_of(tree, sections) for tree in trees))
     fields = config.field_names()
     assert [name for name in fields if "." in name and name not in read] == []
     covered = {setting for each in stages.STAGES for setting in each.settings}
-    unstamped = [name for name in fields if not {name, name.split(".")[0]} & covered and name not in NO_RESULT]
+    unstamped = [
+        name for name in fields if not {name, name.split(".")[0]} & covered and name not in WITHOUT_EFFECT_ON_RESULTS
+    ]
     assert unstamped == []

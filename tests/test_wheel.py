@@ -23,7 +23,7 @@ def run(*command, cwd):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The folder of the environment's programs."""
+    """Install the wheel into an empty environment and return the folder of its programs."""
     folder = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT, cwd=folder)
     venv.create(folder / "empty", with_pip=True)
@@ -33,7 +33,7 @@ def installed(tmp_path_factory):
 
 
 def readme_example() -> str:
-    """The block of code under the heading "In Python"."""
+    """Return the block of code under the README's heading "In Python"."""
     section = (ROOT / "README.md").read_text().split("\n## In Python\n")[1].split("\n## ")[0]
     lines = re.findall(r"^(?:    (.*)|)$", section, re.MULTILINE)
     return "\n".join(lines)

@@ -59,7 +59,7 @@ class Section:
         return default if value is None else self.parsed(field, value)
 
     def parsed(self, field: str, value) -> float:
-        """Return a number given as such or as text: "0.5", "1e12" or a fraction "7/52.0". No code is evaluated."""
+        """Return a number, given as a number or as text: "0.5", "1e12" or a fraction "7/52.0". No code is evaluated."""
         number = value
         if isinstance(value, str) and (match := re.fullmatch(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", value)):
             top, bottom = (float((part or "1").replace("_", "")) for part in match.groups())

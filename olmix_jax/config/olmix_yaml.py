@@ -17,7 +17,7 @@ from olmix_jax.swarm.task_groups import FAMILIES
 from olmix_jax.utils.files import read_object
 from olmix_jax.utils.progress import log
 
-# No effect here: the total is the sum of the token counts, and the exact solver does not simulate.
+# Fields without effect: the total is the sum of the token counts, and the exact solver does not simulate.
 _UNUSED = {
     "priors": ["total_tokens"],
     "eval": ["type"],
@@ -88,7 +88,7 @@ def _swarm(sections: dict[str, Section]) -> dict[str, Any]:
 
 
 def _locate(swarm: Section, field: str, name: str) -> str:
-    """Return the path of a table: as it is named, or in the YAML file's folder."""
+    """Return the path of a table, relative to the working directory or else to the YAML file's folder."""
     beside = swarm.path.parent / name
     for place in (pathlib.Path(name), beside):
         if place.is_file():

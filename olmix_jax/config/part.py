@@ -12,7 +12,7 @@ FOLDER = "swarm/parts"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Part ``number`` of ``count``, counted from 1: the members k with k mod ``count`` = ``number`` − 1."""
+    """Part ``number`` of ``count``, counted from 1. It holds the members k with k mod ``count`` = ``number`` − 1."""
 
     number: int
     count: int

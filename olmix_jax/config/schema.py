@@ -19,13 +19,13 @@ class Corpus:
     # A tokenizer.json (byte-level BPE) to encode text with; for token files, the one they were made with. Empty: train
     # a tokenizer.
     tokenizer: str = ""
-    # Most bytes of text to keep, summed over domains; every domain is reduced by the same factor. 0: keep everything.
+    # Maximum bytes of text to keep over all domains; each domain is reduced by the same factor. 0: keep everything.
     max_bytes: int = 0
     # Share of the text held out of training; whole files, chosen by the hash of their names.
     heldout: float = 0.1
     # Entries of the trained vocabulary (dolma2 has 100,278; small proxies need a small one).
     vocabulary: int = 2048
-    # Fewest unique training tokens per domain; a smaller domain is an error.
+    # Minimum unique training tokens per domain; a smaller domain is an error.
     min_tokens: int = 4096
 
 
@@ -39,9 +39,9 @@ class Tasks:
     builtin: bool = True
     # The folder that `make olmes` filled with the paper's tasks; empty: none.
     olmes: str = ""
-    # Most examples per task; the first ones by the hash of their content.
+    # Maximum examples per task; those with the smallest hashes of their content are kept.
     max_examples: int = 64
-    # Most tokens of prompt and answer together. Longer prompts lose their beginning, longer answers their end.
+    # Maximum tokens of prompt and answer together. Longer prompts lose their beginning, longer answers their end.
     length: int = 128
 
 
@@ -83,7 +83,7 @@ class Swarm:
 
 @dataclasses.dataclass(frozen=True)
 class Proxy:
-    """The small models."""
+    """The proxies: small models, one per mixture."""
 
     # A name in olmix_jax/proxy/model.py: PRESETS.
     preset: str = "1M"
@@ -97,9 +97,9 @@ class Proxy:
 class Train:
     """How the proxies are trained. Optimiser defaults: METHOD §4, from the paper's release."""
 
-    # How members are mapped: "vmap", "map", "pmap", "shard", "fsdp" (one member at a time, over all devices) or "auto".
-    # None: "fsdp" if a member is too large for one device, else "shard" on several devices, else "map" on a CPU and
-    # "vmap" on an accelerator.
+    # How members are mapped to devices: "vmap", "map", "pmap", "shard", "fsdp" (one member at a time, over all devices)
+    # or "auto" (the fastest in a test). None: "fsdp" if a member is too large for one device, else "shard" on several
+    # devices, else "map" on a CPU and "vmap" on an accelerator.
     mapping: str | None = None
     # Members that one device computes together in "map", and in "shard" on a CPU; 0: all of them.
     map_batch: int = 1
@@ -138,7 +138,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """From the table of scores to a law."""
+    """How a law is fitted to the table of scores."""
 
     # The family, a module of olmix_jax/laws: warped_gp, log_linear, bimix, autoscale, gp, search or lightgbm.
     # "warped_gp" predicts held-out runs best at every swarm size (benchmarks/laws.md); "log_linear" is the published
@@ -148,8 +148,8 @@ class Fit:
     starts: int = 16
     # Folds of the cross-validation behind the reported quality; K folds are leave-one-out.
     folds: int = 5
-    # Metric columns to drop, in addition to those in meta.json, and the only ones to keep (empty: all). Names as in the
-    # file; an unknown name is an error.
+    # Metric columns to drop, in addition to those in meta.json, and metric columns to keep (empty: all). Names are
+    # those in the file; an unknown name is an error.
     drop_metrics: tuple[str, ...] = ()
     keep_metrics: tuple[str, ...] = ()
     # What to do about a missing score (empty, NaN, NA, null): "error", or drop its run ("drop_run") or its task
@@ -173,13 +173,13 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Propose:
-    """From the law to a mixture (METHOD §2, step 4)."""
+    """How a mixture is proposed by the law (METHOD §2, step 4)."""
 
     # λ, the weight of KL(p ‖ natural) [BPB per nat]. Paper RQ7.
     kl_weight: float = 0.05
     # Choose λ from the runs instead: laws fitted to one half propose, laws fitted to the other half judge.
     choose_kl_weight: bool = False
-    # k: most epochs over a domain in the target run. Paper RQ6.
+    # k: maximum epochs over a domain in the target run. Paper RQ6.
     max_repeats: float = 4.0
     # R: tokens of the target run. None: those of one validation model; for an external swarm, no repetition caps.
     target_tokens: float | None = None
@@ -196,8 +196,8 @@ class Propose:
     # [BPB]. None: no limit.
     guard: float | None = None
     guard_by: str = "task"
-    # Minimise the mean over the worst samples of the law; `tail` is their share, from 1 (expected value) to 0 (worst
-    # case). None: minimise the prediction of the law itself.
+    # Minimise the mean over the worst samples of the law. `tail` is the share of samples that count as worst, from 1
+    # (expected value) to 0 (worst case). None: minimise the prediction of the law itself.
     tail: float | None = None
     # Propose the worst mixture within the bounds instead, as a counterfactual.
     worst: bool = False
@@ -239,8 +239,8 @@ class Update:
     # Fit the law to earlier runs as well, weighted by how well they predict the new ones. Only runs whose mixtures the
     # new domain set can express are used.
     old_runs: bool = True
-    # Most runs for "auto", as a share of the runs of a full recomputation (paper: 26 %). The affected domains alone may
-    # need more.
+    # Maximum runs for "auto", as a share of the runs of a full recomputation (paper: 26 %). The affected domains
+    # alone may need more.
     budget: float = 0.3
     # Number of new runs. None: the power of two nearest to 3(weights + 1), as in the paper.
     proxies: int | None = None
@@ -273,7 +273,7 @@ class Plan:
 class Config:
     """All settings of a run."""
 
-    # The seed from which every random draw derives its own.
+    # The seed that the seeds of all random draws are derived from.
     seed: int = 0
     # A YAML config of the published `olmix fit`. Its settings replace those here, except fields given as flags. This
     # field is empty in the resolved config.json.

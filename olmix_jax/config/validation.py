@@ -151,7 +151,7 @@ def _check_unused(propose: Propose, law: str) -> None:
 
 
 def _check_update(update: Update, propose: Propose) -> None:
-    """Check for settings of an update without a parent, or that its strategy does not use."""
+    """Check for update settings that are given without a parent, or that the strategy does not use."""
     if bool(update.recompute) != (update.strategy == "partial_reuse"):
         raise UserError(
             "config field `update.recompute` names the domains that `update.strategy=partial_reuse` recomputes besides "

@@ -8,7 +8,7 @@ Every file belongs to at most one domain, so no token is counted twice:
 ``code:numerics``   modules of NumPy, SciPy and JAX
 ``code:stubs``      type stubs (``.pyi``)
 ``code:headers``    C and C++ headers of Python and of packages
-``text:docstrings`` docstrings of all other packages, those of a module as one document
+``text:docstrings`` docstrings of all other packages, one document per module
 ``text:reference``  the language reference: the sections of ``pydoc``'s topics
 ``text:packages``   descriptions, readmes and licences of packages
 ================== ===================================================================================
@@ -46,7 +46,7 @@ NUMERICAL = ("jax", "numpy", "scipy")
 LONGEST_LINE = 1000
 # Documents shorter than this (in characters) are dropped, such as an empty `__init__.py`.
 SMALLEST = 64
-# Number of files that are parsed to estimate which part of a module is docstrings.
+# Number of files that are parsed to estimate the share of docstrings in a module.
 _SAMPLE = 150
 
 _TEST = re.compile(r"(^|[/_])(conf)?tests?([/_.]|$)")
@@ -106,7 +106,7 @@ def builtin_domains(max_bytes: int = 0, installation: Installation | None = None
 
 
 def _classify(installation: Installation) -> dict[str, list[_File]]:
-    """Return the files of each domain, sorted by a hash of their names. The first of two equal names counts."""
+    """Return the files of each domain, sorted by a hash of their names. Of two equal names, the first is kept."""
     paths: dict[str, dict[str, pathlib.Path]] = {name: {} for name in NAMES}
     roots = [(installation.stdlib, "code:library"), (installation.include, None)]
     roots += [(packages, "text:docstrings") for packages in installation.packages]
@@ -132,7 +132,7 @@ def _walk(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
 
 
 def _domain_of(name: str, modules: str | None) -> str | None:
-    """Return the domain of a file, or None. ``modules`` is the domain of plain modules under the same root, if any."""
+    """Return the domain of a file, or None. ``modules`` is the domain of ordinary modules under its root, or None."""
     if name.endswith(".pyi"):
         return "code:stubs"
     if _HEADER.search(name):
@@ -149,7 +149,7 @@ def _domain_of(name: str, modules: str | None) -> str | None:
 def _documents(
     files: list[_File], read: Callable[[_File], Iterator[Document]], skipped: collections.Counter[str]
 ) -> Iterator[Document]:
-    """Read files one by one, and count in ``skipped`` those left out, by reason."""
+    """Yield the documents of files. Files left out are counted in ``skipped``, by reason."""
     for file in files:
         try:
             for document in read(file):

@@ -132,7 +132,7 @@ def split(documents: list[Document], heldout: float, seed: int) -> Split:
     """Hold out whole groups, in the order of a hash of their names, until they hold the share ``heldout`` of the bytes.
 
     A group larger than half of that share stays in training, so that a small domain keeps its large files. If every
-    group is that large, the smallest is held out. Thus every domain with two or more groups has held-out text.
+    group is that large, the smallest is held out. So every domain with two or more groups has held-out text.
     """
     sizes: dict[str, int] = {}
     for document in documents:

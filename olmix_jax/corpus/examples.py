@@ -5,11 +5,12 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-# Smallest and largest answer, in UTF-8 bytes. Shorter answers measure little; longer ones do not fit a proxy's window.
+# Minimum and maximum size of an answer [UTF-8 bytes]. Shorter answers measure little; longer ones do not fit into a
+# proxy's window.
 ANSWER = (10, 400)
-# The smallest paragraph that is used as an answer [bytes].
+# Minimum size of a paragraph that is used as an answer [bytes].
 PARAGRAPH = 40
-# The largest prompt, and the context in it where a task takes less than a full prompt [bytes].
+# Maximum size of a prompt, and of the shorter prompts of some tasks [bytes].
 PROMPT, CONTEXT = 800, 400
 # Examples taken from one document. More are taken only if a task would otherwise have too few.
 PER_SOURCE = 2
@@ -28,13 +29,13 @@ def sample(examples: Iterable[Example], most: int) -> list[Example]:
     return sorted(set(examples), key=_hash)[:most]
 
 
-def spread(by_source: list[list[Example]], most: int) -> list[Example]:
-    """Return examples from as many sources as possible: at least ``most``, if there are that many.
+def spread(by_source: list[list[Example]], wanted: int) -> list[Example]:
+    """Return examples from as many sources as possible: ``wanted`` or more, or all if there are fewer.
 
-    Takes the first ``PER_SOURCE`` examples of every source. If those are fewer than ``most``, it takes the third of
-    every source as well, then the fourth, and so on.
+    Takes the first ``PER_SOURCE`` examples of every source. If those are fewer than ``wanted``, it takes the next
+    example of every source as well, and so on.
     """
-    depth, reachable = PER_SOURCE, min(most, sum(map(len, by_source)))
+    depth, reachable = PER_SOURCE, min(wanted, sum(map(len, by_source)))
     while sum(min(depth, len(source)) for source in by_source) < reachable:
         depth += 1
     return list(dict.fromkeys(example for source in by_source for example in source[:depth]))

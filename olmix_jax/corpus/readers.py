@@ -1,4 +1,4 @@
-"""Reading of the user's text: folders of text and JSONL files, plain or compressed, thinned to a size."""
+"""Read the user's text: folders of text and JSONL files, plain or compressed, thinned to a given size."""
 
 import dataclasses
 import hashlib

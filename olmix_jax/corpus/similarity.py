@@ -17,10 +17,10 @@ COUNTED = 5_000_000
 def match_probabilities(
     workdir: pathlib.Path, parent: pathlib.Path, old: DomainSet, new: DomainSet
 ) -> np.ndarray | None:
-    """Return the probabilities [M, O] that a new domain is like each old one; None if a domain has no token store.
+    """Return [M, O], the probability that a new domain continues each old one; None without token stores.
 
-    They are ∝ exp(affinity / SCALE). The affinity of two domains is Bhattacharyya's coefficient Σ_v √(p_v q_v) of their
-    token frequencies. An update uses its parent's tokenizer, so the frequencies are comparable.
+    Probabilities are ∝ exp(affinity / SCALE). The affinity of two domains is the Bhattacharyya coefficient
+    Σ_v √(p_v q_v) of their token frequencies. An update uses its parent's tokenizer, so the frequencies are comparable.
     """
     old_paths = [store.store_path(parent, name) for name in old.names]
     new_paths = [store.store_path(workdir, name) for name in new.names]

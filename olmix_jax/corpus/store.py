@@ -1,6 +1,7 @@
 """Token stores: the tokens of a domain in flat files of integers, with a JSON record of their types and sizes.
 
-The files of a store are called shards. They are our own, or token files of other programs that are used in place.
+The files of a store are called shards. They are written by this package, or are token files of other programs that are
+used in place.
 """
 
 import contextlib
@@ -18,10 +19,10 @@ from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
 END = 0
-# Types of token ids that can be read. Our own stores have one of the first two.
+# Types of token ids that can be read. This package writes the first two.
 DTYPES = ("<u2", "<u4", "<i4", "<u8", "<i8")
 _REBUILD = "delete it and rerun --stages=prepare"
-# The advice for files of the user, which must not be deleted.
+# Advice about files of the user, which must not be deleted.
 _RESTORE = "restore the file, or delete domains.json and corpus/ in the workdir and rerun --stages=prepare"
 
 
@@ -124,7 +125,7 @@ def open_store(path: str | pathlib.Path) -> "TokenStore":
             raise ValueError(f"unknown dtype {unknown[0]}")
     except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"{_record_path(path)}: not the record of a token store ({e!r}); {_REBUILD}") from e
-    # The record has the bare name of our own file, so that a workdir can be moved.
+    # For a file of this package, the record has the bare name, so that a workdir can be moved.
     shards = [dataclasses.replace(s, path=str(path)) if s.path == path.name else s for s in shards]
     for shard in shards:
         _check_size(shard, _REBUILD if shard.path == str(path) else _RESTORE)

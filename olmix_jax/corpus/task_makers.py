@@ -29,25 +29,25 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Node = TypeVar("Node", bound=ast.AST)
 
 
-def make(documents: Mapping[str, Iterable[str]], most: int) -> dict[str, list[Example]]:
+def make(documents: Mapping[str, Iterable[str]], wanted: int) -> dict[str, list[Example]]:
     """Make the examples of every task from ``documents``: held-out texts by domain.
 
-    A task has at least ``most`` examples, if its documents give that many, and none if its domains are absent. Answers
-    have ``ANSWER`` bytes, and prompts are cut to their last ``PROMPT`` bytes. The examples of a document are chosen by
-    hash, so that no part of it is preferred.
+    A task has ``wanted`` examples or more if its documents contain that many, and none if its domains are absent.
+    Answers have ``ANSWER`` bytes, and prompts are cut to their last ``PROMPT`` bytes. The examples of a document are
+    chosen by hash, so that no part of it is preferred.
     """
     by_source: dict[str, list[list[Example]]] = {task: [] for task in TASKS}
     for domain, texts in tracked(documents.items(), "make tasks", "domains"):
         tasks = {name: task for name, task in TASKS.items() if domain in task.domains}
         for source in map(Source, texts):
             for name, task in tasks.items():
-                by_source[name].append(select(task.make_examples(source), most))
-    return {task: spread(examples, most) for task, examples in by_source.items()}
+                by_source[name].append(select(task.make_examples(source), wanted))
+    return {task: spread(examples, wanted) for task, examples in by_source.items()}
 
 
-def continuations(texts: Iterable[str], most: int) -> list[Example]:
-    """Make examples that ask for the next paragraph of any text: at least ``most``, if there are that many."""
-    return spread([select(continuation(text), most) for text in texts], most)
+def continuations(texts: Iterable[str], wanted: int) -> list[Example]:
+    """Make examples that ask for the next paragraph of any text: ``wanted`` or more, or all if there are fewer."""
+    return spread([select(continuation(text), wanted) for text in texts], wanted)
 
 
 class Source:
@@ -60,7 +60,7 @@ class Source:
 
     @functools.cached_property
     def nodes(self) -> list[ast.AST]:
-        """All nodes; empty if the text does not parse, such as Python 2 and templates, which no task uses."""
+        """All nodes; empty if the text does not parse, for example Python 2 and templates."""
         try:
             with warnings.catch_warnings():
                 # Other people's code may contain invalid escapes.

@@ -119,7 +119,7 @@ def read_examples(workdir: str | pathlib.Path) -> dict[str, list[Example]]:
 def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     """Collect and write all tasks. The corpus must be prepared.
 
-    Tasks come from three sources, each capped at ``tasks.max_examples`` by a hash of their content:
+    Tasks come from three sources. Each task keeps up to ``tasks.max_examples`` examples, chosen by a hash:
       - ``tasks.builtin``: made from held-out text. The built-in corpus has the tasks of :mod:`task_makers`. The user's
         domains have ``continue:‹domain›`` (the next paragraph), but only if neither of the other sources is set.
       - ``tasks.path``: the user's own.

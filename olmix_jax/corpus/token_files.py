@@ -30,9 +30,9 @@ class TokenText:
     """The token files of a domain.
 
     Attributes:
-      shards: its files that hold tokens.
-      bytes: its size as UTF-8 text, estimated if it has more than :data:`COUNTED` tokens.
-      content: its content hash: the sum of the files' hashes, whatever their names and order.
+      shards: files that hold tokens.
+      bytes: size of the domain as UTF-8 text, estimated above :data:`COUNTED` tokens.
+      content: content hash: the sum of the files' hashes, whatever their names and order.
     """
 
     shards: list[Shard]

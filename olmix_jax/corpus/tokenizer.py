@@ -17,7 +17,7 @@ END_TEXT = "<|endoftext|>"
 END_PATTERNS = ("endoftext|end.of.(text|sentence|document)", "^</s>$", "eos|eot")
 # The smallest vocabulary: 256 bytes and the end-of-document token.
 SMALLEST = 257
-# A text with everything that pre-tokenisation may lose or change.
+# A text with all kinds of characters that pre-tokenisation may lose or change.
 _PROBE = " A  b\n\n\tç\r\n'll 12345 日本 e\u0301 🙂 _-- "
 # Characters encoded at once. An encoding takes about a hundred times the memory of its text.
 _CHUNK = 1 << 20

@@ -20,7 +20,7 @@ from olmix_jax.utils.progress import log
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
-    """Fit the law, measure its quality and write ``fit/``; in an update, earlier runs inform the law."""
+    """Fit the law, measure its quality and write ``fit/``. In an update, the fit may include earlier runs."""
     swarm, settings = workdirs.read_table(config, workdir), config.fit
     chosen = _with_earlier_runs(config, workdir, swarm)
     seed = rng.derive(config.seed, "fit")
@@ -40,7 +40,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 
 def earlier_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks: Sequence[str]) -> list[Runs]:
-    """Runs from before the update, expressed on the new domains; none if they are not to be used."""
+    """Return earlier runs, expressed on the new domains; empty if the config or the law excludes them."""
     if not config.update.old_runs:
         return []
     if not LAWS[config.fit.law].cheap_refits:
@@ -51,9 +51,9 @@ def earlier_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks:
 
 
 def law_over_domains(config: Config, workdir: pathlib.Path, plan: UpdatePlan, result: FitResult) -> FittedLaw | None:
-    """The law over all domains, fitted to new and earlier runs; None without earlier runs.
+    """Return a law over all domains, fitted to new and earlier runs; None without earlier runs.
 
-    A law over blocks cannot predict mixtures that change the ratios within a block. This one can.
+    Unlike a law over blocks, it predicts mixtures that change the ratios within a block.
     """
     errors = {float(trust): error for trust, error in (result.error or {}).items() if float(trust) > 0}
     swarm = workdirs.read_table(config, workdir)
@@ -69,7 +69,7 @@ def law_over_domains(config: Config, workdir: pathlib.Path, plan: UpdatePlan, re
 
 
 def _with_earlier_runs(config: Config, workdir: pathlib.Path, swarm: SwarmTable) -> FitTable | None:
-    """The table that the law of an update is fitted to; None for a first run."""
+    """Return the table that the law of an update is fitted to; None for a first run."""
     plan = update_plan.read_for(config, workdir)
     if plan is None:
         return None
@@ -82,9 +82,9 @@ def _log(result: FitResult) -> None:
         log.warning("fit: no run contains %s; its effect is the prior's", name)
     for name, sampled in result.barely_sampled.items():
         if sampled.runs:
-            log.warning("fit: only %d runs contain %s, with a weight of %.3f at most", sampled.runs, name, sampled.max)
+            log.warning("fit: only %d runs contain %s, with weights up to %.3f", sampled.runs, name, sampled.max)
     log.info(
-        "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals hold %.0f %%; %.1f s",
+        "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals cover %.0f %%; %.1f s",
         result.spearman_cv_mean,
         result.spearman_of_mean_cv,
         result.folds,

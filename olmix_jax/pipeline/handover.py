@@ -15,7 +15,7 @@ FOLDER = "propose/handover"
 
 
 def write(workdir: pathlib.Path, mixture: Mixture) -> dict[str, Export]:
-    """Write one file per format, and ``handover.json``, which compares what the trainers make of the weights.
+    """Write one file per format, and ``handover.json``, which compares the mixtures that the trainers realise.
 
     A format that cannot express the mixture is left out with the reason, and its file for an earlier mixture is
     removed.

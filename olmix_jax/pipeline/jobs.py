@@ -1,4 +1,4 @@
-"""A training job: which models a stage trains, on which data, and where their checkpoints are."""
+"""Training jobs: the models that a stage trains, their data, and the folder of their checkpoints."""
 
 import dataclasses
 import pathlib
@@ -20,8 +20,8 @@ class Job:
 
     Attributes:
       swarm: the models and their data.
-      tasks: what they are scored on.
-      folder: for checkpoints.
+      tasks: the tasks that the models are scored on.
+      folder: folder of the checkpoints.
       label: names the job in progress lines.
       members_per_device: models that a device holds at once; None for as many as fit.
     """
@@ -33,27 +33,27 @@ class Job:
     members_per_device: int | None
 
     def run(self) -> TrainResult:
-        """Train and score the models. Models that are sharded over all devices need all processes, which join in."""
+        """Train and score the models. If they are sharded over all devices, ask the other processes to join in."""
         if waves.needs_fsdp(self.swarm.train, self.swarm.member):
             coordination.all_gather(coordination.JOIN)
         return self.run_here()
 
     def run_here(self) -> TrainResult:
-        """This process's share of :meth:`run`."""
+        """Train and score the models without asking other processes to join in."""
         return waves.train_in_waves(self.swarm, self.tasks, self.folder, self.label, self.members_per_device)
 
 
 def swarm_of(
     config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data.Runs, share: float = 1.0
 ) -> ProxySwarm:
-    """The models of a config on the workdir's token stores.
+    """Return the models of a config, with the workdir's token stores as data.
 
     Args:
-      config: its ``proxy`` and ``train`` sections say what is trained.
-      workdir: of a prepared corpus.
-      domains: its domains.
-      runs: what makes the models differ.
-      share: part of each domain that a model reads, to repeat it as often as the target run would.
+      config: the sections ``proxy`` and ``train`` define the models and their training.
+      workdir: folder of a prepared corpus.
+      domains: the domains of the corpus.
+      runs: counts of sequences and seeds, which differ between the models.
+      share: share of each domain that a model reads, so that it repeats the domain as often as the target run.
     """
     return ProxySwarm(
         shape=model.PRESETS[config.proxy.preset],
@@ -69,19 +69,19 @@ def swarm_of(
 
 
 def tasks_of(config: Config, workdir: pathlib.Path) -> tasks.TaskSet:
-    """The workdir's tasks, packed to ``tasks.length`` tokens."""
+    """Return the workdir's tasks, packed into windows of ``tasks.length`` tokens."""
     return tasks.read_tasks(workdir, _tokenizer(workdir), config.tasks.length)
 
 
 def is_sharded_over_all(config: Config, workdir: pathlib.Path) -> bool:
-    """Whether a proxy is too large for one device, so that it is sharded over all of them."""
+    """Return whether each proxy is sharded over all devices (FSDP)."""
     shape = model.PRESETS[config.proxy.preset]
     member = state.member(shape, _tokenizer(workdir).size, config.train, config.proxy.dtype)
     return waves.needs_fsdp(config.train, member)
 
 
 def write_curves(path: pathlib.Path, runs: tuple[str, ...], trained: TrainResult, config: Config) -> None:
-    """Write the training losses as ``runs``, ``steps_T``, ``loss_KT`` and ``tokens_per_step``."""
+    """Write the training losses to an ``.npz`` file with ``runs``, ``steps_T``, ``loss_KT`` and ``tokens_per_step``."""
     steps_T = np.arange(1, trained.loss_KT.shape[1] + 1)
     tokens = np.int64(config.train.batch * config.proxy.length)
     with files.atomic_write(path, "wb") as f:

@@ -1,4 +1,4 @@
-"""The stage ``prepare``: text to token stores and tasks."""
+"""The stage ``prepare``: turn text into token stores and tasks."""
 
 import pathlib
 
@@ -7,6 +7,6 @@ from olmix_jax.corpus import prepare, tasks
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
-    """Write token stores per domain, ``domains.json`` and the tasks."""
+    """Write a token store per domain, ``domains.json`` and the tasks."""
     prepare.prepare(config, workdir)
     tasks.make_tasks(config, workdir)

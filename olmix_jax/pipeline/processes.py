@@ -31,7 +31,7 @@ from olmix_jax.utils.progress import log, warnings_only
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Seconds without a heartbeat after which a process counts as lost, and the run ends. OLMIX_HEARTBEAT overrides it.
 HEARTBEAT = 60
-# Shows that all processes see the same workdir.
+# File that shows whether all processes see the same workdir.
 SIGN = "hosts.json"
 
 
@@ -64,7 +64,7 @@ def start() -> None:
     """Join the other processes, if there are any. Call it before JAX looks for devices.
 
     Raises:
-      UserError: they do not answer, or OLMIX_HEARTBEAT is not a number of seconds.
+      UserError: the other processes do not answer, or OLMIX_HEARTBEAT is not a number of seconds.
     """
     arguments = initialize_arguments()
     if arguments is None:
@@ -72,11 +72,12 @@ def start() -> None:
     timeout = heartbeat_timeout()
     # JAX waits silently for five minutes, then ends the process with a long trace.
     message = "still waiting for the other processes; check that all of them run and can reach the first one"
-    late = threading.Timer(coordination.LOG_SECONDS, log.warning, (message,))
-    late.daemon = True
-    late.start()
+    warning = threading.Timer(coordination.LOG_SECONDS, log.warning, (message,))
+    warning.daemon = True
+    warning.start()
     try:
-        # Processes shut down together. One that waits on its devices for a failed process cannot, so the wait is short.
+        # At the end all processes wait for each other. The wait is short, because one that hangs in a device collective
+        # never arrives.
         jax.distributed.initialize(
             **arguments, heartbeat_timeout_seconds=timeout, shutdown_timeout_seconds=max(timeout, HEARTBEAT)
         )
@@ -86,7 +87,7 @@ def start() -> None:
             "run and can reach the first one's address"
         ) from e
     finally:
-        late.cancel()
+        warning.cancel()
     coordination.Heartbeat(timeout).start()
 
 
@@ -106,7 +107,7 @@ def process_index() -> int:
 def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     """Run the stages on all processes, as :func:`olmix_jax.pipeline.runner.run` does on one.
 
-    One process alone also goes through here if several began the workdir, and resumes their parts.
+    A single process resumes the parts of a workdir that several processes started.
 
     Raises:
       UserError: a stage failed on any process, or the processes do not share a workdir.
@@ -119,20 +120,20 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     check_shared(config, workdir, names)
     for stage in runner.in_order(config, names):
         if stage.divisible:
-            together(functools.partial(_run_parts, config, workdir, stage))
-        together(functools.partial(_run_stage, config, workdir, stage))
+            run_on_all(functools.partial(_run_parts, config, workdir, stage))
+        run_on_all(functools.partial(_run_stage, config, workdir, stage))
 
 
 def _run_parts(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     """Train this process's parts of the swarm.
 
-    There is one part per process, or as many as an earlier run with other processes made. Members that are sharded
-    over all devices are not divided.
+    A new swarm has one part per process. A resumed swarm keeps its parts. Members that are sharded over all devices are
+    not divided.
     """
     from olmix_jax.pipeline import jobs
 
     mixtures = workdir / "swarm/ratios.csv"
-    # Without mixtures the update needs no runs, or the first process raises the error.
+    # Without ratios.csv, either the update needs no runs, or the first process raises the error.
     if not mixtures.is_file() or jobs.is_sharded_over_all(config, workdir):
         return
     runs = len(table.read_ratios(mixtures).runs)
@@ -143,7 +144,7 @@ def _run_parts(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
 
 
 def _run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
-    """Run a stage on the first process. The others join in whenever it trains a model with all of them."""
+    """Run a stage on the first process. The others join in when a model is sharded over all processes."""
     if process_index() == 0:
         runner.run_stage(config, workdir, stage)
         coordination.all_gather("")
@@ -153,12 +154,12 @@ def _run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
             stage.join(config, workdir)
 
 
-def together(work: Callable[[], None]) -> None:
-    """Do ``work`` and wait for all processes. A failure of one is reported to all, and stops them."""
+def run_on_all(work: Callable[[], None]) -> None:
+    """Do ``work`` and wait for all processes. A failure of one process is reported to all and stops them."""
     try:
         work()
         coordination.all_gather("")
-    # Any error must reach the other processes, or they would wait for ever.
+    # Any error must reach the other processes, or they would wait forever.
     except (Exception, KeyboardInterrupt) as e:
         _log_failure(e)
         with contextlib.suppress(UserError):
@@ -167,7 +168,7 @@ def together(work: Callable[[], None]) -> None:
 
 
 def _log_failure(error: BaseException) -> None:
-    """Log why this process ends before it waits for the others, since nobody may watch its terminal."""
+    """Log why this process failed. Otherwise the reason would appear only after it has waited for the others."""
     if jax.process_count() > 1 and not isinstance(error, KeyboardInterrupt | coordination.PeerFailed):
         text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
         log.error("process %d: %s", process_index(), text)
@@ -176,17 +177,17 @@ def _log_failure(error: BaseException) -> None:
 def check_shared(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     """Raise an error if processes have different workdirs, stages or settings."""
     if len(set(coordination.all_gather(files.digest([config, names])))) > 1:
-        raise UserError("processes were given different stages or settings; start all of them with the same command")
+        raise UserError("processes have different stages or settings; start all of them with the same command")
     sign, path = uuid.uuid4().hex, workdir / SIGN
     if process_index() == 0:
         files.write_json(path, {"sign": sign, "processes": jax.process_count()})
     sign = coordination.all_gather(sign)[0]
     seen = path.is_file() and files.read_json(path).get("sign") == sign
-    blind = [
+    unshared = [
         str(process) for process, answer in enumerate(coordination.all_gather("seen" if seen else "")) if not answer
     ]
-    if blind:
+    if unshared:
         raise UserError(
-            f"--workdir={workdir}: process {', '.join(blind)} does not see what process 0 writes; give a shared folder"
+            f"--workdir={workdir}: process {', '.join(unshared)} does not see files of process 0; give a shared folder"
         )
     log.info("hosts: %d processes, %d devices", jax.process_count(), jax.device_count())

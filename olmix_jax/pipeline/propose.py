@@ -34,14 +34,14 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     swarm, options = _swarm_facts(config, workdir, swarm_table), _options(config, workdir, plan)
     fitted_law = history.read_law(workdir, config)
     if fitted_law.law != laws.LAWS[config.fit.law]:
-        # λ is chosen with refits to the swarm's own runs, and a law over other weights cannot be refitted.
+        # Choosing λ refits the law to the swarm's scores. A law of the parent or over blocks cannot be refitted.
         swarm = dataclasses.replace(swarm, bpb_KN=None)
     seed = rng.derive(config.seed, "propose")
     proposal = propose.propose(fitted_law, swarm, options, seed=seed)
     reuse = None
     if plan is not None:
-        whole = law_over_domains(config, workdir, plan, fitted) if fitted and fitted.over is Over.BLOCKS else None
-        reuse = _reuse_cost(plan, fitted, fitted_law, whole, swarm, options, proposal, seed)
+        full_law = law_over_domains(config, workdir, plan, fitted) if fitted and fitted.over is Over.BLOCKS else None
+        reuse = _reuse_cost(plan, fitted, fitted_law, full_law, swarm, options, proposal, seed)
     counts = _counts(config, workdir, options, proposal)
     proposal = dataclasses.replace(
         proposal,
@@ -62,8 +62,8 @@ def _fitted_swarm(
     """Read the swarm and its ``fit.json``; an update that needs no runs has an empty swarm and no fit."""
     if plan is not None and plan.needs_no_runs:
         domains, tasks = DomainSet.read(workdir / "domains.json"), history.read_noise(workdir).tasks
-        none = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
-        return table.SwarmTable((), domains.names, tasks, *none, domains.natural_M, domains.tokens_M, ()), None
+        no_runs = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
+        return table.SwarmTable((), domains.names, tasks, *no_runs, domains.natural_M, domains.tokens_M, ()), None
     swarm_table, fitted = workdirs.read_table(config, workdir), FitResult.read(workdir / "fit/fit.json")
     if (fitted.law, tuple(fitted.tasks)) != (config.fit.law, swarm_table.tasks):
         raise UserError(f"{workdir / 'fit'}: fitted with a different law or different tasks; run --stages=fit,propose")
@@ -75,7 +75,7 @@ def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
 
 
 def _swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> SwarmFacts:
-    """Return the facts that a proposal depends on, with the tokens that a run can really use."""
+    """Return the facts that a proposal depends on. Token counts are those that a run can use."""
     if config.fit.granularity == "task":
         families = json_fields.families(config)
     else:
@@ -91,7 +91,7 @@ def _swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.Swarm
 
 
 def _options(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -> Options:
-    """Return the config's options; a swarm trained here has a target, and an update's plan has ratios to keep."""
+    """Return the config's options, with the target tokens of a swarm trained here and the ratios kept by an update."""
     options = Options(**json_fields.propose_options(config))
     if _trained_here(config, workdir):
         options = dataclasses.replace(options, target_tokens=budget.target_tokens(config))
@@ -104,16 +104,16 @@ def _reuse_cost(
     plan: UpdatePlan,
     fitted: FitResult | None,
     fitted_law: laws.FittedLaw,
-    whole: laws.FittedLaw | None,
+    full_law: laws.FittedLaw | None,
     swarm: SwarmFacts,
     options: Options,
     proposal: Proposal,
     seed: int,
 ) -> ReuseCost:
-    """Return what keeping ratios was predicted to cost, and what it costs by the new law.
+    """Return the predicted cost of keeping ratios, and the cost by the new law [BPB].
 
-    The cost is the minimum with kept ratios minus the minimum without. A new law over blocks knows only the first, so
-    ``whole``, a law of old and new runs, takes its place if there is one.
+    The cost is the minimum with kept ratios minus the minimum without. A law over blocks gives only the former. Then
+    ``full_law``, which is fitted to old and new runs over all domains, is used instead, if it is not None.
     """
     unknown = ReuseCost(dataclasses.asdict(plan.predicted_loss), None)
     if options.worst:
@@ -123,10 +123,10 @@ def _reuse_cost(
     kept, by, law = proposal.objective, "law", fitted_law
     options = dataclasses.replace(options, explore=False)
     if fitted is not None and fitted.over is Over.BLOCKS:
-        if whole is None:
+        if full_law is None:
             return unknown
-        # This law has no samples, which a tail needs.
-        by, law, options = "old runs", whole, dataclasses.replace(options, tail=None, guard=None)
+        # `tail` needs samples of the parameters, and this law has none.
+        by, law, options = "old runs", full_law, dataclasses.replace(options, tail=None, guard=None)
         kept = propose.propose(law, swarm, options, seed=seed).objective
     best = propose.propose(law, swarm, dataclasses.replace(options, keep_ratios=None), seed=seed)
     loss = None if kept is None or best.objective is None else kept - best.objective
@@ -134,7 +134,7 @@ def _reuse_cost(
 
 
 def _counts(config: Config, workdir: pathlib.Path, options: Options, proposal: Proposal) -> Counts | None:
-    """Return the mixture in whole sequences of the target run (tokens for an external swarm), within every bound."""
+    """Return the mixture in whole sequences of the target run (for an external swarm: tokens), within all bounds."""
     if options.target_tokens is None:
         return None
     length = config.proxy.length if _trained_here(config, workdir) else 1

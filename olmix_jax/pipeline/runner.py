@@ -37,7 +37,7 @@ def in_order(config: Config, names: tuple[str, ...]) -> list[Stage]:
 
 
 def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
-    """Run the named stages in order; finished ones are skipped.
+    """Run the named stages in order. Finished stages are skipped.
 
     Raises:
       UserError: a stage is unknown, an input is missing, or a costly file was made with other settings.
@@ -53,7 +53,7 @@ def run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     """Run one stage, unless it is finished.
 
     Raises:
-      UserError: as :func:`run`.
+      UserError: as for :func:`run`.
     """
     _check_names(config)
     if config.update.parent:
@@ -90,8 +90,7 @@ def _check_parent(config: Config, workdir: pathlib.Path) -> None:
     parent = pathlib.Path(config.update.parent)
     if workdir.resolve() in [folder.resolve() for folder in workdirs.ancestors(parent)]:
         raise UserError(
-            f"config field `update.parent`: {parent} was made from the workdir itself, {workdir}; give another "
-            "--workdir"
+            f"config field `update.parent`: {parent} is an update of this workdir, {workdir}; give another --workdir"
         )
 
 

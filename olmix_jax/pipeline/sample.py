@@ -14,10 +14,10 @@ from olmix_jax.utils.progress import log
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
-    """Write ``swarm/ratios.csv``: mixtures that a run can train exactly, as whole sequences.
+    """Write ``swarm/ratios.csv``: mixtures in whole sequences, which a run can train exactly.
 
-    An update samples over its blocks. The domains of a block then share its sequences in their kept ratios, as nearly
-    as whole sequences can.
+    An update samples the weights of blocks. The sequences of a block are then divided among its domains by the kept
+    ratios, rounded to whole sequences.
     """
     domains = DomainSet.read(workdir / "domains.json")
     total = config.train.steps * config.train.batch

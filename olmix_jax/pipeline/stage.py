@@ -21,12 +21,13 @@ PATHS = tuple(
     "corpus.path corpus.tokenizer tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics swarm.meta fit.families "
     "update.file propose.task_weights propose.bounds propose.anchor propose.keep_ratios".split()
 )
-# How members are computed. These settings may change between runs, for example on a machine with less memory.
-FREE = ("train.mapping", "train.map_batch", "train.micro_batch", "train.remat")
+# Settings that change how members are computed, not the results. They may change between runs, for example on a machine
+# with less memory.
+NOT_STAMPED = ("train.mapping", "train.map_batch", "train.micro_batch", "train.remat")
 
 
-def nothing(config: Config, workdir: pathlib.Path) -> str:
-    """The default of :attr:`Stage.skip` and :attr:`Stage.wait`: no reason."""
+def no_reason(config: Config, workdir: pathlib.Path) -> str:
+    """Return "", the default of :attr:`Stage.skip` and :attr:`Stage.wait`."""
     del config, workdir
     return ""
 
@@ -43,17 +44,17 @@ class Stage:
       writes: its results, relative to the workdir; the last one is written last.
       settings: config fields or sections that its result depends on.
       evidence: (config, workdir) → {name: digest} of further inputs that make its result stale.
-      costly: results that are too expensive to compute again unasked; empty for a cheap stage.
+      costly: results that are expensive, so a change of inputs is an error; empty for a cheap stage, which reruns.
       resumable: whether an unfinished run leaves checkpoints worth keeping.
-      repeat: whether it runs whenever it is asked for.
+      repeat: whether it runs even if it is finished.
       records_config: whether it writes ``config.json``.
-      stamps: file of its stamp, relative to the workdir.
+      stamps: file that its stamp is written to, relative to the workdir.
       check: (config) → raises ``UserError`` if the stage cannot run with this config.
-      skip: (config, workdir) → why there is nothing to do; empty if there is.
-      wait: (config, workdir) → why the run has to end before this stage; empty if it can go on.
-      for_job: (config) → this stage for one job of an array of jobs.
-      expands: whether the stage alone stands for all default stages of its run.
-      divisible: whether processes divide its members among them.
+      skip: (config, workdir) → why the stage has nothing to do; empty if it has to run.
+      wait: (config, workdir) → why the run has to end before this stage; empty if it can continue.
+      for_job: (config) → this stage for one job of an array; None if jobs do not divide it.
+      expands: whether ``--stages`` with this stage alone runs all default stages.
+      divisible: whether each process trains a part of its members.
       join: (config, workdir) → what other processes do while the first one trains a model with all of them.
     """
 
@@ -70,8 +71,8 @@ class Stage:
     records_config: bool = True
     stamps: str = "stamps.json"
     check: Callable[[Config], None] = lambda config: None
-    skip: Callable[[Config, pathlib.Path], str] = nothing
-    wait: Callable[[Config, pathlib.Path], str] = nothing
+    skip: Callable[[Config, pathlib.Path], str] = no_reason
+    wait: Callable[[Config, pathlib.Path], str] = no_reason
     for_job: Callable[[Config], "Stage"] | None = None
     expands: bool = False
     divisible: bool = False
@@ -84,7 +85,7 @@ class Stamp:
 
     Attributes:
       settings: values by dotted field.
-      inputs: digests of files and of other evidence, by name.
+      inputs: digests of files and of the stage's further inputs, by name.
       finished: whether the stage ended.
     """
 
@@ -93,43 +94,44 @@ class Stamp:
     finished: bool = False
 
     def covers(self, other: "Stamp") -> bool:
-        """Whether a result made from this would be the same made from ``other``."""
+        """Return whether a result with this stamp is still valid for the stamp ``other``."""
         return other.settings.items() <= self.settings.items() and self.inputs == other.inputs
 
     def refuse_changes(self, new: "Stamp", costly: list[pathlib.Path]) -> None:
-        """Raises an error if costly files were made from something else than would be used now.
+        """Raise an error if costly files were made with other settings or inputs than those of ``new``.
 
         Raises:
           UserError: names the first change, and the files to delete.
         """
         changes = [(name, self.settings.get(name), value) for name, value in new.settings.items()]
         changes = [change for change in changes if change[1] != change[2]]
-        others = [name for name, digest in new.inputs.items() if self.inputs.get(name) != digest]
-        changes += [(name, "another file", "this one") for name in others]
+        inputs = [name for name, digest in new.inputs.items() if self.inputs.get(name) != digest]
+        if not changes and not inputs:
+            return
+        listed = " and ".join(str(path) for path in costly)
         if changes:
             field, old, value = changes[0]
-            listed = " and ".join(str(path) for path in costly)
-            raise UserError(
-                f"{listed}: made with {field} = {old!r}, now it is {value!r}; use another --workdir, restore the old "
-                f"value, or delete {listed} to compute it again"
-            )
+            change, remedy = f"made with {field} = {old!r}, now it is {value!r}", "restore the old value"
+        else:
+            change, remedy = f"made before {inputs[0]} changed", f"restore the old {inputs[0]}"
+        raise UserError(f"{listed}: {change}; use another --workdir, {remedy}, or delete {listed} to compute it again")
 
 
 def read_stamps(path: pathlib.Path) -> dict[str, Stamp]:
-    """Stamps by stage; empty without a file."""
+    """Return the stamps in a file, by stage; empty if the file does not exist."""
     if not path.exists():
         return {}
     return {name: Stamp(**content) for name, content in files.read_json(path).items()}
 
 
 def stamp_of(stage: Stage, config: Config, workdir: pathlib.Path, writers: dict[str, str]) -> Stamp:
-    """The settings and inputs that the stage's result would be made from now.
+    """Return the stamp of a result that the stage would make now.
 
     Args:
       stage: the stage.
       config: all settings.
-      workdir: where its inputs are.
-      writers: the stage that writes a file, by file.
+      workdir: the folder with its inputs.
+      writers: {file: name of the stage that writes it}.
 
     Raises:
       UserError: an input is missing; the message names the stage that writes it.
@@ -155,7 +157,7 @@ def stamp_of(stage: Stage, config: Config, workdir: pathlib.Path, writers: dict[
 
 
 def _settings(stage: Stage, config: Config) -> dict[str, Any]:
-    """The settings that a stage's result depends on, by dotted field."""
+    """Return the settings that a stage's result depends on, by dotted field."""
     everything = files.plain(config)
     settings = {}
     for field in stage.settings:
@@ -167,14 +169,14 @@ def _settings(stage: Stage, config: Config) -> dict[str, Any]:
             settings |= {f"{section}.{name}": v for name, v in value.items()}
         else:
             settings[section] = value
-    return {field: value for field, value in settings.items() if field not in FREE}
+    return {field: value for field, value in settings.items() if field not in NOT_STAMPED}
 
 
 def content_digest(path: pathlib.Path) -> str:
-    """A digest of a file's bytes; for a folder, whose text may be large, of names, sizes and modification times."""
+    """Return a digest of a file's bytes. For a folder: of names, sizes and modification times, as it may be large."""
     if path.is_dir():
-        found = [(f, f.stat()) for f in files.list_files(path)]
-        return files.digest([(str(f.relative_to(path)), s.st_size, s.st_mtime_ns) for f, s in found])
+        stats = [(f, f.stat()) for f in files.list_files(path)]
+        return files.digest([(str(f.relative_to(path)), s.st_size, s.st_mtime_ns) for f, s in stats])
     if not path.exists():
         return "missing"
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -21,17 +21,17 @@ TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
 
 
 def is_external_update(config: Config) -> bool:
-    """Whether this is an update of a swarm that was trained elsewhere."""
+    """Return whether this run updates a swarm that was trained elsewhere."""
     return bool(config.update.parent) and bool(history.parent_config(config).swarm.ratios)
 
 
 def _trains(config: Config) -> bool:
-    """Whether the swarm is trained here, by this run alone rather than by one job of an array."""
+    """Return whether this run trains the whole swarm: neither an external swarm nor one job of an array."""
     return not is_external_update(config) and not config.swarm.ratios and not config.swarm.part
 
 
 def _decides(config: Config) -> bool:
-    """Whether this run ends in a proposal."""
+    """Return whether this run ends with a proposal."""
     return is_external_update(config) or bool(config.swarm.ratios) or not config.swarm.part
 
 
@@ -53,8 +53,8 @@ def _wait_for_runs(config: Config, workdir: pathlib.Path) -> str:
     )
 
 
-def _planned(config: Config) -> tuple[str, ...]:
-    """The plan of an update, for stages that follow it."""
+def _plan_of_update(config: Config) -> tuple[str, ...]:
+    """Return the path of the update plan, which later stages read; empty for a first run."""
     return (workdirs.UPDATE_PLAN,) if config.update.parent else ()
 
 
@@ -86,16 +86,16 @@ def _prepare(config: Config, workdir: pathlib.Path) -> None:
 
 def _prepare_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
     del workdir
-    found = {}
+    digests = {}
     if config.update.parent:
-        found["update.parent"] = history.text_digest(pathlib.Path(config.update.parent))
+        digests["update.parent"] = history.text_digest(pathlib.Path(config.update.parent))
     if config.corpus.path:
         from olmix_jax.corpus import token_files
 
-        # Token files are large, and may be remote: their listing stands for their content.
+        # Token files are large and may be remote, so the digest covers their listing, not their content.
         listing = token_files.stamp(config.corpus.path)
-        found |= {"corpus.path": listing} if listing else {}
-    return found
+        digests |= {"corpus.path": listing} if listing else {}
+    return digests
 
 
 # update --------------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def _update_reads(config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
 
 def _check_update(config: Config) -> None:
     if not config.update.parent:
-        raise UserError("stage update needs config field `update.parent`, the finished workdir of the run before")
+        raise UserError("stage update needs config field `update.parent`, the finished workdir to update")
 
 
 # sample, train -------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def _join_training(config: Config, workdir: pathlib.Path) -> None:
 
 
 def _train_job(config: Config) -> Stage:
-    """Jobs of an array train side by side in one workdir, so each has results and a stamp for itself."""
+    """Return the stage ``train`` for one job of an array, with separate results and stamp: jobs share a workdir."""
     job = part.parse(config.swarm.part)
     if job is None:
         return TRAIN
@@ -157,7 +157,7 @@ def _fit_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
 def _propose_reads(config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
     if config.update.parent and _needs_no_runs(workdir):
         return ("domains.json", workdirs.UPDATE_PLAN)
-    return ("fit/fit.json", "fit/params.npz", *TABLE, *_planned(config))
+    return ("fit/fit.json", "fit/params.npz", *TABLE, *_plan_of_update(config))
 
 
 def _validate(config: Config, workdir: pathlib.Path) -> None:
@@ -220,7 +220,7 @@ SAMPLE = Stage(
     "sample",
     _sample,
     by_default=lambda config: _trains(config) or (is_external_update(config) and not config.swarm.ratios),
-    reads=lambda config, workdir: ("domains.json", *_planned(config)),
+    reads=lambda config, workdir: ("domains.json", *_plan_of_update(config)),
     writes=("swarm/ratios.csv",),
     settings=("seed", *SAMPLER, "train.steps", "train.batch"),
     costly=("swarm/ratios.csv",),
@@ -244,7 +244,7 @@ FIT = Stage(
     "fit",
     fit.run,
     by_default=lambda config: bool(config.swarm.ratios) or _trains(config),
-    reads=lambda config, workdir: (*TABLE, *_planned(config)),
+    reads=lambda config, workdir: (*TABLE, *_plan_of_update(config)),
     writes=("fit/params.npz", "fit/fit.json"),
     settings=("seed", "fit", "swarm", "update.old_runs"),
     evidence=_fit_evidence,

@@ -1,4 +1,4 @@
-"""The stage ``train``: all proxies in one program, and the swarm's table."""
+"""The stage ``train``: train all proxies in one program and write the swarm's table."""
 
 import dataclasses
 import pathlib
@@ -22,7 +22,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     domains, job = DomainSet.read(workdir / "domains.json"), _job(config, workdir)
     if job.swarm.share < 1:
         log.info(
-            "train: proxies read %.3f of every domain, to repeat it as often as the target run would", job.swarm.share
+            "train: proxies read a share of %.3f of every domain, to repeat it as often as the target run",
+            job.swarm.share,
         )
     tasks, content = job.tasks, files.digest([domains, job.tasks])
     own_part = part.parse(config.swarm.part)
@@ -54,17 +55,20 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 
 def join(config: Config, workdir: pathlib.Path) -> None:
-    """Train proxies that are sharded over all processes, as a process that writes no results."""
+    """Train proxies that are sharded over all processes, as a process that writes no results.
+
+    The first process calls :func:`run` at the same time.
+    """
     _job(config, workdir).run_here()
 
 
 def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
-    """All members of the swarm, or those of a part."""
+    """Return the job that trains all members, or those of ``swarm.part``."""
     domains = DomainSet.read(workdir / "domains.json")
     path = workdir / "swarm/ratios.csv"
     mixtures = table.read_ratios(path)
     if mixtures.domains != domains.names:
-        raise UserError(f"{path}: its domains are not those of domains.json; run --stages=sample again")
+        raise UserError(f"{path}: its domains differ from those of domains.json; run --stages=sample again")
     counts_KM = apportion.realise(mixtures.ratios_KM, config.train.steps * config.train.batch, domains.names)
     seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
     plan = update_plan.read_for(config, workdir)

@@ -1,4 +1,4 @@
-"""The stage ``validate``: fresh models on the natural, uniform and proposed mixtures."""
+"""The stage ``validate``: train new models on the natural, uniform and proposed mixtures and score them."""
 
 import pathlib
 from collections.abc import Mapping
@@ -38,14 +38,14 @@ def compare(
     caps: Mapping[str, np.ndarray] | None = None,
     proposal: Mapping[str, float] | None = None,
 ) -> Validation:
-    """Train fresh models on each mixture, several seeds each, in one program.
+    """Train new models on each mixture, several seeds each, in one program.
 
     Args:
-      config: its ``validate`` section says what is trained.
-      workdir: of a prepared corpus; checkpoints go to its ``validate`` folder.
+      config: the section ``validate`` defines the models.
+      workdir: folder of a prepared corpus; checkpoints go to its ``validate`` folder.
       mixtures: {name: weights_M} in the order of the workdir's domains.
       caps: {name: upper_M} of mixtures whose caps must hold after rounding to whole sequences.
-      proposal: the proposed weights, to be recorded.
+      proposal: the proposed weights, for the record.
 
     Raises:
       UserError: a model diverged.
@@ -56,7 +56,7 @@ def compare(
     domains = DomainSet.read(workdir / "domains.json").names
     for name, counts_M in zip(mixtures, counts_CM):
         for j in np.flatnonzero(counts_M == 0) if name in ("natural", "uniform") else ():
-            log.warning("validate: %s has less than half a sequence of %s and trains without it", name, domains[j])
+            log.warning("validate: %s gives less than half a sequence to %s and trains without it", name, domains[j])
     trained = job.run()
     jobs.write_curves(workdir / "validate/curves.npz", job.swarm.runs.names, trained, target)
     if (trained.died_K >= 0).any():
@@ -78,7 +78,7 @@ def compare(
 
 
 def _candidates(workdir: pathlib.Path, proposal: Proposal) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The mixtures to validate, and the caps of those that have some; both as :func:`compare` takes them."""
+    """Return the arguments ``mixtures`` and ``caps`` of :func:`compare`."""
     domains = DomainSet.read(workdir / "domains.json")
     mixtures = {
         "natural": domains.natural_M,
@@ -99,14 +99,14 @@ def _job(
     # All mixtures share the seeds, so that differences between mixtures come from the mixtures alone.
     seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(mixtures))
     runs = data.Runs(names, np.repeat(counts_CM, seeds, axis=0), seed_K, seed_K)
-    # The number of proxies that fit a device does not apply to models of another size.
+    # The configured number of members per device is for proxies, not for models of another size.
     members_per_device = config.swarm.members_per_device if target.proxy.preset == config.proxy.preset else None
     swarm = jobs.swarm_of(target, workdir, domains, runs)
     return jobs.Job(swarm, jobs.tasks_of(config, workdir), workdir / "validate", "validate", members_per_device)
 
 
 def _score(weights: dict[str, float], bpb_SN: np.ndarray, tasks: tuple[str, ...]) -> MixtureScore:
-    """Means and standard deviations over seeds, of the mean over tasks and of each task."""
+    """Return the mean and standard deviation over seeds, for the mean over tasks and for each task."""
     mean_S, ddof = bpb_SN.mean(axis=1), 1 if len(bpb_SN) > 1 else 0
     by_task = {
         task: TaskScore(float(bpb_S.mean()), float(bpb_S.std(ddof=ddof)), tuple(bpb_S.tolist()))

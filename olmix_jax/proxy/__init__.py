@@ -1,1 +1,1 @@
-"""Training of proxies, the small models of a swarm: one member is written once and mapped over all members."""
+"""Train proxies, the small models of a swarm. The code describes one member and is mapped over all members."""

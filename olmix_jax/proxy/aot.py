@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation of a swarm's training step, also for TPUs this machine does not have, to measure memory."""
+"""Compile a swarm's training step ahead of time to measure its memory, also for TPUs that this machine lacks."""
 
 import dataclasses
 import importlib.util
@@ -29,7 +29,7 @@ class CompiledStep:
     """What the compiler reports about a training step. Sizes are bytes on one device.
 
     Attributes:
-      members_per_device: members on a device; below 1 if one member is sharded over several devices.
+      members_per_device: members on each device; below 1 if one member is sharded over several devices.
       arguments: size of the arguments.
       temporary: size of temporaries. If the compiler ran out of memory: what it asked for, infinite if unknown.
       outputs: size of outputs that do not reuse the arguments' memory.
@@ -96,7 +96,7 @@ def largest_fit(
         compiled = compile_steps(member, tokens_shape, per_device * len(devices), devices)
         if per_device == 1 or memory is None or compiled.memory <= memory:
             return compiled
-        # Without a figure from the compiler, try half as many.
+        # The compiler gave no figure: try half as many members.
         ratio = memory / compiled.memory if math.isfinite(compiled.memory) else 0.5
         per_device = min(per_device - 1, max(1, int(per_device * ratio)))
 

@@ -1,4 +1,4 @@
-"""Choice of the fastest mapping on this machine, by timing each one."""
+"""Choose the fastest mapping on this machine by timing each one."""
 
 import pathlib
 import time

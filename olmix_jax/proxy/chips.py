@@ -28,7 +28,7 @@ CHIPS = {
     "NVIDIA H200": Chip(141 * 2**30, 989e12, 4.8e12),
 }
 
-# Prefixes of JAX's `device_kind` → name in CHIPS. The longer of two matching prefixes comes first.
+# Prefixes of JAX's `device_kind` → name in CHIPS. If two prefixes match, the longer one comes first.
 KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
 
 

@@ -66,7 +66,7 @@ def stream(store, length: int, seed: int, share: float = 1.0) -> grain.MapDatase
 
 
 class _Chunks:
-    """Chunk c holds every member's tokens for `steps` steps, int32 [K, steps, B, L + 1], with zeros after the last."""
+    """Chunk c holds every member's tokens for `steps` steps, int32 [K, steps, B, L + 1]; zeros after the run's end."""
 
     def __init__(self, runs: Runs, streams: dict, length: int, batch: int, steps: int, total_steps: int):
         self.runs, self.streams, self.length, self.batch, self.steps = runs, streams, length, batch, steps

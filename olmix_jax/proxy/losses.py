@@ -22,9 +22,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 BLOCK_BYTES = 256 << 20
 # Largest range of the tokens' ln Z for which :func:`loss_by_attention` gives a gradient.
 _MAX_LOG_Z_RANGE = 60.0
-# Fewest tokens that cuDNN is used for: with a single token its ln Z was wrong by .003.
+# Minimum number of tokens for cuDNN: with a single token its ln Z was wrong by .003.
 _MIN_CUDNN_TOKENS = 64
-# Widest rows that the TPU kernel is used for. Recomputing the logits of wider rows costs more than reading them.
+# Maximum row width for the TPU kernel. Recomputing the logits of wider rows costs more than reading them.
 _MAX_SPLASH_WIDTH = 384
 
 
@@ -105,7 +105,7 @@ def loss_by_attention(x_SD, head_DV, target_S, attend: Callable, z_loss):
     scale_S = (1 + 2 * z_loss * log_z_S) / tokens
     grad_SD = scale_S[:, None] * mean_SD.astype(jnp.float32) - target_SD / tokens
     # Entry v and token s need exp(logit − ln Z_s). The softmax of v over tokens supplies exp(logit), so exp(−ln Z_s)
-    # goes into the values. Measuring it from the smallest ln Z prevents overflow.
+    # goes into the values. It is scaled by exp(smallest ln Z), which prevents overflow.
     low = jnp.min(log_z_S)
     value_SD = (scale_S * jnp.exp(low - log_z_S))[:, None] * x32_SD
     mean_VD, log_sum_V = attend(rows_VD, x_SD, value_SD.astype(x_SD.dtype))

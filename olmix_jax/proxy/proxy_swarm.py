@@ -31,8 +31,8 @@ class ProxySwarm:
       runs: what differs between members.
       stores: token store per domain, in the column order of `runs.counts_KM`.
       share: share of every domain's text that members may read.
-      width: number of members that the program is compiled for, if larger than that of `runs`. The last member is
-        repeated. This lets waves of different sizes share one program.
+      width: number of members that the program is compiled for, if larger than the number of `runs`. The last member
+        is repeated as padding, so waves of different sizes share one program.
       track: where metrics are sent.
     """
 
@@ -54,7 +54,7 @@ class ProxySwarm:
 
     @property
     def size(self) -> int:
-        """Number of members, including those that only fill up the program."""
+        """Number of members, including padding."""
         return max(self.width, len(self.runs))
 
     @property

@@ -68,9 +68,9 @@ class ResourcePlan:
       memory_parts_bytes: that memory by use.
       collectives_across_members: operations that communicate between members; None if the compiler gave up.
       collectives_within_a_member: operations that communicate within a member sharded over all devices.
-      fits: whether the memory suffices; None if the device's memory is unknown.
+      fits: whether the program fits into the device's memory; None if the device's memory is unknown.
       roofline_seconds_per_step: lower bounds on the time of a step. This and the following are None for unknown chips.
-      bound_by: the larger of them, "compute" or "memory".
+      bound_by: which lower bound is larger, "compute" or "memory".
       utilisation_assumed: assumed share of the chip's peak.
       hours, device_hours: wall time, and that times the number of devices.
       cost: price of the device hours, in the currency of ``plan.price``; None without a price.

@@ -1,4 +1,4 @@
-"""Estimate of what a swarm needs before it is trained: parameters, operations, memory, waves, hours.
+"""Estimate what the training of a swarm needs: parameters, operations, memory, waves, hours.
 
 Most figures are arithmetic on the config. Memory and collectives are measured by compiling the real training step, for
 this machine's devices or for a TPU topology.
@@ -31,7 +31,7 @@ def plan_resources(config: Config, workdir: pathlib.Path, members: int | None = 
 
     Args:
       config: all settings.
-      workdir: its domains and tokenizer are used, if it has them.
+      workdir: folder whose domains and tokenizer are used, if they exist.
       members: number of proxies, if an update plan decides it. None takes it from the config or the number of domains.
 
     Raises:

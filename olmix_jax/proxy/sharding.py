@@ -1,4 +1,4 @@
-"""How members are mapped and sharded over devices. The only file that uses meshes and `pmap`.
+"""Map members over devices, and shard them. The only file that uses meshes and `pmap`.
 
 Every mapping but FSDP uses the devices of this process only. Several processes each train a part of the swarm
 (olmix_jax/pipeline/processes.py) and do not communicate while they do. FSDP shards one member over the devices of all
@@ -21,9 +21,9 @@ from olmix_jax.utils.errors import UserError
 MAPPINGS = ("vmap", "map", "pmap", "shard")
 # The mapping of members too large for one device: weights and batch of one member are sharded over all devices.
 FSDP = "fsdp"
-# Share of a device's memory that a program may plan with. The rest is left to the runtime.
+# Share of a device's memory that a program may use. The rest is left to the runtime.
 USABLE = 0.92
-# Most devices that weights are split over. Further devices hold copies and take other parts of the batch.
+# Maximum number of devices that weights are split over. Further devices hold copies and take other parts of the batch.
 MAX_WEIGHT_SHARDS = 16
 
 

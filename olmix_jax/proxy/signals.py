@@ -1,4 +1,4 @@
-"""Stopping a training loop by ctrl-C or a termination signal."""
+"""Stop a training loop on ctrl-C or a termination signal."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""One member: its state, its initialisation, one training step, and many."""
+"""One member: its state, initialisation, training steps and scores."""
 
 import functools
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class State(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One member's pure functions, which know nothing of other members, and its size.
+    """One member's pure functions, which use no other member's arrays, and its size.
 
     Attributes:
       init: key → State.

@@ -53,7 +53,7 @@ class Tracker:
         return files.read_json(path)["id"]
 
     def _complete_lines(self) -> Iterator[str]:
-        """Yield the lines of an earlier run, without one that a kill cut off."""
+        """Yield the lines of an earlier run, without a last line that is cut off."""
         if not self.path.is_file():
             return
         for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):

@@ -68,7 +68,7 @@ def _train(
     with stop_on_signal() as stop, _Meter(swarm, folder, label, run.step, group.is_writer) as meter:
         while run.step < total_steps:
             n = min(swarm.chunk_steps, total_steps - run.step)
-            # After the barrier, no process can fail to read while the others wait for it in a device collective.
+            # After the barrier, no process can fail to read data while the others wait for it in a device collective.
             tokens_KTBL1 = group.then_barrier(lambda: next(batches))
             run.states, chunk_loss_KT = train_steps(run.states, tokens_KTBL1, n)
             run.add_losses(sharding.to_host(chunk_loss_KT)[: len(swarm.runs), :n])
@@ -104,7 +104,7 @@ def _train(
 
 @dataclasses.dataclass
 class _RunState:
-    """Where a run stands: steps taken, the members' states on the devices, and the losses so far."""
+    """Progress of a run: steps taken, the members' states on the devices, and the losses so far."""
 
     step: int
     states: State

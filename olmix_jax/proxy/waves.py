@@ -1,4 +1,4 @@
-"""Training more members than the devices hold: in waves, one after another, with one compiled program.
+"""Train more members than the devices hold, in waves one after another, with one compiled program.
 
 The division into waves is fixed by the first run and stored beside the checkpoints. A wave is itself a swarm, so a run
 can resume on any number of devices that can hold a wave.
@@ -34,7 +34,7 @@ def train_in_waves(
       folder: receives checkpoints and the division into waves.
       label: names the swarm in log lines.
       per_device: members on a device at once. None means as many as its memory holds, or all if that is unknown (as on
-        CPUs). If an earlier run in ``folder`` divided the swarm otherwise, its division is kept, with a warning.
+        CPUs). If an earlier run in ``folder`` divided the swarm into other waves, these are kept, with a warning.
 
     Raises:
       KeyboardInterrupt: on ctrl-C or a termination signal, after saving a checkpoint.
@@ -144,7 +144,7 @@ def _members_per_device(swarm: ProxySwarm, requested: int | None) -> int | None:
 def _check_division(
     swarm: ProxySwarm, waves: list[np.ndarray], folder: pathlib.Path, label: str, requested: int | None
 ) -> None:
-    """Check that the devices can hold the waves of an earlier run. The number that the config requests is trusted."""
+    """Check that the devices can hold the waves of an earlier run. A number that the config requests is not checked."""
     width, memory, devices = len(waves[0]), sharding.usable_memory(), sharding.member_devices(_mapping(swarm))
     per_device = -(-width // devices)
     if requested and per_device != requested and len(waves) != len(_divide(swarm, requested)):

@@ -1,4 +1,4 @@
-"""Mixtures in whole sequences: the nearest one, the exact one, and an even order of their sequences.
+"""Convert mixtures to whole sequences, by rounding or exactly, and spread the sequences of a run evenly.
 
 A run trains on ``total`` sequences, so its mixture is a vector of counts over ``total``. The counts are chosen here;
 no data loader rounds anything.
@@ -17,15 +17,15 @@ from olmix_jax.utils.errors import UserError
 
 # Tolerance for float arithmetic on `weight × total`, in sequences.
 SLACK = 1e-6
-# How many larger totals are tried for the advice of an error.
+# An error suggests a larger total that works. At most this many totals are tried.
 _TOTALS_TRIED = 2000
 
 
 def snap(weights_M: np.ndarray, total: int, caps_M: np.ndarray | None = None) -> np.ndarray:
     """Return the mixture of ``total`` sequences nearest to ``weights_M``, by largest remainders.
 
-    argmin over integer counts_M ≥ 0, Σ counts = total, of Σ_j |counts_j − total·w_j|^p for every p ≥ 1 at once, and so
-    of the largest error. With caps, counts_j ≤ total·caps_j as well, so rounding never breaks a cap that the weights
+    argmin over integer counts_M ≥ 0, Σ counts = total, of Σ_j |counts_j − total·w_j|^p, for every p ≥ 1 including ∞
+    (the largest error). With caps, counts_j ≤ total·caps_j as well, so rounding never breaks a cap that the weights
     keep. Ties go to the lower index. A zero weight stays zero unless the caps leave no other place. A weight below one
     sequence may become zero.
 
@@ -45,7 +45,7 @@ def snap(weights_M: np.ndarray, total: int, caps_M: np.ndarray | None = None) ->
         raise UserError(f"a run needs at least one sequence, not {total}")
     weights_M = checked_weights(weights_M)
     wanted_M = weights_M / weights_M.sum() * total
-    most_M = _most(wanted_M, total, caps_M)
+    most_M = _max_counts(wanted_M, total, caps_M)
     counts_M = np.minimum(np.floor(wanted_M + SLACK).astype(np.int64), most_M)
     while (left := total - int(counts_M.sum())) > 0:
         open_M = (counts_M < most_M) & (weights_M > 0)
@@ -69,7 +69,7 @@ def checked_weights(weights_M) -> np.ndarray:
     return weights_M
 
 
-def _most(wanted_M: np.ndarray, total: int, caps_M: np.ndarray | None) -> np.ndarray:
+def _max_counts(wanted_M: np.ndarray, total: int, caps_M: np.ndarray | None) -> np.ndarray:
     """Return the largest number of sequences allowed per domain."""
     if caps_M is None:
         return np.full(len(wanted_M), total)
@@ -158,9 +158,9 @@ def interleaving(counts_M: np.ndarray) -> Node:
     """Return the order of a run's sequences as a binary tree over the domains: deterministic and evenly spread.
 
     The two nodes with the smallest counts are merged until one is left (a Huffman tree). From the root down, each
-    node's places are split between its two children by rounding, so every split is within ½ of its share at every
-    prefix. The errors of the levels add up, weighted by child / ancestor. Ancestors grow at least as the Fibonacci
-    numbers do, so
+    node's places are split between its two children by rounding, so a split is off by at most ½ at every prefix. A
+    domain's error is the sum over its ancestors of ½ · (size of the domain / size of the ancestor's child on its path).
+    These sizes grow towards the root at least as fast as the Fibonacci numbers, so
 
       |#{i < t: domain_i = j} − t·counts_j/total| ≤ ½ Σ_n 1/Fib_n = 1.68    for every prefix t and domain j.
 
@@ -198,7 +198,7 @@ def read_at(tree: Node, places_n: np.ndarray) -> Sequences:
             domain_n[where], nth_n[where] = node.content, at
             continue
         a, b = node.content
-        # Places of a among the node's first t places: t·a/size, rounded.
+        # The first t places of the node contain t · a.size / node.size places of a, rounded.
         before, after = ((2 * t * a.size + node.size) // (2 * node.size) for t in (at, at + 1))
         to_a = after > before
         todo += [(a, where[to_a], before[to_a]), (b, where[~to_a], (at - before)[~to_a])]

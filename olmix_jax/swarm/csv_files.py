@@ -107,7 +107,7 @@ def read_sheets(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Sheets
 
     Raises:
       UserError: a file is missing, not UTF-8 or not comma-separated; its header or a row is cut short; a column or run
-        is repeated; a row has no key or no value; or the tables name a run differently.
+        is repeated; a row has no key or no value; or the two tables give one run different names.
     """
     ratio_lines, metric_lines = _read_lines(ratios), _read_lines(metrics)
     key = "run" if "run" in ratio_lines.header and "run" in metric_lines.header else "index"

@@ -17,13 +17,13 @@ _SUM_EXACT = 1e-9
 
 
 class Scores(NamedTuple):
-    """Scores that are left after runs or tasks with missing ones are dropped.
+    """Scores that remain after runs or tasks with missing scores are dropped.
 
     Attributes:
-      runs: ids of the runs that are left.
-      tasks: names of the tasks that are left.
-      kept_K: whether each of the given runs is left.
-      bpb_KN: scores of the runs and tasks that are left.
+      runs: ids of the remaining runs.
+      tasks: names of the remaining tasks.
+      kept_K: whether each of the given runs remains.
+      bpb_KN: scores of the remaining runs and tasks.
     """
 
     runs: tuple[str, ...]
@@ -41,7 +41,7 @@ def choose_columns(
       metrics: the table of scores.
       shared_drop: names to drop, in a list that several swarms share; unknown names are only logged.
       drop: names to drop; unknown names are errors.
-      keep: the only names to read, apart from dropped ones; empty for all columns.
+      keep: names to read, unless they are also dropped; empty for all columns.
 
     Raises:
       UserError: a name in ``drop``, or one in ``keep`` that is not dropped, is unknown; or no column is left.
@@ -66,10 +66,10 @@ def choose_columns(
 
 
 def mixtures(sheet: Sheet, runs: tuple[str, ...]) -> np.ndarray:
-    """Return ratios_KM; rows that the file has rounded are renormalised.
+    """Return ratios_KM. Rows with rounded weights are renormalised.
 
     Raises:
-      UserError: a weight is missing, not a number or negative; or a row's sum is off 1 by more than 0.01.
+      UserError: a weight is missing, not a number or negative; or a row's sum differs from 1 by more than 0.01.
     """
     ratios_KM = np.array([[_weight(sheet, run, domain) for domain in sheet.columns] for run in runs])
     sums_K = ratios_KM.sum(axis=1)

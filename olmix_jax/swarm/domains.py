@@ -21,7 +21,7 @@ class DomainSet:
       tokens: unique training tokens per domain (N_j in METHOD).
       bytes: bytes of text per domain.
       content: a hash of each domain's text, independent of its name: the sum over documents of a hash of each, in
-        hexadecimal. The hashes of a domain's parts add up to the domain's. Empty if not known.
+        hexadecimal. The hash of a domain is the sum of the hashes of its parts. Empty if not known.
 
     Raises:
       UserError: there is no domain, a name is repeated, or a domain has no tokens.

@@ -1,11 +1,12 @@
 """Mixtures in whole tokens (or sequences): largest remainders that never break a cap of a domain or of a group.
 
-Domains, groups and the total form a tree, and every node has bounds. The bounds that integers can meet follow from the
-leaves up: the lower bound of a node is the larger of its own and the sum of its children's, the upper bound likewise.
-A solution exists if and only if no lower bound exceeds its upper bound (constraints on a laminar family are totally
-unimodular). Units can therefore be given out one by one, each to the domain furthest below its share, and only the path
-from that domain to the root has to be checked. The feasible sets are M-convex, for which this greedy order is optimal
-(Murota, Discrete Convex Analysis, 2003). Arithmetic is in fractions, exact at any total.
+Domains, groups and the total form a tree, and every node has bounds. The bounds that integers can meet are computed
+from the leaves up. A node's lower bound is the larger of its given lower bound and the sum of its children's. Its upper
+bound is the smaller of its given upper bound and the sum of its children's. A solution exists if and only if no lower
+bound exceeds its upper bound (constraints on a laminar family are totally unimodular). Units can therefore be given out
+one by one, each to the domain furthest below its share, and only the path from that domain to the root has to be
+checked. The feasible sets are M-convex, for which this greedy order is optimal (Murota, Discrete Convex Analysis,
+2003). Arithmetic is in fractions, exact at any total.
 
 :func:`olmix_jax.swarm.apportion.snap` is the fast form in float64, for caps on single domains only.
 """
@@ -21,12 +22,12 @@ import numpy as np
 from olmix_jax.swarm.apportion import checked_weights
 from olmix_jax.utils.errors import UserError
 
-# Tolerance for `bound × total` in units, and relative to it, because a cap k·N/R has been rounded twice.
+# Absolute tolerance of `bound × total` [units], and its relative tolerance: a float cap k·N/R has been rounded twice.
 SLACK = Fraction(1, 10**9)
 ROUNDED = Fraction(1, 2**52)
 # How far outside its bounds a weight may be.
 OUTSIDE = 1e-9
-# How many larger totals are tried for the advice of an error, and how many domains an error names.
+# An error suggests a total that works: number of totals to try. Number of domains that an error names.
 TRIED = 2000
 SHOWN = 10
 
@@ -155,7 +156,7 @@ def _whole(tree: list[_Node], total: int) -> tuple[list[int], list[int]]:
 
 
 def _propagate(tree: list[_Node], low_V: list[int], high_V: list[int]) -> str:
-    """Tighten the bounds, in place, to what the leaves allow. Return the first conflict in words; empty for none."""
+    """Tighten the bounds, in place, to what the leaves allow. Return a description of the first conflict, or ""."""
     inner = {node.parent for node in tree}
     least_V, most_V = [0] * len(tree), [0] * len(tree)
     for v, node in enumerate(tree):
@@ -163,9 +164,9 @@ def _propagate(tree: list[_Node], low_V: list[int], high_V: list[int]) -> str:
             return f"no whole number of units is within the bounds of {node.name}"
         if v in inner:
             if most_V[v] < low_V[v]:
-                return f"{_parts(tree, v, high_V)} at most: room for {most_V[v]} of the {low_V[v]} units of {node.name}"
+                return f"at most {_parts(tree, v, high_V)}: room for {most_V[v]} of the {low_V[v]} units of {node.name}"
             if least_V[v] > high_V[v]:
-                return f"{_parts(tree, v, low_V)} at least: {least_V[v]}, more than the {high_V[v]} of {node.name}"
+                return f"at least {_parts(tree, v, low_V)}: {least_V[v]} units, but {node.name} allows {high_V[v]}"
             low_V[v], high_V[v] = max(low_V[v], least_V[v]), min(high_V[v], most_V[v])
         if node.parent >= 0:
             least_V[node.parent] += low_V[v]
@@ -187,19 +188,19 @@ def _nearest(tree: list[_Node], wanted_M: list[Fraction], low_V: list[int], high
     least_V = [0] * len(tree)
     for v, node in enumerate(tree[:-1]):
         least_V[node.parent] += low_V[v]
-    # Rounded so that float errors do not break ties: the lower index wins.
+    # Differences are rounded so that float errors do not break ties: the lower index wins.
     units = [(round(float(low_V[j] - wanted_M[j]), 6), j) for j in range(M)]
     heapq.heapify(units)
     while units:
         over, j = heapq.heappop(units)
         # A domain that cannot take a unit now never can later, as the room on its path only shrinks.
-        if _raise(tree, j, low_V, high_V, least_V):
+        if _add_unit(tree, j, low_V, high_V, least_V):
             heapq.heappush(units, (over + 1, j))
     return low_V[:M]
 
 
 def _first_units(tree: list[_Node], wanted_M: list[Fraction], low_V: list[int], high_V: list[int]) -> list[int]:
-    """Give out many units at once: all up to ``wanted_M + over``, for the largest feasible integer ``over``."""
+    """Raise all counts at once to ``wanted_M + over``, for the largest integer ``over`` that is feasible."""
     M, total = len(wanted_M), low_V[-1]
 
     def filled(over: int) -> list[int]:
@@ -217,8 +218,8 @@ def _first_units(tree: list[_Node], wanted_M: list[Fraction], low_V: list[int], 
     return low_V
 
 
-def _raise(tree: list[_Node], j: int, low_V: list[int], high_V: list[int], least_V: list[int]) -> bool:
-    """Give domain j one more unit if a solution remains; return whether it did.
+def _add_unit(tree: list[_Node], j: int, low_V: list[int], high_V: list[int], least_V: list[int]) -> bool:
+    """Give domain j one more unit if a solution remains possible. Return whether the unit was given.
 
     Args:
       tree: from :func:`_tree`.
@@ -240,14 +241,14 @@ def _raise(tree: list[_Node], j: int, low_V: list[int], high_V: list[int], least
 
 
 def _advice(tree: list[_Node], total: int) -> str:
-    """Return the smallest total that works, if one of the next totals does; else how far to loosen the bounds."""
-    # A domain that must get something needs a cap of at least one unit.
+    """Return advice for an infeasible request: a larger total that works, or how far to loosen the bounds."""
+    # A node whose lower bound is positive needs an upper bound of at least one unit.
     needed = [(1 - SLACK) / n.upper for n in tree if n.upper > 0 and n.lower * total > 2 * SLACK]
     first = max(total + 1, math.ceil(max(needed, default=1) * (1 - ROUNDED)))
     for larger in range(first, first + TRIED):
         if not _propagate(tree, *_whole(tree, larger)):
             return f"use a total of {larger} units, the smallest that works, or loosen each bound by 1/{total}"
-    # With bounds looser by one unit each node may round either way, and then a solution always exists.
+    # If each bound is looser by one unit, every node may round up or down, and a solution always exists.
     return f"no total up to {first + TRIED - 1} works: loosen each bound by 1/{total}"
 
 

@@ -1,4 +1,4 @@
-"""Sample the mixtures of a swarm, on the grid of what a run can train exactly.
+"""Sample the mixtures of a swarm, on the grid of mixtures that a run can train exactly.
 
 A run trains on ``total`` sequences, so its mixture is a vector of counts over ``total``. Mixtures are sampled on that
 grid, and laws are fitted to ``counts_KM / total``: exactly the mixtures that the runs were trained on.
@@ -61,8 +61,8 @@ def sample(
     draw = _Draw(natural_M, total, sparsity == "sparse", strength, minimum, rng.generator(seed, "swarm"))
     swarm_KM = natural_counts_M[None]
     while len(swarm_KM) < size:
-        forced = _furthest_behind(min_runs - draw.seen(swarm_KM).sum(axis=0), size - len(swarm_KM))
-        counts_M = draw.another(swarm_KM, forced, min_distance)
+        forced = _furthest_behind(min_runs - draw.sampled(swarm_KM).sum(axis=0), size - len(swarm_KM))
+        counts_M = draw.next_candidate(swarm_KM, forced, min_distance)
         if counts_M is None:
             raise UserError(
                 f"no mixture found for member {len(swarm_KM)} of {size} in {_TRIES} draws: lower `swarm.min_distance` "
@@ -74,7 +74,7 @@ def sample(
 
 
 def _furthest_behind(lack_M: np.ndarray, runs_left: int) -> np.ndarray:
-    """Return the domains that lack the most runs, as many as each remaining run must cover."""
+    """Return the domains that lack the most runs: as many as every remaining run has to sample."""
     lack_M = np.maximum(lack_M, 0)
     return np.argsort(-lack_M, kind="stable")[: -(-int(lack_M.sum()) // runs_left)]
 
@@ -87,7 +87,7 @@ def _check_request(natural_M, size: int, earlier_runs: int, min_runs: int, names
     if size + earlier_runs < len(names) + 2:
         besides = f" besides {earlier_runs} earlier runs" if earlier_runs else ""
         raise UserError(
-            f"config field `swarm.size` is {size}{besides}: a law over {len(names)} domains needs at least "
+            f"config field `swarm.size` is {size}{besides}, but a law over {len(names)} domains needs at least "
             f"{len(names) + 2} runs, better {3 * (len(names) + 1)}"
         )
     if not 0 < strength[0] <= strength[1] < np.inf:
@@ -128,7 +128,7 @@ class _Draw:
 
     A run *samples* a domain if it gives the domain at least the minimum weight and half the natural weight. While
     some domains are sampled by fewer than ``min_runs`` members, candidates come from Dirichlet(s·M·q + e_F), where F
-    are the domains that lack the most runs: the same distribution, given that one sequence of each was drawn.
+    are the domains that lack the most runs. This is the same distribution, conditioned on one drawn sequence of each.
     """
 
     def __init__(self, natural_M, total: int, sparse: bool, strength, minimum: float, random: np.random.Generator):
@@ -139,15 +139,15 @@ class _Draw:
         half_M = np.zeros_like(natural_M) if adjusted_M is None else adjusted_M / 2
         self.least_M = np.floor(np.maximum(minimum, half_M) * total + SLACK)
 
-    def seen(self, counts: np.ndarray) -> np.ndarray:
+    def sampled(self, counts: np.ndarray) -> np.ndarray:
         """Return which domains (last axis) the mixtures sample: at least the minimum and half the natural weight."""
         return counts >= self.least_M
 
-    def another(self, swarm_KM: np.ndarray, forced: np.ndarray, min_distance: float) -> np.ndarray | None:
+    def next_candidate(self, swarm_KM: np.ndarray, forced: np.ndarray, min_distance: float) -> np.ndarray | None:
         """Return a candidate that samples the ``forced`` domains and is not a near-duplicate; None after many draws."""
         for _ in range(_TRIES):
             counts_M = self._candidate(forced)
-            if counts_M is not None and self.seen(counts_M)[forced].all():
+            if counts_M is not None and self.sampled(counts_M)[forced].all():
                 distance_K = np.abs(swarm_KM - counts_M).sum(axis=1) / (2 * self.total)
                 if not (distance_K < min_distance).any():
                     return counts_M

@@ -101,7 +101,7 @@ class SwarmTable:
           meta: path of ``meta.json``, or its content as text or as a mapping; empty for none.
           drop_metrics: task columns to drop, named as in the file or as in ``tasks``. An unknown name is an error; in
             meta's ``drop_metrics``, which several swarms may share, an unknown name is only logged.
-          keep_metrics: the only task columns to read, apart from dropped ones; empty for all.
+          keep_metrics: task columns to read, unless they are also dropped; empty for all.
           missing: what to do about a score that is empty, NaN, NA or null: "error", "drop_run" or "drop_task".
 
         Raises:
@@ -145,7 +145,7 @@ class SwarmTable:
             runs += len(self.inherited.trust_J)
         if runs < needed:
             raise UserError(
-                f"{runs} runs for {len(self.domains)} domains: a fit of this law needs at least {needed}, "
+                f"{runs} runs for {len(self.domains)} domains, but a fit of this law needs at least {needed}, "
                 f"better {max(3 * (len(self.domains) + 1), needed)}; train more runs, merge domains, or choose a "
                 "`fit.law` that needs fewer"
             )
@@ -154,7 +154,7 @@ class SwarmTable:
         """Return the table with its domains in the order of ``domains``.
 
         Raises:
-          UserError: ``domains`` is not the same set.
+          UserError: ``domains`` holds other names than the table.
         """
         if set(domains) != set(self.domains):
             differing = ", ".join(sorted(set(domains) ^ set(self.domains)))
@@ -272,7 +272,7 @@ def write_swarm(
 def write_ratios(
     path: str | os.PathLike, runs: Sequence[str], names: Sequence[str], domains: Sequence[str], ratios_KM: np.ndarray
 ) -> None:
-    """Write mixtures without scores, as they are before the swarm is trained."""
+    """Write mixtures without scores, before the swarm is trained."""
     csv_files.write_sheet(path, runs, names, domains, np.asarray(ratios_KM, np.float64).tolist())
 
 

@@ -14,7 +14,7 @@ from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
-# Subjects of MMLU (Hendrycks et al. 2021) by group, with the number of questions in their test splits: 14,042 in total.
+# Subjects of MMLU (Hendrycks et al. 2021) by group, with the sizes of their test splits: 14,042 questions in total.
 MMLU = {
     "stem": {
         "abstract_algebra": 100,

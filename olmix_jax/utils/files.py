@@ -134,7 +134,7 @@ def digest(value: Any) -> str:
 
 
 class NamedObject(NamedTuple):
-    """A JSON object, and the name of its source for errors: a path or a config field."""
+    """A JSON object and, for errors, the name of its source: a path or a config field."""
 
     name: str
     content: dict[str, Any]

@@ -79,9 +79,9 @@ class Progress:
     each piece of work.
 
     Args:
-      title: what is done, as "tokenize".
+      title: the name of the work, such as "tokenize".
       total: the amount of work, in ``unit``.
-      unit: the plural noun that is counted, as "bytes".
+      unit: what is counted, a plural noun such as "bytes".
       done: the amount already done by an earlier run.
     """
 

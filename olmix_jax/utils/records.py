@@ -76,7 +76,7 @@ def from_plain(kind: type[R], content: Any, where: str = "") -> R:
       where: path of ``content`` in the file, for errors; "" at the top.
 
     Raises:
-      ValueError: a field is missing or has the wrong type. The message gives its path, as ``weights.web``.
+      ValueError: a field is missing or has the wrong type. The message gives its path, such as ``weights.web``.
     """
     if not isinstance(content, dict):
         raise ValueError(f"{where or 'the content'} must be an object, not {_shown(content)}")
@@ -136,7 +136,7 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Describe a value for an error: null, numbers and booleans by their value, all others by their type."""
+    """Return how an error shows a value: null, numbers and booleans by value, all others by type."""
     if value is None:
         return "null"
     if isinstance(value, (bool, int, float)):

@@ -16,7 +16,7 @@ def test_each_figure_is_measured_in_a_new_process():
 
 
 def test_failed_part_becomes_a_cell_beside_the_others(monkeypatch, capsys):
-    """For example on a device with too little memory for one part."""
+    """A part may need more memory than the device has; the page still gets all other parts."""
     results = {
         "divided": {"loss_KT": [[1.0, 2.0]], "collectives": 0},
         "held": {"needed": 3e6, "states": 1e6, "gradient": 4e6},

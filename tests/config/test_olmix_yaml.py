@@ -68,7 +68,7 @@ def test_families_choose_the_columns_when_tasks_are_fitted(translate, tmp_path):
 
 
 def test_families_have_equal_weights_unless_the_file_gives_weights(translate, tmp_path, logged):
-    """As in `olmix fit`. The default of this package would weight them by their number of tasks, 2 to 1."""
+    """`olmix fit` gives families equal weights. The default of this package would be their numbers of tasks, 2 to 1."""
     got = translate({"filtering.obj_weights": None})
     table = workdirs.read_table(got, tmp_path)
     weights_N = task_weights(
@@ -110,7 +110,7 @@ def test_dropped_columns_are_removed_from_their_families(translate, tmp_path, lo
     assert workdirs.read_table(got, tmp_path).tasks == ("math",)
     # An unknown column is not an error, because swarms share published lists.
     assert any("no such columns to drop: ghost" in line for line in logged)
-    # `olmix fit` drops results by name, and here these are families.
+    # As in `olmix fit`, a dropped name can be a family.
     assert list(json.loads(translate({"filtering.drop_metrics": ["qa"]}).fit.families)) == ["math"]
     both = {"regression.aggregate_task_families": False, "filtering.drop_metrics": ["math:a", "math:b"]}
     assert translate(both).fit.keep_metrics == ("qa::olmes", "old")
@@ -152,7 +152,7 @@ def test_published_families_fit_the_published_swarm(translate, published, tmp_pa
 
 
 def test_held_out_swarm_is_grouped_like_the_fitted_one(translate, tmp_path):
-    """Its families must be means over the same columns as in the fit."""
+    """Families of the held-out swarm are means over the same columns as in the fit."""
     held_out = {"test_ratios": str(tmp_path / "ratios.csv"), "test_metrics": str(tmp_path / "metrics.csv")}
     config = translate({"filtering.drop_metrics": ["old", "math:b"]}, config={"swarm": held_out})
     fitted = workdirs.read_table(config, tmp_path)

@@ -82,7 +82,7 @@ def real() -> dict[str, list[Document]]:
 
 def test_real_installation_has_text_in_every_domain(real):
     sizes = {name: sum(len(d.text.encode()) for d in documents) for name, documents in real.items()}
-    assert sum(sizes.values()) == pytest.approx(1_500_000, rel=0.4)  # files are kept as a whole or not at all
+    assert sum(sizes.values()) == pytest.approx(1_500_000, rel=0.4)  # files are not cut
     assert min(sizes.values()) > 0 and max(sizes.values()) > 5 * min(sizes.values())
 
 

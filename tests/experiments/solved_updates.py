@@ -45,8 +45,8 @@ class Solved(NamedTuple):
     loss: float
 
 
-def marks(fixed, new, gone):
-    """Return the masks of so many unaffected, new and old domains."""
+def masks(fixed, new, gone):
+    """Return the masks of ``fixed`` unaffected, ``new`` new and ``gone`` old domains."""
     return COLUMN < fixed, (FIXED <= COLUMN) & (COLUMN < FIXED + new), (FIXED + NEW <= COLUMN) & (COLUMN < 12 + gone)
 
 
@@ -92,7 +92,7 @@ def collapsed(case, ratios_M, kept_M):
 
 
 def solve(cases):
-    """Solve every case before, after, and with reuse; infeasible cases are dropped."""
+    """Solve every case before the update, after it, and with reuse. Infeasible cases are dropped."""
     old, full = optima(cases, "gone_M"), optima(cases, "new_M")
     reduced = [collapsed(c, q_M, c.fixed_M) for c, q_M in zip(cases, old.weights_M)]
     rows = [i for i, problem in enumerate(reduced) if problem is not None]
@@ -125,7 +125,7 @@ def random_case(rng):
     """Draw an update of random size: add (70 %), remove or revise. In 40 % the caps sum to only 1.05 to 1.5."""
     kind, fixed, tasks = rng.choice(3, p=[0.7, 0.15, 0.15]), rng.integers(2, FIXED + 1), rng.integers(2, TASKS + 1)
     new, gone = 0 if kind == 1 else rng.integers(1, NEW + 1), 0 if kind == 0 else rng.integers(1, GONE + 1)
-    fixed_M, new_M, gone_M = marks(fixed, new, gone)
+    fixed_M, new_M, gone_M = masks(fixed, new, gone)
     coef_NM = 0.5 * rng.normal(size=(TASKS, 1)) + rng.choice([0.1, 0.3, 1, 2]) * rng.normal(size=(TASKS, DOMAINS))
     weights_N = np.pad(rng.dirichlet(np.ones(tasks)), (0, TASKS - tasks))
     tokens_M = np.exp(rng.normal(size=DOMAINS))
@@ -136,8 +136,8 @@ def random_case(rng):
 
 
 def wanted_case(rng, new, help):
-    """Draw 8 domains of 5T tokens, and new ones of 20B to 1T that lower a third of the tasks by a factor e^-help."""
-    fixed_M, new_M, gone_M = marks(FIXED, new, 0)
+    """Draw 8 domains of 5T tokens in total, and new ones of 20B to 1T that multiply a third of the tasks by e^-help."""
+    fixed_M, new_M, gone_M = masks(FIXED, new, 0)
     coef_NM = 0.5 * rng.normal(size=(TASKS, 1)) + 0.3 * rng.normal(size=(TASKS, DOMAINS))
     helped = rng.permutation(TASKS)[: TASKS // 3]
     coef_NM[np.ix_(helped, np.flatnonzero(new_M))] -= help
@@ -154,7 +154,7 @@ def capped(case, target):
 
 
 def spearman(x, y):
-    """Return the rank correlation, which must be significant."""
+    """Return the rank correlation, after asserting that it is significant."""
     solution = scipy.stats.spearmanr(x, y)
     assert solution.pvalue < 1e-10
     return round(float(solution.statistic), 3)

@@ -62,7 +62,7 @@ def test_paper_replay_keeps_ratios_and_caps(tmp_path):
         paper.replay(tmp_path)
 
 
-def test_verdict_states_the_share_of_the_gain_and_its_certainty():
+def test_verdict_gives_the_share_of_the_gain_and_its_error():
     natural_S = np.array([3.0, 3.1, 2.9])
     each = {"natural": natural_S, "full": 0.9 * natural_S, "full_reuse": 0.91 * natural_S, "auto": 0.904 * natural_S}
     # Families have equal weights, whatever their number of tasks.

@@ -20,7 +20,7 @@ from tests.experiments.solved_updates import (
     Case,
     Solved,
     collapsed,
-    marks,
+    masks,
     minimise,
     optima,
     random_case,
@@ -127,7 +127,7 @@ def test_rank_correlations_are_as_reported(thousand):
 
 def two_kept(coef_NM, tokens, upper, kl_weight=0.05):
     """Return a case with two kept domains and a new one."""
-    fixed_M, new_M, gone_M = marks(2, 1, 0)
+    fixed_M, new_M, gone_M = masks(2, 1, 0)
     tokens_M, upper_M, all_NM = np.zeros(DOMAINS), np.zeros(DOMAINS), np.zeros((TASKS, DOMAINS))
     columns = [0, 1, FIXED]
     tokens_M[columns], upper_M[columns], all_NM[:, columns] = tokens, upper, coef_NM

@@ -7,7 +7,7 @@ from olmix_jax.propose.trainer_formats import FORMATS
 MIXTURE = Mixture({"d:0": 0.6, "d:1": 0.4, "d:2": 0.0}, target_tokens=1e9)
 
 
-def test_every_format_is_written_with_what_its_trainer_realises(tmp_path):
+def test_every_format_is_written_with_the_mixture_that_its_trainer_realises(tmp_path):
     exports = handover.write(tmp_path, MIXTURE)
     folder = tmp_path / handover.FOLDER
     assert {path.name for path in folder.iterdir()} == {trainer.file for trainer in FORMATS.values()} | {
@@ -24,7 +24,7 @@ def test_every_format_is_written_with_what_its_trainer_realises(tmp_path):
         assert entry["lost"] == [] and entry["epochs_over_cap"] == {}
 
 
-def test_format_that_cannot_express_the_mixture_is_removed_with_the_reason(tmp_path):
+def test_file_of_a_format_that_cannot_express_the_mixture_is_removed(tmp_path):
     handover.write(tmp_path, MIXTURE)
     blend = tmp_path / handover.FOLDER / "megatron_blend.txt"
     assert "d%3A" in blend.read_text()

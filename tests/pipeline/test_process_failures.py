@@ -22,15 +22,15 @@ def test_failure_of_one_process_stops_the_others(make_store):
     store = make_store([(10, 1, "peer"), (10, 3, "peer")])
     store.values |= {"olmix_jax/failed/2": "own", "olmix_jax/failed/3": "peer"}
     with pytest.raises(UserError, match="^stopped because process 2 failed"):
-        processes.together(lambda: None)
+        processes.run_on_all(lambda: None)
     causes = {key[-1]: cause for key, cause in store.values.items() if "failed" in key}
     assert causes == {"0": "peer", "1": "peer", "2": "own", "3": "peer"}
 
 
-def test_error_is_raised_even_if_the_others_cannot_be_told(make_store):
+def test_error_is_raised_even_if_it_cannot_be_reported_to_the_others(make_store):
     make_store(lost_at=0)
     with pytest.raises(ZeroDivisionError):
-        processes.together(lambda: 1 / 0)
+        processes.run_on_all(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize(
@@ -43,20 +43,20 @@ def test_failed_process_logs_its_error_before_it_waits(make_store, caplog, error
 
     make_store([(130, p, "peer") for p in (1, 2, 3)])
     with caplog.at_level("INFO", logger="olmix_jax"), pytest.raises(type(error)):
-        processes.together(work)
+        processes.run_on_all(work)
     first, second = [record.getMessage() for record in caplog.records][:2]
     assert re.search(line, first) and "waiting for" in second
 
 
-def test_process_that_failed_in_lockstep_waits_a_minute_only(make_store, monkeypatch):
+def test_process_that_failed_in_lockstep_waits_for_the_others_for_a_minute_only(make_store, monkeypatch):
     """The others may hang in a device collective until this process exits."""
     store, group = make_store(), coordination.ProcessGroup(distributed=True)
     with group.lockstep():
         pass
     with pytest.raises(ZeroDivisionError), group.lockstep():
-        processes.together(lambda: 1 / 0)
+        processes.run_on_all(lambda: 1 / 0)
     assert 60 <= store.clock[0] <= 70 and store.values == {"olmix_jax/failed/0": "own"}
-    with group.lockstep():  # ends the lockstep that the error left on
+    with group.lockstep():  # resets the lockstep state, which an error leaves set
         pass
 
 

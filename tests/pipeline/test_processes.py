@@ -1,4 +1,4 @@
-"""pipeline/processes.py: a swarm trained in parts, by independent jobs and by processes together, also when killed."""
+"""pipeline/processes.py: a swarm trained by several processes or independent jobs, also after a kill."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_several_processes_give_the_table_of_one(whole, prepared, number, stages
 
 
 def test_resume_with_fewer_processes_after_one_is_killed(whole, prepared):
-    """The other process ends too. The same command resumes from the checkpoints, with one process."""
+    """The surviving process ends as well. The same command with one process resumes from the checkpoints."""
     tmp_path = prepared
     running = started(tmp_path, 2, "train", train_checkpoint_every=1)
     deadline = time.monotonic() + 200

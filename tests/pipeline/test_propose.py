@@ -57,7 +57,7 @@ def test_stage_writes_next_runs_and_files_for_trainers(workdir):
     assert all((folder / export.file).is_file() for export in proposal.handover.values())
 
 
-def test_fit_of_another_law_is_an_error(workdir):
+def test_fit_with_a_law_other_than_the_configured_one_is_an_error(workdir):
     folder, settings = workdir
     other = config.from_dict(files.plain(settings) | {"fit": {"law": "warped_gp"}})
     with pytest.raises(UserError, match="different law or different tasks.*--stages=fit,propose"):

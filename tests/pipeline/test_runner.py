@@ -22,7 +22,7 @@ def command(workdir, *more, config=SMOKE):
 
 
 def environment():
-    # The program chooses its devices, so the settings of the tests must not reach it.
+    # The program chooses its own devices, so it must not inherit the device settings of the tests.
     return {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONWARNINGS")}
 
 
@@ -55,7 +55,7 @@ def copied(smoke, tmp_path, *without):
 
 def test_the_pipeline_writes_every_file(smoke):
     workdir, done, seconds = smoke
-    # It takes a minute on an idle machine; this one may be shared.
+    # The run takes a minute on an idle machine. The bound allows for a busy one.
     assert seconds < 120
     files = (
         "config.json domains.json corpus/tokenizer.json swarm/ratios.csv swarm/metrics.csv swarm/meta.json "

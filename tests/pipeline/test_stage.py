@@ -40,9 +40,12 @@ def test_costly_files_are_not_recomputed_after_a_change(tmp_path):
     with pytest.raises(UserError, match="made with train.lr = 0.1, now it is 0.2; use another --workdir"):
         old.refuse_changes(new, [tmp_path / "train"])
     old.refuse_changes(old, [tmp_path / "train"])
+    other_input = stage.Stamp({"train.lr": 0.1}, {"domains.json": "digest"})
+    with pytest.raises(UserError, match="made before domains.json changed; .* restore the old domains.json, or delete"):
+        old.refuse_changes(other_input, [tmp_path / "train"])
 
 
-def test_settings_of_how_members_are_computed_do_not_make_a_result_stale(tmp_path):
+def test_mapping_and_memory_settings_do_not_make_a_result_stale(tmp_path):
     one, other = (config.from_dict({"train": {"mapping": name}}) for name in ("map", "vmap"))
     (tmp_path / "domains.json").write_text("{}")
     for file in ("tasks/tasks.json", "swarm/ratios.csv"):

@@ -25,7 +25,7 @@ def test_largest_fit_searches_downwards_from_the_weights_alone(monkeypatch):
 
     monkeypatch.setattr(aot, "compile_steps", compile_steps)
     compiled = aot.largest_fit(MEMBER, (1,), 32, [None, None], 1840)
-    # Four need 350 · 4 + 100 = 1500 ≤ 1840, five 1850. With seven, the weights alone exceed the memory.
+    # Four members need 350 · 4 + 100 = 1500 ≤ 1840 bytes, five need 1850. The weights of seven exceed the memory.
     assert compiled.members_per_device == 4 and compiled.arguments == 1200 and tried[0] == 6 and len(tried) <= 3
     # If not even one member fits, its figures are returned.
     alone = aot.largest_fit(MEMBER, (1,), 32, [None, None], 300)

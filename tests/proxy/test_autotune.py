@@ -5,7 +5,7 @@ import pytest
 from olmix_jax.proxy import autotune
 
 
-def test_auto_takes_the_fastest_mapping_and_remembers_it(make_swarm, tmp_path, monkeypatch):
+def test_auto_chooses_the_fastest_mapping_and_stores_it(make_swarm, tmp_path, monkeypatch):
     swarm = make_swarm(members=3, mapping="auto")
     monkeypatch.setattr(autotune, "time_mappings", lambda s, per_device: {"vmap": 0.2, "map": 0.1, "shard": 0.3})
     assert autotune.choose_mapping(swarm, tmp_path) == "map"

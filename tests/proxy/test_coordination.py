@@ -12,7 +12,7 @@ def make_store(monkeypatch):
     return fake_store.install(monkeypatch)
 
 
-def test_slow_process_is_waited_for_and_named(make_store, caplog):
+def test_wait_for_a_slow_process_names_it_and_has_no_time_limit(make_store, caplog):
     """The wait takes two hours, longer than a device collective would wait."""
     make_store([(1, 1, "b"), (1, 2, "c"), (7200, 3, "d")])
     with caplog.at_level("INFO", logger="olmix_jax"):
@@ -27,7 +27,7 @@ def test_values_of_consecutive_gathers_are_kept_apart(make_store):
     assert coordination.all_gather("x") == ["x"] * 4 and coordination.all_gather("y") == ["y"] * 4
 
 
-def test_values_that_all_have_read_are_deleted(make_store):
+def test_values_are_deleted_once_all_processes_have_read_them(make_store):
     store = make_store([(1, p, str(n)) for n in range(5) for p in (1, 2, 3)])
     for n in range(5):
         assert coordination.all_gather("0") == ["0", *[str(n)] * 3]
@@ -41,7 +41,7 @@ def test_lost_connection_to_the_first_process_raises_an_error(make_store):
 
 
 def test_failure_of_another_process_stops_the_wait(make_store):
-    """Processes that only stopped because of the failure are not named."""
+    """Process 3 stopped because of process 2, so the error names only process 2."""
     store = make_store()
     store.values |= {"olmix_jax/failed/2": "own", "olmix_jax/failed/3": "peer"}
     with pytest.raises(coordination.PeerFailed, match="^stopped because process 2 failed"):

@@ -35,7 +35,7 @@ def assert_results(process, results, expected, rtol):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_number_of_devices_does_not_change_the_results(on_eight, tmp_path, devices):
-    """Results are identical on two or more devices. On one, the CPU splits its matrix products differently."""
+    """Results are identical on two or more devices. On one device, the CPU splits matrix products differently."""
     assert_results(*train_on(devices, tmp_path), on_eight, rtol=1e-5 if devices == 1 else 0)
 
 

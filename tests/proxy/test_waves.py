@@ -69,13 +69,13 @@ def test_resume_of_waves_on_fewer_devices_trains_no_wave_twice(trained, toy_task
         np.testing.assert_allclose(getattr(result, name), getattr(expected, name), rtol=1e-5)
 
 
-def test_resume_keeps_the_division_or_says_why_it_does_not_fit(
+def test_resume_keeps_the_waves_or_raises_an_error_if_they_do_not_fit(
     make_swarm, toy_tasks, tmp_path, monkeypatch, caplog, fake_training
 ):
     swarm = with_mapping(make_swarm(members=4), "shard")
     waves.train_in_waves(swarm, toy_tasks, tmp_path, "toy")
     assert json.loads((tmp_path / "waves.json").read_text())["waves"] == 1
-    # Now on two devices that can hold one member each.
+    # Resume on two devices that can hold one member each.
     monkeypatch.setattr(sharding, "usable_memory", lambda: 1.5 * 2**30)
 
     def compile_steps(member, shape, members, devices):
@@ -120,7 +120,7 @@ def test_fsdp_keeps_the_identity_of_the_swarm(make_swarm):
 
 
 def test_fsdp_trains_one_member_at_a_time(make_swarm, toy_tasks, tmp_path, caplog, fake_training):
-    # Started with two members at once, the run cannot resume with FSDP.
+    # A run that was started with two members at once cannot resume with FSDP.
     waves.train_in_waves(with_mapping(make_swarm(members=2), "vmap"), toy_tasks, tmp_path / "two", "toy")
     fsdp = with_mapping(make_swarm(members=2), sharding.FSDP)
     with pytest.raises(UserError, match="waves.json: .* 1 wave of 2 members, but FSDP trains one member at a time"):

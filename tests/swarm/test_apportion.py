@@ -1,4 +1,4 @@
-"""apportion.py against brute force: the nearest mixture, the exact one, and an even order of its sequences."""
+"""apportion.py: rounding and exact conversion compared with brute force, and the even order of sequences."""
 
 import re
 
@@ -148,7 +148,7 @@ def test_order_of_a_few_sequences():
 
 
 def test_places_of_a_long_run_are_read_without_the_whole_order():
-    """A billion sequences: only the tree is in memory."""
+    """Read places of a billion sequences with only the tree in memory."""
     counts_M = np.array([6, 3, 1]) * 10**8
     places_n = np.array([0, 10**5, 10**9 - 1, 7 * 10**8])
     domain_n, nth_n = apportion.read_at(apportion.interleaving(counts_M), places_n)

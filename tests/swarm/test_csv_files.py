@@ -8,7 +8,7 @@ from tests.swarm.small_swarm import META, METRICS, RATIOS, assert_same_table, wr
 
 
 def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
-    """PITFALL 2."""
+    """PITFALL 2: spreadsheets write both."""
     dressed = b"\xef\xbb\xbf" + RATIOS.replace("\n", "\r\n").encode() + b"\r\n\r\n"
     assert_same_table(
         write_and_read(tmp_path),
@@ -133,7 +133,7 @@ def test_header_cut_inside_its_last_name_is_an_error(tmp_path):
 
 
 def test_row_numbers_from_pandas_are_not_a_task(tmp_path):
-    """pandas names them when a table is read without `index_col` and written again."""
+    """pandas calls the column "Unnamed: 0" when a table is read without `index_col` and written again."""
     numbered = ["Unnamed: 0," + METRICS.splitlines()[0], *(f"{k},{r}" for k, r in enumerate(METRICS.splitlines()[1:]))]
     assert_same_table(write_and_read(tmp_path, metrics="\n".join(numbered)), write_and_read(tmp_path))
 

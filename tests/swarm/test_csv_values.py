@@ -29,7 +29,7 @@ def test_missing_scores_drop_their_run_or_task(tmp_path, logged):
 
 
 @pytest.mark.parametrize("word", ["NaN", "nan", "NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None"])
-def test_words_for_a_missing_score_count_as_an_empty_cell(tmp_path, word):
+def test_markers_of_missing_scores_count_as_empty_cells(tmp_path, word):
     """pandas, R, JSON and spreadsheets write missing values in these forms."""
     holed = METRICS.replace("1.25,2.25", f"1.25,{word}")
     with pytest.raises(UserError) as caught:

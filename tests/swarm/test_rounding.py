@@ -14,7 +14,7 @@ from olmix_jax.swarm.rounding import Group
 from olmix_jax.utils.errors import UserError
 
 modest = settings(max_examples=120, deadline=None)
-# For tests in which an infeasible example tries thousands of totals for its advice.
+# For tests whose infeasible examples try thousands of totals to find advice.
 few = settings(max_examples=40, deadline=None)
 
 
@@ -26,8 +26,8 @@ def high(bound, total):
     return math.floor(bound * total + 1e-9)
 
 
-def kept(count_M, total, lower_M, upper_M, groups=()):
-    """Return whether whole numbers keep every bound."""
+def within_bounds(count_M, total, lower_M, upper_M, groups=()):
+    """Return whether counts keep the bounds of every domain and group."""
     spans = [([j], lower_M[j], upper_M[j]) for j in range(len(count_M))] + [
         (g.members, g.lower, g.upper) for g in groups
     ]
@@ -40,8 +40,8 @@ def compositions(total, parts):
         yield np.diff([-1, *cut, total + parts - 1]) - 1
 
 
-def all_kept(total, lower_M, upper_M, groups):
-    return [c for c in compositions(total, len(lower_M)) if kept(c, total, lower_M, upper_M, groups)]
+def all_within_bounds(total, lower_M, upper_M, groups):
+    return [c for c in compositions(total, len(lower_M)) if within_bounds(c, total, lower_M, upper_M, groups)]
 
 
 @st.composite
@@ -68,13 +68,13 @@ def problems(draw, most=5):
 @given(problems(), st.integers(1, 9))
 def test_counts_are_the_nearest_within_the_bounds(problem, total):
     w_M, lower_M, upper_M, groups = problem
-    grid = all_kept(total, lower_M, upper_M, groups)
+    grid = all_within_bounds(total, lower_M, upper_M, groups)
     try:
         got = rounding.counts(w_M, total, lower_M, upper_M, groups)
     except UserError:
         assert not grid
         return
-    assert got.dtype == np.int64 and got.sum() == total and kept(got, total, lower_M, upper_M, groups)
+    assert got.dtype == np.int64 and got.sum() == total and within_bounds(got, total, lower_M, upper_M, groups)
     # Zero weights stay zero if a solution allows it.
     grid = [c for c in grid if not c[w_M == 0].any()] or grid
     away = [np.abs(c - w_M * total) for c in grid]
@@ -90,7 +90,7 @@ def test_counts_are_the_nearest_within_the_bounds(problem, total):
 @given(problems(), st.integers(1, 9))
 def test_infeasible_error_names_the_smallest_total_that_works(problem, total):
     w_M, lower_M, upper_M, groups = problem
-    if all_kept(total, lower_M, upper_M, groups):
+    if all_within_bounds(total, lower_M, upper_M, groups):
         return
     with pytest.raises(UserError) as e:
         rounding.counts(w_M, total, lower_M, upper_M, groups, names="pqrst"[: len(w_M)])
@@ -98,7 +98,7 @@ def test_infeasible_error_names_the_smallest_total_that_works(problem, total):
     if match := re.search(r"use a total of (\d+) units", str(e.value)):
         assert rounding.counts(w_M, int(match[1]), lower_M, upper_M, groups).sum() == int(match[1])
         for smaller in range(total + 1, min(int(match[1]), 13)):
-            assert not all_kept(smaller, lower_M, upper_M, groups)
+            assert not all_within_bounds(smaller, lower_M, upper_M, groups)
     wider = [Group(g.members, max(g.lower - 1 / total, 0), g.upper + 1 / total) for g in groups]
     rounding.counts(w_M, total, np.maximum(lower_M - 1 / total, 0), upper_M + 1 / total, wider)
 
@@ -116,11 +116,11 @@ def test_caps_hold_at_any_size(raw, total, data):
     try:
         got = rounding.counts(w_M, total, lower_M, upper_M, [half])
     except UserError:
-        # Every cap rounds down by less than a unit, so it is infeasible only if no free domain can take those units.
+        # Rounding costs each cap less than a unit. The problem is infeasible only if no other domain can take them.
         assert half.members.size and not (~tight[M // 2 :]).any()
         return
     assert got.sum() == total and (got >= 0).all()
-    # Exact integers against a float cap: the cap holds up to the rounding of the cap itself.
+    # Counts are exact and the cap is a float, so it holds up to the rounding of the cap.
     slack = 1e-9 + 2**-51 * total
     assert (got <= np.floor(upper_M * total + slack)).all()
     assert got[: M // 2].sum() <= math.floor(half.upper * total + slack)
@@ -177,7 +177,7 @@ def test_caps_round_down_and_lower_bounds_round_up():
     np.testing.assert_array_equal(rounding.counts(w_M, 8, 0 * ones, ones), [3, 3, 2])
     np.testing.assert_array_equal(rounding.counts(w_M, 8, 0 * ones, np.array([0.35, 1, 1])), [2, 3, 3])
     np.testing.assert_array_equal(rounding.counts(w_M, 8, np.array([0, 0, 0.3]), ones), [3, 2, 3])
-    # With no other place left, a zero weight gets a unit, or one domain is off by more than a unit.
+    # If the bounds leave no other choice, a zero weight gets a unit, or a count is off by more than one unit.
     np.testing.assert_array_equal(rounding.counts([0.5, 0.5, 0.0], 3, 0 * ones, np.array([0.5, 0.5, 1])), [1, 1, 1])
     w_M, upper_M = np.array([0.3, 0.3, 0.3, 0.1]), np.array([0.3, 0.3, 0.3, 1])
     np.testing.assert_array_equal(rounding.counts(w_M, 5, np.zeros(4), upper_M), [1, 1, 1, 2])
@@ -203,7 +203,7 @@ def test_caps_of_groups_round_down():
             [0, 0],
             [0.5, 0.5],
             [],
-            r"1 of web, 1 of law at most: room for 2 of the 3 units .*: use a total of 4 units",
+            r"at most 1 of web, 1 of law: room for 2 of the 3 units .*: use a total of 4 units",
         ),
         (
             [0.9, 0.1],
@@ -219,7 +219,7 @@ def test_caps_of_groups_round_down():
             [0.1, 0.1],
             [1, 1],
             [],
-            r"1 of web, 1 of law at least: 2, more than the 1 of the total.* total of 2 units",
+            r"at least 1 of web, 1 of law: 2 units, but the total allows 1.* total of 2 units",
         ),
         ([0.5, 0.5], 3, [0, 0], [1, 1], [([0, 1], 0, 1)], None),
         ([0.5, 0.5], 3, [0, 0], [1, 0.5], [([0], 0, 0.5)], r"room for 2 of the 3"),

@@ -95,7 +95,7 @@ def test_design_determines_the_coefficients_of_every_domain(total):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(size=9), "`swarm.size` is 9: a law over 8 domains needs at least 10 runs, better 27"),
+        (dict(size=9), "`swarm.size` is 9, but a law over 8 domains needs at least 10 runs, better 27"),
         (dict(natural_M=[1.0], names=("web",), size=6), "one domain, web, has only one mixture"),
         (dict(min_weight=1e-5), "`swarm.min_weight` is 1e-05, less than one"),
         (dict(min_weight=0.2, sparsity="dense"), "`swarm.min_weight` is 0.2: it must be below 0.125"),
@@ -119,6 +119,6 @@ def test_impossible_request_raises_an_error_that_names_the_field(changes, messag
 def test_earlier_runs_make_a_smaller_swarm_possible():
     assert len(draw(size=5, earlier_runs=5, min_runs=1)) == 5
     with pytest.raises(
-        UserError, match="`swarm.size` is 5 besides 4 earlier runs: a law over 8 domains needs at least"
+        UserError, match="`swarm.size` is 5 besides 4 earlier runs, but a law over 8 domains needs at least"
     ):
         draw(size=5, earlier_runs=4, min_runs=1)

@@ -59,13 +59,13 @@ def test_runs_in_only_one_table_are_dropped_and_logged(tmp_path, logged):
 
 def test_too_few_runs_are_an_error(tmp_path):
     """PITFALL 3: the check must compare the number of runs with the number of parameters, not with itself."""
-    with pytest.raises(UserError, match="3 runs for 2 domains: a fit of this law needs at least 4, better 9"):
+    with pytest.raises(UserError, match="3 runs for 2 domains, but a fit of this law needs at least 4, better 9"):
         write_and_read(tmp_path).check_enough(0)
     more = RATIOS + "r4,four,3,0.1,0.9\n", METRICS + "r4,four,3,1,2\n"
     four = write_and_read(tmp_path, *more)
     four.check_enough(0)
     four.check_enough(3)
-    with pytest.raises(UserError, match="4 runs for 2 domains: .* at least 5, better 9; .*`fit.law` that needs fewer"):
+    with pytest.raises(UserError, match="4 runs for 2 domains, .* at least 5, better 9; .*`fit.law` that needs fewer"):
         four.check_enough(4)
 
 
