@@ -25,7 +25,7 @@ $(TPU)/ready: requirements.txt requirements-dev.txt requirements-tpu.txt
 quickstart: $(VENV)/ready
 	$(BIN)/python run.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-# The inner loop, under 90 seconds: lint, the tests of what a change touches, and a fixed quick set
+# For development, under 90 seconds: lint, the tests of what a change touches, and a fixed quick set
 check: lint
 	$(BIN)/python -m pytest -n 2 $$($(BIN)/python -m tests.affected)
 
@@ -48,11 +48,11 @@ test-slow: $(VENV)/ready
 test-tpu: $(TPU)/ready
 	$(TPU)/bin/python -m pytest -m "slow or not slow" tests/proxy/test_resources.py tests/proxy/test_aot.py
 
-# Every law on the published swarms in OLMIX_DATA: rewrites benchmarks/laws.md in about ten minutes
+# Measure every law on the published swarms in OLMIX_DATA: rewrites benchmarks/laws.md in about ten minutes
 bench-laws: $(VENV)/ready
 	$(BIN)/python -m benchmarks.laws
 
-# The solver beside cvxpy: rewrites benchmarks/propose.md in about a minute
+# The solver compared with cvxpy: rewrites benchmarks/propose.md in about a minute
 bench-propose: $(VENV)/ready
 	$(BIN)/python -m benchmarks.propose
 
@@ -69,7 +69,7 @@ five-updates: $(VENV)/ready
 equal-runs: $(VENV)/ready
 	$(BIN)/python -m experiments.five_updates --scale=equal --workdir=runs/equal_runs
 
-# What to recompute, against fixed rules where the truth is known; with OLMIX_DATA on the published swarm too
+# The rule for what to recompute, compared with fixed rules on known laws; with OLMIX_DATA also on the published swarm
 recompute-rule: $(VENV)/ready
 	$(BIN)/python -m experiments.recompute_rule --scale=cpu --workdir=runs/recompute_rule --published=$(OLMIX_DATA)
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.accelerator PART [ARGUMENT …]
 
-calls the function of that name in ``PARTS`` and prints its result as JSON. ``benchmarks/accelerator_page.py`` runs all
-of them and writes a page.
+calls the function PART of ``PARTS`` and prints its result as JSON. ``benchmarks/accelerator_page.py`` runs all parts
+and writes a page.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from olmix_jax.proxy import aot, chips, model, optimizer, resources, sharding, s
 from olmix_jax.proxy.proxy_swarm import CHUNK_BYTES, ProxySwarm
 from olmix_jax.utils import devices, files
 
-# Number of members for `divided`, and for `started`.
-MEMBERS, STARTED = 64, 128
+# Number of members in `simulated_devices`, and the maximum in `first_step`.
+MEMBERS, FIRST_STEP_MEMBERS = 64, 128
 
 
 def on_accelerator() -> bool:
@@ -36,7 +36,7 @@ def on_accelerator() -> bool:
 
 
 def settings() -> configs.Config:
-    """Return the paper's config for 30M, in micro-batches for a large device; on a CPU, the quickstart."""
+    """Return the paper's config for 30M, with micro-batches that suit a large device; on a CPU, the quickstart."""
     if not on_accelerator():
         return configs.from_dict(quickstart.get_config())
     config = paper.get_config("30M")
@@ -44,7 +44,7 @@ def settings() -> configs.Config:
     return configs.from_dict(config)
 
 
-def divided(devices: int) -> dict:
+def simulated_devices(devices: int) -> dict:
     """Train two steps on ``devices`` simulated devices; return the losses and the collectives in the compiled step."""
     jax.config.update("jax_num_cpu_devices", devices)
     swarm = throughput.swarm_of(settings(), MEMBERS)
@@ -57,18 +57,18 @@ def divided(devices: int) -> dict:
     return {"loss_KT": np.asarray(loss_KT)[:, :2].tolist(), "collectives": report.collectives}
 
 
-def held(members: int, topology: str = "") -> dict:
+def member_memory(members: int, topology: str = "") -> dict:
     """Return the memory that the compiled step of ``members`` members needs on one device [bytes].
 
-    Also returns the two parts of one member: its state (weights and moments), and its gradient of a batch with all
-    temporaries. For a TPU topology the model is the paper's 30M.
+    Also returns the two parts of one member's memory: its state (weights and moments), and the gradient of a batch with
+    all temporaries. For a TPU topology the model is the paper's 30M.
     """
     config = configs.from_dict(paper.get_config("30M")) if topology else settings()
     devices = (aot.topology_devices(topology) if topology else jax.local_devices())[:1]
     swarm = throughput.swarm_of(config, members)
     shape = 1, swarm.train.batch, swarm.length + 1
     report = aot.compile_steps(swarm.member, shape, members, devices)
-    # A member takes 16 bytes per parameter, and 4 of them are for the gradient.
+    # `memory_bytes` counts 16 bytes per parameter. 4 of these are for the gradient, so the state takes three quarters.
     needed, states = report.memory, swarm.member.memory_bytes * 3 // 4
     return {"needed": needed, "states": states, "gradient": _gradients(swarm, devices)}
 
@@ -85,10 +85,10 @@ def _gradients(swarm: ProxySwarm, devices) -> int:
     return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
-def started(begun: float, compiled: str) -> dict:
+def first_step(begun: float, compiled: str) -> dict:
     """Return the seconds from the start of the process to the end of the first step, on one device.
 
-    The step trains as many members as fit into the device's memory (``at_once``), at most ``STARTED``.
+    The step trains as many members as fit into the device's memory (``at_once``), at most ``FIRST_STEP_MEMBERS``.
 
     Args:
       begun: when the process was started, as ``time.time()``.
@@ -96,18 +96,20 @@ def started(begun: float, compiled: str) -> dict:
     """
     jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    swarm, at_once = throughput.swarm_of(settings(), STARTED), STARTED
+    swarm, at_once = throughput.swarm_of(settings(), FIRST_STEP_MEMBERS), FIRST_STEP_MEMBERS
     mapping, memory = "vmap" if on_accelerator() else "map", sharding.usable_memory()
     if memory is not None:
         shape = swarm.chunk_steps, swarm.train.batch, swarm.length + 1
-        at_once = int(aot.largest_fit(swarm.member, shape, STARTED, jax.local_devices()[:1], memory).members_per_device)
+        device = jax.local_devices()[:1]
+        fit = aot.largest_fit(swarm.member, shape, FIRST_STEP_MEMBERS, device, memory)
+        at_once = int(fit.members_per_device)
         swarm = swarm.subset(np.arange(at_once), at_once)
     _, loss_KT = swarm.steps(mapping)(swarm.start(mapping), next(swarm.chunks()), 1)
     jax.block_until_ready(loss_KT)
     return {"seconds": time.time() - begun, "at_once": at_once}
 
 
-def read(members: int) -> dict:
+def reader_memory(members: int) -> dict:
     """Return the peak memory of a process that only reads the tokens of ``members`` members [bytes]."""
     for tokens, _ in zip(throughput.swarm_of(settings(), members).chunks(), range(8)):
         assert tokens.nbytes <= max(CHUNK_BYTES, tokens[:, :1].nbytes)
@@ -115,7 +117,7 @@ def read(members: int) -> dict:
 
 
 def speed(torch: str = "") -> dict:
-    """Return tokens per second: all members in one program, and one after another, with the same step and in PyTorch.
+    """Return tokens per second for all members in one program, one after another, and one after another in PyTorch.
 
     Also returns the largest difference between the losses of this package and of PyTorch [nats].
 
@@ -186,7 +188,7 @@ def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-PARTS = {"divided": divided, "held": held, "started": started, "read": read, "speed": speed}
+PARTS = {part.__name__: part for part in (simulated_devices, member_memory, first_step, reader_memory, speed)}
 
 
 def main() -> None:

@@ -21,12 +21,13 @@ import time
 import jax
 import numpy as np
 
-from benchmarks.accelerator import MEMBERS, STARTED, on_accelerator, settings
+from benchmarks.accelerator import FIRST_STEP_MEMBERS, MEMBERS, on_accelerator, settings
 from olmix_jax.proxy.proxy_swarm import CHUNK_BYTES
 from olmix_jax.utils import files
 
 PAGE = pathlib.Path(__file__).with_name("accelerator.md")
-DEVICES, HELD, READ = (1, 2, 4, 8), (1, 2, 3), (64, 512, 4096, 8192)
+# Numbers of simulated devices, and of members in the measurements of memory on the device and on the host.
+DEVICES, DEVICE_MEMBERS, HOST_MEMBERS = (1, 2, 4, 8), (1, 2, 3), (64, 512, 4096, 8192)
 
 
 def measure(part: str, *arguments, **environment) -> dict:
@@ -40,7 +41,7 @@ def measure(part: str, *arguments, **environment) -> dict:
 
 def _divided_rows(torch: str) -> list[tuple[str, str]]:
     """members on simulated devices"""
-    losses = {n: measure("divided", n, JAX_PLATFORMS="cpu") for n in DEVICES}
+    losses = {n: measure("simulated_devices", n, JAX_PLATFORMS="cpu") for n in DEVICES}
     first = np.array(losses[DEVICES[-1]]["loss_KT"])
     apart = {n: float(np.abs(np.array(result["loss_KT"]) - first).max()) for n, result in losses.items()}
     return [
@@ -73,7 +74,7 @@ def _speed_rows(torch: str) -> list[tuple[str, str]]:
 def _held_rows(torch: str) -> list[tuple[str, str]]:
     """memory of an additional member"""
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        needs = list(pool.map(lambda n: measure("held", n), HELD))
+        needs = list(pool.map(lambda n: measure("member_memory", n), DEVICE_MEMBERS))
     extra = [b["needed"] - a["needed"] for a, b in zip(needs, needs[1:])]
     states, gradient = needs[0]["states"], needs[0]["gradient"]
     return [
@@ -82,7 +83,8 @@ def _held_rows(torch: str) -> list[tuple[str, str]]:
             f"{states / 1e6:.1f} + {gradient / 1e6:.1f}",
         ),
         (
-            f"memory of each additional member on a device, from {HELD[0]} to {HELD[-1]} [MB] (relative to that sum)",
+            f"memory of each additional member on a device, from {DEVICE_MEMBERS[0]} to {DEVICE_MEMBERS[-1]} [MB] "
+            "(relative to that sum)",
             _listed(f"{x / 1e6:.1f} ({x / (states + gradient):.2f})" for x in extra),
         ),
     ]
@@ -93,11 +95,11 @@ def _started_rows(torch: str) -> list[tuple[str, str]]:
     with tempfile.TemporaryDirectory() as compiled:
         # Preallocate as in a real run: memory that grows piece by piece is fragmented and holds fewer members.
         alone = {"XLA_PYTHON_CLIENT_PREALLOCATE": "true"}
-        starts = [measure("started", time.time(), compiled, **alone) for _ in range(2)]
+        starts = [measure("first_step", time.time(), compiled, **alone) for _ in range(2)]
     return [
         (
-            f"{STARTED} members on one device, {starts[0]['at_once']} at once: seconds to the first step, without and "
-            "with a compilation cache",
+            f"{FIRST_STEP_MEMBERS} members on one device, {starts[0]['at_once']} at once: seconds to the first step, "
+            "without and with a compilation cache",
             _listed(round(start["seconds"]) for start in starts),
         )
     ]
@@ -105,11 +107,11 @@ def _started_rows(torch: str) -> list[tuple[str, str]]:
 
 def _read_rows(torch: str) -> list[tuple[str, str]]:
     """memory of reading"""
-    peaks = [measure("read", n)["bytes"] for n in READ]
+    peaks = [measure("reader_memory", n)["bytes"] for n in HOST_MEMBERS]
     return [
         (
-            f"peak memory of reading for {_listed(READ)} members [MB]; at most {CHUNK_BYTES >> 20} MiB of it are "
-            "tokens, or one step's if that is more",
+            f"peak memory of reading for {_listed(HOST_MEMBERS)} members [MB]; at most {CHUNK_BYTES >> 20} MiB of "
+            "it are tokens, or one step's if that is more",
             _listed(round(b / 1e6) for b in peaks),
         )
     ]

@@ -2,8 +2,8 @@
 
     python -m benchmarks.laws [--data=DIR] [--seeds=N] [--families=a,b] [--quick] [--out=benchmarks/laws.md]
 
-Writes the page and its plot. An interrupted run resumes with the measurements that it has, unless the laws or the data
-have changed.
+Writes the page and its plot. An interrupted run resumes with its saved measurements, unless the laws or the data have
+changed.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from olmix_jax.utils.errors import UserError
 ROOT = pathlib.Path(__file__).parents[1]
 FAMILIES = ("warped_gp", "log_linear", "bimix", "autoscale", "gp", "search", "lightgbm")
 QUICK = ("warped_gp", "log_linear", "search")
-# 16 starts scored within .004 of 4 starts (one split at each of four sizes), at four times the cost.
+# More starts do not pay: 16 scored within .004 of 4 (one split at each of four sizes), at four times the cost.
 STARTS = {"bimix": 4, "autoscale": 4}
 # Fewer splits for a family that takes seconds per fit.
 MOST_SPLITS = {"lightgbm": 5}
@@ -109,13 +109,14 @@ def read_problems(data: pathlib.Path, quick: bool) -> list[Problem]:
     ]
 
 
-class Kept:
+class SavedMeasurements:
     """Measurements by name, saved to a file so that an interrupted run can resume. A complete run deletes the file.
 
-    The file's name is a digest of the code, the data and ``settings``; if any of them changes, all is measured again.
+    The file's name is a digest of the code, the data and ``settings``. If one of them changes, everything is measured
+    again.
 
     Attributes:
-      resumed: number of measurements from an interrupted run.
+      resumed: number of measurements read from the file.
     """
 
     def __init__(self, folder: str, problems: list[Problem], *settings):
@@ -139,13 +140,13 @@ class Kept:
 
 
 class Bench:
-    """Measure a family on a split; compilation is not part of the time."""
+    """Measures a family on a split. Times leave out compilation."""
 
     def __init__(self):
         self.compiled = set()
 
     def measure(self, problem: Problem, family: str, size: int, seed: int) -> dict:
-        """Return held-out scores of one fit, its seconds, and the coverage of its 90 % intervals or None."""
+        """Return held-out scores of a fit, its seconds, and the coverage of its 90 % intervals (None: not measured)."""
         law, starts = laws.LAWS[family], {"starts": STARTS[family]} if family in STARTS else {}
         train, (ratios_KM, bpb_KN) = problem.split(size, seed)
         if law.differentiable and (problem.name, family, size) not in self.compiled:
@@ -168,7 +169,7 @@ class Bench:
         }
 
 
-def measure_quality(problems: list[Problem], families: list[str], seeds: int, kept: Kept) -> list[dict]:
+def measure_quality(problems: list[Problem], families: list[str], seeds: int, saved: SavedMeasurements) -> list[dict]:
     """Return one row per problem, family and size.
 
     A row has ``problem``, ``family``, ``K``, ``splits``, ``starts`` (None for the default), and one list over splits
@@ -184,7 +185,7 @@ def measure_quality(problems: list[Problem], families: list[str], seeds: int, ke
             results = []
             for seed in range(splits):
                 name = f"{problem.name} {family} K={size} seed={seed}"
-                results.append(kept.get(name, bench.measure, problem, family, size, seed))
+                results.append(saved.get(name, bench.measure, problem, family, size, seed))
                 shown.advance(1, name)
             row = {"problem": problem.name, "family": family, "K": size, "splits": splits}
             rows.append(row | {"starts": STARTS.get(family)} | {key: [r[key] for r in results] for key in results[0]})
@@ -222,16 +223,16 @@ def main(arguments: list[str] | None = None) -> None:
     begun, load, seeds = time.monotonic(), os.getloadavg()[0], args.seeds or (2 if args.quick else 10)
     families, notes = available(args.families.split(",") if args.families else list(QUICK if args.quick else FAMILIES))
     problems = read_problems(args.data, args.quick)
-    kept = Kept(tempfile.gettempdir(), problems, args.quick)
+    saved = SavedMeasurements(tempfile.gettempdir(), problems, args.quick)
     grid, fixed = laws_speed.QUICK if args.quick else (laws_speed.GRID, laws_speed.FIXED)
     resamples, large = (20, (32, 8, 8)) if args.quick else (laws_page.RESAMPLES, laws_page.LARGE)
-    speed = kept.get("speed", laws_speed.headlines, problems[0].swarm, resamples, large)
-    sweep = kept.get("sweep", laws_speed.sweep, grid, fixed)
-    rows = measure_quality(problems, families, seeds, kept)
+    speed = saved.get("speed", laws_speed.headlines, problems[0].swarm, resamples, large)
+    sweep = saved.get("sweep", laws_speed.sweep, grid, fixed)
+    rows = measure_quality(problems, families, seeds, saved)
     picture = args.out.with_name(f"{args.out.stem}_speed.png")
     laws_speed.plot(sweep, grid, fixed, picture)
-    if kept.resumed:
-        notes.append(f"{kept.resumed} of the measurements are from an interrupted run.")
+    if saved.resumed:
+        notes.append(f"{saved.resumed} of the measurements are from an interrupted run.")
     notes.append(
         f"Load average at the start: {load:.1f}. Total wall time: {(time.monotonic() - begun) / 60:.1f} minutes."
     )
@@ -241,7 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
     for row in laws_page.targets(content):
         print(" | ".join(row))
     print(f"written: {args.out}, {picture}")
-    kept.path.unlink(missing_ok=True)
+    saved.path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.next_runs [--data=../shared/data] [--seeds=30] [--develop]
 
-The candidates are the runs of a published swarm, which are trained already. Both ways start with the same 30 random
+The candidates are the runs of a published swarm, which are trained already. Both methods start with the same 30 random
 runs and add batches of 8: at random, or by `next_runs.choose` with all remaining runs as candidates and as reference.
 The default law is fitted again after every batch and scored on runs outside the pool: RegMix's 256 test runs, or 42 of
 the 127 runs of the OLMix swarm, drawn anew for every seed.
@@ -30,7 +30,7 @@ from olmix_jax.utils import rng
 
 HERE = pathlib.Path(__file__).parent
 START, BATCH, LAST = 30, 8, 110
-# Additional random runs, to find how many of them equal the chosen ones.
+# Additional random runs, to find how many random runs reach the score of the chosen ones.
 FURTHER = 48
 SCORES = "Spearman, task mean", "Spearman of the task mean", "RMSE, task mean", "RMSE of the task mean"
 COLOURS = {"random": "#8a8f98", "chosen": "#1f6fb4"}
@@ -98,7 +98,7 @@ OTHERS = {
 
 
 def score_batches(way, pool, held_out, first: int, last: int, seed: int) -> np.ndarray:
-    """Return SCORES after every batch, TS, while ``way`` adds runs of the pool to the first ones."""
+    """Return SCORES after every batch, [T, S]. The function ``way`` chooses each batch from the pool."""
     (ratios_KM, bpb_KN), scores_TS = pool, []
     have_K = np.arange(len(ratios_KM)) < first
     while True:
@@ -118,7 +118,7 @@ def score(params, ratios_KM, bpb_KN) -> tuple[float, ...]:
 
 
 def compare(ways, table, test, held_out: int, seeds: int, last: int, further: int) -> dict[str, np.ndarray]:
-    """Return scores_WTS by way for W seeds, scored on ``test``, or if it is None on ``held_out`` runs of the table."""
+    """Return {way: scores_WTS} for W seeds, scored on ``test`` or, if it is None, on ``held_out`` runs of the table."""
     scores = {name: [] for name in ways}
     for seed in range(seeds):
         order_K = rng.generator(seed, "benchmarks.next_runs").permutation(len(table.runs))
@@ -134,7 +134,7 @@ def compare(ways, table, test, held_out: int, seeds: int, last: int, further: in
 
 
 def equal_runs(random_TS, score: float, column: int) -> float:
-    """Return the number of random runs with the mean score ``score``, linear between batches; inf if never reached."""
+    """Return the number of random runs that reach ``score``, interpolated between batches; inf if none does."""
     better_T = random_TS[:, column] * (1 if column < 2 else -1)
     score = score * (1 if column < 2 else -1)
     runs_T = START + BATCH * np.arange(len(better_T))

@@ -107,7 +107,7 @@ def grid():
 
 
 def cold() -> tuple[float, float]:
-    """Return the seconds of a process with one solve, ours and cvxpy's: the smallest of five, in alternation."""
+    """Return the seconds of a new process that solves one problem, with our solver and with cvxpy: the best of five."""
     problem = PROBLEM.format(domains=DOMAINS, tasks=TASKS)
     pairs = [(process(OURS.format(problem=problem)), process(THEIRS.format(problem=problem))) for _ in range(5)]
     return min(ours for ours, _ in pairs), min(theirs for _, theirs in pairs)
@@ -118,7 +118,7 @@ def process(code: str) -> float:
 
 
 def large() -> list[tuple[float, float]]:
-    """Return the seconds of a first and of later calls for a large problem, with λ = 0.05 and λ = 0."""
+    """Return the seconds of the first call and of a later one on a large problem, with λ = 0.05 and λ = 0."""
     params, weights_N, natural_M, upper_M = problem(*LARGE)
     times = []
     for kl_weight in (0.05, 0.0):
@@ -134,7 +134,7 @@ def large() -> list[tuple[float, float]]:
 def main() -> None:
     warnings.simplefilter("ignore")  # cvxpy warns about accuracy
     log.info("benchmarks: cold")
-    own, other = cold()
+    ours, cvxpy = cold()
     log.info("benchmarks: grid")
     first, later, theirs, off = grid()
     fastest = min(theirs, key=theirs.get)
@@ -146,8 +146,8 @@ def main() -> None:
         (
             f"one solve in a new process, {DOMAINS} domains × {TASKS} tasks",
             "no slower than cvxpy's",
-            f"{own:.2f} s, cvxpy {other:.2f} s",
-            reached[own <= other],
+            f"{ours:.2f} s, cvxpy {cvxpy:.2f} s",
+            reached[ours <= cvxpy],
         ),
         (
             f"{PROBLEMS:,} problems (λ × caps) in one call after the first, per problem",

@@ -47,7 +47,7 @@ def swarm_of(config: configs.Config, members: int) -> ProxySwarm:
 
 
 def together(swarm: ProxySwarm, mapping: str, tokens: np.ndarray, steps: int):
-    """Return a function that advances all members by `steps` in one program, and the seconds of its compilation."""
+    """Return a function that advances all members by `steps` in one program, and its compile time [seconds]."""
     begun = time.perf_counter()
     run = swarm.steps(mapping)
     states, _ = run(swarm.start(mapping), tokens, 0)

@@ -3,8 +3,8 @@
     python benchmarks/torch_proxy.py FOLDER        # with a Python that has PyTorch; JAX is not needed
 
 ``benchmarks/accelerator.py`` writes ``settings.json`` and ``start.npz`` (weights by their Flax names, and tokens) to
-FOLDER. The first line printed is JSON: the loss of one step on each batch of tokens, the device, and the version. After
-that, each line read is a number of steps, and the answer is the seconds that they took.
+FOLDER. The script first prints a line of JSON: the loss of one step on each batch of tokens, the device, and the
+version. Then it reads numbers of steps, one per line, takes that many steps, and prints the seconds.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Your own text on an ordinary machine: all of the text, the quickstart's models and steps, 3(M + 1) proxies.
+"""Your own text on an ordinary machine: the whole text, the models and steps of the quickstart, 3(M + 1) proxies.
 
     python run.py --config=configs/own.py --workdir=runs/mine --config.corpus.path=my_text --config.tasks.path=my_tasks
 

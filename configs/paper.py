@@ -4,9 +4,9 @@
         --config.plan.topology=v5e:16x16
     python run.py --config=configs/paper.py:60M --workdir=runs/paper --config.corpus.path=TEXT
 
-The variant after the colon is a preset. Other presets train on the same number of tokens; train.steps changes it. `1B`
-is the target run, with its own batch, learning rate and steps. `smoke` is the same path at the smallest scale. The
-stage `plan` estimates what the swarm needs on a TPU topology; it runs on a machine without one (requirements-tpu.txt).
+The variant after the colon is a preset. All presets except `1B` train on 2.9B tokens; set train.steps to change
+that. `1B` is the target run, with its own batch, learning rate and steps. `smoke` runs the same stages at the smallest
+scale. The stage `plan` estimates what the swarm needs on a TPU topology; it needs no TPU (requirements-tpu.txt).
 """
 
 from olmix_jax import config
@@ -38,7 +38,7 @@ def get_config(variant: str = "30M"):
         c.train.remat = True
     # Warm-up: all parameters / (batch · 4096) steps; 54,792,448 / 262,144 = 209 of 22,203 at 30M, 708 of 47,683 at 1B.
     c.train.warmup = PARAMETERS[c.proxy.preset] / (c.train.batch * 4096) / c.train.steps
-    # Activations of 4 · 2048 tokens at once, which fit into a v5e even for 190M: attention kernels do not store scores.
+    # Activations of 4 · 2048 tokens fit into a v5e even for 190M, because attention kernels do not store scores.
     c.train.micro_batch = 4
     c.train.checkpoint_every = 500
     # The target run is 1B parameters on 100B tokens.

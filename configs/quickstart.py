@@ -3,7 +3,7 @@
     make quickstart        # = python run.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 Expected: under 8 minutes and 4 GiB. The mean BPB of the proposed mixture is below that of the natural and the uniform
-mixture by more than three standard errors. ``:smoke`` runs the same path in under a minute; its scores mean nothing.
+mixture by more than three standard errors. ``:smoke`` runs the same stages in under a minute; its scores mean nothing.
 """
 
 from olmix_jax import config
@@ -21,7 +21,7 @@ def get_config(variant: str = ""):
     c.proxy.length = 128
     c.tasks.length = 128
     c.tasks.max_examples = 96
-    # The domains are sources, so the swarm is dense (paper RQ3), and near enough to natural for the law to hold there.
+    # The domains are sources, so the swarm is dense (paper RQ3), and near natural, where the law is accurate.
     # 45 = 5 · (8 + 1) proxies instead of 3 · (8 + 1), because scores of 60k-parameter proxies are noisy (docs/log.md).
     c.swarm.size = 45
     c.swarm.sparsity = "dense"
@@ -31,8 +31,7 @@ def get_config(variant: str = ""):
     c.train.batch = 4
     c.train.lr = 0.015
     c.train.checkpoint_every = 200
-    # Twice the paper's 0.05: nearly the same gain when judged by the other half of the runs, and half the spread of the
-    # proposals (docs/log.md).
+    # Twice the paper's 0.05: nearly the same gain on held-out runs, and half the spread of the proposals (docs/log.md).
     c.propose.kl_weight = 0.1
     # Three mixtures × nine seeds, 1800 · 4 · 128 = 921,600 tokens each; this is the target run.
     c.validate.steps = 1800

@@ -28,6 +28,6 @@ def get_config(variant: str = ""):
     c.seed = settings["seed"]
     c["update"] = config.default()["update"]
     c.update.parent = variant
-    # If the parent's swarm is external, its tables are not those of the new domain set.
+    # Tables of an external parent belong to the old domain set.
     c.swarm.ratios = c.swarm.metrics = c.swarm.meta = c.swarm.test_ratios = c.swarm.test_metrics = ""
     return c

@@ -1,4 +1,4 @@
-"""The common part of every experiment: --scale, --workdir and --seed, and results.json."""
+"""Shared by all experiments: the flags --scale, --workdir and --seed, and results.json."""
 
 import argparse
 import pathlib

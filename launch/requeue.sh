@@ -3,8 +3,8 @@
 # Near the time limit Slurm sends SIGTERM to the tasks of the step, but not to this script or to srun (srun would kill the
 # tasks). The tasks checkpoint and exit with 130, or with 143 if there is nothing to save. The job is then requeued.
 #
-# The job is not requeued after any other exit code. It is not requeued either if this script gets SIGTERM as well: then
-# the job was cancelled, or preempted, and Slurm itself requeues preempted jobs.
+# After any other exit code the job is not requeued. If this script also gets SIGTERM, the job is not requeued either:
+# it was cancelled, or it was preempted, and Slurm itself requeues preempted jobs.
 
 until_done() {
   local code=0 terminated=""

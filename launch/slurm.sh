@@ -3,7 +3,7 @@
 #
 #   sbatch --nodes=4 launch/slurm.sh --config=configs/paper.py --workdir=/shared/runs/paper
 #
-# The job checkpoints and is requeued when it is preempted and two minutes before its time limit, until it is done.
+# On preemption, and two minutes before its time limit, the job checkpoints and is requeued, until it is done.
 #SBATCH --job-name=olmix_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue

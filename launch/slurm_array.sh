@@ -6,7 +6,7 @@
 #   python run.py --config=configs/paper.py --workdir=DIR        # merge the parts; fit and propose
 #
 # DIR must be shared by all jobs. To repeat one failed part: PARTS=16 sbatch --array=3 launch/slurm_array.sh ...
-# A job checkpoints and is requeued when it is preempted and two minutes before its time limit, until it is done.
+# On preemption, and two minutes before its time limit, a job checkpoints and is requeued, until it is done.
 #SBATCH --job-name=olmix_jax
 #SBATCH --requeue
 #SBATCH --signal=TERM@120

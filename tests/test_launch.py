@@ -105,14 +105,14 @@ def test_slurm_array_outside_an_array_explains_itself(run_script, environment):
 def run_job(request, tmp_path):
     """A function that runs a Slurm script whose step executes ``step``, while signals reach the script.
 
-    It returns the exit code and the recorded events. ``step`` is shell code; the file ``near`` appears once the signals
-    are sent.
+    It returns the exit code and the recorded events. ``step`` is shell code. The file ``sent`` appears after the
+    signals are sent.
     """
-    calls, near = tmp_path / "calls", tmp_path / "near"
+    calls, sent = tmp_path / "calls", tmp_path / "sent"
 
     def run(step: str, signals: tuple[int, ...] = ()) -> tuple[int, list[str]]:
         calls.unlink(missing_ok=True)
-        near.unlink(missing_ok=True)
+        sent.unlink(missing_ok=True)
         srun = f"trap 'echo killed >> {calls}; exit 137' TERM\necho begun >> {calls}\n{step}\n"
         write_executable(tmp_path / "bin/srun", f"#!/bin/bash\n{srun}")
         write_executable(tmp_path / "bin/scontrol", f'#!/bin/bash\necho "scontrol $*" >> {calls}\n')
@@ -123,10 +123,10 @@ def run_job(request, tmp_path):
             time.sleep(0.01)
         for number in signals:
             job.send_signal(number)
-        near.touch()
+        sent.touch()
         return job.wait(60), calls.read_text().splitlines()
 
-    run.save = f"until [ -e {near} ]; do sleep 0.05; done; echo saved >> {calls}"
+    run.save = f"until [ -e {sent} ]; do sleep 0.05; done; echo saved >> {calls}"
     return run
 
 

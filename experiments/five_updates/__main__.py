@@ -40,13 +40,13 @@ EQUAL = {name: {"strategy": name, "old_runs": True} for name in ("full", "full_r
 # The domains that partial_reuse recomputes besides the affected ones, by update: the most similar ones.
 LIKE = {1: (), 2: ("text:docstrings:rest",), 3: ("text:docstrings:rest",), 4: (), 5: ("code:numerics:numpy",)}
 FAMILIES = {"c": ["c:*"], "documentation": ["docs:*"], "python": ["python:*"], "types": ["types:*"]}
-# Shares of full recomputation's gain have a meaning only if the gain is at least this many standard errors.
+# Shares of full recomputation's gain are meaningful only if that gain is at least this many standard errors.
 CERTAIN = 4.0
 # A share is above or below 95 % only if it differs by this many standard errors.
 SURE = 2.0
 CPU = {"max_bytes": 4_000_000, "examples": 96, "steps": 256, "batch": 4, "length": 128, "target": 700, "seeds": 16}
 SCALES = {
-    # The smallest size that runs every stage.
+    # The smallest scale that runs every stage.
     "smoke": {"max_bytes": 4_000_000, "examples": 8, "steps": 20, "batch": 5, "length": 32, "target": 30, "seeds": 2},
     # 256 · 4 · 128 = 131,072 tokens per proxy, two per parameter; 358,400 tokens per target run.
     "cpu": CPU,
@@ -122,7 +122,7 @@ def train_models(chains: dict, scale: dict, folder: pathlib.Path, steps: int) ->
             caps[name] = np.array([proposal["caps"][d] for d in domains.names])
             done["weights"] = proposal["weights"]
         mixtures[name] = np.array([done["weights"][d] for d in domains.names])
-    # These models use the text in the last workdir and are written there.
+    # The models train on the text in the last workdir of `full`, and their checkpoints are written there.
     return records.plain(validate.compare(settings(scale, folder, steps - 1), last, mixtures, caps))
 
 

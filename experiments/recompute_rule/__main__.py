@@ -2,11 +2,11 @@
 
 python -m experiments.recompute_rule --scale=cpu --workdir=runs/recompute_rule [--published=DIR]
 
-A *world* is a log-linear law that plays the truth. It is drawn at random, with new domains that share tasks with an old
-one or with none. With --published it is also the law of the published DCLM swarm (`olmix_dclm/` in DIR), with three of
-its domains as new ones. In each world an old swarm is scored with noise and its optimal mixture computed, before the
-new domains are added. Every rule gets the same number of new runs. The mixture from its law is scored by the true law.
-Losses are BPB above the true optimum.
+A *world* is a log-linear law that is taken as the truth. Random worlds have new domains that help the same tasks as an
+old domain, or other tasks. With --published, further worlds take the law of the published DCLM swarm (`olmix_dclm/` in
+DIR), with three of its domains as new ones. In each world an old swarm is scored with noise and its optimal mixture is
+computed, before the new domains are added. Every rule gets the same number of new runs and fits a law to them. The
+optimal mixture of that law is scored by the true law. Losses are BPB above the true optimum.
 """
 
 import dataclasses
@@ -92,14 +92,14 @@ def value(world: World, ratios_M) -> float:
 
 
 def noisy_scores(world: World, ratios_KM, draw) -> np.ndarray:
-    """Return scores with noise; the tasks of a run share a part of it."""
+    """Return scores with noise. Part of the noise is common to all tasks of a run."""
     bpb_KN = evaluate(log_linear.LAW, world.law, ratios_KM)
     shared_K1, task_KN = draw.normal(size=(len(bpb_KN), 1)), draw.normal(size=bpb_KN.shape)
     return bpb_KN + world.noise * (np.sqrt(SHARED) * shared_K1 + np.sqrt(1 - SHARED) * task_KN)
 
 
 def swarm_around(natural_D, runs: int, draw) -> np.ndarray:
-    """Return Dirichlet mixtures around the tempered natural one."""
+    """Return Dirichlet mixtures around natural^0.7."""
     tempered_D = natural_D**0.7
     return draw.dirichlet(tempered_D / tempered_D.sum() * len(tempered_D), size=runs)
 
@@ -190,7 +190,7 @@ def _row(kind: str, runs: int, results: list[dict]) -> dict:
         "loss": rules,
         "predicted": {name: mean([one["predicted"][name] for one in results]) for name in results[0]["predicted"]},
         "best_fixed": fixed,
-        # All rules see the same worlds, so the difference is taken world by world.
+        # All rules see the same worlds, so differences are taken within each world.
         "auto_minus_best_fixed": mean([one["loss"]["auto"] - one["loss"][fixed] for one in results]),
         "also_recomputed": [one["also_recomputed"] for one in results],
     }

@@ -9,19 +9,19 @@ from benchmarks import accelerator_page
 
 @pytest.mark.slow
 def test_each_figure_is_measured_in_a_new_process():
-    found = [accelerator_page.measure("held", members, JAX_PLATFORMS="cpu") for members in (1, 2)]
-    assert 0 < found[0]["states"] < found[0]["needed"] < found[1]["needed"]
-    assert found[0]["states"] < found[0]["gradient"] == found[1]["gradient"] < found[0]["needed"]
-    assert accelerator_page.measure("read", 4, JAX_PLATFORMS="cpu")["bytes"] > 0
+    memory = [accelerator_page.measure("member_memory", members, JAX_PLATFORMS="cpu") for members in (1, 2)]
+    assert 0 < memory[0]["states"] < memory[0]["needed"] < memory[1]["needed"]
+    assert memory[0]["states"] < memory[0]["gradient"] == memory[1]["gradient"] < memory[0]["needed"]
+    assert accelerator_page.measure("reader_memory", 4, JAX_PLATFORMS="cpu")["bytes"] > 0
 
 
 def test_failed_part_becomes_a_cell_beside_the_others(monkeypatch, capsys):
     """A part may need more memory than the device has; the page still gets all other parts."""
     results = {
-        "divided": {"loss_KT": [[1.0, 2.0]], "collectives": 0},
-        "held": {"needed": 3e6, "states": 1e6, "gradient": 4e6},
-        "started": {"seconds": 12.0, "at_once": 7},
-        "read": {"bytes": 2e8},
+        "simulated_devices": {"loss_KT": [[1.0, 2.0]], "collectives": 0},
+        "member_memory": {"needed": 3e6, "states": 1e6, "gradient": 4e6},
+        "first_step": {"seconds": 12.0, "at_once": 7},
+        "reader_memory": {"bytes": 2e8},
     }
 
     def measure(part, *arguments, **environment):

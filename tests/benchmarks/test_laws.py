@@ -43,12 +43,12 @@ def test_interrupted_run_resumes_with_its_measurements(tmp_path):
         calls.append(x)
         return {"x": x}
 
-    assert laws.Kept(tmp_path, [problem], False).get("a", measure, 1) == {"x": 1}
-    again = laws.Kept(tmp_path, [problem], False)
+    assert laws.SavedMeasurements(tmp_path, [problem], False).get("a", measure, 1) == {"x": 1}
+    again = laws.SavedMeasurements(tmp_path, [problem], False)
     assert again.get("a", measure, 2) == {"x": 1} and calls == [1] and again.resumed == 1
     # Other data has its own measurements.
     other = laws.Problem("toy", "BPB", (8,), swarm(20, seed=1))
-    assert laws.Kept(tmp_path, [other], False).get("a", measure, 3) == {"x": 3}
+    assert laws.SavedMeasurements(tmp_path, [other], False).get("a", measure, 3) == {"x": 3}
 
 
 def test_missed_targets_are_marked_as_missed():
