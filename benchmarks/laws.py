@@ -154,16 +154,16 @@ class Bench:
             self.compiled.add((problem.name, family, size))
         seconds, fitted = laws_speed.seconds(law.fit, *train, **starts)
         predicted_KN = laws.evaluate(law, fitted.params, ratios_KM)
-        found = scores.score(predicted_KN, bpb_KN)
+        result = scores.score(predicted_KN, bpb_KN)
         coverage = None
         if family in COVERED:
             stretch_N = quality.cross_validate(law, *train, folds=FOLDS, seed=seed).stretch_N
             reach_KN = stretch_N * intervals.scale(law, fitted.params, ratios_KM, bpb_KN.shape[1])
             coverage = float((np.abs(predicted_KN - bpb_KN) <= reach_KN).mean())
         return {
-            "spearman": float(found.spearman_N.mean()),
-            "of_mean": found.spearman_of_mean,
-            "rmse": float(found.rmse_N.mean()),
+            "spearman": float(result.spearman_N.mean()),
+            "of_mean": result.spearman_of_mean,
+            "rmse": float(result.rmse_N.mean()),
             "coverage": coverage,
             "seconds": seconds,
         }

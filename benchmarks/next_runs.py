@@ -112,9 +112,9 @@ def score_batches(way, pool, held_out, first: int, last: int, seed: int) -> np.n
 
 def score(params, ratios_KM, bpb_KN) -> tuple[float, ...]:
     predicted_KN = evaluate(warped_gp.LAW, params, ratios_KM)
-    found = scores.score(predicted_KN, bpb_KN)
+    quality = scores.score(predicted_KN, bpb_KN)
     error_K = (predicted_KN - bpb_KN).mean(axis=1)
-    return found.spearman_N.mean(), found.spearman_of_mean, found.rmse_N.mean(), np.sqrt((error_K**2).mean())
+    return quality.spearman_N.mean(), quality.spearman_of_mean, quality.rmse_N.mean(), np.sqrt((error_K**2).mean())
 
 
 def compare(ways, table, test, held_out: int, seeds: int, last: int, further: int) -> dict[str, np.ndarray]:

@@ -143,9 +143,9 @@ def propose_mixture(
     from olmix_jax.propose.options import Options
     from olmix_jax.propose.swarm_facts import SwarmFacts
 
-    known = [field.name for field in dataclasses.fields(Options)]
-    if unknown := sorted(set(options) - set(known)):
-        raise UserError(f"no option {unknown[0]!r}; options are {', '.join(known)}")
+    valid = [field.name for field in dataclasses.fields(Options)]
+    if unknown := sorted(set(options) - set(valid)):
+        raise UserError(f"no option {unknown[0]!r}; options are {', '.join(valid)}")
     return propose(fitted, SwarmFacts.from_table(swarm, families), Options(**options), seed=seed)
 
 

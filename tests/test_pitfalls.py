@@ -33,24 +33,24 @@ SOURCES = sorted(
 
 
 def unsafe(tree: ast.AST) -> list[str]:
-    """Names in a module that could execute code from a data file."""
+    """Return the names in a module that could execute code from a data file."""
     modules = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
-    found = []
+    names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [a.name for a in node.names if a.name.split(".")[0] in modules]
+            names += [a.name for a in node.names if a.name.split(".")[0] in modules]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in modules:
-            found.append(node.module)
+            names.append(node.module)
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
             if not (isinstance(node.value, ast.Constant) and node.value.value is False):
-                found.append("allow_pickle")
+                names.append("allow_pickle")
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "pd.read_pickle", "pandas.read_pickle"):
-                found.append(called)
+                names.append(called)
             if called in ("np.load", "numpy.load") and not any(k.arg == "allow_pickle" for k in node.keywords):
-                found.append("np.load without allow_pickle=False")
-    return found
+                names.append("np.load without allow_pickle=False")
+    return names
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_unsafe_loading_is_recognised(code):
 def test_no_source_file_loads_data_as_code():
     """PITFALLS 4: a cache was stored as a pickle, which executes code when it is loaded."""
     assert len(SOURCES) > 30
-    found = {str(p.relative_to(ROOT)): unsafe(ast.parse(p.read_text())) for p in [*SOURCES, ROOT / "run.py"]}
-    assert {path: what for path, what in found.items() if what} == {}
+    unsafe_names = {str(p.relative_to(ROOT)): unsafe(ast.parse(p.read_text())) for p in [*SOURCES, ROOT / "run.py"]}
+    assert {path: names for path, names in unsafe_names.items() if names} == {}
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def proposal(coef_NM, natural_M=(1, 1, 1), tokens_M=None, **options):
 
 
 def test_advice_for_infeasible_caps_is_exact():
-    """PITFALLS 18: infeasible caps gave None, or a vector of zeros. Slightly less than the advice is infeasible."""
+    """PITFALLS 18: infeasible caps gave None or zeros. The advice is the smallest change that makes them feasible."""
     tokens_M, target = np.array([100.0, 300.0, 50.0]), 4000.0
 
     def check(target_tokens, max_repeats):
@@ -286,9 +286,9 @@ def test_advice_for_infeasible_caps_is_exact():
 
 def test_tasks_predicted_worse_than_natural_are_named():
     """PITFALLS 20: the average improved at the expense of single tasks, without a warning."""
-    found = proposal([[-2, 0, 2], [0.2, 0, -0.2]])
-    assert found.objective < found.objective_natural
-    assert found.worse_tasks == ("u",) and "worse than under the natural mixture: u" in " ".join(found.warnings)
+    proposed = proposal([[-2, 0, 2], [0.2, 0, -0.2]])
+    assert proposed.objective < proposed.objective_natural
+    assert proposed.worse_tasks == ("u",) and "worse than under the natural mixture: u" in " ".join(proposed.warnings)
 
 
 def reads_of(tree: ast.AST, sections: dict[str, type]) -> set[str]:

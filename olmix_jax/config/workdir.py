@@ -25,6 +25,11 @@ def read_config(workdir: pathlib.Path) -> Config:
     return from_dict(files.read_json(workdir / CONFIG))
 
 
+def read_domains(workdir: pathlib.Path) -> DomainSet:
+    """Read the domains of a prepared workdir."""
+    return DomainSet.read(workdir / DOMAINS)
+
+
 def ancestors(workdir: pathlib.Path) -> list[pathlib.Path]:
     """Return ``workdir``, its parent, the parent's parent and so on; the youngest first.
 

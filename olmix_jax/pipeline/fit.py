@@ -10,7 +10,6 @@ from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import LAWS, FittedLaw, fitting, params_files, quality, scores
 from olmix_jax.laws.fit_result import FitResult
-from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.update import old_runs, update_plan
 from olmix_jax.update.old_runs import FitTable, Runs
@@ -23,17 +22,18 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """Fit the law, measure its quality and write ``fit/``. In an update, the fit may include earlier runs."""
     swarm, settings = workdirs.read_table(config, workdir), config.fit
     chosen = _with_earlier_runs(config, workdir, swarm)
+    table = swarm if chosen is None else chosen.table
     seed = rng.derive(config.seed, "fit")
     options = fitting.Options(settings.law, settings.starts, settings.folds, settings.resamples, seed)
-    result = fitting.fit(swarm if chosen is None else chosen.table, options, workdir / "fit")
+    result = fitting.fit(table, options, workdir / "fit")
     if chosen is not None:
         errors = {str(trust): error for trust, error in chosen.error.items()}
         result = dataclasses.replace(result, over=chosen.over, trust=chosen.trust, error=errors)
     if config.swarm.test_ratios:
         fitted = params_files.load_fitted(workdir / "fit", LAWS[settings.law])
         stretch_N = np.array([task.stretch for task in result.tasks.values()])
-        held_out = workdirs.read_test_table(config, swarm if chosen is None else chosen.table)
-        test = scores.score_swarm(fitted, swarm if chosen is None else chosen.table, held_out, stretch_N)
+        held_out = workdirs.read_test_table(config, table)
+        test = scores.score_swarm(fitted, table, held_out, stretch_N)
         result = dataclasses.replace(result, test=test)
     result.write(workdir / "fit/fit.json")
     _log(result)
@@ -46,7 +46,7 @@ def earlier_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks:
     if not LAWS[config.fit.law].cheap_refits:
         log.info("fit: earlier runs are left out because %s cannot weight runs", config.fit.law)
         return []
-    domains = DomainSet.read(workdir / "domains.json")
+    domains = workdirs.read_domains(workdir)
     return old_runs.read_runs(pathlib.Path(plan.parent), plan.change, domains.tokens_M, tasks)
 
 

@@ -19,7 +19,6 @@ from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Counts, ReuseCost, by_name
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.swarm import rounding, table
-from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import history, update_plan
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import files, rng
@@ -30,7 +29,7 @@ from olmix_jax.utils.progress import log
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Propose a mixture; write it, the next runs, and the files for trainers."""
     plan = update_plan.read_for(config, workdir)
-    swarm_table, fitted = _fitted_swarm(config, workdir, plan)
+    swarm_table, fit_result = _fitted_swarm(config, workdir, plan)
     swarm, options = _swarm_facts(config, workdir, swarm_table), _options(config, workdir, plan)
     fitted_law = history.read_law(workdir, config)
     if fitted_law.law != laws.LAWS[config.fit.law]:
@@ -40,16 +39,18 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     proposal = propose.propose(fitted_law, swarm, options, seed=seed)
     reuse = None
     if plan is not None:
-        full_law = law_over_domains(config, workdir, plan, fitted) if fitted and fitted.over is Over.BLOCKS else None
-        reuse = _reuse_cost(plan, fitted, fitted_law, full_law, swarm, options, proposal, seed)
+        full_law = None
+        if fit_result is not None and fit_result.over is Over.BLOCKS:
+            full_law = law_over_domains(config, workdir, plan, fit_result)
+        reuse = _reuse_cost(plan, fit_result, fitted_law, full_law, swarm, options, proposal, seed)
     counts = _counts(config, workdir, options, proposal)
     proposal = dataclasses.replace(
         proposal,
         reuse=reuse,
-        next_runs=_propose_next(config, workdir, fitted_law, fitted, swarm_table, proposal),
+        next_runs=_propose_next(config, workdir, fitted_law, fit_result, swarm_table, proposal),
         counts=counts,
         handover=handover.write(workdir, _mixture(config, swarm, options, proposal, counts)),
-        fit=files.digest([plan, proposal.weights]) if fitted is None else fitted.digest,
+        fit=files.digest([plan, proposal.weights]) if fit_result is None else fit_result.digest,
     )
     proposal.write(workdir / "propose/proposal.json")
     for line in (f"propose: {proposal.outcome}", *proposal.warnings):
@@ -61,13 +62,13 @@ def _fitted_swarm(
 ) -> tuple[table.SwarmTable, FitResult | None]:
     """Read the swarm and its ``fit.json``; an update that needs no runs has an empty swarm and no fit."""
     if plan is not None and plan.needs_no_runs:
-        domains, tasks = DomainSet.read(workdir / "domains.json"), history.read_noise(workdir).tasks
+        domains, tasks = workdirs.read_domains(workdir), history.read_noise(workdir).tasks
         no_runs = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
         return table.SwarmTable((), domains.names, tasks, *no_runs, domains.natural_M, domains.tokens_M, ()), None
-    swarm_table, fitted = workdirs.read_table(config, workdir), FitResult.read(workdir / "fit/fit.json")
-    if (fitted.law, tuple(fitted.tasks)) != (config.fit.law, swarm_table.tasks):
+    swarm_table, fit_result = workdirs.read_table(config, workdir), FitResult.read(workdir / "fit/fit.json")
+    if (fit_result.law, tuple(fit_result.tasks)) != (config.fit.law, swarm_table.tasks):
         raise UserError(f"{workdir / 'fit'}: fitted with a different law or different tasks; run --stages=fit,propose")
-    return swarm_table, fitted
+    return swarm_table, fit_result
 
 
 def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
@@ -102,7 +103,7 @@ def _options(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -> 
 
 def _reuse_cost(
     plan: UpdatePlan,
-    fitted: FitResult | None,
+    fit_result: FitResult | None,
     fitted_law: laws.FittedLaw,
     full_law: laws.FittedLaw | None,
     swarm: SwarmFacts,
@@ -122,7 +123,7 @@ def _reuse_cost(
         return dataclasses.replace(unknown, loss=0.0, by="law")
     kept, by, law = proposal.objective, "law", fitted_law
     options = dataclasses.replace(options, explore=False)
-    if fitted is not None and fitted.over is Over.BLOCKS:
+    if fit_result is not None and fit_result.over is Over.BLOCKS:
         if full_law is None:
             return unknown
         # `tail` needs samples of the parameters, and this law has none.
@@ -178,7 +179,7 @@ def _propose_next(
     config: Config,
     workdir: pathlib.Path,
     fitted_law: laws.FittedLaw,
-    fitted: FitResult | None,
+    fit_result: FitResult | None,
     swarm_table: table.SwarmTable,
     proposal: Proposal,
 ) -> dict[str, float]:
@@ -186,7 +187,7 @@ def _propose_next(
     path, law = workdir / "propose/next.csv", laws.LAWS[config.fit.law]
     path.unlink(missing_ok=True)
     wanted = config.propose.next_runs and fitted_law.law == law
-    if not wanted or fitted is None or not (law == laws.LAWS["warped_gp"] or fitted_law.samples is not None):
+    if not wanted or fit_result is None or not (law == laws.LAWS["warped_gp"] or fitted_law.samples is not None):
         return {}
     chosen = next_runs.propose_next(
         fitted_law,
@@ -194,7 +195,7 @@ def _propose_next(
         natural_M=swarm_table.natural_M,
         domains=swarm_table.domains,
         existing_KM=swarm_table.ratios_KM,
-        noise_N=np.array([task.rmse_cv**2 for task in fitted.tasks.values()]),
+        noise_N=np.array([task.rmse_cv**2 for task in fit_result.tasks.values()]),
         task_weights_N=list(proposal.task_weights.values()),
         sparsity=config.swarm.sparsity,
         strength=config.swarm.strength,

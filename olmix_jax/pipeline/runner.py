@@ -102,6 +102,6 @@ def _check_names(config: Config) -> None:
 
         named += [("proxy.preset", config.proxy.preset, tuple(PRESETS))]
         named += [("validate.preset", config.validate.preset or config.proxy.preset, tuple(PRESETS))]
-    for field, name, known in named:
-        if name not in known:
-            raise UserError(f"config field `{field}` must be one of {', '.join(known)}, not {name!r}")
+    for field, name, valid in named:
+        if name not in valid:
+            raise UserError(f"config field `{field}` must be one of {', '.join(valid)}, not {name!r}")

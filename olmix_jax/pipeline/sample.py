@@ -4,10 +4,10 @@ import pathlib
 
 import numpy as np
 
+from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.propose import blocks
 from olmix_jax.swarm import apportion, coverage, sampling, table
-from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import update_plan
 from olmix_jax.utils import rng
 from olmix_jax.utils.progress import log
@@ -19,7 +19,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     An update samples the weights of blocks. The sequences of a block are then divided among its domains by the kept
     ratios, rounded to whole sequences.
     """
-    domains = DomainSet.read(workdir / "domains.json")
+    domains = workdirs.read_domains(workdir)
     total = config.train.steps * config.train.batch
     size = config.swarm.size if config.swarm.size is not None else 3 * (len(domains) + 1)
     kept, earlier_runs = blocks.blocks({}, domains.names), 0

@@ -1,6 +1,6 @@
 """The stages, in the order in which they run.
 
-Functions that train are imported when they run, so that fitting and proposing load no training library.
+Modules that train are imported when their stage runs, so that fitting and proposing load no training library.
 """
 
 import dataclasses
@@ -10,14 +10,14 @@ from olmix_jax.config import part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import fitting
-from olmix_jax.pipeline import fit, propose, update
+from olmix_jax.pipeline import fit, propose, sample, update
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.update import history, update_plan
 from olmix_jax.utils.errors import UserError
 
 SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
 BUDGET = ("train.steps", "train.batch", "proxy.length")
-TABLE = ("swarm/ratios.csv", "swarm/metrics.csv", "swarm/meta.json")
+TABLE = (workdirs.RATIOS, workdirs.METRICS, workdirs.META)
 
 
 def is_external_update(config: Config) -> bool:
@@ -111,13 +111,7 @@ def _check_update(config: Config) -> None:
         raise UserError("stage update needs config field `update.parent`, the finished workdir to update")
 
 
-# sample, train -------------------------------------------------------------------------------------------------------
-
-
-def _sample(config: Config, workdir: pathlib.Path) -> None:
-    from olmix_jax.pipeline import sample
-
-    sample.run(config, workdir)
+# train ---------------------------------------------------------------------------------------------------------------
 
 
 def _train(config: Config, workdir: pathlib.Path) -> None:
@@ -218,7 +212,7 @@ UPDATE = Stage(
 )
 SAMPLE = Stage(
     "sample",
-    _sample,
+    sample.run,
     by_default=lambda config: _trains(config) or (is_external_update(config) and not config.swarm.ratios),
     reads=lambda config, workdir: ("domains.json", *_plan_of_update(config)),
     writes=("swarm/ratios.csv",),

@@ -6,11 +6,11 @@ import pathlib
 import numpy as np
 
 from olmix_jax.config import budget, part
+from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
 from olmix_jax.proxy import data, part_results
 from olmix_jax.swarm import apportion, table
-from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import update_plan
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
@@ -19,7 +19,7 @@ from olmix_jax.utils.progress import log
 
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Train the proxies, or one part of them (``swarm.part``), and write the table once all parts exist."""
-    domains, job = DomainSet.read(workdir / "domains.json"), _job(config, workdir)
+    domains, job = workdirs.read_domains(workdir), _job(config, workdir)
     if job.swarm.share < 1:
         log.info(
             "train: proxies read a share of %.3f of every domain, to repeat it as often as the target run",
@@ -64,7 +64,7 @@ def join(config: Config, workdir: pathlib.Path) -> None:
 
 def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
     """Return the job that trains all members, or those of ``swarm.part``."""
-    domains = DomainSet.read(workdir / "domains.json")
+    domains = workdirs.read_domains(workdir)
     path = workdir / "swarm/ratios.csv"
     mixtures = table.read_ratios(path)
     if mixtures.domains != domains.names:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from olmix_jax.config import budget
+from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.proxy import data
 from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
 from olmix_jax.swarm import apportion
-from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -53,7 +53,7 @@ def compare(
     job, target = _job(config, workdir, mixtures, caps or {}), budget.validated(config)
     seeds = config.validate.seeds
     counts_CM = job.swarm.runs.counts_KM[::seeds]
-    domains = DomainSet.read(workdir / "domains.json").names
+    domains = workdirs.read_domains(workdir).names
     for name, counts_M in zip(mixtures, counts_CM):
         for j in np.flatnonzero(counts_M == 0) if name in ("natural", "uniform") else ():
             log.warning("validate: %s gives less than half a sequence to %s and trains without it", name, domains[j])
@@ -79,7 +79,7 @@ def compare(
 
 def _candidates(workdir: pathlib.Path, proposal: Proposal) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the arguments ``mixtures`` and ``caps`` of :func:`compare`."""
-    domains = DomainSet.read(workdir / "domains.json")
+    domains = workdirs.read_domains(workdir)
     mixtures = {
         "natural": domains.natural_M,
         "uniform": np.full(len(domains), 1 / len(domains)),
@@ -92,7 +92,7 @@ def _job(
     config: Config, workdir: pathlib.Path, mixtures: Mapping[str, np.ndarray], caps: Mapping[str, np.ndarray]
 ) -> jobs.Job:
     """Models on the mixtures; all seeds of one mixture, then those of the next."""
-    domains, target = DomainSet.read(workdir / "domains.json"), budget.validated(config)
+    domains, target = workdirs.read_domains(workdir), budget.validated(config)
     total, seeds = target.train.steps * target.train.batch, config.validate.seeds
     counts_CM = np.stack([apportion.snap(weights_M, total, caps.get(name)) for name, weights_M in mixtures.items()])
     names = tuple(f"{mixture}/{s}" for mixture in mixtures for s in range(seeds))

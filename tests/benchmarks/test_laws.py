@@ -65,9 +65,11 @@ def test_missed_targets_are_marked_as_missed():
 @pytest.mark.parametrize("family", ["log_linear", "search"])
 def test_split_gives_scores_seconds_and_coverage(family):
     problem = laws.Problem("toy", "BPB", (12,), swarm(20))
-    found = laws.Bench().measure(problem, family, 12, 0)
-    assert -1 <= found["spearman"] <= 1 and -1 <= found["of_mean"] <= 1 and found["rmse"] > 0 and found["seconds"] > 0
-    assert found["coverage"] is None if family == "search" else 0 <= found["coverage"] <= 1
+    result = laws.Bench().measure(problem, family, 12, 0)
+    assert (
+        -1 <= result["spearman"] <= 1 and -1 <= result["of_mean"] <= 1 and result["rmse"] > 0 and result["seconds"] > 0
+    )
+    assert result["coverage"] is None if family == "search" else 0 <= result["coverage"] <= 1
 
 
 def test_slope_is_the_exponent_of_the_largest_sizes():

@@ -176,13 +176,13 @@ def test_tightened_caps_give_a_gap_and_spill_without_coupling():
     assert one.loss <= cost_bounds.bound_loss_second_order(c)
 
 
-def test_ratios_that_are_no_optimum_cost_something_without_coupling():
+def test_ratios_that_are_not_optimal_have_a_cost_without_coupling():
     """κ = 0, but p̃ = (.2, .8) is not natural: Theorem 1 needs its term in λ, and the other bounds do not apply."""
     coef_NM, kept_M = np.zeros((TASKS, 3)) + [0, 0, -1], np.where(COLUMN == 0, 0.2, np.where(COLUMN == 1, 0.8, 0))
     case = two_kept(coef_NM, [1, 1, 1], [1, 1, 0.3])
     full, reduced = optima([case], "new_M"), minimise([case], *zip(collapsed(case, kept_M, case.fixed_M)))
-    elsewhere = full._replace(weights_M=kept_M[None], multipliers_M=0 * full.multipliers_M)
-    one = solved(case, elsewhere, full, 0, reduced.value[0])
+    not_optimal = full._replace(weights_M=kept_M[None], multipliers_M=0 * full.multipliers_M)
+    one = solved(case, not_optimal, full, 0, reduced.value[0])
     c = cost_bounds.constants(one.update)
     assert c.coupling == 0 and c.lean == pytest.approx(np.log(4) / np.sqrt(2))
     assert one.gap == pytest.approx(0.3 * np.sqrt(2)) and cost_bounds.bound_loss_second_order(c) < 1e-12

@@ -71,14 +71,14 @@ def started(workdir, number: int, stages: str, devices: int = 2, **more):
     ]
     command += ["--config.train.steps=8", "--config.swarm.size=12", "--config.train.checkpoint_every=2"]
     command += ["--config.train.remat=False", "--config.proxy.preset=tiny"]
-    found = []
+    running = []
     for index in range(number):
         environment = os.environ | dict(zip(processes.VARIABLES, (address, str(number), str(index))))
         environment["OLMIX_HEARTBEAT"] = "15"
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        found.append(subprocess.Popen([*command, *settings_], cwd=ROOT, env=environment, **pipes))
-    return found
+        running.append(subprocess.Popen([*command, *settings_], cwd=ROOT, env=environment, **pipes))
+    return running
 
 
 def finish(running):
@@ -118,8 +118,8 @@ def test_resume_with_fewer_processes_after_one_is_killed(whole, prepared):
     assert not (tmp_path / "swarm/metrics.csv").exists()
     ends = finish(started(tmp_path, 1, "train", train_checkpoint_every=1))
     assert ends[0][1] == 0, ends[0][0][1][-2000:]
-    said = (tmp_path / "log.txt").read_text()
-    assert "part 2/2: resuming from step" in said and "damaged" not in said
+    log_text = (tmp_path / "log.txt").read_text()
+    assert "part 2/2: resuming from step" in log_text and "damaged" not in log_text
     ours, theirs = ((w / "swarm/metrics.csv").read_text().splitlines() for w in (tmp_path, whole))
     for one, other in zip(ours[1:], theirs[1:]):
         np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
@@ -191,10 +191,10 @@ def test_resume_of_a_model_sharded_over_two_processes(proposed, tmp_path_factory
     assert ends[0][1] not in (0, 2) and "process 1 has sent no heartbeat" in ends[0][0][1]
     ends = finish(started(proposed, 2, "validate", 1, **more))
     assert [code for _, code in ends] == [0, 0], ends
-    said = (proposed / "log.txt").read_text()
-    assert "wave 1 of 3: stopped at step" in said and "damaged" not in said
+    log_text = (proposed / "log.txt").read_text()
+    assert "wave 1 of 3: stopped at step" in log_text and "damaged" not in log_text
     for wave in (1, 2):
-        assert f"wave {wave} of 3: resuming from step" in said
+        assert f"wave {wave} of 3: resuming from step" in log_text
     np.testing.assert_allclose(validated(proposed), validated(alone), rtol=1e-5)
     ours, theirs = (files.read_json(folder / "validate/validation.json")["mixtures"] for folder in (proposed, alone))
     for name in ours:

@@ -70,20 +70,21 @@ def test_counts_are_the_nearest_within_the_bounds(problem, total):
     w_M, lower_M, upper_M, groups = problem
     grid = all_within_bounds(total, lower_M, upper_M, groups)
     try:
-        got = rounding.counts(w_M, total, lower_M, upper_M, groups)
+        counts_M = rounding.counts(w_M, total, lower_M, upper_M, groups)
     except UserError:
         assert not grid
         return
-    assert got.dtype == np.int64 and got.sum() == total and within_bounds(got, total, lower_M, upper_M, groups)
+    assert counts_M.dtype == np.int64 and counts_M.sum() == total
+    assert within_bounds(counts_M, total, lower_M, upper_M, groups)
     # Zero weights stay zero if a solution allows it.
     grid = [c for c in grid if not c[w_M == 0].any()] or grid
-    away = [np.abs(c - w_M * total) for c in grid]
-    mine = np.abs(got - w_M * total)
-    assert (mine**2).sum() <= min((a**2).sum() for a in away) + 1e-5
-    assert mine.max() <= min(a.max() for a in away) + 1e-5
-    if min(a.max() for a in away) < 1 - 1e-9:
-        assert mine.max() < 1
-    assert any((c == got).all() for c in grid)
+    errors = [np.abs(c - w_M * total) for c in grid]
+    error_M = np.abs(counts_M - w_M * total)
+    assert (error_M**2).sum() <= min((a**2).sum() for a in errors) + 1e-5
+    assert error_M.max() <= min(a.max() for a in errors) + 1e-5
+    if min(a.max() for a in errors) < 1 - 1e-9:
+        assert error_M.max() < 1
+    assert any((c == counts_M).all() for c in grid)
 
 
 @few
@@ -114,16 +115,16 @@ def test_caps_hold_at_any_size(raw, total, data):
     upper_M, lower_M = np.where(tight, w_M, 1.0), np.zeros(M)
     half = Group(np.arange(M // 2), 0.0, float(w_M[: M // 2].sum()))
     try:
-        got = rounding.counts(w_M, total, lower_M, upper_M, [half])
+        counts_M = rounding.counts(w_M, total, lower_M, upper_M, [half])
     except UserError:
         # Rounding costs each cap less than a unit. The problem is infeasible only if no other domain can take them.
         assert half.members.size and not (~tight[M // 2 :]).any()
         return
-    assert got.sum() == total and (got >= 0).all()
+    assert counts_M.sum() == total and (counts_M >= 0).all()
     # Counts are exact and the cap is a float, so it holds up to the rounding of the cap.
     slack = 1e-9 + 2**-51 * total
-    assert (got <= np.floor(upper_M * total + slack)).all()
-    assert got[: M // 2].sum() <= math.floor(half.upper * total + slack)
+    assert (counts_M <= np.floor(upper_M * total + slack)).all()
+    assert counts_M[: M // 2].sum() <= math.floor(half.upper * total + slack)
 
 
 @modest
@@ -138,8 +139,8 @@ def test_whole_numbers_stay_unchanged(parts):
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=6).filter(any), st.integers(1, 500))
 def test_counts_without_bounds_equal_snap(parts, total):
     w_M = np.array(parts) / sum(parts)
-    got = rounding.counts(w_M, total, np.zeros(len(parts)), np.ones(len(parts)))
-    np.testing.assert_array_equal(got, apportion.snap(w_M, total))
+    counts_M = rounding.counts(w_M, total, np.zeros(len(parts)), np.ones(len(parts)))
+    np.testing.assert_array_equal(counts_M, apportion.snap(w_M, total))
 
 
 def test_counts_with_caps_equal_snap():
@@ -167,9 +168,9 @@ def test_caps_from_unique_tokens_hold_exactly():
         unique_M = rng.integers(1, total // 40, 8)
         upper_M = 4 * unique_M / total
         w_M = np.append(upper_M, 1 - upper_M.sum())
-        got = rounding.counts(w_M, total, np.zeros(9), np.append(upper_M, 1.0))
-        np.testing.assert_array_equal(got[:8], 4 * unique_M)
-        assert got.sum() == total
+        counts_M = rounding.counts(w_M, total, np.zeros(9), np.append(upper_M, 1.0))
+        np.testing.assert_array_equal(counts_M[:8], 4 * unique_M)
+        assert counts_M.sum() == total
 
 
 def test_caps_round_down_and_lower_bounds_round_up():
@@ -260,20 +261,20 @@ def test_groups_that_overlap_are_an_error():
 
 def test_empty_and_repeated_groups_are_allowed():
     groups = [Group(np.array([], int), 0, 0), Group(np.array([0, 1]), 0, 0.5), Group(np.array([1, 0]), 0, 0.4)]
-    got = rounding.counts([0.2, 0.2, 0.6], 7, np.zeros(3), np.ones(3), groups)
-    assert got.sum() == 7 and got[:2].sum() == 2
+    counts_M = rounding.counts([0.2, 0.2, 0.6], 7, np.zeros(3), np.ones(3), groups)
+    assert counts_M.sum() == 7 and counts_M[:2].sum() == 2
 
 
 @pytest.mark.parametrize("total", [np.int64(10**13), np.int32(10**9), 1e13])
 def test_total_may_have_any_number_type(total):
     w_M = np.array([0.1, 0.2, 0.7])
-    got = rounding.counts(w_M, total, np.zeros(3), np.ones(3))
-    np.testing.assert_array_equal(got, rounding.counts(w_M, int(total), np.zeros(3), np.ones(3)))
+    counts_M = rounding.counts(w_M, total, np.zeros(3), np.ones(3))
+    np.testing.assert_array_equal(counts_M, rounding.counts(w_M, int(total), np.zeros(3), np.ones(3)))
 
 
 def test_two_thousand_domains_and_ten_trillion_tokens():
     rng = np.random.default_rng(1)
     w_M = rng.dirichlet(np.full(2000, 0.3))
     groups = [Group(np.arange(a, a + 100), 0, float(w_M[a : a + 100].sum())) for a in range(0, 2000, 100)][:-1]
-    got = rounding.counts(w_M, 10**13, np.zeros(2000), np.where(np.arange(2000) % 3, 1.0, w_M), groups)
-    assert got.sum() == 10**13 and np.abs(got - w_M * 1e13).max() < 1.01
+    counts_M = rounding.counts(w_M, 10**13, np.zeros(2000), np.where(np.arange(2000) % 3, 1.0, w_M), groups)
+    assert counts_M.sum() == 10**13 and np.abs(counts_M - w_M * 1e13).max() < 1.01
