@@ -74,7 +74,7 @@ class Problem:
     test: SwarmTable | None = None
 
     def split(self, size: int, seed: int) -> "Split":
-        """Return the training and held-out runs; the former are the first of ``default_rng([seed, K]).permutation``."""
+        """Return the training runs (the first K of ``default_rng([seed, K]).permutation``) and the held-out runs."""
         order = np.random.default_rng([seed, size]).permutation(len(self.swarm.runs))
         train, rest = order[:size], order[size:]
         swarm = self.swarm

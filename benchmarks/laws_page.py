@@ -96,7 +96,7 @@ def page(content: Content) -> str:
 
 
 def targets(content: Content) -> list[tuple[str, str, str, str]]:
-    """Return rows of figure, target, measured value and verdict, for the sizes that were measured."""
+    """Return rows (figure, target, measured value, reached or missed) for the measured sizes."""
     lines = []
     for row in (r for r in content.rows if r["family"] == DEFAULT):
         targets, where = TARGETS[row["problem"]].get(row["K"], (None, None)), f"{row['problem']}, K = {row['K']}"

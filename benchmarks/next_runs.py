@@ -149,7 +149,7 @@ def equal_runs(random_TS, score: float, column: int) -> float:
 
 
 def lines(scores: dict[str, np.ndarray], other: str = "chosen", every: int = 2) -> list[str]:
-    """Return a Markdown table: for each K both scores, their difference, and how many random runs score the same."""
+    """Return a Markdown table: for each K, both scores, their difference, and the random runs for the same score."""
     random_WTS, other_WTS = scores["random"], scores[other]
     seeds, times, _ = other_WTS.shape
     text = [

@@ -109,7 +109,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (flags.Error, FileNotFoundError, ValueError, TypeError) as e:
         # The message of a config that raises contains its traceback; the last line is the reason.
         reason = str(e).strip().splitlines()[-1]
-        raise UserError(f"{reason}; --help shows the flags, olmix_jax/config/schema.py the fields of a config") from e
+        raise UserError(f"{reason}; --help lists the flags, olmix_jax/config/schema.py lists the fields") from e
     try:
         # ml-collections reports a file that does not load only when the config is read.
         if CONFIG.value:

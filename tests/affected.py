@@ -1,4 +1,4 @@
-"""Print the test files for ``make check``: those of modules that a change touches, and a fixed quick set."""
+"""Print the test files for ``make check``: the tests of changed modules, and a fixed quick set."""
 
 import pathlib
 import subprocess

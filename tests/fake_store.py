@@ -8,8 +8,8 @@ from olmix_jax.proxy import coordination
 class FakeStore:
     """The key-value store as process 0 of four sees it.
 
-    ``arrivals`` are the values of other processes as (second, process, value). They appear in whatever folder process 0
-    waits for. From second ``lost_at`` on the connection is lost.
+    ``arrivals`` are the values of other processes as (second, process, value). They appear in the folder that process 0
+    waits for at that time. From second ``lost_at`` on the connection is lost.
     """
 
     def __init__(self, arrivals, clock, lost_at):

@@ -150,7 +150,7 @@ def test_slurm_sends_sigterm_two_minutes_before_the_time_limit(script):
     assert "#SBATCH --signal=TERM@120\n" in (ROOT / "launch" / script).read_text()
 
 
-def test_jobset_sets_what_the_processes_read():
+def test_jobset_sets_the_variables_that_processes_read():
     """The coordinator's address and the number of pods agree with olmix_jax/pipeline/processes.py."""
     spec = yaml.safe_load((ROOT / "launch/jobset.yaml").read_text())
     job = spec["spec"]["replicatedJobs"][0]

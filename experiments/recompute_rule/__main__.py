@@ -57,7 +57,7 @@ class World:
 
 
 def drawn(seed: int, coupled: bool) -> World:
-    """Draw a world of eight old and two new domains. Tasks are numbered, and a domain helps those near its own task.
+    """Draw a world of eight old and two new domains. Each domain helps one task, and less so tasks with nearby numbers.
 
     If ``coupled``, the new domains help the same tasks as the first old domain, and help them more.
     """
@@ -73,7 +73,7 @@ def drawn(seed: int, coupled: bool) -> World:
 
 
 def published(folder: pathlib.Path, seed: int) -> World:
-    """Return a world whose law is that of the published swarm; three of its 16 largest domains are the new ones."""
+    """Return a world with a law fitted to the published swarm. Three of its 16 largest domains are the new ones."""
     at = folder / "olmix_dclm"
     swarm = table.SwarmTable.read(at / "ratios.csv", at / "metrics.csv", at / "meta.json")
     swarm = task_groups.with_mmlu_groups(swarm)

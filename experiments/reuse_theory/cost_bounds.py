@@ -114,7 +114,7 @@ def coupling(coef_NM, fixed_M, centred: bool = False) -> float:
 
 
 def coupling_without(coef_NM, fixed_M, centred: bool = False) -> np.ndarray:
-    """Return κ after recomputing one more fixed domain, for each of them in order; the smallest suggests which."""
+    """Return κ after recomputing one more domain, for each fixed domain in turn. The smallest κ suggests which one."""
     fixed_M = np.asarray(fixed_M, bool)
     order_M = np.arange(len(fixed_M))
     return np.array([coupling(coef_NM, fixed_M & (order_M != j), centred) for j in np.flatnonzero(fixed_M)])

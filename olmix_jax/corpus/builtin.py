@@ -162,7 +162,7 @@ def _documents(
 
 
 def _take(documents: Iterator[Document], budget: float) -> list[Document]:
-    """Return the first documents, as many as bring their total size closest to ``budget``, but at least one."""
+    """Return the first documents, with a total size as close to ``budget`` as possible; at least one document."""
     kept: list[Document] = []
     total = 0
     for document in documents:
@@ -240,5 +240,5 @@ def _package(file: _File) -> Iterator[Document]:
     yield Document(text, file.name, file.name)
 
 
-# How the files of a domain become documents; those of all other domains are code.
+# {domain: reader of its files}. Files of all other domains are read as code.
 READERS = {"text:docstrings": _docstrings, "text:reference": _topics, "text:packages": _package}

@@ -164,7 +164,7 @@ def _mmlu_rows(stream: bytes) -> Iterator[tuple[str, list[str], int]]:
 
 
 def _batch_rows(stream: bytes, batch: int, body: int) -> Iterator[tuple[str, list[str], int]]:
-    """Yield the rows of a record batch: ``batch`` is the position of its table, ``body`` that of its buffers."""
+    """Yield the rows of a record batch: ``batch`` is the position of its table, ``body`` of its buffers."""
     rows = _i64(stream, _field(stream, batch, 0))
     buffers = _dereference(stream, _field(stream, batch, 2))
     # The 13 buffers: validity, offsets and bytes of each of the two string columns (0 to 5); validity and offsets of

@@ -64,7 +64,7 @@ def cutoff(hashes: Iterable[int], sizes: Iterable[int], budget: float) -> int:
 
 
 def content_of(documents: Iterable[Document]) -> str:
-    """Return the content hash of a domain: the sum of its texts' hashes, whatever their names and order."""
+    """Return the content hash of a domain: the sum of its texts' hashes. Names and order of texts do not matter."""
     hashes = (hashlib.blake2b(d.text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for d in documents)
     return f"{sum(int.from_bytes(h, 'big') for h in hashes) % CONTENT_MODULUS:032x}"
 

@@ -1,7 +1,8 @@
 """The built-in evaluation tasks: prompts with gold answers, made from held-out documents of the built-in corpus.
 
-They test what models of code and documentation are used for. Some domains have several tasks, and some tasks draw on
-several domains, so that the best mixture is not simply an equal share of every domain.
+They test typical uses of models of code and documentation. Some domains have several tasks, and some tasks draw on
+several domains, so that the best mixture is not simply an equal share of every domain. The docstring of a maker reads
+"prompt → answer".
 """
 
 import ast

@@ -1,6 +1,6 @@
 """Token files of other programs, used in place: which files belong to which domain, and how much text they hold.
 
-:mod:`olmix_jax.corpus.token_formats` reads the formats. Files of other types beside token files are ignored.
+:mod:`olmix_jax.corpus.token_formats` reads the formats. Files of other types in a folder of token files are ignored.
 """
 
 import collections
@@ -32,7 +32,7 @@ class TokenText:
     Attributes:
       shards: files that hold tokens.
       bytes: size of the domain as UTF-8 text, estimated above :data:`COUNTED` tokens.
-      content: content hash: the sum of the files' hashes, whatever their names and order.
+      content: content hash: the sum of the files' hashes. Names and order of files do not matter.
     """
 
     shards: list[Shard]
@@ -66,7 +66,7 @@ def domain_files(where: str) -> dict[str, list[str]]:
         if suffix in SUFFIXES:
             token_files.setdefault(name, {}).setdefault(in_folder, []).append(_full_path(system, path, where))
         elif in_folder or (is_text(path) and suffix != ".md"):
-            # Markdown beside the folders is a README.
+            # A Markdown file among the domain folders is a README, not a domain.
             other_files.setdefault(parts[0], path)
     if not token_files:
         if is_remote(where) or os.path.splitext(where)[1] in SUFFIXES:

@@ -164,7 +164,7 @@ def _lossless(content: dict) -> dict:
     for step in _pre_tokenizers(content):
         if step["type"] == "ByteLevel":
             step["add_prefix_space"] = False
-    # Padding and truncation are left to the caller. A normaliser would change the number of bytes.
+    # The caller pads and truncates. A normaliser would change the number of bytes.
     return content | dict.fromkeys(("normalizer", "post_processor", "truncation", "padding"))
 
 

@@ -113,8 +113,8 @@ def _reuse_cost(
 ) -> ReuseCost:
     """Return the predicted cost of keeping ratios, and the cost by the new law [BPB].
 
-    The cost is the minimum with kept ratios minus the minimum without. A law over blocks gives only the former. Then
-    ``full_law``, which is fitted to old and new runs over all domains, is used instead, if it is not None.
+    The cost is the minimum with kept ratios minus the minimum without. A law over blocks gives only the first. In
+    that case ``full_law``, fitted to old and new runs over all domains, is used instead, if it is not None.
     """
     unknown = ReuseCost(dataclasses.asdict(plan.predicted_loss), None)
     if options.worst:

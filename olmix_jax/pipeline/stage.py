@@ -53,7 +53,7 @@ class Stage:
       skip: (config, workdir) → why the stage has nothing to do; empty if it has to run.
       wait: (config, workdir) → why the run has to end before this stage; empty if it can continue.
       for_job: (config) → this stage for one job of an array; None if jobs do not divide it.
-      expands: whether ``--stages`` with this stage alone runs all default stages.
+      expands: whether ``--stages=NAME`` with only this stage runs all default stages.
       divisible: whether each process trains a part of its members.
       join: (config, workdir) → what other processes do while the first one trains a model with all of them.
     """
@@ -98,7 +98,7 @@ class Stamp:
         return other.settings.items() <= self.settings.items() and self.inputs == other.inputs
 
     def refuse_changes(self, new: "Stamp", costly: list[pathlib.Path]) -> None:
-        """Raise an error if costly files were made with other settings or inputs than those of ``new``.
+        """Raise an error if the settings or inputs of ``new`` differ from those that costly files were made with.
 
         Raises:
           UserError: names the first change, and the files to delete.

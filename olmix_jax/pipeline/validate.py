@@ -91,7 +91,7 @@ def _candidates(workdir: pathlib.Path, proposal: Proposal) -> tuple[dict[str, np
 def _job(
     config: Config, workdir: pathlib.Path, mixtures: Mapping[str, np.ndarray], caps: Mapping[str, np.ndarray]
 ) -> jobs.Job:
-    """Models on the mixtures; all seeds of one mixture, then those of the next."""
+    """Return the job that trains all seeds of the first mixture, then all seeds of the next, and so on."""
     domains, target = workdirs.read_domains(workdir), budget.validated(config)
     total, seeds = target.train.steps * target.train.batch, config.validate.seeds
     counts_CM = np.stack([apportion.snap(weights_M, total, caps.get(name)) for name, weights_M in mixtures.items()])

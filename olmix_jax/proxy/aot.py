@@ -31,7 +31,7 @@ class CompiledStep:
     Attributes:
       members_per_device: members on each device; below 1 if one member is sharded over several devices.
       arguments: size of the arguments.
-      temporary: size of temporaries. If the compiler ran out of memory: what it asked for, infinite if unknown.
+      temporary: size of temporaries. If the compiler ran out of memory: the size that it requested, or infinity.
       outputs: size of outputs that do not reuse the arguments' memory.
       collectives: number of operations by which devices communicate; None if the compiler ran out of memory.
     """

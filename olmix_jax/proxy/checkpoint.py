@@ -191,7 +191,7 @@ class Checkpoints:
         self.manager.reload()
 
     def close(self) -> None:
-        """Release the folder."""
+        """Close Orbax's manager of the folder."""
         self.manager.close()
 
 

@@ -96,7 +96,7 @@ def chunks(
 ) -> grain.DatasetIterator:
     """Return the swarm's training data as one checkpointable iterator of int32 [K, steps, B, L + 1].
 
-    The n-th sequence that a member reads from domain j is the n-th of that domain's stream, whatever the mixture. With
+    The n-th sequence that a member reads from domain j is the n-th of that domain's stream, for every mixture. With
     a common seed, members read the same documents in the same order and differ in their mixture only. Members read
     exactly `counts_KM` sequences, without rounding.
 

@@ -209,7 +209,7 @@ mean_loss.defvjp(_forward, _backward)
 
 
 def _logits(x_CD, head_DV):
-    """Return logits in float32, whatever type the products are computed in."""
+    """Return logits in float32. The products are computed in the type of ``x_CD``."""
     return jax.lax.dot_general(
         x_CD, head_DV.astype(x_CD.dtype), (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32
     )

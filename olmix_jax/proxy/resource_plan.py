@@ -29,7 +29,7 @@ class MemoryParts:
     """Memory of one device by use [bytes].
 
     ``arguments``, ``temporary`` and ``outputs`` come from the compiler and add up to the total. ``temporary`` is None
-    if the compiler ran out of memory without saying what it asked for. ``weights``, ``optimizer`` and ``gradients`` are
+    if the compiler ran out of memory without reporting a size. ``weights``, ``optimizer`` and ``gradients`` are
     arithmetic: all members' parameters in float32.
     """
 

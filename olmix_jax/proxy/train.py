@@ -26,8 +26,8 @@ from olmix_jax.utils.progress import Progress, counted, log
 def train(swarm: ProxySwarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, label: str) -> TrainResult:
     """Train all members to their last step and score them. Resumes from the checkpoints in ``folder``, if any.
 
-    If a member is sharded over several processes, all of them call this with the same swarm and folder, and the first
-    writes.
+    If a member is sharded over several processes, all of them call this with the same swarm and folder. Only the first
+    one writes files.
 
     Args:
       swarm: the members; its mapping must not be `auto`.

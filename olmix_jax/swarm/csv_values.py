@@ -44,7 +44,7 @@ def choose_columns(
       keep: names to read, unless they are also dropped; empty for all columns.
 
     Raises:
-      UserError: a name in ``drop``, or one in ``keep`` that is not dropped, is unknown; or no column is left.
+      UserError: a name in ``drop``, or one in ``keep`` that is not dropped, is unknown; or all columns are dropped.
     """
     unknown = [name for name in dict.fromkeys(shared_drop) if metrics.column(name) is None]
     if unknown:
@@ -109,7 +109,7 @@ def scores(sheet: Sheet, runs: tuple[str, ...], tasks: tuple[str, ...], missing:
       missing: what to do about a missing score: "error", or drop its run ("drop_run") or its task ("drop_task").
 
     Raises:
-      UserError: a cell is not a number; a score is missing and ``missing`` is "error"; or nothing is left.
+      UserError: a cell is not a number; a score is missing and ``missing`` is "error"; or no run or task remains.
     """
     cells = [[sheet.number(run, task) for task in tasks] for run in runs]
     empty_KN = np.array([[cell is None for cell in row] for row in cells])

@@ -31,7 +31,7 @@ def sample(
     earlier_runs: int = 0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Draw the mixtures of a swarm. Member 0 is the natural mixture; :class:`_Draw` states how the others are drawn.
+    """Draw the mixtures of a swarm. Member 0 is the natural mixture; :class:`_Draw` describes how the others are drawn.
 
     Args:
       natural_M: natural distribution p0, positive, normalised here, in the order of ``names``.
@@ -61,7 +61,7 @@ def sample(
     draw = _Draw(natural_M, total, sparsity == "sparse", strength, minimum, rng.generator(seed, "swarm"))
     swarm_KM = natural_counts_M[None]
     while len(swarm_KM) < size:
-        forced = _furthest_behind(min_runs - draw.sampled(swarm_KM).sum(axis=0), size - len(swarm_KM))
+        forced = _domains_to_force(min_runs - draw.sampled(swarm_KM).sum(axis=0), size - len(swarm_KM))
         counts_M = draw.next_candidate(swarm_KM, forced, min_distance)
         if counts_M is None:
             raise UserError(
@@ -73,8 +73,8 @@ def sample(
     return swarm_KM
 
 
-def _furthest_behind(lack_M: np.ndarray, runs_left: int) -> np.ndarray:
-    """Return the domains that lack the most runs: as many as every remaining run has to sample."""
+def _domains_to_force(lack_M: np.ndarray, runs_left: int) -> np.ndarray:
+    """Return the domains that the next run must sample: those that lack the most runs, ⌈Σ lack / runs left⌉ of them."""
     lack_M = np.maximum(lack_M, 0)
     return np.argsort(-lack_M, kind="stable")[: -(-int(lack_M.sum()) // runs_left)]
 

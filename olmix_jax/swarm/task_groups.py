@@ -131,7 +131,7 @@ def with_mmlu_groups(table: SwarmTable) -> SwarmTable:
     """Average the subjects of MMLU into its groups: ``mmlu_virology:rc::olmes`` goes into ``mmlu_other:rc::olmes``.
 
     A group's BPB is Σ_s n_s y_s / Σ_s n_s over its subjects s in the table, with n_s questions in the subject's test
-    split. The ending of a name (``:rc::olmes``) is kept, and each ending has its own groups. A group takes the place
+    split. The ending of a name (``:rc::olmes``) is kept, and each ending has separate groups. A group takes the place
     of its first subject and counts as one task.
 
     Raises:

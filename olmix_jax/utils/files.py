@@ -17,7 +17,7 @@ from olmix_jax.utils.errors import UserError
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path`` and rename it to ``path`` at the end.
+    """Open a temporary file in the folder of ``path`` and rename it to ``path`` at the end.
 
     Readers see the old file or the complete new one. If the block raises, the old file stays.
 
@@ -97,7 +97,7 @@ def list_files(folder: str | os.PathLike) -> list[pathlib.Path]:
 
     def walk(place: str | os.PathLike, ancestors: frozenset[str]) -> Iterator[pathlib.Path]:
         real = os.path.realpath(place)
-        # A folder among its own ancestors is a cycle. Two separate links to one folder are both listed.
+        # A folder that is its own ancestor is a cycle. Two separate links to one folder are no cycle; both are listed.
         if real in ancestors:
             return
         for entry in pathlib.Path(place).iterdir():

@@ -1,4 +1,4 @@
-"""Named random draws: the config has one seed, and every draw derives its own seed from it and the draw's name."""
+"""Named random draws. The seed of a draw is derived from the config's one seed and the name of the draw."""
 
 import zlib
 

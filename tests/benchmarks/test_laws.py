@@ -46,7 +46,7 @@ def test_interrupted_run_resumes_with_its_measurements(tmp_path):
     assert laws.SavedMeasurements(tmp_path, [problem], False).get("a", measure, 1) == {"x": 1}
     again = laws.SavedMeasurements(tmp_path, [problem], False)
     assert again.get("a", measure, 2) == {"x": 1} and calls == [1] and again.resumed == 1
-    # Other data has its own measurements.
+    # Measurements of other data are not reused.
     other = laws.Problem("toy", "BPB", (8,), swarm(20, seed=1))
     assert laws.SavedMeasurements(tmp_path, [other], False).get("a", measure, 3) == {"x": 3}
 

@@ -57,7 +57,7 @@ def test_translated_config_reads_the_table_of_the_file(translate, tmp_path):
 
 
 def test_families_choose_the_columns_when_tasks_are_fitted(translate, tmp_path):
-    """Columns in no family are not read; without families, all columns that are not dropped are read."""
+    """Columns outside all families are not read. Without families, all columns that are not dropped are read."""
     got = translate({"regression.aggregate_task_families": False, "filtering.obj_weights": {"math:b": 1, "old": 2}})
     assert (got.fit.granularity, got.fit.families) == ("task", "")
     assert got.fit.keep_metrics == ("math:a", "math:b", "qa::olmes")

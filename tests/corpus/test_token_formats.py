@@ -180,6 +180,6 @@ def test_small_file_gets_the_type_of_the_largest(tmp_path):
     """[5, 0] in uint16 is 5 in uint32, so the small file alone is ambiguous."""
     paths = [put(tmp_path / "a", "olmo_core.npy", np.array([5, 0])), put(tmp_path / "b", "olmo_core.npy")]
     assert open_files(paths).read(0, 3).tolist() == [5, 0, IDS[0]]
-    # A file that cannot have that type is read with its own.
+    # A file whose size or ids do not fit that type is read with another type.
     paths[0] = put(tmp_path / "a", "dolma.npy", IDS[:100])
     assert open_files(paths).read(0, 101).tolist() == [*IDS[:100], IDS[0]]

@@ -1,4 +1,4 @@
-"""pipeline/processes.py: failures of one of several processes, with a stand-in for the others."""
+"""pipeline/processes.py: failures of one of several processes. The others are simulated."""
 
 import re
 import time

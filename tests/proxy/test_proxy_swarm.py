@@ -11,7 +11,7 @@ from olmix_jax.proxy import model, sharding
 
 @pytest.mark.parametrize(("preset", "steps"), [("1B", 1), ("190M", 13), ("30M", 20)])
 def test_dispatch_is_short_enough_to_be_stopped(make_swarm, preset, steps):
-    """A step of the 1B target takes half a minute on eight chips, so each one is a dispatch."""
+    """A step of the 1B target takes half a minute on eight chips, so its dispatches have one step."""
     settings = config.from_dict(paper.get_config(preset))
     swarm = make_swarm(members=1)
     swarm = dataclasses.replace(

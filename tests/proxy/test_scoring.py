@@ -1,4 +1,4 @@
-"""proxy/scoring.py: scores of all members against those of single members."""
+"""proxy/scoring.py: scores of all members, compared with members that are scored alone."""
 
 import jax
 import numpy as np

@@ -32,7 +32,7 @@ def test_rows_are_joined_by_run_id(tmp_path):
 
 
 def test_rows_with_the_ids_of_other_runs_are_an_error(tmp_path):
-    """PITFALL 1: ids pasted beside rows in another order; the names disagree."""
+    """PITFALL 1: ids were pasted in another order than the rows. The names reveal it."""
     swapped = METRICS.replace("r1,one", "r0,one").replace("r3,three", "r1,three").replace("r0,one", "r3,one")
     with pytest.raises(
         UserError, match=r"metrics.csv: line 4 \(run r1\), column name: 'three', but 'one' on line 2 of"
