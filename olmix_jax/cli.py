@@ -99,7 +99,7 @@ def _located(argument: str) -> str:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parse absl flags, with one sentence where ml-collections would print a traceback."""
+    """Parse absl flags. Errors are one sentence, where ml-collections would print a traceback."""
     try:
         rest = flags.FLAGS(argv, known_only=False)
     except AttributeError as e:

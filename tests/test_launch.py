@@ -136,7 +136,7 @@ def test_job_is_requeued_after_a_checkpoint_near_its_time_limit(run_job, code):
 
 
 def test_job_that_gets_sigterm_itself_is_not_requeued(run_job):
-    """It was cancelled, or it was preempted and Slurm requeues it. The signal must not kill srun."""
+    """Such a job was cancelled, or it was preempted and Slurm requeues it. The signal must not kill srun."""
     assert run_job(f"{run_job.save}; exit 130", (signal.SIGTERM,)) == (130, ["begun", "saved"])
 
 

@@ -148,7 +148,7 @@ def test_reported_quality_is_held_out(external_swarm):
 
 @pytest.fixture(scope="module")
 def unsampled():
-    """Mixtures and scores of a swarm over four domains, whose last one no run samples."""
+    """Mixtures and scores of a swarm over four domains. No run contains the last one."""
     random = np.random.default_rng(1)
     ratios_KM = np.concatenate([random.dirichlet(np.ones(3), 12), np.zeros((12, 1))], axis=1)
     return ratios_KM, 0.5 + np.exp(ratios_KM @ random.normal(size=(4, 2))) + random.normal(0, 0.01, (12, 2))

@@ -103,7 +103,8 @@ def coupling(coef_NM, fixed_M, centred: bool = False) -> float:
     coef_NM, fixed_M = np.asarray(coef_NM, np.float64), np.asarray(fixed_M, bool)
     if coef_NM.ndim != 2 or fixed_M.shape != coef_NM.shape[1:] or not np.isfinite(coef_NM).all():
         raise UserError(
-            f"coupling needs finite coefficients, tasks × domains, and one mark each: {coef_NM.shape, fixed_M.shape}"
+            f"coupling needs finite coefficients, tasks × domains, and a mask of the domains; the shapes are "
+            f"{coef_NM.shape} and {fixed_M.shape}"
         )
     if not fixed_M.any():
         return 0.0
@@ -144,8 +145,8 @@ def _change(kept_F, full_M, fixed_M) -> np.ndarray:
 def ceilings(coef_NM, upper_M) -> np.ndarray:
     """Return ceiling_N, the largest exp(A_iᵀ q) over {0 ≤ q ≤ u, Σ_j q_j = 1}: fill the largest coefficients first.
 
-    This gives S = ‖w ⊙ E‖₂ of :class:`Constants` before anything is solved, with E the larger one of the old and the
-    new domain set.
+    This bounds S = ‖w ⊙ E‖₂ of :class:`Constants` before anything is solved: take as E_i the larger ceiling of the old
+    and the new domain set.
 
     Raises:
       UserError: no mixture is within the caps.
@@ -252,7 +253,8 @@ def bound_gap(c: Constants) -> float:
 def bound_loss_second_order(c: Constants, gap: float | None = None) -> float:
     """Return ρ* ((S κ δ)² / (4 λ) + M) + spill ≥ F(reuse) − F(q*) [BPB], for ratios of an old optimum.
 
-    With a given reuse gap g: ρ* (S κ δ g − λ g² + M) + spill, which is never larger. Without it, infinite for λ = 0.
+    With a given reuse gap g: ρ* (S κ δ g − λ g² + M) + spill, which is never larger. Without g and with λ = 0, the bound
+    is infinite.
     """
     push = c.scale * c.coupling * c.moved
     if gap is not None:

@@ -61,7 +61,7 @@ def translated(config: Config, given: Collection[str] = ()) -> Config:
     path = pathlib.Path(config.olmix_yaml)
     sections = olmix_schema.read(path)
     if "fit.granularity" in given:
-        # The flag decides whether families and their weights are translated.
+        # The flag overrides the file's choice between tasks and families. `_tasks` below depends on it.
         sections["regression"].content["aggregate_task_families"] = config.fit.granularity == "family"
     settings = _tasks(sections, config.fit.families if "fit.families" in given else "")
     for translate in (_swarm, _priors, _regression, _proposer, _constraints):

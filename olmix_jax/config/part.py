@@ -36,7 +36,7 @@ def parse(text: str) -> Part | None:
         return None
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"config field `swarm.part` must look like 3/16, from 1/16 to 16/16, not {text!r}")
+        raise UserError(f"config field `swarm.part` must look like 3/16, part 3 of 16, not {text!r}")
     return Part(int(number), int(count))
 
 

@@ -177,7 +177,8 @@ class Propose:
 
     # λ, the weight of KL(p ‖ natural) [BPB per nat]. Paper RQ7.
     kl_weight: float = 0.05
-    # Choose λ from the runs instead: laws fitted to one half propose, laws fitted to the other half judge.
+    # Choose λ from the runs instead: laws fitted to one half of the runs propose mixtures, and laws fitted to the other
+    # half predict their BPB.
     choose_kl_weight: bool = False
     # k: maximum epochs over a domain in the target run. Paper RQ6.
     max_repeats: float = 4.0

@@ -84,7 +84,7 @@ def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
 def read_test_table(config: Config, fitted: SwarmTable) -> SwarmTable:
     """Read the held-out swarm, with the same tasks as ``fitted``.
 
-    Its tasks cannot be dropped, so a missing score drops the run where ``fit.missing`` is ``drop_task``.
+    All tasks are needed, so with ``fit.missing=drop_task`` a missing score drops the run instead.
     """
     missing = "drop_run" if config.fit.missing == "drop_task" else config.fit.missing
     paths = (config.swarm.test_ratios, config.swarm.test_metrics)

@@ -80,7 +80,7 @@ def _swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.Swarm
     if config.fit.granularity == "task":
         families = json_fields.families(config)
     else:
-        # The table's tasks are families already.
+        # The tasks of this table are already families, or the mean of all tasks.
         families = {task: [task] for task in swarm_table.tasks}
     swarm = SwarmFacts.from_table(swarm_table, families)
     if not _trained_here(config, workdir):

@@ -144,7 +144,7 @@ def _dispatch(by_attention: Callable, by_blocks: Callable, kernels: bool, x_SD, 
         return by_blocks(x_SD, head_DV, target_S)
 
     def by_splash(x_SD, head_DV, target_S):
-        # Row-major, as weights are. Otherwise the compiler converts weights and moments and holds both layouts.
+        # Keep the row-major layout of the weights. Otherwise the compiler holds weights and moments in two layouts.
         return jax.tree.map(_row_major, by_attention(x_SD, head_DV, target_S, attend=splash))
 
     # Chosen by the platform compiled for, which may differ from the one that runs this.

@@ -89,7 +89,7 @@ class ProxySwarm:
         return jax.tree.map(lambda x: sharding.to_host(x)[: len(self.runs)], states)
 
     def host_template(self, states):
-        """Return arrays with the shapes and types of :meth:`on_host` that take no memory."""
+        """Return placeholder arrays with the shapes and types of :meth:`on_host`, which take no memory."""
         return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), (len(self.runs), *x.shape[1:])), states)
 
     def on_devices(self, states, mapping: str):

@@ -10,7 +10,7 @@ from olmix_jax.corpus import tasks as corpus_tasks
 from olmix_jax.proxy import sharding, state
 from olmix_jax.proxy.proxy_swarm import ProxySwarm, map_members
 
-# Size of the logits of one block of examples on one device, over the members it computes together [bytes].
+# Size of the logits of one block of examples on one device, for all members that it computes together [bytes].
 SCORE_BYTES = 64 << 20
 
 

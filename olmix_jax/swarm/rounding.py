@@ -25,7 +25,7 @@ from olmix_jax.utils.errors import UserError
 # Absolute tolerance of `bound × total` [units], and its relative tolerance: a float cap k·N/R has been rounded twice.
 SLACK = Fraction(1, 10**9)
 ROUNDED = Fraction(1, 2**52)
-# How far outside its bounds a weight may be.
+# Tolerance of weights outside their bounds.
 OUTSIDE = 1e-9
 # An error suggests a total that works: number of totals to try. Number of domains that an error names.
 TRIED = 2000

@@ -79,7 +79,7 @@ ORDERS_OF_COUPLING = {"κ moved, gap": [0.66, 0.67], "κ gap, loss": [0.88, 0.88
 
 
 def test_bounds_are_as_tight_as_reported(thousand):
-    """Ratios bound / actual, for actual gaps above 1e-6 and actual losses above 1e-10 BPB."""
+    """Check ratios of bound to actual value, for actual gaps above 1e-6 and actual losses above 1e-10 BPB."""
     free_P = np.array([cost_bounds.constants(one.update).price < 1e-9 for one in thousand])
     for centred in CENTRED:
         each = [bounds_of(one, centred) for one in thousand]
@@ -98,7 +98,7 @@ def test_bounds_are_as_tight_as_reported(thousand):
 
 
 def test_constants_are_bounded_before_the_full_optimum_is_solved(thousand):
-    """For an "add": E from filled caps and M ≤ (1 − ρ*)/ρ* ⟨μ, p̃⟩, so that only ρ* has to be estimated."""
+    """For an "add", the caps give E, and M ≤ (1 − ρ*)/ρ* ⟨μ, p̃⟩, so only ρ* has to be estimated."""
     for one in (x for x in thousand if not x.update.gone_G.size):
         update, c = one.update, cost_bounds.constants(one.update)
         most_N = cost_bounds.ceilings(update.coef_NM, update.upper_M)

@@ -135,7 +135,7 @@ def test_fsdp_trains_one_member_at_a_time(make_swarm, toy_tasks, tmp_path, caplo
 def test_auto_chooses_one_mapping_for_all_waves(
     make_swarm, toy_tasks, tmp_path, monkeypatch, fake_training, fastest, expected
 ):
-    """The number of waves follows from the devices of that mapping: one with `map`, two with `shard`."""
+    """`map` uses one device and `shard` two, so the number of waves depends on the mapping."""
     timed = []
 
     def seconds(swarm, mapping, steps):

@@ -66,7 +66,7 @@ def test_realise_is_exact_for_whole_sequences(c, scale):
 
 @modest
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=4), st.integers(1, 9))
-def test_realise_succeeds_if_and_only_if_brute_force_does(w, total):
+def test_realise_fails_exactly_if_brute_force_finds_no_counts(w, total):
     w = np.array(w) / sum(w)
     grid = np.array(list(compositions(total, len(w))))
     errors = np.abs(grid - w * total).max(axis=1)
