@@ -253,8 +253,8 @@ def bound_gap(c: Constants) -> float:
 def bound_loss_second_order(c: Constants, gap: float | None = None) -> float:
     """Return ρ* ((S κ δ)² / (4 λ) + M) + spill ≥ F(reuse) − F(q*) [BPB], for ratios of an old optimum.
 
-    With a given reuse gap g: ρ* (S κ δ g − λ g² + M) + spill, which is never larger. Without g and with λ = 0, the bound
-    is infinite.
+    With a given reuse gap g: ρ* (S κ δ g − λ g² + M) + spill, which is never larger. Without g, the bound is infinite
+    for λ = 0.
     """
     push = c.scale * c.coupling * c.moved
     if gap is not None:

@@ -92,7 +92,7 @@ def _check_ranges(config: Config) -> None:
 
 def _check_tables(config: Config) -> None:
     for name, other in REQUIRES:
-        # The first plan of an update needs the sizes of new domains before there is a swarm over them.
+        # The update plan needs the sizes of new domains before a swarm over them exists.
         planning = name == "swarm.meta" and config.update.parent
         if get(config, name) and not get(config, other) and not planning:
             raise UserError(f"config field `{name}` is given without `{other}`; an external swarm needs both")

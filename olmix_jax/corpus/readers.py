@@ -31,7 +31,7 @@ class Document:
 
     Attributes:
       text: the text.
-      source: its name in messages and hashes, unique in its domain.
+      source: name of the document in messages and hashes, unique in the domain.
       group: the unit of the held-out split: all documents of a group are on the same side.
     """
 

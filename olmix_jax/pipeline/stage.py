@@ -40,8 +40,8 @@ class Stage:
       name: as in ``--stages``.
       run: (config, workdir) → None.
       by_default: (config) → whether it runs without ``--stages``.
-      reads: (config, workdir) → files of earlier stages that it needs, relative to the workdir.
-      writes: its results, relative to the workdir; the last one is written last.
+      reads: (config, workdir) → files of earlier stages that the stage needs, relative to the workdir.
+      writes: result files, relative to the workdir, in the order in which they are written.
       settings: config fields or sections that its result depends on.
       evidence: (config, workdir) → {name: digest} of further inputs that make its result stale.
       costly: results that are expensive, so a change of inputs is an error; empty for a cheap stage, which reruns.

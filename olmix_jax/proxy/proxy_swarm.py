@@ -105,7 +105,7 @@ class ProxySwarm:
         return init(None, sharding.place(seeds_K, mapping), None)
 
     def steps(self, mapping: str) -> Callable[[state.State, np.ndarray, int], tuple[state.State, jax.Array]]:
-        """Return (states_K, tokens of a chunk, n) → (states_K, loss_KT), which takes n steps of all members."""
+        """Return a function (states_K, tokens_KTBL1, n) → (states_K, loss_KT) that takes n steps of all members."""
         mapped = map_members(self.member.steps, mapping, self.train.map_batch, donate=True)
 
         def run(states, tokens_KTBL1, n: int):

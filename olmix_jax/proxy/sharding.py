@@ -1,7 +1,7 @@
 """Map members over devices, and shard them. The only file that uses meshes and `pmap`.
 
-Every mapping but FSDP uses the devices of this process only. Several processes each train a part of the swarm
-(olmix_jax/pipeline/processes.py) and do not communicate while they do. FSDP shards one member over the devices of all
+Every mapping but FSDP uses the devices of this process only. If there are several processes, each trains a part of the
+swarm without communication (olmix_jax/pipeline/processes.py). FSDP shards one member over the devices of all
 processes.
 """
 

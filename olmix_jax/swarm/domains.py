@@ -20,8 +20,8 @@ class DomainSet:
       names: M names.
       tokens: unique training tokens per domain (N_j in METHOD).
       bytes: bytes of text per domain.
-      content: a hash of each domain's text, independent of its name: the sum over documents of a hash of each, in
-        hexadecimal. The hash of a domain is the sum of the hashes of its parts. Empty if not known.
+      content: a hash of each domain's text, independent of its name: the sum of the hashes of its documents, in
+        hexadecimal. If a domain is split, the hashes of the parts sum to its hash. Empty if not known.
 
     Raises:
       UserError: there is no domain, a name is repeated, or a domain has no tokens.

@@ -178,7 +178,7 @@ class SwarmTable:
 
         Args:
           split: share of the runs (at most 1), or number of runs (above 1).
-          seed: of the draw.
+          seed: seed of the draw.
 
         Raises:
           UserError: ``split`` asks for more runs than the table has, or for none.
