@@ -71,8 +71,8 @@ def _parent_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
 def _plan(config: Config, workdir: pathlib.Path) -> None:
     from olmix_jax.proxy import resources
 
-    update = update_plan.read_for(config, workdir)
-    resources.run(config, workdir, None if update is None else update.proxies)
+    plan = update_plan.read_for(config, workdir)
+    resources.run(config, workdir, None if plan is None else plan.proxies)
 
 
 # prepare -------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ def learning_rate(train: Train, parameters: int) -> float:
 
 
 def schedule(train: Train, peak: float) -> optax.Schedule:
-    """Return the function step → learning rate: linear warm-up over `warmup` · steps, then a cosine to `lr_end` · peak."""
+    """Return the function step → learning rate: linear over `warmup` · steps, then a cosine to `lr_end` · peak."""
     warmup = max(1, round(train.warmup * train.steps))
     # optax counts `decay_steps` from 0 and includes the warm-up; the last step taken is steps - 1.
     return optax.warmup_cosine_decay_schedule(
