@@ -150,7 +150,7 @@ def _tasks(sections: dict[str, Section], families: str = "") -> dict[str, Any]:
 
 
 def _families(sections: dict[str, Section], by_family: bool) -> tuple[dict[str, list[str]], list[str]]:
-    """Return {family: columns} without dropped columns, and the names that are dropped: columns and empty families.
+    """Return {family: columns} without dropped columns, and the dropped names: columns, and families left empty.
 
     A family is a list of columns (offline evaluation) or a mapping of task ids to columns (in-loop evaluation).
     """

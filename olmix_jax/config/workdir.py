@@ -75,7 +75,7 @@ def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
         paths = (workdir / RATIOS, workdir / METRICS, workdir / META)
     table = SwarmTable.read(*paths, drop_metrics=fit.drop_metrics, keep_metrics=fit.keep_metrics, missing=fit.missing)
     if config.update.parent and (workdir / DOMAINS).is_file():
-        # The update's plan, law and proposal use this order; the columns of external tables may have another.
+        # The update's plan, law and proposal use this order; external tables may have another order.
         table = table.ordered(DomainSet.read(workdir / DOMAINS).names)
     table = table.subsampled(fit.train_split, rng.derive(config.seed, "train_split"))
     return _grouped(config, table)

@@ -106,7 +106,7 @@ class ResourcePlan:
         """Read ``plan.json``.
 
         Raises:
-          UserError: the file is not a resource plan; the message names the field.
+          UserError: a field is missing or invalid; the message names it.
         """
         return records.read(path, cls, "plan")
 

@@ -72,7 +72,7 @@ class Validation:
         """Read ``validation.json``.
 
         Raises:
-          UserError: the file is not a validation; the message names the field.
+          UserError: a field is missing or invalid; the message names it.
         """
         return records.read(path, cls, "validate")
 

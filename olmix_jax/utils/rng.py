@@ -1,4 +1,4 @@
-"""Named random draws. The seed of a draw is derived from the config's one seed and the name of the draw."""
+"""Named random draws. The seed of a draw is derived from the config's seed and the name of the draw."""
 
 import zlib
 

@@ -23,7 +23,7 @@ def test_mmlu_groups_have_the_published_sizes():
 
 
 def test_subjects_are_averaged_weighted_by_questions(logged):
-    # Two subjects of `other` and one of `stem`. Another ending makes another group. Other tasks stay unchanged.
+    # Two subjects of `other` and one of `stem`. A different ending makes a different group. Other tasks stay unchanged.
     whole = swarm("qa", "mmlu_virology:rc", "mmlu_machine_learning:rc", "mmlu_marketing:rc", "mmlu_virology", "mmlu_x")
     got = task_groups.with_mmlu_groups(whole)
     assert got.tasks == ("qa", "mmlu_other:rc", "mmlu_stem:rc", "mmlu_other", "mmlu_x") and got.columns == whole.tasks
