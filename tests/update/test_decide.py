@@ -167,7 +167,7 @@ def test_changed_token_counts_make_the_drawn_mixtures_stale(parent, tmp_path):
     files.write_json(meta, {"token_counts": counts})
     given, _ = begin_update(parent, tmp_path, ADD_NEW, ADDED, swarm_meta=str(meta))
     files.write_json(meta, {"token_counts": counts | {"new": 60e9}})
-    with pytest.raises(UserError, match="ratios.csv: made with domains.json"):
+    with pytest.raises(UserError, match="ratios.csv: made before domains.json changed"):
         runner.run(settings(**given), tmp_path / "run", ("update",))
     assert files.read_json(tmp_path / "run/domains.json")["domains"][-1]["tokens"] == 60_000_000_000
 
