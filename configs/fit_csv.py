@@ -17,6 +17,8 @@ from olmix_jax import config
 def get_config(variant: str = ""):
     """Return the defaults; `smoke` has fewer starts and folds and skips exploration."""
     c = config.default()
+    # Without flags: these files of the current folder, so that nothing is trained if they are missing.
+    c.swarm.ratios, c.swarm.metrics = "ratios.csv", "metrics.csv"
     if variant == "smoke":
         c.fit.starts = 4
         c.fit.folds = 2

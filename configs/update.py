@@ -14,13 +14,19 @@ import pathlib
 from configs import own
 from olmix_jax import config
 from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
 
 
 def get_config(variant: str = ""):
     """Return the settings of the workdir ``variant``; for an empty variant or `smoke`, those of configs/own.py."""
     if variant in ("", "smoke"):
         return own.get_config(variant)
-    c, settings = config.default(), files.read_json(pathlib.Path(variant) / "config.json")
+    path = pathlib.Path(variant) / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"--config=configs/update.py:{variant}: {variant} is not the workdir of a run; it has no config.json"
+        )
+    c, settings = config.default(), files.read_json(path)
     for section, values in settings.items():
         for name, value in values.items() if isinstance(values, dict) else ():
             if value is not None:

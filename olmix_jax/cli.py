@@ -49,7 +49,7 @@ def run(config: configs.Config, workdir: pathlib.Path, names: tuple[str, ...] = 
     progress.start_log(workdir, processes.process_index())
     names = names or runner.default_stages(config)
     processes.run(config, workdir, names)
-    if "report" in names and processes.process_index() == 0:
+    if "report" in names and (workdir / "report/index.html").exists() and processes.process_index() == 0:
         from olmix_jax import report
 
         print(f"report: {workdir / 'report/index.html'}")
@@ -108,14 +108,17 @@ def _parse(argv: list[str]) -> list[str]:
         raise UserError(configs.unknown_field(unknown[0]) if unknown else str(e)) from e
     except (flags.Error, FileNotFoundError, ValueError, TypeError) as e:
         # The message of a config that raises contains its traceback; the last line is the reason.
-        reason = str(e).strip().splitlines()[-1]
+        reason = re.sub(r"^\w+Error: ", "", str(e).strip().splitlines()[-1])
         raise UserError(f"{reason}; --help lists the flags, olmix_jax/config/schema.py lists the fields") from e
     try:
         # ml-collections reports a file that does not load only when the config is read.
         if CONFIG.value:
             CONFIG.value.to_dict()
     except OSError as e:
-        raise UserError("--config: " + " ".join(str(e).split())) from e
+        path = next((m[1] for argument in argv if (m := re.match(r"--?config=([^:]+)", argument))), "")
+        missing = path and not pathlib.Path(path).exists()
+        reason = f"there is no file {path}; give a file of configs/" if missing else " ".join(str(e).split())
+        raise UserError(f"--config: {reason}") from e
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
     for flag in (CONFIG, WORKDIR):

@@ -144,7 +144,9 @@ def stamp_of(stage: Stage, config: Config, workdir: pathlib.Path, writers: dict[
             continue
         if not path.is_file():
             advice = (
-                "check the config's swarm section" if config.swarm.ratios else f"run --stages={writers[file]} first"
+                "correct swarm.ratios, swarm.metrics or swarm.meta"
+                if config.swarm.ratios
+                else f"run --stages={writers[file]} first"
             )
             raise UserError(f"{stage.name} needs {path}, which does not exist; {advice}")
         inputs[file] = UpdatePlan.read(path).digest if file == workdirs.UPDATE_PLAN else content_digest(path)

@@ -82,7 +82,7 @@ def _measured_line(validation: Validation) -> str:
         if name in validated
     ]
     tasks, seeds = len(validation.mixtures["proposed"].tasks), proposed.seeds
-    counts = f"mean of {tasks} tasks, {seeds} seed{'s' * (seeds != 1)}"
+    counts = f"mean of {tasks} task{'s' * (tasks != 1)}, {seeds} seed{'s' * (seeds != 1)}"
     return f"proposed {with_error(proposed)} BPB against {' and '.join(others)}; {counts}"
 
 

@@ -12,6 +12,8 @@ from olmix_jax.utils.progress import log
 
 # Largest error of a mixture's sum. RegMix rounds 17 weights to three digits, which is off by 0.004 at most.
 _SUM_TOLERANCE = 0.01
+# Renormalised rows are logged if a sum is off 1 by more than this; six decimals per weight stay below it.
+_SUM_LOGGED = 1e-5
 # Sums closer to 1 than this are not renormalised, so that a written table is read back bit for bit.
 _SUM_EXACT = 1e-9
 
@@ -81,7 +83,7 @@ def mixtures(sheet: Sheet, runs: tuple[str, ...]) -> np.ndarray:
         advice = "divide percentages by 100" if percent else "give every domain its share of the run"
         raise UserError(f"{where}: weights sum to {sums_K[worst]:.6g}, not to 1; {advice}")
     rounded_K = off_K > _SUM_EXACT
-    if rounded_K.any():
+    if off_K[worst] > _SUM_LOGGED:
         number = int(rounded_K.sum())
         log.info("%s: %d rows renormalised, run %s by %.2g", sheet.path, number, runs[worst], off_K[worst])
     return np.where(rounded_K[:, None], ratios_KM / np.where(rounded_K, sums_K, 1.0)[:, None], ratios_KM)

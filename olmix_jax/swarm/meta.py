@@ -74,7 +74,9 @@ def _by_name(where: str, content: dict, field: str, domains: tuple[str, ...]) ->
     lacking, unknown = [d for d in domains if d not in sizes], [d for d in sizes if d not in domains]
     if lacking or unknown:
         faults = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-        raise UserError(f"{where}: `{field}` {' and '.join(faults)}; its names must be the columns of ratios.csv")
+        raise UserError(
+            f"{where}: `{field}` {' and '.join(faults)}; its names must be the domains {', '.join(domains)}"
+        )
     for d in domains:
         v = sizes[d]
         if isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) or v <= 0:

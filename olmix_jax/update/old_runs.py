@@ -129,7 +129,8 @@ def choose_table(plan: UpdatePlan, swarm: table.SwarmTable, runs: Sequence[Runs]
     error = {trust: _cross_validated_error(law, candidate, seed) for trust, candidate in tables.items()}
     best = min(error, key=lambda trust: error[trust])
     over = Over.DOMAINS if best or not plan.kept else Over.BLOCKS
-    log.info("update: an old run counts for %g of a new one (error by trust: %s)", best, error)
+    errors = ", ".join(f"{trust:g}: {value:.4f}" for trust, value in error.items())
+    log.info("update: an old run counts for %g of a new one (held-out error [BPB] by what it counts: %s)", best, errors)
     return FitTable(tables[best], over, best, error)
 
 

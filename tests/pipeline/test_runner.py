@@ -160,7 +160,9 @@ def test_missing_flags_and_files_are_named(tmp_path):
     for arguments, message in (
         ([], "--config is missing"),
         ([SMOKE], "--workdir is missing"),
-        (["--config=configs/none.py", f"--workdir={tmp_path}"], "configs/none.py"),
+        (["--config=configs/none.py", f"--workdir={tmp_path}"], "--config: there is no file configs/none.py"),
+        (["--config=configs/fit_csv.py", f"--workdir={tmp_path}"], "fit needs ratios.csv, which does not exist"),
+        (["--config=configs/update.py:none", f"--workdir={tmp_path}"], "none is not the workdir of a run"),
         ([SMOKE, f"--workdir={tmp_path}", "--stages=fit"], "fit needs"),
         ([SMOKE, "--workdir=/proc/nowhere"], "--workdir=/proc/nowhere is not writable"),
     ):

@@ -42,7 +42,7 @@ def test_error_names_the_source_of_a_mapping():
 @pytest.mark.parametrize(
     "meta, message",
     [
-        ({"relative_sizes": {"web": 1.0}}, "`relative_sizes` lacks code; its names must be the columns"),
+        ({"relative_sizes": {"web": 1.0}}, "`relative_sizes` lacks code; its names must be the domains web, code"),
         ({"token_counts": {"web": 1, "code": 1, "law": 1}}, "`token_counts` has unknown law"),
         ({"relative_sizes": {"web": 1, "code": 0}}, "code must be a positive number, not 0"),
         ({"relative_sizes": {"web": "1", "code": 1}}, "web must be a positive number, not '1'"),
