@@ -1,4 +1,4 @@
-"""From mixtures and their BPB to a law that predicts BPB: one file per family, each ending in its ``LAW``."""
+"""Laws that predict BPB from a mixture. Each family is one file, which ends in its ``LAW``."""
 
 from olmix_jax.laws import autoscale, bimix, gp, lightgbm, log_linear, search, warped_gp
 from olmix_jax.laws.fitted import FittedLaw

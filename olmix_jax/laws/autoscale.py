@@ -5,7 +5,7 @@ Per task, over runs k of weight ω_k, the fit minimises squares, as in the relea
     min over 0 ≤ c ≤ least BPB, A ≥ 1e-12, α ≥ 0 of  ½ Σ_k ω_k (f(p_k) − y_k)²
 
 R is a constant, the tokens of the paper's target run. It is part of the law: a term has no scale parameter, so R^(−α)
-ties its height to its steepness. With another R the law is another family.
+ties its height to its steepness. A different R gives a different family.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from olmix_jax.laws.law import Fit, Law
 # R: the paper's scenario (METHOD §3).
 TOKENS = 1e12
 _LOG_TOKENS = float(np.log(TOKENS))
-# Bounds of A, in units of the whole mixture. From 1e3 on a term is constant over the simplex.
+# Bounds of A, in units of the whole mixture. Above 1e3 a term is constant over the simplex.
 LEAST, MOST = 1e-12, 1e3
 # Upper bound of α. With A = 1 such a term is below e^−250 for every weight, so it is 0.
 STEEPEST = 10.0

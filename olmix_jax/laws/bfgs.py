@@ -53,7 +53,7 @@ def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, toler
 
 
 def _updated(inverse_PP, step_P, change_P):
-    """Update an inverse Hessian by a step and the change of the gradient along it; not if the curvature is ≤ 0."""
+    """Return the inverse Hessian, updated by a step and its change of gradient; unchanged if the curvature is ≤ 0."""
     curved = step_P @ change_P > 1e-10 * jnp.linalg.norm(step_P) * jnp.linalg.norm(change_P)
     scale = 1 / jnp.where(curved, step_P @ change_P, 1.0)
     bent_P = inverse_PP @ change_P

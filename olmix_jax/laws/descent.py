@@ -22,7 +22,8 @@ TOLERANCE = 1e-8
 # The same for resamples that start from the full fit. On the published DCLM swarm their mean loss is 0.3 % above that
 # of 16 complete starts, nearly all of it from the few lanes that end in another minimum.
 NEAR_STEPS, NEAR_TOLERANCE = 40, 1e-6
-# Slots. With few, few are idle while the last lane finishes; a bootstrap takes the same time with 32 as with 1024.
+# Number of slots. The fewer there are, the fewer are idle while the last lane finishes. A bootstrap takes the same time
+# with 32 as with 1024.
 SLOTS = 64
 # Rows per call, where a row is one start of one resample.
 ROWS = 16
@@ -57,14 +58,14 @@ class Minima(NamedTuple):
 
 
 def huber(residual_K, weight_K, delta: float | None):
-    """Return loss = Σ_k ω_k·huber_δ(r_k), its derivative psi_K by r_k, and a curvature curve_K; without δ of r²/2."""
+    """Return loss = Σ_k ω_k·huber_δ(r_k), its derivative psi_K by r_k, and a curvature curve_K; r²/2 if δ is None."""
     if delta is None:
         return 0.5 * (weight_K @ residual_K**2), weight_K * residual_K, weight_K
     size_K = jnp.abs(residual_K)
     beyond_K = size_K > delta
     loss = weight_K @ jnp.where(beyond_K, delta * (size_K - 0.5 * delta), 0.5 * size_K**2)
-    # Beyond δ the true curvature is 0, and that of the majoriser (reweighted least squares) is δ/|r|. Half of that is
-    # fastest.
+    # Beyond δ the true curvature is 0, and that of the majoriser (reweighted least squares) is δ/|r|. Half of δ/|r|
+    # converges fastest.
     curve_K = weight_K * jnp.where(beyond_K, 0.5 * delta / jnp.maximum(size_K, delta), 1.0)
     return loss, weight_K * jnp.clip(residual_K, -delta, delta), curve_K
 

@@ -9,7 +9,7 @@ from olmix_jax.utils import records
 
 
 class Over(enum.StrEnum):
-    """The weights that the law of an update is a function of."""
+    """Whether the law of an update is a function of block weights or of domain weights."""
 
     DOMAINS = "domains"
     BLOCKS = "blocks"

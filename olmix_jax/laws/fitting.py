@@ -20,7 +20,7 @@ from olmix_jax.utils.progress import log
 
 # A search for hyperparameters has ended early if one more step promises more than this [nats].
 UNSETTLED = 1.0
-# Largest number of starting points in the refits that quality comes from; docs/log.md has what more of them change.
+# Largest number of starting points in the refits that measure quality; docs/log.md has the effect of more.
 STARTS = 4
 
 

@@ -128,7 +128,7 @@ def _matrix(square_KK, weight_K, length, noise):
 def _evidence(square_KK, weight_K, root_KN, length, noise):
     """Return the log evidence_N of standardised tasks at the best amplitude, and that amplitude a²_N."""
     runs, tasks = root_KN.shape
-    # With the tasks as a border of the matrix, its factor also holds L⁻¹y: one call for any number of tasks.
+    # The tasks are appended to the matrix as a border, so one Cholesky call also returns L⁻¹y of all tasks.
     border = jnp.block([[_matrix(square_KK, weight_K, length, noise), root_KN], [root_KN.T, 1e30 * jnp.eye(tasks)]])
     factor = jax.lax.linalg.cholesky(border, symmetrize_input=False)
     present_K = weight_K > 0

@@ -13,13 +13,19 @@ def check(ratios_KM, bpb_KN, weight_RK=None, tasks=None) -> tuple[np.ndarray, np
     """
     ratios_KM, bpb_KN = np.asarray(ratios_KM, np.float64), np.asarray(bpb_KN, np.float64)
     if ratios_KM.ndim != 2 or bpb_KN.ndim != 2 or len(ratios_KM) != len(bpb_KN) or not bpb_KN.size:
-        raise UserError(f"a fit needs runs × domains and runs × tasks, not {ratios_KM.shape} and {bpb_KN.shape}")
+        raise UserError(
+            f"a fit needs arrays of runs × domains and runs × tasks, not {ratios_KM.shape} and {bpb_KN.shape}"
+        )
     weight_RK = np.ones((1, len(ratios_KM))) if weight_RK is None else np.asarray(weight_RK, np.float64)
     if weight_RK.ndim != 2 or weight_RK.shape[1] != len(ratios_KM):
         raise UserError(f"a fit needs weights of resamples × {len(ratios_KM)} runs, not {weight_RK.shape}")
     if not np.isfinite(ratios_KM).all() or not np.isfinite(weight_RK).all() or (weight_RK < 0).any():
         raise UserError("a fit needs finite ratios, and finite weights of at least 0")
-    refuse(~np.isfinite(bpb_KN).all(axis=0), tasks, "a fit needs a finite BPB for every run; there is none for")
+    refuse(
+        ~np.isfinite(bpb_KN).all(axis=0),
+        tasks,
+        "a fit needs a finite BPB for every run; a value is missing or not finite for",
+    )
     return ratios_KM, bpb_KN, weight_RK
 
 
@@ -36,8 +42,8 @@ def refuse(bad_N, tasks, message: str) -> None:
 
 
 def refuse_negative_losses(bpb_KN, tasks, law: str) -> None:
-    """Raise a UserError if a task has a negative loss. For laws that are positive whatever their parameters."""
-    message = f"{law} cannot predict negative losses; set fit.law=warped_gp, or drop with fit.drop_metrics:"
+    """Raise a UserError if a task has a negative loss. For laws whose predictions are always positive."""
+    message = f"{law} cannot predict negative losses; set fit.law=warped_gp, or drop these tasks with fit.drop_metrics:"
     refuse((np.asarray(bpb_KN) < 0).any(axis=0), tasks, message)
 
 

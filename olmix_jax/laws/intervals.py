@@ -11,13 +11,13 @@ LEVEL = 0.9
 
 
 def scale(law: Law, params: Any, ratios_KM: np.ndarray, tasks: int) -> np.ndarray:
-    """Return the law's spread, std_KN [BPB], or ones if it has none: then all intervals of a task have one width."""
+    """Return the law's spread, std_KN [BPB], or ones without: then a task's intervals have one width."""
     std_KN = evaluate_spread(law, params, ratios_KM)
     return np.ones((len(ratios_KM), tasks)) if std_KN is None else std_KN
 
 
 def stretch(predicted_KN, bpb_KN, spread_KN, among_K=slice(None), level: float = LEVEL) -> np.ndarray:
-    """Return how many spreads hold ``level`` of the errors, per task.
+    """Return how many spreads an interval must reach to hold ``level`` of the errors, stretch_N.
 
     With n errors in units of their spread, that is the ⌈(n + 1)·level⌉-th smallest, or the largest if n is too small.
 

@@ -34,8 +34,8 @@ class Fit(NamedTuple):
 class Law:
     """A family of laws: functions from mixtures to BPB, how to fit them, and what the family is capable of.
 
-    Functions know nothing of tables, files or proposals. Two laws are equal if all their functions are the same, so a
-    law can be the key of a cache or a static argument.
+    The functions do not depend on tables, files or proposals. Two laws are equal if all their functions are the same,
+    so a law can be the key of a cache or a static argument.
 
     Attributes:
       name: its key in :data:`olmix_jax.laws.LAWS` and the value of ``fit.law``.

@@ -35,7 +35,7 @@ def measure(
 
     Quality at all runs and at MORE_RUNS more is extrapolated by RMSE² = a + b/k and 1 − Spearman = a + b/k over k runs,
     with a, b ≥ 0: a floor that more runs cannot lower, and an error that falls like a variance. A power law without
-    the floor promised several times what ten runs brought (docs/log.md).
+    the floor predicted several times the gain of ten more runs (docs/log.md).
 
     Args:
       law: the family, such as ``log_linear.LAW``.

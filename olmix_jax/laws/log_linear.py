@@ -21,7 +21,7 @@ DELTA = 0.02
 # Bounds of log c and of A around the log of the task's mean BPB. If very few runs contain a domain, the objective has
 # minima at A = ±∞. e^5 = 150 times the mean exceeds the BPB of any model, so held-out predictions stay finite.
 REACH_DOWN, REACH_UP = 100.0, 5.0
-# Lower bound of A at the start of a refit, around the same log: much lower, the slope vanishes and A cannot come back.
+# Lower bound of A at the start of a refit, around the same log. Far below it the slope vanishes, and A cannot rise.
 NEAR_DOWN = 12.0
 
 

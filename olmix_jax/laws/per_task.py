@@ -44,5 +44,5 @@ def _in_turn(one: Callable, shared, *per_task):
 
 
 _program = jax.jit(_in_turn, static_argnums=0, compiler_options=cpu.STEADY)
-# Runs once, so optimising it takes longer than it saves.
+# The program runs once, so compiler optimisation takes longer than it saves.
 _once = jax.jit(_in_turn, static_argnums=0, compiler_options=cpu.QUICK)

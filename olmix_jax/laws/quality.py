@@ -84,8 +84,7 @@ def cross_validate(
 def joined(
     ratios_KM: np.ndarray, bpb_KN: np.ndarray, weight_RK: np.ndarray, inherited: Inherited | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Append inherited runs to runs, their BPB and their weights in R refits. The weight of an inherited run is its
-    trust."""
+    """Return ratios_KM, bpb_KN and weight_RK with the inherited runs appended; their weight is their trust."""
     if inherited is None:
         return ratios_KM, bpb_KN, weight_RK
     trust_RJ = np.broadcast_to(inherited.trust_J, (len(weight_RK), len(inherited.trust_J)))

@@ -1,4 +1,4 @@
-"""What the laws fitted by :mod:`olmix_jax.laws.descent` share: one fit or R refits, and the scales that starts need."""
+"""Code shared by the laws that :mod:`olmix_jax.laws.descent` fits: one fit, R refits, and the scales of starts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ def fit_weighted(solve: Solve, name: str, ratios_KM, bpb_KN, weight_RK, *, start
 
 
 def weighted_mean(bpb_KN: np.ndarray, weight_K: np.ndarray) -> np.ndarray:
-    """Return each task's weighted mean over runs, mean_N. Values that overflow are not warned of."""
+    """Return each task's weighted mean over runs, mean_N. Overflow raises no warning."""
     with np.errstate(all="ignore"):
         return weight_K @ bpb_KN / max(weight_K.sum(), 1e-300)
 

@@ -66,7 +66,9 @@ def score_swarm(fitted: FittedLaw, table: SwarmTable, other: SwarmTable, stretch
     """
     unmatched = sorted(set(table.domains) ^ set(other.domains)) or [t for t in table.tasks if t not in other.tasks]
     if unmatched:
-        raise UserError(f"the held-out swarm and the fitted swarm do not both have {', '.join(unmatched[:5])}")
+        raise UserError(
+            f"only one of the held-out and the fitted swarm has {', '.join(unmatched[:5])}; make their columns agree"
+        )
     ratios_KM = other.ratios_KM[:, [other.domains.index(name) for name in table.domains]]
     bpb_KN = other.bpb_KN[:, [other.tasks.index(name) for name in table.tasks]]
     fitted_runs = {(p_M.tobytes(), y_N.tobytes()) for p_M, y_N in zip(table.ratios_KM, table.bpb_KN)}

@@ -27,7 +27,7 @@ from olmix_jax.utils import rng
 # Largest number of runs that θ is learnt from, drawn at random. The law is then conditioned on every run.
 LEARNT_ON = 256
 STEPS = 100
-# The search for θ ends when one more step promises less than this [nats]: an odds ratio of 1.1 decides nothing.
+# The search for θ ends when one more step promises less than this [nats]. An odds ratio of 1.1 is negligible.
 TOLERANCE = 0.1
 # First estimate of the inverse Hessian of −log posterior, in units of the prior's variance.
 FIRST_STEP = 0.1
@@ -101,7 +101,7 @@ def spread(params: Params, ratios_KM):
         return scale * jnp.sqrt(jnp.maximum(variance_Q, 0.0)) * jnp.where(logged > 0, bpb_Q, 1.0)
 
     tasks = params.theta_NP, params.target_NK, params.offset_N, params.scale_N, params.logged_N
-    # A loop over tasks: batched, two solves at a time can deadlock (docs/log.md).
+    # A loop over tasks, because two batched solves at a time can deadlock (docs/log.md).
     return jax.lax.map(one, tuple(map(jnp.asarray, tasks))).T
 
 

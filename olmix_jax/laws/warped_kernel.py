@@ -104,14 +104,14 @@ def surprise(theta_P, ratios_KM, target_K, weight_K):
     # ∂/∂C of ½ yᵀC⁻¹y + ½ log|C| is ½(C⁻¹ − ααᵀ).
     slope_KK = 0.5 * (inverse_KK - jnp.outer(alpha_K, alpha_K))
     noise_K = active_K * jnp.exp(theta_P[-2]) / jnp.where(weight_K > 0, weight_K, 1.0)
-    gradient_P = _pulled(theta_P, ratios_KM, parts, slope_KK * active_K[:, None] * active_K[None, :])
+    gradient_P = _kernel_gradient(theta_P, ratios_KM, parts, slope_KK * active_K[:, None] * active_K[None, :])
     gradient_P = gradient_P.at[-2].add(jnp.diag(slope_KK) @ noise_K)
     off_P = (theta_P - mean_P) / std_P
     value = 0.5 * (target_K @ alpha_K) + jnp.log(jnp.diag(factor_KK)).sum() + 0.5 * (off_P @ off_P)
     return value, gradient_P + off_P / std_P
 
 
-def _pulled(theta_P, ratios_KM, parts, slope_KK):
+def _kernel_gradient(theta_P, ratios_KM, parts, slope_KK):
     """Return Σ_kq slope_kq ∂k(z_k, z_q)/∂θ for the kernel between the runs, without noise.
 
     Derived by hand, because it takes most of the time of a fit.
@@ -140,7 +140,7 @@ def _pulled(theta_P, ratios_KM, parts, slope_KK):
 
 
 def left_out(shared, target_K, theta_P):
-    """Return each run's error when predicted by all others, in BPB's standardised units and in standard deviations.
+    """Return each run's error when predicted by all others, in standardised BPB and in standard deviations.
 
     θ is kept (Rasmussen and Williams 2006, §5.4.2).
     """

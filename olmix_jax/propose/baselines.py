@@ -74,7 +74,7 @@ def best_run(problem: Problem, ratios_KM) -> Solution:
 
 
 def _best(problem: Problem, candidates_KM, score_K, value_K) -> Solution:
-    """Return the candidate with the lowest score. Trees make ties; the candidate nearest to the anchor wins them."""
+    """Return the candidate with the lowest score; in a tie, which trees cause, the one nearest to the anchor."""
     kl_K = problem.kl(candidates_KM)
     best = np.lexsort([kl_K, score_K])[0]
     if not np.isfinite([score_K[best], value_K[best]]).all():

@@ -128,7 +128,7 @@ class TrainerFile:
       file: its name.
       content: text, or an object to write as JSON or YAML by the file's suffix; None if the format cannot express the
         mixture.
-      comparison: what the trainer makes of the weights.
+      comparison: the weights that the trainer realises, compared with the mixture.
       not_written: why there is no content.
     """
 

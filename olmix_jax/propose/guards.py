@@ -1,7 +1,7 @@
-"""Guards and caution.
+"""Guards on tasks, and the tail objective.
 
-A guard keeps a task, or the mean over a group of tasks, from getting worse. Caution minimises the mean over the worst
-samples of the law.
+A guard keeps a task, or the mean over a group of tasks, from getting worse. The tail objective is the mean
+over the worst samples of the law.
 
     min over p of  T(p) + λ·KL(p ‖ anchor)   subject to   g_f(p) = Σ_i r_fi f_i(p) ≤ limit_f
 
@@ -47,7 +47,7 @@ class Guards:
 
 @dataclasses.dataclass(frozen=True)
 class GuardedSolution:
-    """A solution with guards, caution, or both.
+    """A solution with guards, a tail objective, or both.
 
     Attributes:
       solution: the solution; ``value`` and ``gap`` refer to T(p) + λ·KL with the guards.
@@ -85,11 +85,11 @@ def group_guards(tasks: Sequence[str], natural_N, groups: Mapping[str, tuple[str
 def solve(
     problem: Problem, guards: Guards, samples=None, share: float = 1.0, *, starts_SM, safe_M=None
 ) -> GuardedSolution:
-    """Solve with guards, caution or both from every start; return the best end point at which all guards hold.
+    """Solve with guards, a tail objective or both from every start; return the best end point at which all guards hold.
 
     Args:
       problem: a problem with task weights.
-      guards: the constraints; :func:`no_guards` for caution alone.
+      guards: the constraints; :func:`no_guards` for a tail objective alone.
       samples: parameters of the law with a leading axis, for T over samples; None for T of the law itself.
       share: share of the samples that count, worst first. 1 is the mean over all; less than 1/S is the worst alone.
       starts_SM: starting points; one is enough for a convex law.

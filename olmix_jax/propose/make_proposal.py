@@ -76,7 +76,7 @@ def _fields(part: Any) -> dict[str, Any]:
 def _describe(
     formulation: Formulation, solution: Solution, weights_M, predicted_CN, swarm: SwarmFacts, options: Options
 ) -> Proposal:
-    """Return what holds for every kind of solution; rows of ``predicted_CN`` are the proposed and natural mixtures."""
+    """Return the fields that every solution has; rows of ``predicted_CN`` are the proposed and natural mixtures."""
     problem, sign, domains, tasks = formulation.problem, formulation.sign, swarm.domains, swarm.tasks
     worse = tuple(task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + NOTICEABLE)
     prices = shadow_prices.prices(formulation, solution, weights_M, domains)

@@ -1,7 +1,7 @@
 """The mixtures to train next: those whose results will reduce the law's uncertainty most.
 
-The variance of a Gaussian posterior does not depend on the measured values. So before a run at mixture c is trained, it
-is known what the run will do to the variance at a mixture q, with s² the noise variance of a run:
+The variance of a Gaussian posterior does not depend on the measured values. So the
+effect of a run at mixture c on the variance at a mixture q is known in advance, with s² the noise variance of a run:
 
     Var(q) → Var(q) − Cov(q, c)² / (Var(c) + s²)
 

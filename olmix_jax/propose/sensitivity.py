@@ -17,7 +17,7 @@ def sensitivity(
 ) -> Sensitivity | None:
     """Return the exact derivatives of the mixture; None if it does not move smoothly.
 
-    It does not for mixtures from a search, for the worst mixture, and if other mixtures are equally good.
+    The result is None for mixtures from a search, for the worst mixture, and if other mixtures are equally good.
 
     Args:
       formulation: the problem, without guards or a tail.

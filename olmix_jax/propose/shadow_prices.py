@@ -1,6 +1,6 @@
 """What bounds a proposal, how often it repeats each domain, and what more data or more repeats would be worth.
 
-Multipliers of the solver are per unit of a cap. The cap of repetition is k·N/R, so one more unique token raises it by
+Multipliers of the solver are per unit of a cap. The repetition cap is k·N/R, so one more unique token raises it by
 k/R, and one more repeat raises it by N/R. That turns a multiplier into the price of a token or of a repeat.
 """
 

@@ -1,4 +1,4 @@
-"""The file formats of trainers, and what each trainer makes of the weights in its file.
+"""The file formats of trainers, and the shares that each trainer realises from the weights in its file.
 
 One function per format returns the content of its file; another returns the shares that the trainer realises. Their
 docstrings name the library and the version that was read; the tests run the library itself (docs/handover.md). Domains
@@ -68,7 +68,7 @@ def olmo_core(mixture: Mixture) -> Any:
     """OLMo-core's ``SourceMixtureList``. Ratios are shares of tokens; repetition is capped too."""
     sources = [{"source_name": d, "target_ratio": w, "paths": [mixture.path(d)]} for d, w in mixture.shares.items()]
     if mixture.max_repeats is not None:
-        # Raised by four roundings: OLMo-core rounds k·N down, and stops if that is one token short.
+        # k is raised by four units of rounding, because OLMo-core rounds k·N down and stops if that is one token short.
         k = mixture.max_repeats * (1 + 2**-50)
         sources = [s | {"max_repetition_ratio": max(1.0, k), "max_source_fraction": min(1.0, k)} for s in sources]
     return {"sources": sources}

@@ -155,7 +155,7 @@ def realised_loss(proposal: Proposal | None, plan: UpdatePlan) -> str:
     if reuse.loss is None:
         return (
             "The cost of the kept ratios according to the new law is unknown: the law treats the block as one domain, "
-            "and no earlier runs tell what other ratios would give."
+            "and no earlier runs have other ratios."
         )
     # Without kept ratios the proposal is its own optimum, and there is no other mixture to compare with.
     if not reuse.loss and reuse.free is None:

@@ -46,7 +46,7 @@ def explain(bounds: Bounds, names: Sequence[str] = (), groups: Sequence[str] = (
             )
         if most < low - SLACK:
             return f"the caps of the domains of {name} sum to {most:.6g}, less than its lower bound {low:.6g}"
-        # From here on its first domain represents the whole group.
+        # From here on the group's first domain represents the group.
         first = np.flatnonzero(member_M)[:1]
         least_M[member_M], most_M[member_M] = 0.0, 0.0
         least_M[first], most_M[first] = max(least, low), min(most, high)

@@ -81,7 +81,7 @@ def inside(v_M, lower_M, upper_M, total=1.0):
 
 
 def fill(slope_M, lower_M, upper_M, total=1.0):
-    """Return a minimiser of Σ_j slope_j p_j over the set. It fills the room in the order of the slopes."""
+    """Return a minimiser of Σ_j slope_j p_j over the set. It fills entries up to their bounds, lowest slope first."""
     lower_M, upper_M = jnp.asarray(lower_M), jnp.asarray(upper_M)
     order = jnp.argsort(slope_M)
     room_M = (upper_M - lower_M)[order]
@@ -106,7 +106,7 @@ def _decide(rise: Callable, level: Callable, lower_M, upper_M, free_M, total):
         below, above = below_M.sum(), above_M.sum()
         decided_M = jnp.where(below >= above, below_M, above_M) > 0
         p_M = jnp.where(free_M, jnp.clip(rise_M, lower_M, upper_M), p_M)
-        # Equal sums on both sides cancel: then all entries are where they belong. NaN also ends the loop.
+        # If the sums on both sides are equal, they cancel, and τ is exact. NaN also ends the loop.
         return p_M, free_M & ~decided_M, ~(jnp.abs(below - above) > 0)
 
     return jax.lax.while_loop(lambda state: ~state[2], decide, (lower_M, free_M, False))[0]

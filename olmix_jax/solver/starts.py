@@ -7,9 +7,10 @@ the step from p to
 
     argmax over v of  ⟨∇f(p), v⟩ − λ·KL(v ‖ anchor)
 
-never lowers the value, because f is above its linearisation. For λ = 0, v is a vertex: room is filled in the order of
-the slopes (Mangasarian 1996). For λ > 0 this is the difference-of-convex algorithm. It ends at a point that no such
-step improves. There are many of these, so it runs from each domain alone and from random orders of all domains.
+never lowers the value, because f is above its linearisation. For λ = 0, v is a vertex: domains are
+filled up to their caps, highest slope first (Mangasarian 1996). For λ > 0 this is the difference-of-convex algorithm.
+It ends at a point that no such step improves. There are many of these, so it runs from each domain alone and from
+random orders of all domains.
 """
 
 import functools

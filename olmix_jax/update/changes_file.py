@@ -67,7 +67,7 @@ def parse_step(where: str, row: Any) -> list[Update]:
 
 
 def _names(where: str, names: Any) -> tuple[str, ...]:
-    """Return one name or a list of names as a tuple, or raises an error."""
+    """Return one name or a list of names as a tuple; anything else is an error."""
     if isinstance(names, str):
         names = [names]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):

@@ -25,7 +25,7 @@ Likeness = Callable[[pathlib.Path, DomainSet, DomainSet], np.ndarray | None]
 
 @dataclasses.dataclass(frozen=True)
 class _Fixed:
-    """What is settled before the simulation, by the config or by the kind of change.
+    """The part of the decision that the config or the kind of change fixes before the simulation.
 
     Attributes:
       recomputed: the domains to recompute; None: choose them by predicted loss.

@@ -63,7 +63,7 @@ class FitTable:
 
     Attributes:
       table: the new runs over blocks or domains, with old runs if they help.
-      over: which of the two.
+      over: whether it is over blocks or domains.
       trust: the trust in old runs; 0 if they are not used.
       error: cross-validated error of new runs by trust, in standard deviations of each task.
     """
@@ -78,8 +78,8 @@ def read_runs(workdir: pathlib.Path, change: changes.Change, tokens_M: np.ndarra
     """Read all runs of ``workdir`` and its ancestors, expressed on the new domains of ``change``.
 
     If a run has weight on a lost domain, that weight is removed and the rest scaled up. Its scores change by as much as
-    the law of its own domain set predicts, and the square of this correction is added to its noise variance. Left out
-    are runs with most of their weight on lost domains and workdirs whose law lacks a task.
+    the law of its own domain set predicts, and the square of this correction is added to its noise variance. Runs
+    with most of their weight on lost domains are left out, and workdirs whose law lacks a task.
 
     Args:
       workdir: the parent.
@@ -130,7 +130,7 @@ def choose_table(plan: UpdatePlan, swarm: table.SwarmTable, runs: Sequence[Runs]
     best = min(error, key=lambda trust: error[trust])
     over = Over.DOMAINS if best or not plan.kept else Over.BLOCKS
     errors = ", ".join(f"{trust:g}: {value:.4f}" for trust, value in error.items())
-    log.info("update: an old run counts for %g of a new one (held-out error [BPB] by what it counts: %s)", best, errors)
+    log.info("update: an old run has weight %g, a new run 1 (held-out error in std by weight: %s)", best, errors)
     return FitTable(tables[best], over, best, error)
 
 

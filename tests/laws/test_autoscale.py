@@ -1,4 +1,4 @@
-"""AutoScale: it recovers known laws, is as low as a reference, and stays finite where a weight is 0."""
+"""AutoScale: recovers known laws, reaches losses as low as SciPy, and is finite where a weight is 0."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def swarm(runs=40, noise=0.0, seed=0, zeros=False):
 
 
 def test_recovers_a_known_law():
-    """Its predictions: c, A and α together are barely determined by 40 runs, even without noise."""
+    """Compares predictions, because 40 runs barely determine c, A and α, even without noise."""
     ratios_KM, true, bpb_KN = swarm()
     fit = autoscale.fit(ratios_KM, bpb_KN)
     assert fit.unseen == () and fit.params.power_NM.dtype == np.float64

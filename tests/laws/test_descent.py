@@ -1,4 +1,4 @@
-"""The pool of descents: it solves what it is given, whatever the queue, and respects its limits."""
+"""Levenberg–Marquardt over many lanes: minima, bounds, starts, and checks of arguments."""
 
 import jax
 import jax.numpy as jnp

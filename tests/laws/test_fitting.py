@@ -69,7 +69,7 @@ def test_unchanged_fit_comes_from_the_cache_and_an_incomplete_one_is_repeated(tm
     params_files.load(tmp_path / "params.npz", law)
 
 
-def test_too_few_runs_are_refused_by_the_number_of_parameters(tmp_path):
+def test_fewer_runs_than_parameters_are_an_error(tmp_path):
     """PITFALL 3: the message says how many runs the law needs."""
     few = table(runs=4)
     with pytest.raises(UserError, match="4 runs"):

@@ -1,4 +1,4 @@
-"""The Gaussian process against plain NumPy: its evidence, its predictions, and what weights mean."""
+"""The Gaussian process against plain NumPy: evidence, predictions, and run weights."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ def swarm(runs=30, domains=4, tasks=2, noise=0.02, seed=0):
 
 
 def reference(ratios_KM, bpb_K, length, ratio, at_QM=None):
-    """(log evidence at the best amplitude, prediction) of unweighted runs, by inverse and determinant."""
+    """Return (log evidence at the best amplitude, prediction) of unweighted runs, by inverse and determinant."""
 
     def kernel(a_QM, b_KM):
         return np.exp(-0.5 * ((a_QM[:, None] - b_KM[None]) ** 2).sum(axis=2) / length**2)

@@ -1,4 +1,4 @@
-"""Trees through the real library, where it is installed; a message that says how to, where it is not."""
+"""Trees of the real library if it is installed, else the error with the command to install it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The log-linear law: it recovers known laws, reaches the published minima, and never returns a NaN."""
+"""The log-linear law: known laws, published minima, never NaN. Also tests regression.py."""
 
 import csv
 
@@ -63,7 +63,7 @@ def test_scipy_from_random_starts_finds_no_lower_minimum():
 
 
 def test_weight_zero_leaves_a_run_out():
-    """Whatever a left-out run measured, the fit is the same to the last bit (PITFALL 13)."""
+    """The BPB of a left-out run does not change one bit of the fit (PITFALL 13)."""
     ratios_KM, _, bpb_KN = swarm()
     bpb_KN = bpb_KN + 0.01 * np.random.default_rng(1).normal(size=bpb_KN.shape)
     weight_RK = np.ones((2, 30))
@@ -111,7 +111,7 @@ def test_the_order_of_domains_does_not_matter():
 
 
 def test_unsampled_domain_gets_the_documented_coefficient():
-    """Not its starting value (PITFALL 14): the mean of Aᵀp over the runs, whatever the seed."""
+    """The mean of Aᵀp over the runs for any seed, not the starting value (PITFALL 14)."""
     ratios_KM, _, bpb_KN = swarm()
     ratios_KM[:, 2] = 0.0
     ratios_KM /= ratios_KM.sum(axis=1, keepdims=True)

@@ -20,7 +20,7 @@ def test_a_good_law_scores_well():
 
 
 def test_a_run_does_not_influence_its_own_prediction():
-    """PITFALL 13: change what one fold measured, and the predictions for that fold stay, the others' move."""
+    """PITFALL 13: new measurements in one fold change the predictions of all other folds, but not of that fold."""
     ratios_KM, bpb_KN = noisy_swarm()
     before = quality.cross_validate(log_linear.LAW, ratios_KM, bpb_KN, folds=4, starts=4)
     left_out = before.fold_K == 2
@@ -31,7 +31,7 @@ def test_a_run_does_not_influence_its_own_prediction():
 
 
 def test_fitted_noise_scores_badly_on_held_out_runs():
-    """A law with almost as many parameters as runs fits noise in-sample; held out it must not look good."""
+    """A law with almost as many parameters as runs fits noise in-sample. Its held-out scores must be bad."""
     rng = np.random.default_rng(4)
     ratios_KM, bpb_KN = rng.dirichlet(np.ones(16), size=24), rng.uniform(1, 2, size=(24, 2))
     held_out = quality.cross_validate(log_linear.LAW, ratios_KM, bpb_KN, folds=4, starts=4)
@@ -43,7 +43,7 @@ def test_fitted_noise_scores_badly_on_held_out_runs():
 
 
 def test_each_prediction_comes_from_the_fit_without_its_fold():
-    """Each prediction comes from the fit of its own fold: here a 'law' that predicts the mean of its rows."""
+    """The law of this test predicts the mean of the runs that it was fitted to."""
 
     def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts, seed, tasks):
         return (weight_RK @ bpb_KN) / weight_RK.sum(axis=1)[:, None]
@@ -75,7 +75,7 @@ def test_impossible_numbers_of_folds_are_refused(runs, folds, message):
 
 
 def test_intervals_are_calibrated_on_other_folds():
-    """Coverage is held-out: the measurements of a fold do not move that fold's own intervals' stretch."""
+    """The measurements of a fold do not change the stretch of its intervals, so coverage is held-out."""
     ratios_KM, bpb_KN = noisy_swarm(runs=120)
     before = quality.cross_validate(log_linear.LAW, ratios_KM, bpb_KN, folds=4, starts=4)
     assert (np.abs(before.coverage_N - intervals.LEVEL) < 0.07).all()
@@ -106,14 +106,14 @@ def test_quick_leave_one_out_is_a_refit_near_the_full_fit(law):
         alone_KN = laws.evaluate_each(law, refit, ratios_KM)[0]
         # The closed form keeps the offset and scale of the measurements.
         np.testing.assert_allclose(found_KN[k], alone_KN[k], rtol=1e-9 if law == log_linear.LAW else 5e-3)
-    # It is kinder than leave-one-out proper, and not by much here.
+    # Errors are smaller than with complete refits, but only slightly here.
     cold = quality.cross_validate(law, ratios_KM, bpb_KN, folds=14, starts=4)
     quick_N = scores.score(found_KN, bpb_KN).rmse_N
     assert (quick_N < 1.05 * cold.rmse_N).all() and (quick_N > 0.5 * cold.rmse_N).all()
 
 
 def test_replicates_of_a_mixture_are_left_out_together():
-    """Eight mixtures of three runs each, and measurements that nothing explains: a replicate would be a give-away."""
+    """Twelve mixtures of three runs each, with BPB that no law explains: a replicate in the fit would reveal it."""
     rng = np.random.default_rng(0)
     ratios_KM = np.repeat(rng.dirichlet(np.ones(3), size=12), 3, axis=0)
     bpb_KN = np.repeat(rng.uniform(1, 2, size=(12, 3)), 3, axis=0) + 0.001 * rng.normal(size=(36, 3))

@@ -53,5 +53,5 @@ def test_score_swarm_matches_domains_and_tasks_by_name(caplog):
     assert result.spearman_task_mean > 0.999 and result.spearman_of_mean > 0.999
     assert list(result.tasks) == ["x", "y"] and result.tasks["y"].r2 > 0.999
     other.domains = ("c", "a", "elsewhere")
-    with pytest.raises(UserError, match="do not both have b, elsewhere"):
+    with pytest.raises(UserError, match="has b, elsewhere; make their columns agree"):
         scores.score_swarm(law, table, other, np.full(2, 0.01))

@@ -1,4 +1,4 @@
-"""Search: the run next to a mixture, and the best of them."""
+"""Search: the nearest run is the prediction, and the best run is the proposal."""
 
 import numpy as np
 

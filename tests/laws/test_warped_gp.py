@@ -1,4 +1,4 @@
-"""The default law against plain NumPy, closed forms, resampling and its own promises."""
+"""The default law against NumPy and closed forms. Also tests warped_kernel.py and per_task.py."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def kernel_in_numpy(theta_P, one_KM, other_QM):
 
 
 def surprise_in_numpy(theta_P, ratios_KM, y_K, weight_K):
-    """By leaving the runs of weight 0 out."""
+    """Return −log posterior of θ, computed without the runs of weight 0."""
     kept = weight_K > 0
     c = kernel_in_numpy(theta_P, ratios_KM[kept], ratios_KM[kept])
     c = c + np.diag(np.exp(theta_P[-2]) / weight_K[kept] + warped_kernel.JITTER)
@@ -79,7 +79,7 @@ def test_predictions_and_spread_match_the_textbook_posterior():
 
 
 def test_saturating_effects_are_predicted_better_than_by_log_linear():
-    """Diminishing returns: half the error of the log-linear law, on mixtures it has not seen."""
+    """Diminishing returns: less than half the error of the log-linear law on held-out mixtures."""
     ratios_KM, bpb_KN = swarm(runs=60)
     new_KM, new_bpb_KN = swarm(runs=200, noise=0.0, seed=7)
     new_bpb_KN = swarm_truth(new_KM)
@@ -96,7 +96,7 @@ def swarm_truth(ratios_KM):
     return 1.5 * np.exp(np.log1p(ratios_KM / 0.05) / 3 @ effect_MN)
 
 
-def test_weight_zero_and_the_order_of_runs_and_domains():
+def test_weight_zero_leaves_runs_out_and_order_does_not_matter():
     ratios_KM, bpb_KN = swarm(runs=25)
     weight_RK = np.ones((2, 25))
     weight_RK[0, 3:9] = 0
@@ -144,7 +144,7 @@ def test_unsampled_domain_keeps_the_prior_relevance():
     described = warped_gp.describe(fit.params, 0, ("a", "new", "b", "c"))
     assert described["relevance"]["new"] == pytest.approx(np.exp(warped_kernel.RELEVANCE[0]), rel=1e-9)
     std_KN = laws.FittedLaw(warped_gp.LAW, fit.params).spread(np.eye(4))
-    assert (std_KN[1] > std_KN[[0, 2, 3]]).all()  # nothing is known there, and it says so
+    assert (std_KN[1] > std_KN[[0, 2, 3]]).all()  # no run has weight there
 
 
 def test_samples_match_the_posterior_mean_and_spread():
@@ -164,7 +164,7 @@ def test_samples_match_the_posterior_mean_and_spread():
 
 
 def test_noise_shared_by_tasks_widens_the_spread_of_their_average():
-    """Two tasks with the same noise: the average of samples must not be as certain as if the noise were independent."""
+    """Two tasks with the same noise: their samples are correlated, so the average is no more certain."""
     ratios_KM, bpb_KN = swarm(runs=16, tasks=1, noise=0.1)
     params = warped_gp.fit(ratios_KM, np.repeat(bpb_KN, 2, axis=1)).params
     log_RKN = np.log(laws.evaluate_each(warped_gp.LAW, warped_gp.sample(params, 300), np.full((1, 4), 0.25)))

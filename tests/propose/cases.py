@@ -89,7 +89,7 @@ def _steps(params, ratios_KM):
 
 
 def steps(centre_M) -> FittedLaw:
-    """A law that is constant between thresholds, as trees are: a bowl around a mixture, in steps."""
+    """A piecewise constant law, as of trees: a rounded quadratic bowl around a mixture."""
     law = dataclasses.replace(log_linear.LAW, name="steps", predict=_steps, differentiable=False, convex=False)
     return FittedLaw(law, centre_M)
 

@@ -42,8 +42,8 @@ def guards_of(problem: Problem, groups, slack) -> guards.Guards:
     return guards.group_guards(NAMES, natural_N, groups, slack)
 
 
-def referee(problem: Problem, guard=None, samples=None, share=1.0):
-    """Return cvxpy's (minimiser, minimum) of the guarded or cautious problem."""
+def cvxpy_optimum(problem: Problem, guard=None, samples=None, share=1.0):
+    """Return cvxpy's (minimiser, minimum) of the problem with guards, a tail objective or both."""
     p = cp.Variable(DOMAINS)
 
     def bpb(params):

@@ -77,7 +77,7 @@ def test_fixed_weight_above_its_repetition_cap_names_the_domain_and_enough_repea
     assert float(re.search(r"max_repeats to ([\d.e+]+)", str(error.value))[1]) == pytest.approx(50, rel=1e-5)
 
 
-def test_bounds_that_repeats_cannot_mend_say_so():
+def test_error_says_if_no_number_of_repeats_is_feasible():
     user_upper_M = np.array([0.1, 0.1, 1, 1])
     limit = Repetition(np.full(4, 1e9), 1e8, 2.0)
     with pytest.raises(UserError, match="domains of code sum to 0.2, less than.*; no number of repeats helps"):

@@ -12,10 +12,10 @@ from olmix_jax.solver.status import Status
 from olmix_jax.swarm import table, task_groups
 from tests.propose.guard_cases import (
     EACH_TASK,
+    cvxpy_optimum,
     guards_of,
     infeasible_problem,
     random_problem,
-    referee,
     samples_of,
 )
 
@@ -30,7 +30,7 @@ def test_guarded_solutions_agree_with_cvxpy(seed, kl_weight):
     problem = random_problem(seed, kl_weight)
     guard, free_M = guards_of(problem, EACH_TASK, 0.005), solve(problem).weights_M
     guarded = guards.solve(problem, guard, starts_SM=free_M[None])
-    solution, (weights_M, value) = guarded.solution, referee(problem, guard)
+    solution, (weights_M, value) = guarded.solution, cvxpy_optimum(problem, guard)
     assert solution.status is Status.OPTIMAL and solution.gap <= 1e-9 * max(1, abs(solution.value))
     assert solution.value == pytest.approx(value, rel=1e-8)
     assert guarded.excess_F.max() <= 1e-10 and solution.guard_excess == guarded.excess_F.max()
@@ -60,7 +60,7 @@ def test_guards_on_groups_hold_for_the_mean_of_the_group():
     proposed_N, natural_N = evaluate(problem.law, problem.params, np.stack([solution.weights_M, problem.anchor_M]))
     assert proposed_N[:2].mean() <= natural_N[:2].mean() + 1e-10
     assert proposed_N[2:].mean() <= natural_N[2:].mean() + 1e-10
-    assert solution.value == pytest.approx(referee(problem, guard)[1], rel=1e-8)
+    assert solution.value == pytest.approx(cvxpy_optimum(problem, guard)[1], rel=1e-8)
 
 
 @inaccurate
@@ -69,19 +69,19 @@ def test_guards_on_groups_hold_for_the_mean_of_the_group():
 def test_means_over_the_worst_samples_agree_with_cvxpy(share, kl_weight):
     problem = random_problem(3, kl_weight)
     samples = samples_of(problem)
-    cautious = guards.solve(problem, guards.no_guards(problem), samples, share, starts_SM=problem.anchor_M[None])
-    solution, (weights_M, value) = cautious.solution, referee(problem, None, samples, share)
+    with_tail = guards.solve(problem, guards.no_guards(problem), samples, share, starts_SM=problem.anchor_M[None])
+    solution, (weights_M, value) = with_tail.solution, cvxpy_optimum(problem, None, samples, share)
     assert solution.status is Status.OPTIMAL and solution.value == pytest.approx(value, rel=1e-8)
     assert solution.guard_excess is None
     if kl_weight:
         assert abs(solution.weights_M - weights_M).sum() / 2 < 1e-5
     value_S = evaluate_each(problem.law, samples, solution.weights_M[None])[:, 0] @ problem.weights
     if share == 0.0:
-        assert cautious.tail == pytest.approx(value_S.max(), abs=1e-10)
+        assert with_tail.tail == pytest.approx(value_S.max(), abs=1e-10)
     if share == 1.0:
-        assert cautious.tail == pytest.approx(value_S.mean(), abs=1e-10)
-    assert cautious.tail == pytest.approx(guards.tail_at(problem, samples, share, solution.weights_M), abs=1e-10)
-    assert cautious.sample_weights_S.sum() == pytest.approx(1) and (cautious.sample_weights_S >= 0).all()
+        assert with_tail.tail == pytest.approx(value_S.mean(), abs=1e-10)
+    assert with_tail.tail == pytest.approx(guards.tail_at(problem, samples, share, solution.weights_M), abs=1e-10)
+    assert with_tail.sample_weights_S.sum() == pytest.approx(1) and (with_tail.sample_weights_S >= 0).all()
 
 
 @inaccurate
@@ -90,7 +90,7 @@ def test_guards_together_with_the_worst_samples_agree_with_cvxpy():
     samples, guard = samples_of(problem), guards_of(problem, EACH_TASK, 0.01)
     both_ = guards.solve(problem, guard, samples, 0.25, starts_SM=problem.anchor_M[None])
     assert both_.solution.status is Status.OPTIMAL and both_.excess_F.max() <= 1e-10
-    assert both_.solution.value == pytest.approx(referee(problem, guard, samples, 0.25)[1], rel=1e-8)
+    assert both_.solution.value == pytest.approx(cvxpy_optimum(problem, guard, samples, 0.25)[1], rel=1e-8)
 
 
 def test_tail_at_counts_the_last_sample_in_part():
@@ -111,7 +111,7 @@ def test_infeasible_guards_are_reported_with_the_excess():
 
 
 def test_guards_on_the_published_swarm_hold_without_kl(published):
-    """Some rounds are too stiff for the solver. Without repeating them at less stiffness there is no certificate."""
+    """Some rounds are too stiff for the solver. They are repeated with less stiffness, which gives a certificate."""
     folder = published / "olmix_dclm"
     swarm = table.SwarmTable.read(folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json")
     swarm = task_groups.with_mmlu_groups(swarm)
@@ -135,4 +135,4 @@ def test_the_safe_mixture_is_returned_unproven_if_guards_hold_at_no_end_point(mo
     np.testing.assert_array_equal(solution.weights_M, problem.anchor_M)
     assert guarded.excess_F.max() <= 0 and solution.status is Status.MAX_ITERATIONS
     assert solution.describe().startswith("not converged (gap ")
-    assert solution.value - solution.gap <= referee(problem, guard)[1] + 1e-8
+    assert solution.value - solution.gap <= cvxpy_optimum(problem, guard)[1] + 1e-8

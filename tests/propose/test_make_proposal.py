@@ -45,7 +45,7 @@ def test_options_and_seed_have_defaults():
 
 
 def test_task_that_gets_worse_is_named():
-    """PITFALL 20: all weight on one task gives up the other, and the proposal says so."""
+    """PITFALL 20: with all weight on one task the other gets worse, and a warning names it."""
     proposal = capped(task_weights={"math": 2})
     assert proposal.worse_tasks == ("chat",) and any("chat" in warning for warning in proposal.warnings)
     assert proposal.objective_natural == pytest.approx(proposal.predicted_natural["math"])
@@ -80,9 +80,9 @@ def test_infinite_divergence_is_none():
     assert free.weights["web:a"] > 0.1 and free.kl is None and free.status is Status.OPTIMAL
     assert reread(proposal) == proposal and reread(free) == free
     samples, natural_M = sampled_params(0.1), np.array([0, 0.5, 0.5])
-    cautious = log_linear_proposal(natural_M=natural_M, kl_weight=0.0, tail=0.5, samples=samples)
-    assert reread(cautious) == cautious
-    assert cautious.weights["web:a"] > 0.1 and cautious.kl is None and cautious.status is Status.OPTIMAL
+    with_tail = log_linear_proposal(natural_M=natural_M, kl_weight=0.0, tail=0.5, samples=samples)
+    assert reread(with_tail) == with_tail
+    assert with_tail.weights["web:a"] > 0.1 and with_tail.kl is None and with_tail.status is Status.OPTIMAL
 
 
 def test_objective_of_natural_includes_its_divergence_from_the_anchor():
@@ -98,12 +98,12 @@ def test_law_without_finite_predictions_is_an_error():
         proposal_of(fitted, NATURAL_M)
 
 
-# Hostile options.
+# Extreme options.
 
 FUZZED, FUZZED_TASKS = ("web:a", "web:b", "code", "law"), ("gsm8k", "mbpp", "piqa")
 
 
-def hostile(rng):
+def extreme_options(rng):
     """Options that a person might set, from careful to careless."""
 
     def one(*choices):
@@ -140,7 +140,7 @@ def hostile(rng):
 
 
 @pytest.mark.slow
-def test_hostile_options_end_in_a_mixture_within_bounds_or_an_error():
+def test_extreme_options_give_a_mixture_within_bounds_or_an_error():
     """PITFALL 18, for the whole proposal: no NaN, None or vector of zeros, whatever the options are."""
     rng, done, refused = np.random.default_rng(0), 0, collections.Counter()
     for _ in range(1500):
@@ -148,7 +148,7 @@ def test_hostile_options_end_in_a_mixture_within_bounds_or_an_error():
         samples = log_linear.Params(*(x + 0.1 * rng.normal(size=(6, *x.shape)) for x in params))
         natural_M = rng.dirichlet(np.ones(4)) * (rng.uniform(size=4) >= rng.choice([0.0, 0.0, 0.2]))
         tokens_M = rng.choice([1e8, 1e9, 1e10], size=4) * rng.uniform(0.5, 2, size=4)
-        options, natural_M = hostile(rng), natural_M if natural_M.sum() > 0 else np.ones(4)
+        options, natural_M = extreme_options(rng), natural_M if natural_M.sum() > 0 else np.ones(4)
         fitted = FittedLaw(log_linear.LAW, params, samples if rng.uniform() < 0.5 else None)
         swarm = SwarmFacts(FUZZED_TASKS, FUZZED, natural_M, tokens_M, ratios_KM=rng.dirichlet(np.ones(4), size=6))
         try:

@@ -77,7 +77,7 @@ def test_run_of_weight_zero_counts_as_absent(params):
     assert chosen[0] == chosen[1]
 
 
-def test_samples_choose_like_their_covariance():
+def test_choice_from_samples_equals_choice_from_their_covariance():
     """Samples a·u have the covariance a aᵀ, which is conditioned here as a whole matrix."""
     random = np.random.default_rng(2)
     root_XR = random.normal(size=(15, 15))
@@ -126,7 +126,7 @@ def test_domain_that_no_run_contains_is_proposed():
     assert found.ratios_BM[0, 3] > 0.1 and (found.ratios_BM[:, 3] > 0).sum() >= 2
 
 
-def test_any_law_with_samples_proposes():
+def test_any_law_with_samples_proposes_next_runs():
     ratios_KM, bpb_KN = runs()
     weight_RK = np.random.default_rng(0).multinomial(14, np.full(14, 1 / 14), size=12) * 1.0
     fit = log_linear.fit(ratios_KM, bpb_KN, starts=2)

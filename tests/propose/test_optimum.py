@@ -186,7 +186,7 @@ def vertices(upper_M):
 
 @pytest.mark.parametrize("seed", [1, 4, 6, 7, 11])
 def test_worst_mixture_within_caps_is_the_worst_vertex(seed):
-    """A convex law is largest at a vertex. Starts that are good for its minimum miss it in two of these cases."""
+    """A convex law is largest at a vertex. Starts for minimisation miss the worst vertex in two of these cases."""
     rng = np.random.default_rng(seed)
     size, tasks = 5 + seed % 4, tuple("abcd")
     params = log_linear.Params(0.3 * rng.normal(size=4), 4 * rng.normal(size=(4, size)))
@@ -226,7 +226,7 @@ def test_guard_that_cannot_hold_is_an_error_with_the_slack_that_is_enough():
 
 
 def test_guard_of_a_law_that_is_not_convex_gives_no_warning():
-    """Solved only to 1e-7 of the limits themselves, tasks would rise by 1e-8, and the proposal would warn."""
+    """If guards held only to the precision of the solver, tasks would rise by 1e-8, which is a warning."""
     fitted, ratios_KM = fitted_gp()
     for kl_weight in (0.0, 0.01):
         free = proposal_of(fitted, NATURAL_M, ratios_KM=ratios_KM, kl_weight=kl_weight)
@@ -237,22 +237,22 @@ def test_guard_of_a_law_that_is_not_convex_gives_no_warning():
 
 
 def test_tail_lowers_the_mean_over_the_worst_samples():
-    cautious = log_linear_proposal(tail=0.1, samples=sampled_params(0.5))
+    with_tail = log_linear_proposal(tail=0.1, samples=sampled_params(0.5))
     plain = log_linear_proposal(samples=sampled_params(0.5))
     # The worst tenth of 24 samples is 2.4 samples.
     worst_S = np.sort(evaluate_each(log_linear.LAW, sampled_params(0.5), weights_of(plain)[None])[:, 0].mean(axis=1))
     tail = (worst_S[-2:].sum() + 0.4 * worst_S[-3]) / 2.4
-    assert cautious.tail.share == 0.1 and cautious.tail.samples == 24
-    assert cautious.objective == pytest.approx(cautious.tail.value + 0.05 * cautious.kl)
-    assert cautious.objective < tail + 0.05 * plain.kl - 1e-6
+    assert with_tail.tail.share == 0.1 and with_tail.tail.samples == 24
+    assert with_tail.objective == pytest.approx(with_tail.tail.value + 0.05 * with_tail.kl)
+    assert with_tail.objective < tail + 0.05 * plain.kl - 1e-6
 
 
 def test_objective_of_natural_uses_the_same_tail():
-    cautious = log_linear_proposal(tail=0.1, samples=sampled_params(0.5))
+    with_tail = log_linear_proposal(tail=0.1, samples=sampled_params(0.5))
     worst_S = np.sort(evaluate_each(log_linear.LAW, sampled_params(0.5), NATURAL_M[None])[:, 0].mean(axis=1))
     tail = (worst_S[-2:].sum() + 0.4 * worst_S[-3]) / 2.4
-    assert cautious.tail.natural == pytest.approx(tail) == cautious.objective_natural
-    assert cautious.objective < cautious.objective_natural
+    assert with_tail.tail.natural == pytest.approx(tail) == with_tail.objective_natural
+    assert with_tail.objective < with_tail.objective_natural
 
 
 def test_tail_without_samples_is_an_error():

@@ -31,7 +31,7 @@ def test_cell_equals_its_own_solution():
 
 
 def test_infeasible_cells_are_none():
-    """31e9 unique tokens for 20e9: half a pass over all of them is not enough."""
+    """Half a pass over 31e9 unique tokens is less than the target of 20e9."""
     path = settings_path(five_domains(), LAMBDAS, [0.5, 1.0])
     for rows in (path.weights, path.predicted, path.kl):
         assert all(row[0] is None and row[1] is not None for row in rows)
@@ -52,7 +52,7 @@ def test_user_bounds_hold_and_repetition_without_caps_is_one_column():
     assert path.max_repeats == (None,) and max(row[0][0] for row in path.weights) <= 0.01
 
 
-def test_own_lambda_and_caps_of_the_problem_are_replaced():
+def test_lambda_and_caps_of_the_problem_are_replaced():
     formulation = five_domains()
     other = dataclasses.replace(formulation, problem=dataclasses.replace(formulation.problem, kl_weight=1.0))
     assert settings_path(other, LAMBDAS, [4.0]) == settings_path(formulation, LAMBDAS, [4.0])

@@ -83,7 +83,7 @@ def test_local_optimum_has_derivatives():
     [{"guard": 0.01}, {"tail": 0.5, "samples": sampled_params(0.1)}, {"worst": True}, {"method": "simulation"}],
     ids=["guard", "tail", "worst", "search"],
 )
-def test_proposal_that_is_no_plain_optimum_has_no_derivatives(case):
+def test_guarded_tail_worst_and_searched_proposals_have_no_derivatives(case):
     assert log_linear_proposal(**case).sensitivity is None
 
 

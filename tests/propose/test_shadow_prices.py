@@ -14,7 +14,7 @@ def capped(tokens_M=TOKENS_M, **arguments):
 
 
 def test_shadow_price_equals_the_fall_of_the_objective_per_billion_tokens():
-    """Natural stays the same."""
+    """The natural distribution stays the same while the tokens change."""
     prices = capped().shadow_prices
     assert prices["web:a"] > 0 and prices["code"] == 0
     more, fewer = (capped(TOKENS_M + np.array([step, 0, 0])).objective for step in (1e8, -1e8))
@@ -51,13 +51,13 @@ def test_multiplier_of_a_block_is_divided_by_the_ratio_of_its_capping_member():
     np.testing.assert_array_equal(capping_members(log_linear_formulation()), [0, 1, 2])
 
 
-def test_capped_by_tells_repetition_from_bounds():
+def test_capped_by_distinguishes_repetition_from_bounds():
     sizes = {"tokens_M": np.array([5e9, 20e9, 1e12]), "target_tokens": 1e11}
     proposal = log_linear_proposal(bounds={"web:b": [None, 0.1]}, kl_weight=0.001, **sizes)
     assert proposal.capped_by == {"web:a": "repetition", "web:b": "bound", "code": None}
     np.testing.assert_allclose(weights_of(proposal)[:2], [0.2, 0.1])
     assert proposal.shadow_prices["web:a"] > 0 == proposal.shadow_prices["web:b"]
-    # A bound above the cap of repetition does not limit.
+    # A bound above the repetition cap does not bind.
     assert log_linear_proposal(bounds={"web:a": [0, 0.9]}, **sizes).capped_by["web:a"] == "repetition"
     assert log_linear_proposal(bounds={"web:a": 0.05}).capped_by["web:a"] == "bound"
 

@@ -7,7 +7,7 @@ from olmix_jax.utils.errors import UserError
 TASKS = ("arc", "mmlu", "code")
 
 
-def test_without_weights_sizes_count():
+def test_default_weights_are_proportional_to_sizes():
     np.testing.assert_allclose(task_weights(None, TASKS), 1 / 3)
     np.testing.assert_allclose(task_weights(None, ("math", "chat"), [3, 1]), [0.75, 0.25])
 

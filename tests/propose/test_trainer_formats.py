@@ -1,4 +1,4 @@
-"""Each trainer's own reader takes its file and realises the shares that we state."""
+"""Each trainer's own reader accepts its file and realises the stated shares."""
 
 import asyncio
 import glob
@@ -32,7 +32,7 @@ def test_grain_realises_the_stated_shares(parts, tmp_path):
     total = sum(entry["weight"] for entry in config.values())
     weights = {d: entry["weight"] / total for d, entry in config.items()}
     want = realised(mixture, "maxtext")
-    # A whole round of the pattern: what it has of each domain is exact.
+    # One whole round of the pattern has the exact share of each domain.
     scale = 100 / min(weights.values())
     length = sum(int(w * scale) for w in weights.values())
     sources = {d: grain.MapDataset.source([d]).repeat(10**6) for d in config}

@@ -5,7 +5,7 @@ import re
 from olmix_jax.report import formatting
 
 
-def test_percent_rounds_but_never_up_to_certainty():
+def test_percent_of_a_share_below_one_is_never_100():
     expected = {0.9123: "91 %", 0.0123: "1.2 %", 0.9996: "99.9 %", 1.0: "100 %", 0.0: "0 %", 0.0996: "10 %"}
     assert [formatting.percent(share) for share in expected] == list(expected.values())
 

@@ -57,7 +57,7 @@ def test_summary_has_three_lines(results, workdir):
     ]
 
 
-def test_all_of_a_proposal_is_shown(small, tmp_path):
+def test_every_field_of_a_proposal_is_shown(small, tmp_path):
     folder = samples.write(dataclasses.replace(small, proposal=samples.explored(small.proposal), fit=None), tmp_path)
     page = Page(report.build(folder).read_text(encoding="utf-8"))
     assert page.figures == [*FIRST_RUN, "paths", "choice", "front", "curves"]

@@ -43,7 +43,7 @@ def test_nearest_run_has_the_smallest_distance_to_natural(results):
     assert training_plots.nearest_to_natural(results) == min(distances, key=distances.get)
 
 
-def test_swarm_curves_tell_diverged_from_unused_runs(small):
+def test_swarm_curves_distinguish_diverged_and_unused_runs(small):
     nearest = training_plots.nearest_to_natural(small)
     entries = legend(training_plots.swarm_curves(small, small.curves, style.WIDE).axes[0])
     assert entries == ["diverged", f"{nearest}, closest to natural"]

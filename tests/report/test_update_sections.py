@@ -63,7 +63,7 @@ def test_domain_table_shows_the_block_first():
     assert "Shaded: the block of domains that keep their ratios" in table.caption
 
 
-def test_proposal_with_other_ratios_is_pointed_out():
+def test_proposal_with_other_ratios_than_the_plan_is_reported():
     results = samples.with_proposal(update(), weights=NEW | {"web": 0.34, "source": 0.26})
     rows = update_rows.domain_rows(results, results.update)
     caption = update_sections.domain_table(results.update, results.proposal, rows).caption

@@ -1,4 +1,4 @@
-"""Random bounds and problems for the tests of the solver, and cvxpy as the referee.
+"""Random bounds and problems for the tests of the solver, and cvxpy as the reference.
 
 Everything is padded to one size with domains held at 0 and empty groups, so that all cases share compiled programs.
 """
@@ -106,7 +106,7 @@ def assert_inside(p_M, bounds: Bounds):
     assert abs(p_M.sum() - 1) < 1e-13 and (sum_G > bounds.low_G - 1e-13).all() and (sum_G < bounds.high_G + 1e-13).all()
 
 
-def referee(value, p: cp.Variable, bounds: Bounds) -> float:
+def cvxpy_minimum(value, p: cp.Variable, bounds: Bounds) -> float:
     """Return the minimum of a cvxpy expression in p within the bounds; ``p.value`` is the minimiser."""
     rules = [p >= bounds.lower_M, p <= bounds.upper_M, cp.sum(p) == 1]
     if len(bounds.low_G):
@@ -156,11 +156,11 @@ def solve_box(problem: Problem, **options):
     )
 
 
-def referee_of(problem: Problem):
+def solve_with_cvxpy(problem: Problem):
     """Return cvxpy's (minimiser, minimum)."""
     p = cp.Variable(len(problem.anchor_M))
     value = objective_cp(problem.params, problem.weights, problem.anchor_M, problem.kl_weight, p)
-    return p, referee(value, p, problem.bounds)
+    return p, cvxpy_minimum(value, p, problem.bounds)
 
 
 Z4, O4 = [0] * 4, [1] * 4

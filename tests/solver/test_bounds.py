@@ -17,12 +17,12 @@ from tests.solver.cases import (
     SIZE,
     Z4,
     assert_inside,
+    cvxpy_minimum,
     grouped,
     inaccurate,
     padded,
     project_within,
     random_bounds,
-    referee,
 )
 
 FUNCTIONS = [projection.project, projection.project_kl, projection.fill, projection.inside]
@@ -65,11 +65,11 @@ def test_projections_within_groups_agree_with_cvxpy(number):
         rng = np.random.default_rng(10 * number + seed)
         bounds, v_M = random_bounds(rng, 9, number, 0.2), rng.normal(size=9)
         p = cp.Variable(9)
-        referee(cp.sum_squares(p - v_M), p, bounds)
+        cvxpy_minimum(cp.sum_squares(p - v_M), p, bounds)
         np.testing.assert_allclose(project_within(projection.project, v_M, bounds), p.value, atol=1e-6)
-        referee(cp.sum(cp.rel_entr(p, np.exp(v_M))), p, bounds)
+        cvxpy_minimum(cp.sum(cp.rel_entr(p, np.exp(v_M))), p, bounds)
         np.testing.assert_allclose(project_within(projection.project_kl, v_M, bounds), p.value, atol=5e-5)
-        least = referee(v_M @ p, p, bounds)
+        least = cvxpy_minimum(v_M @ p, p, bounds)
         assert v_M @ project_within(projection.fill, v_M, bounds) == pytest.approx(least, abs=1e-8)
 
 
@@ -93,7 +93,7 @@ def test_kl_projection_leaves_a_domain_of_weight_zero_out_of_its_group():
 
 @pytest.mark.parametrize("function", [projection.project, projection.project_kl])
 def test_derivatives_of_projections_agree_with_differences(function):
-    """By v, caps and groups' bounds. Two groups bind: the inner one from above, the outer one from below."""
+    """By v, by caps and by groups' bounds. The inner group is at its upper bound, the outer one at its lower bound."""
     v_M = np.log([0.25, 0.3, 0.05, 0.1, 0.2, 0.1])
     if function is projection.project:
         v_M = np.exp(v_M)

@@ -138,7 +138,7 @@ def test_a_domain_without_anchor_weight_stays_at_zero():
     assert all(np.isfinite(x).all() and not x[7].any() for x in columns(derived))
 
 
-def test_of_two_equal_groups_one_moves_the_mixture():
+def test_only_one_of_two_equal_groups_moves_the_mixture():
     bounds = case(0.05).bounds
     twice = case(0.05).change(member_GM=bounds.member_GM[[0, 0]], low_G=np.zeros(2), high_G=bounds.high_G[[0, 0]])
     np.testing.assert_allclose(derivatives(twice).high_MG[:2].sum(axis=0), [1, 0], atol=1e-12)

@@ -24,15 +24,15 @@ from tests.solver.cases import (
     KINDS,
     SIZE,
     assert_inside,
+    cvxpy_minimum,
     inaccurate,
     objective_cp,
     random_bounds,
     random_box_problem,
     random_law,
-    referee,
-    referee_of,
     solve_box,
     solve_padded,
+    solve_with_cvxpy,
 )
 
 CASES = list(itertools.product([1, 2, 7, 30], [0.0, 0.01, 0.3], ["free", "loose", "fixed"]))[::2] + [
@@ -44,7 +44,7 @@ CASES = list(itertools.product([1, 2, 7, 30], [0.0, 0.01, 0.3], ["free", "loose"
 @pytest.mark.parametrize("size, kl_weight, kind", CASES)
 def test_solutions_agree_with_cvxpy(size, kl_weight, kind):
     problem = random_box_problem(np.random.default_rng(size), size, kl_weight, kind)
-    ours, (p, value) = solve_box(problem), referee_of(problem)
+    ours, (p, value) = solve_box(problem), solve_with_cvxpy(problem)
     scale = max(1, abs(value))
     assert ours.status is Status.OPTIMAL and ours.gap <= 1e-9 * scale
     assert ours.value <= value + 1e-8 * scale and abs(ours.value - value) <= 1e-6 * scale
@@ -62,7 +62,7 @@ def test_solutions_within_groups_agree_with_cvxpy(kl_weight):
         law, bounds = random_law(rng, 10), random_bounds(rng, 10, number, fixed)
         weights_M, ours = solve_padded(*law, bounds, kl_weight)
         p = cp.Variable(10)
-        value = referee(objective_cp(*law, kl_weight, p), p, bounds)
+        value = cvxpy_minimum(objective_cp(*law, kl_weight, p), p, bounds)
         assert_inside(weights_M, bounds)
         assert ours.status is Status.OPTIMAL and ours.value == pytest.approx(value, rel=1e-8)
         if kl_weight:
@@ -195,7 +195,7 @@ def test_the_published_swarm_agrees_with_cvxpy_and_the_paper(published):
     assert (tasks, domains) == (52, 24)
     for kl_weight in (0.05, 0.0):
         problem = Problem(log_linear.LAW, params, np.full(tasks, 1 / tasks), swarm.natural_M, bounds, kl_weight)
-        ours, (p, value) = solve(problem), referee_of(problem)
+        ours, (p, value) = solve(problem), solve_with_cvxpy(problem)
         assert ours.status is Status.OPTIMAL and ours.value == pytest.approx(value, rel=1e-8)
         if kl_weight:
             assert abs(ours.weights_M - p.value).sum() / 2 < 1e-5

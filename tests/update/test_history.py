@@ -28,7 +28,7 @@ def removal(parent, tmp_path_factory):
     return folder / "run"
 
 
-def test_evidence_digest_changes_with_the_mixture_only_if_it_changes(copied):
+def test_evidence_digest_changes_if_and_only_if_the_mixture_changes(copied):
     path, before = copied / "propose/proposal.json", history.evidence_digest(copied)
     content = files.read_json(path)
     files.write_json(path, content | {"objective": 0.0})

@@ -31,7 +31,7 @@ def test_parts_differ_but_add_up_to_the_whole():
     np.testing.assert_allclose(0.75 * coef["b1"] + 0.25 * coef["b2"], old.coef_NM[:, :, 1], atol=1e-12)
 
 
-def test_revised_domain_differs_from_its_old_self_by_half_a_difference_of_two_domains():
+def test_revision_moves_coefficients_by_half_the_difference_of_two_domains():
     old = old_law(np.random.default_rng(0))
     change_SN = sample_by_name(old)["c"] - old.coef_NM[:, :, 2]
     pairs_SNOO = prior.DISTANCE * (old.coef_NM[:, :, :, None] - old.coef_NM[:, :, None, :])
@@ -47,7 +47,7 @@ def test_added_domain_is_a_random_old_domain_for_all_tasks_at_once():
     assert len(set(off_SO.argmin(axis=1))) > 1
 
 
-def test_likeness_decides_which_old_domain_an_added_one_is():
+def test_added_domain_gets_the_coefficients_of_the_likeliest_old_domain():
     old = old_law(np.random.default_rng(0))
     likeness_MO = np.tile(np.eye(len(NAMES))[3], (len(CHANGE.new), 1))
     np.testing.assert_array_equal(sample_by_name(old, likeness_MO)["new"], old.coef_NM[:, :, 3])

@@ -26,7 +26,7 @@ def always(runs):
 
 
 def test_domain_that_shares_tasks_with_the_new_one_is_recomputed():
-    """As software development in the paper when Stack-Edu is added (METHOD §3)."""
+    """As with software development in the paper when Stack-Edu is added (METHOD §3)."""
     old = old_law(np.random.default_rng(2))
     mean, natural_O = log_linear.Params(*(x.mean(axis=0) for x in old)), NATURAL[:5] / NATURAL[:5].sum()
     bounds, equal_N = box(np.zeros(5), np.minimum(1, 4 * natural_O)), np.full(TASKS, 1 / TASKS)

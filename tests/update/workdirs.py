@@ -75,7 +75,7 @@ def make_parent(folder) -> pathlib.Path:
 
 
 def begin_update(parent, folder, steps, domains, **changes) -> tuple[dict, UpdatePlan]:
-    """Plan an update in ``folder/run`` and draws its swarm; return its settings and its plan."""
+    """Plan an update in ``folder/run`` and draw its swarm; return its settings and its plan."""
     files.write_json(folder / "update.json", {"updates": steps})
     meta = json.dumps({"token_counts": {d: TOKENS[d] for d in domains}})
     given = {"update_parent": str(parent), "update_file": str(folder / "update.json"), "swarm_meta": meta, **changes}

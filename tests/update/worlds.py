@@ -1,4 +1,4 @@
-"""Small worlds for simulated updates: an old law over five domains, to which one is added."""
+"""Inputs of simulated updates: an old law over five domains, to which one is added."""
 
 import numpy as np
 
