@@ -90,7 +90,7 @@ def _check_parent(config: Config, workdir: pathlib.Path) -> None:
     parent = pathlib.Path(config.update.parent)
     if workdir.resolve() in [folder.resolve() for folder in workdirs.ancestors(parent)]:
         raise UserError(
-            f"config field `update.parent`: {parent} is an update of this workdir, {workdir}; give another --workdir"
+            f"config field `update.parent`: {parent} is the workdir itself or an update of it; give another --workdir"
         )
 
 
