@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TPU := .venv-tpu
+# mypy has a separate environment: the built-in corpus is text of installed packages, so tools would change it.
+LINT := .venv-lint
 
 .PHONY: quickstart check lint test test-wheel test-slow test-tpu bench-laws bench-propose bench-accelerator five-updates \
 	equal-runs recompute-rule olmes format clean
@@ -19,6 +21,11 @@ endef
 $(VENV)/ready: requirements.txt requirements-dev.txt requirements-lightgbm.txt
 	$(call environment,$(VENV))
 
+$(LINT)/ready: requirements-lint.txt
+	$(PYTHON) -m venv $(LINT)
+	$(LINT)/bin/pip install --quiet --disable-pip-version-check -r requirements-lint.txt
+	@touch $(LINT)/ready
+
 $(TPU)/ready: requirements.txt requirements-dev.txt requirements-tpu.txt
 	$(call environment,$(TPU),-r requirements-tpu.txt)
 
@@ -29,10 +36,10 @@ quickstart: $(VENV)/ready
 check: lint
 	$(BIN)/python -m pytest -n 2 $$($(BIN)/python -m tests.affected)
 
-lint: $(VENV)/ready
+lint: $(VENV)/ready $(LINT)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(LINT)/bin/mypy --python-executable $(BIN)/python
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -82,4 +89,4 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(TPU) build runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(LINT) $(TPU) build runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
