@@ -25,7 +25,7 @@ BINDING = 1e-9
 NOT_CONVEX = "the law is not convex, and a duality gap bounds only convex laws"
 WORST = "the worst mixture is a maximum, and a duality gap bounds only minima of convex laws"
 NOT_DIFFERENTIABLE = "the law is not differentiable: the best candidate is proposed, without proof"
-SEARCHED = "a search over candidates proves nothing: another mixture may be better"
+SEARCHED = "a search over candidates has no certificate: another mixture may be better"
 
 
 def propose(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None, *, seed: int = 0) -> Proposal:
