@@ -7,21 +7,55 @@ ROOT = pathlib.Path(__file__).parents[1]
 QUICK = ("tests/test_layers.py", "tests/test_docs.py", "tests/utils", "tests/swarm/test_table.py")
 # Tests of whole runs take minutes: `make test` runs them.
 LONG = ("tests/pipeline/test_runner.py", "tests/pipeline/test_processes.py", "tests/proxy/test_devices.py")
+# Modules whose tests have another name than tests/x/test_y.py for olmix_jax/x/y.py.
+COVERED_BY = {
+    "__init__.py": "tests/test_api.py",
+    "cli.py": "tests/pipeline/test_runner.py",
+    "laws/cpu.py": "tests/laws/test_law.py",
+    "laws/inputs.py": "tests/laws/test_law.py",
+    "laws/per_task.py": "tests/laws/test_warped_gp.py",
+    "laws/regression.py": "tests/laws/test_log_linear.py",
+    "laws/warped_kernel.py": "tests/laws/test_warped_gp.py",
+    "pipeline/fit.py": "tests/update/test_decide.py",
+    "pipeline/jobs.py": "tests/pipeline/test_runner.py",
+    "pipeline/prepare.py": "tests/pipeline/test_runner.py",
+    "pipeline/sample.py": "tests/pipeline/test_runner.py",
+    "pipeline/stages.py": "tests/pipeline/test_stage.py",
+    "pipeline/train.py": "tests/pipeline/test_runner.py",
+    "pipeline/update.py": "tests/update/test_decide.py",
+    "pipeline/validate.py": "tests/pipeline/test_processes.py",
+    "propose/covariances.py": "tests/propose/test_next_runs.py",
+    "propose/guard_rounds.py": "tests/propose/test_guards.py",
+    "propose/proposal_parts.py": "tests/propose/test_proposal.py",
+    "solver/status.py": "tests/solver/test_solution.py",
+    "utils/errors.py": "tests/solver/test_feasibility.py",
+}
 
 
 def changed() -> list[str]:
-    """Return the files that differ from the last commit, and new files."""
-    commands = (["git", "diff", "--name-only", "HEAD"], ["git", "ls-files", "--others", "--exclude-standard"])
-    listed = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout for command in commands]
-    return "".join(listed).split()
+    """Return the files that differ from the main branch, or on it from the last commit, and new files."""
+    branch = _git("rev-parse", "--abbrev-ref", "HEAD")
+    base = ["HEAD"] if branch == ["main"] else _git("merge-base", "HEAD", "main") or ["HEAD"]
+    return [*_git("diff", "--name-only", *base), *_git("ls-files", "--others", "--exclude-standard")]
+
+
+def _git(*arguments: str) -> list[str]:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.split()
+
+
+def test_file(module: str) -> str:
+    """Return the test file of a module, such as ``laws/gp.py``."""
+    path = pathlib.PurePosixPath(module)
+    return COVERED_BY.get(module) or str(pathlib.PurePosixPath("tests", path.parent, f"test_{path.name}"))
 
 
 def tests_of(files: list[str]) -> list[str]:
-    """Return the test files of changed modules (``tests/x/test_y.py`` for ``olmix_jax/x/y.py``), and changed tests."""
+    """Return the test files of changed modules, and changed test files."""
     tests = []
     for file in map(pathlib.PurePosixPath, files):
         if file.parts[0] == "olmix_jax" and file.suffix == ".py":
-            tests.append(str(pathlib.PurePosixPath("tests", *file.parts[1:-1], f"test_{file.name}")))
+            tests.append(test_file(str(file.relative_to("olmix_jax"))))
         elif file.parts[0] == "tests" and file.name.startswith("test_"):
             tests.append(str(file))
     return [name for name in tests if name not in LONG and (ROOT / name).is_file()]

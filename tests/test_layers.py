@@ -9,10 +9,14 @@ import sys
 
 import pytest
 
+from tests import affected
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "olmix_jax"
 # A module imports only from its own layer and from those before it.
 LAYERS = "utils swarm config corpus proxy laws solver propose update report pipeline cli".split()
+# These work on any swarm's table.
+DECIDING = ("laws", "solver", "propose", "update")
 FILES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 # Heavy libraries, and the only files that import them. Fitting and proposing load none of them.
@@ -32,6 +36,8 @@ def imported(path: pathlib.Path) -> list[str]:
     for node in parsed(path):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{path}: use absolute imports")
         elif isinstance(node, ast.ImportFrom) and node.module == "olmix_jax":
             names += [f"olmix_jax.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -94,3 +100,8 @@ def test_files_and_functions_are_small(path):
     for node in parsed(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert node.end_lineno - node.lineno + 1 <= LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name != "__init__.py"], ids=str)
+def test_every_module_has_a_test_file(path):
+    assert (ROOT / affected.test_file(str(path.relative_to(PACKAGE)))).is_file()

@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 
 from olmix_jax.laws import evaluate, log_linear
-from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.blocks import Blocks, collapse, collapsed_anchor, collapsed_bounds, expand, form_blocks
 from olmix_jax.propose.constraints import Constraints, repetition_caps
 from olmix_jax.propose.feasibility import check_feasible
 from olmix_jax.solver.bounds import box
@@ -44,7 +44,7 @@ def replay(folder: pathlib.Path, seed: int = 0) -> dict:
     swarm = _read(folder / "dclm_swarm")
     tokens = dict(zip(swarm.domains, swarm.tokens_M))
     natural = dict(zip(swarm.domains, swarm.natural_M))
-    state = _solved(swarm, reuse.blocks({}, swarm.domains), tokens, natural, swarm.domains)
+    state = _solved(swarm, form_blocks({}, swarm.domains), tokens, natural, swarm.domains)
     rows = [{"update": 0, "what": "first swarm", "proxies": len(swarm.runs), **state}]
     for number, leaves in LEAVES.items():
         weights = {d: w for d, w in rows[-1]["weights"].items() if d not in leaves and not _within(d, leaves)}
@@ -68,7 +68,7 @@ def replay(folder: pathlib.Path, seed: int = 0) -> dict:
         natural = {d: p * share[EXISTING] for d, p in natural.items()} | {d: share[d] for d in new}
         tokens |= {d: n for d, n in zip(swarm.domains, swarm.tokens_M) if d != EXISTING}
         domains = (*weights, *new)
-        blocks = reuse.blocks({EXISTING: {d: w for d, w in weights.items() if w > 0}}, domains)
+        blocks = form_blocks({EXISTING: {d: w for d, w in weights.items() if w > 0}}, domains)
         state = _solved(swarm, blocks, tokens, natural, domains)
         rows.append({"update": number, "what": swarms[0].name, "proxies": len(swarm.runs), **state})
     return {"rows": rows, "proxies": sum(row["proxies"] for row in rows), "paper": PAPER}
@@ -85,17 +85,17 @@ def _read(folder: pathlib.Path) -> table.SwarmTable:
     return task_groups.with_mmlu_groups(swarm)
 
 
-def _solved(swarm: table.SwarmTable, blocks: reuse.Blocks, tokens: dict, natural: dict, domains) -> dict:
+def _solved(swarm: table.SwarmTable, blocks: Blocks, tokens: dict, natural: dict, domains) -> dict:
     """Return the optimal mixture over the blocks and its predicted BPB, by a law fitted to the swarm."""
     natural_M = np.array([natural[d] for d in domains])
     natural_M, width = natural_M / natural_M.sum(), len(swarm.tasks)
     upper_M = repetition_caps([tokens[d] for d in domains], TARGET, REPEATS)
-    bounds = reuse.collapsed_bounds(box(0 * upper_M, upper_M), blocks)
+    bounds = collapsed_bounds(box(0 * upper_M, upper_M), blocks)
     check_feasible(Constraints(blocks.names, bounds))
     law = log_linear.fit(swarm.ratios_KM, swarm.bpb_KN, tasks=swarm.tasks).params
-    anchor_D = reuse.collapsed_anchor(natural_M, blocks)
+    anchor_D = collapsed_anchor(natural_M, blocks)
     solution = solve(Problem(log_linear.LAW, law, np.full(width, 1 / width), anchor_D, bounds, KL_WEIGHT))
-    natural_D = reuse.collapse(natural_M, blocks)
+    natural_D = collapse(natural_M, blocks)
     proposed, before = evaluate(log_linear.LAW, law, np.stack([solution.weights_M, natural_D])).mean(axis=1)
     log.info(
         "paper: %d runs over %d weights: %.4f BPB predicted, %.4f for natural",
@@ -104,7 +104,7 @@ def _solved(swarm: table.SwarmTable, blocks: reuse.Blocks, tokens: dict, natural
         proposed,
         before,
     )
-    weights_M = reuse.expand(solution.weights_M, blocks)
+    weights_M = expand(solution.weights_M, blocks)
     return {
         "status": solution.status.value,
         "weights": dict(zip(domains, weights_M.tolist())),

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments import common
 from olmix_jax.laws import FittedLaw, evaluate, log_linear, warped_gp
-from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.blocks import Blocks, collapse, collapsed_anchor, collapsed_bounds, expand
 from olmix_jax.solver.bounds import box
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solve import solve
@@ -109,14 +109,14 @@ def optimum(law, params, natural_M, upper_M, blocks=None, runs_KD=None) -> np.nd
     bounds, tasks = box(0 * upper_M, upper_M), len(np.atleast_1d(evaluate(law, params, runs_KD[:1])[0]))
     anchor = natural_M
     if blocks is not None:
-        bounds, anchor = reuse.collapsed_bounds(bounds, blocks), reuse.collapsed_anchor(natural_M, blocks)
+        bounds, anchor = collapsed_bounds(bounds, blocks), collapsed_anchor(natural_M, blocks)
     problem = Problem(law, params, np.full(tasks, 1 / tasks), anchor, bounds, KL_WEIGHT)
     starts_SM = None
     if not problem.convex:
         best = evaluate(law, params, runs_KD).mean(axis=1).argmin()
         starts_SM = np.stack([anchor / anchor.sum(), runs_KD[best]])
     ratios_M = solve(problem, starts_SM=starts_SM).weights_M
-    return ratios_M if blocks is None else reuse.expand(ratios_M, blocks)
+    return ratios_M if blocks is None else expand(ratios_M, blocks)
 
 
 def losses(world: World, runs: int, seed: int) -> dict:
@@ -163,13 +163,13 @@ def losses(world: World, runs: int, seed: int) -> dict:
     return {"loss": loss, "predicted": predicted, "also_recomputed": more}
 
 
-def _value_by(world: World, blocks: reuse.Blocks, runs: int, draw) -> float:
+def _value_by(world: World, blocks: Blocks, runs: int, draw) -> float:
     """Fit a law to a new swarm over the blocks, and return the true objective of its optimal mixture."""
     if len(blocks.names) == 1:
         mixture_M = np.minimum(blocks.ratios_DM[0], world.upper_M)
         return value(world, mixture_M / mixture_M.sum())
-    ratios_KD = swarm_around(reuse.collapse(world.natural_M, blocks), runs, draw)
-    params = warped_gp.fit(ratios_KD, noisy_scores(world, reuse.expand(ratios_KD, blocks), draw)).params
+    ratios_KD = swarm_around(collapse(world.natural_M, blocks), runs, draw)
+    params = warped_gp.fit(ratios_KD, noisy_scores(world, expand(ratios_KD, blocks), draw)).params
     return value(world, optimum(warped_gp.LAW, params, world.natural_M, world.upper_M, blocks, ratios_KD))
 
 

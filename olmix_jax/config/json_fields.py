@@ -7,7 +7,6 @@ from typing import Any
 
 from olmix_jax.config.schema import Config
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.files import read_object
 
 
 def read_mapping(spec: str, field: str) -> dict[str, Any] | None:
@@ -22,16 +21,12 @@ def read_mapping(spec: str, field: str) -> dict[str, Any] | None:
     """
     if not spec.strip():
         return None
-    try:
-        source, content = read_object(spec, field)
-    except UserError as e:
-        if f"`{field}`" in str(e):
-            raise
+    remedy = "set it to a JSON object or to the path of a file with one"
+    if spec.lstrip().startswith("{"):
+        text, source = spec, f"config field `{field}`"
+    else:
         # The user wrote this file, so the advice to rerun a stage does not apply.
-        reason = str(e).split("; delete the file")[0]
-        raise UserError(
-            f"config field `{field}`: {reason}; set it to a JSON object or to the path of a file with one"
-        ) from e
+        text, source = _text_of(spec, field, remedy), spec
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
@@ -39,9 +34,31 @@ def read_mapping(spec: str, field: str) -> dict[str, Any] | None:
             raise UserError(f"{source}: the key {twice} appears twice; keep one of them")
         return dict(pairs)
 
-    text = spec if spec.lstrip().startswith("{") else pathlib.Path(spec).read_text(encoding="utf-8-sig")
-    json.loads(text, object_pairs_hook=unique)
+    try:
+        content = json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as e:
+        raise UserError(f"config field `{field}`: {_of(source, field)}not valid JSON: {e}; {remedy}") from e
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise UserError(f"config field `{field}`: {_of(source, field)}must be a JSON object, not {kind}; {remedy}")
     return content
+
+
+def _text_of(path: str, field: str, remedy: str) -> str:
+    """Return the text of the file that a field names."""
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as e:
+        raise UserError(f"config field `{field}`: {path}: no such file; {remedy}") from e
+    except OSError as e:
+        raise UserError(f"config field `{field}`: {path}: cannot be read: {e.strerror}; {remedy}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"config field `{field}`: {path}: not valid UTF-8: {e}; {remedy}") from e
+
+
+def _of(source: str, field: str) -> str:
+    """Return the path of a file, for an error that names the field already."""
+    return "" if field in source else f"{source}: "
 
 
 def families(config: Config) -> Mapping[str, Any] | None:

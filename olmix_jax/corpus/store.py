@@ -8,8 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import re
-import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 
 import fsspec
@@ -17,6 +15,7 @@ import numpy as np
 
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.files import file_name
 
 END = 0
 # Types of token ids that can be read. This package writes the first two.
@@ -24,14 +23,6 @@ DTYPES = ("<u2", "<u4", "<i4", "<u8", "<i8")
 _REBUILD = "delete it and rerun --stages=prepare"
 # Advice about files of the user, which must not be deleted.
 _RESTORE = "restore the file, or delete domains.json and corpus/ in the workdir and rerun --stages=prepare"
-
-
-def file_name(domain: str) -> str:
-    """Return ``domain`` for use in a file name, distinct for every domain.
-
-    Letters, digits and ``_ .+-`` stay; all other characters are percent-encoded.
-    """
-    return re.sub(r"[^\w .+-]", lambda m: urllib.parse.quote(m[0], safe=""), domain)
 
 
 def store_path(workdir: str | pathlib.Path, domain: str) -> pathlib.Path:

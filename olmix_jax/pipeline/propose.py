@@ -187,7 +187,7 @@ def _propose_next(
     path, law = workdir / "propose/next.csv", laws.LAWS[config.fit.law]
     path.unlink(missing_ok=True)
     wanted = config.propose.next_runs and fitted_law.law == law
-    if not wanted or fit_result is None or not (law == laws.LAWS["warped_gp"] or fitted_law.samples is not None):
+    if not wanted or fit_result is None or not next_runs.possible(fitted_law):
         return {}
     chosen = next_runs.propose_next(
         fitted_law,

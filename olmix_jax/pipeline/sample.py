@@ -22,7 +22,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     domains = workdirs.read_domains(workdir)
     total = config.train.steps * config.train.batch
     size = config.swarm.size if config.swarm.size is not None else 3 * (len(domains) + 1)
-    kept, earlier_runs = blocks.blocks({}, domains.names), 0
+    kept, earlier_runs = blocks.form_blocks({}, domains.names), 0
     plan = update_plan.read_for(config, workdir)
     if plan is not None:
         kept, size = plan.kept_blocks, plan.proxies

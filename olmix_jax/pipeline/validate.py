@@ -11,7 +11,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.proxy import data
-from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
+from olmix_jax.proxy.validation_result import MixtureScore, TaskScore, Validation
 from olmix_jax.swarm import apportion
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError

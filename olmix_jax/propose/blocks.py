@@ -26,7 +26,7 @@ class Blocks(NamedTuple):
     ratios_DM: np.ndarray
 
 
-def blocks(kept: Mapping[str, Mapping[str, float]], domains: Sequence[str]) -> Blocks:
+def form_blocks(kept: Mapping[str, Mapping[str, float]], domains: Sequence[str]) -> Blocks:
     """Return the blocks {name: {domain: ratio}} in the given order, followed by the domains outside all blocks.
 
     Raises:
@@ -130,7 +130,7 @@ def expand(ratios_KD, blocks: Blocks) -> np.ndarray:
     return np.asarray(ratios_KD, np.float64) @ blocks.ratios_DM
 
 
-def proxies(dimensions: int, per_dimension: float = 3.0) -> int:
+def swarm_size(dimensions: int, per_dimension: float = 3.0) -> int:
     """Return the number of runs for a swarm over ``dimensions`` weights: the power of two nearest 3·(D + 1).
 
     Of two equally near powers it is the smaller (METHOD §3). One weight is always 1, so it takes 0 runs.

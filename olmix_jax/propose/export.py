@@ -6,12 +6,11 @@ shares that its trainer really trains on. Nothing is written here: ``olmix_jax/p
 
 import dataclasses
 import math
-import re
-import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.files import file_name
 
 # A repetition cap counts as exceeded from this share above it; one sample more or less does not matter.
 TOLERANCE = 1e-3
@@ -136,15 +135,6 @@ class TrainerFile:
     content: Any = None
     comparison: Comparison | None = None
     not_written: str | None = None
-
-
-def file_name(domain: str) -> str:
-    """Return the name of ``domain`` in a path, the same as in this project's own corpus.
-
-    Letters, digits and ``_ .+-`` stay, and everything else is percent-quoted. So no name is a folder or a pattern, and
-    no two domains share a name.
-    """
-    return re.sub(r"[^\w .+-]", lambda m: urllib.parse.quote(m[0], safe=""), domain)
 
 
 def normalised(parts: Mapping[str, float]) -> dict[str, float]:

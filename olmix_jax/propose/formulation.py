@@ -6,9 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from olmix_jax.laws.fitted import FittedLaw
-from olmix_jax.propose import blocks as block_functions
 from olmix_jax.propose import constraints as constraint_functions
-from olmix_jax.propose.blocks import Blocks
+from olmix_jax.propose.blocks import (
+    Blocks,
+    collapse,
+    collapsed_anchor,
+    collapsed_bounds,
+    collapsed_constraints,
+    expand,
+    form_blocks,
+)
 from olmix_jax.propose.constraints import Constraints
 from olmix_jax.propose.feasibility import check_feasible
 from olmix_jax.propose.options import Options
@@ -47,11 +54,11 @@ class Formulation:
 
     def expand(self, ratios_KD) -> np.ndarray:
         """Return mixtures of domains for mixtures of blocks."""
-        return np.asarray(ratios_KD) if self.blocks is None else block_functions.expand(ratios_KD, self.blocks)
+        return np.asarray(ratios_KD) if self.blocks is None else expand(ratios_KD, self.blocks)
 
     def collapse(self, ratios_KM) -> np.ndarray:
         """Return mixtures of blocks for mixtures of domains."""
-        return np.asarray(ratios_KM) if self.blocks is None else block_functions.collapse(ratios_KM, self.blocks)
+        return np.asarray(ratios_KM) if self.blocks is None else collapse(ratios_KM, self.blocks)
 
 
 def formulate(fitted: FittedLaw, swarm: SwarmFacts, options: Options) -> Formulation:
@@ -68,7 +75,7 @@ def formulate(fitted: FittedLaw, swarm: SwarmFacts, options: Options) -> Formula
         target_tokens=options.target_tokens,
         max_repeats=options.max_repeats,
     )
-    blocks = None if options.keep_ratios is None else block_functions.blocks(options.keep_ratios, swarm.domains)
+    blocks = None if options.keep_ratios is None else form_blocks(options.keep_ratios, swarm.domains)
     _check(constraints, blocks)
     has_anchor, anchor_M, anchor_name = False, natural_M, "natural"
     if options.anchor is not None:
@@ -94,7 +101,7 @@ def _without_anchorless(constraints: Constraints, anchor_M) -> Constraints:
 
 
 def _check(constraints: Constraints, blocks: Blocks | None) -> None:
-    check_feasible(constraints if blocks is None else block_functions.collapsed_constraints(constraints, blocks))
+    check_feasible(constraints if blocks is None else collapsed_constraints(constraints, blocks))
 
 
 def _check_with_anchor(constraints: Constraints, blocks: Blocks | None, anchor_M, anchor_name: str) -> None:
@@ -114,6 +121,6 @@ def _reduced(problem: Problem, reduced_law: FittedLaw, blocks: Blocks, groups: S
         problem,
         law=reduced_law.law,
         params=reduced_law.params,
-        anchor_M=block_functions.collapsed_anchor(problem.anchor_M, blocks),
-        bounds=block_functions.collapsed_bounds(problem.bounds, blocks, groups),
+        anchor_M=collapsed_anchor(problem.anchor_M, blocks),
+        bounds=collapsed_bounds(problem.bounds, blocks, groups),
     )

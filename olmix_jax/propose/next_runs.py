@@ -130,7 +130,7 @@ def propose_next(
     reference_QM = ratios_CM[:references]
     distance_CK = total_variation(ratios_CM, np.asarray(existing_KM, np.float64))
     ratios_CM = ratios_CM[(distance_CK >= min_distance).all(axis=1)]
-    if fitted.law == warped_gp.LAW:
+    if _has_exact_covariances(fitted):
         covariances = exact_covariances(fitted.params, ratios_CM, reference_QM)
     elif fitted.samples is None or noise_N is None:
         raise UserError(f"next runs of the law {fitted.law.name} need samples of it; set fit.resamples to 100")
@@ -139,6 +139,15 @@ def propose_next(
         covariances = sampled_covariances(predicted_RCN, predicted_RQN, noise_N, number)
     choice = choose_greedily(covariances, number, task_weights_N, ratios_CM, min_distance)
     return NextRuns(ratios_CM[choice.index_B], choice.left_B)
+
+
+def possible(fitted: FittedLaw) -> bool:
+    """Return whether next runs can be proposed for a law: with exact covariances, or from samples."""
+    return _has_exact_covariances(fitted) or fitted.samples is not None
+
+
+def _has_exact_covariances(fitted: FittedLaw) -> bool:
+    return isinstance(fitted.params, warped_gp.Params)
 
 
 def total_variation(one_CM, other_KM) -> np.ndarray:

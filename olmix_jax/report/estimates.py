@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from olmix_jax.propose.proposal import Proposal
-from olmix_jax.proxy.validation import Validation
+from olmix_jax.proxy.validation_result import Validation
 
 
 @dataclasses.dataclass(frozen=True)

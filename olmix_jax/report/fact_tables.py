@@ -4,7 +4,7 @@ from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Certificate, Counts, Guard, Tail
 from olmix_jax.proxy.train_result import TrainInfo
-from olmix_jax.proxy.validation import Validation
+from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report.elements import Row, Table
 from olmix_jax.report.formatting import number, quantity
 from olmix_jax.report.results import Results

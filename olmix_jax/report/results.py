@@ -11,7 +11,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.proxy.train_result import TrainInfo
-from olmix_jax.proxy.validation import Validation
+from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.update.update_plan import UpdatePlan

@@ -6,7 +6,7 @@ import pathlib
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Gain
-from olmix_jax.proxy.validation import Validation
+from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import caps, estimates
 from olmix_jax.report.estimates import Comparison, Estimate
 from olmix_jax.report.formatting import capitalised, number, percent

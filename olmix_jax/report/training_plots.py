@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from olmix_jax.propose.proposal import Proposal
-from olmix_jax.proxy.validation import Validation
+from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import estimates
 from olmix_jax.report.estimates import Difference
 from olmix_jax.report.formatting import quantity

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from olmix_jax.proxy.validation import Validation
+from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import estimates, training_plots
 from olmix_jax.report.elements import MakeFigure, Section
 from olmix_jax.report.results import Results

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from olmix_jax.solver.bounds import Bounds
+from olmix_jax.utils.errors import listed
 
 # Bounds that contradict each other by at most this much count as feasible, because of rounding.
 SLACK = 1e-12
-# Number of domains that an explanation lists.
-SHOWN = 10
 
 
 def feasible(bounds: Bounds) -> bool:
@@ -30,8 +29,8 @@ def explain(bounds: Bounds, names: Sequence[str] = (), groups: Sequence[str] = (
     groups = groups or [f"group {g}" for g in range(len(bounds.low_G))]
     wrong_M = ~((0 <= lower_M) & (lower_M <= upper_M) & (upper_M <= 1))
     if wrong_M.any():
-        listed = [f"{names[j]} [{lower_M[j]:.6g}, {upper_M[j]:.6g}]" for j in np.flatnonzero(wrong_M).tolist()]
-        return f"bounds must satisfy 0 ≤ lower ≤ cap ≤ 1, not {_listed(listed)}"
+        items = [f"{names[j]} [{lower_M[j]:.6g}, {upper_M[j]:.6g}]" for j in np.flatnonzero(wrong_M).tolist()]
+        return f"bounds must satisfy 0 ≤ lower ≤ cap ≤ 1, not {listed(items)}"
     # The smallest and largest total of each group, from its domains and from the groups inside it.
     least_M, most_M = lower_M.copy(), upper_M.copy()
     for g, member_M in enumerate(np.asarray(bounds.member_GM, bool)):
@@ -51,19 +50,15 @@ def explain(bounds: Bounds, names: Sequence[str] = (), groups: Sequence[str] = (
         least_M[member_M], most_M[member_M] = 0.0, 0.0
         least_M[first], most_M[first] = max(least, low), min(most, high)
     if least_M.sum() > 1 + SLACK:
-        listed = [f"{names[j]} {lower_M[j]:.6g}" for j in np.argsort(-lower_M) if lower_M[j] > 0]
-        listed += [f"{name} {low:.6g}" for name, low in zip(groups, bounds.low_G) if low > 0]
-        return f"the lower bounds sum to {least_M.sum():.6g}, more than 1: {_listed(listed)}; lower them"
+        items = [f"{names[j]} {lower_M[j]:.6g}" for j in np.argsort(-lower_M) if lower_M[j] > 0]
+        items += [f"{name} {low:.6g}" for name, low in zip(groups, bounds.low_G) if low > 0]
+        return f"the lower bounds sum to {least_M.sum():.6g}, more than 1: {listed(items)}; lower them"
     if most_M.sum() < 1 - SLACK:
-        listed = [f"{names[j]} {upper_M[j]:.6g}" for j in np.argsort(upper_M)]
-        listed = [f"{name} {high:.6g}" for name, high in zip(groups, bounds.high_G) if high < 1] + listed
+        items = [f"{names[j]} {upper_M[j]:.6g}" for j in np.argsort(upper_M)]
+        items = [f"{name} {high:.6g}" for name, high in zip(groups, bounds.high_G) if high < 1] + items
         short = 1 - most_M.sum()
         return (
-            f"the caps sum to {most_M.sum():.6g}, less than 1, so no mixture meets them: {_listed(listed)}; raise them "
+            f"the caps sum to {most_M.sum():.6g}, less than 1, so no mixture meets them: {listed(items)}; raise them "
             f"by {short:.6g} in total"
         )
     return None
-
-
-def _listed(items: Sequence[str]) -> str:
-    return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")

@@ -20,16 +20,15 @@ from typing import NamedTuple
 import numpy as np
 
 from olmix_jax.swarm.apportion import checked_weights
-from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.errors import UserError, listed
 
 # Absolute tolerance of `bound × total` [units], and its relative tolerance: a float cap k·N/R has been rounded twice.
 SLACK = Fraction(1, 10**9)
 ROUNDED = Fraction(1, 2**52)
 # Tolerance of weights outside their bounds.
 OUTSIDE = 1e-9
-# An error suggests a total that works: number of totals to try. Number of domains that an error names.
+# An error suggests a total that works: number of totals to try.
 TRIED = 2000
-SHOWN = 10
 
 
 class Group(NamedTuple):
@@ -118,12 +117,12 @@ def _tree(lower_M, upper_M, groups: Sequence, names: list[str]) -> list[_Node]:
     bounds = [*zip(lower_M, upper_M), *((groups[g].lower, groups[g].upper) for g in order), (1.0, 1.0)]
     nodes = []
     for v, (span, (lower, upper)) in enumerate(zip(spans, bounds)):
-        name = "the total" if v == len(spans) - 1 else _listed([names[j] for j in sorted(span)])
+        name = "the total" if v == len(spans) - 1 else listed([names[j] for j in sorted(span)])
         if not 0 <= lower <= upper:
             raise UserError(f"no weight meets the bounds of {name}: from {lower:.6g} to {upper:.6g}")
         above = [u for u in range(max(v + 1, M), len(spans)) if span & spans[u]]
         if crossing := [u for u in above if not span <= spans[u]]:
-            other = _listed([names[j] for j in sorted(spans[crossing[0]])])
+            other = listed([names[j] for j in sorted(spans[crossing[0]])])
             raise UserError(f"the groups {name} and {other} overlap: make them disjoint, or make one contain the other")
         parent = above[0] if above else -1
         nodes.append(_Node(parent, Fraction(float(lower)), Fraction(float(min(upper, 1.0))), name))
@@ -175,7 +174,7 @@ def _propagate(tree: list[_Node], low_V: list[int], high_V: list[int]) -> str:
 
 
 def _parts(tree: list[_Node], parent: int, bound_V: list[int]) -> str:
-    return _listed([f"{bound} of {node.name}" for node, bound in zip(tree, bound_V) if node.parent == parent])
+    return listed([f"{bound} of {node.name}" for node, bound in zip(tree, bound_V) if node.parent == parent])
 
 
 def _nearest(tree: list[_Node], wanted_M: list[Fraction], low_V: list[int], high_V: list[int]) -> list[int]:
@@ -250,7 +249,3 @@ def _advice(tree: list[_Node], total: int) -> str:
             return f"use a total of {larger} units, the smallest that works, or loosen each bound by 1/{total}"
     # If each bound is looser by one unit, every node may round up or down, and a solution always exists.
     return f"no total up to {first + TRIED - 1} works: loosen each bound by 1/{total}"
-
-
-def _listed(items: Sequence[str]) -> str:
-    return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")

@@ -8,7 +8,7 @@ import numpy as np
 
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import log_linear
-from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.blocks import Blocks, swarm_size
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import changes, history, new_domains, old_runs, recompute, strategies
@@ -99,7 +99,7 @@ def _simulate(
     seed, proxies = rng.derive(config.seed, "update.play"), fixed.proxies
 
     def runs_for(weights: int) -> int:
-        return reuse.proxies(weights) if proxies is None else proxies
+        return swarm_size(weights) if proxies is None else proxies
 
     if fixed.recomputed is not None:
         return recompute.judge(laws, setting, fixed.recomputed, runs_for, seed=seed)
@@ -147,7 +147,7 @@ def _check_runs(config: Config, taken: Choice) -> None:
         log.warning("update: update.proxies=%d is ignored because the update needs no runs", wanted)
 
 
-def _kept_ratios(blocks: reuse.Blocks, domains: Sequence[str]) -> dict[str, dict[str, float]]:
+def _kept_ratios(blocks: Blocks, domains: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return the blocks of two or more domains, in the form of ``propose.keep_ratios``."""
     ratios = {
         name: {d: float(p) for d, p in zip(domains, row_M) if p > 0}

@@ -8,7 +8,7 @@ import numpy as np
 
 from olmix_jax.laws import Law, quality
 from olmix_jax.laws.fit_result import Over
-from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.blocks import collapse, form_blocks
 from olmix_jax.swarm import table
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import changes, history
@@ -152,13 +152,13 @@ def without_new(runs: Sequence[Runs], swarm: table.SwarmTable) -> list[Runs]:
 
 
 def _over_blocks(swarm: table.SwarmTable, plan: UpdatePlan) -> table.SwarmTable:
-    blocks = reuse.blocks(plan.kept, swarm.domains)
+    blocks = form_blocks(plan.kept, swarm.domains)
     return dataclasses.replace(
         swarm,
         domains=blocks.names,
-        ratios_KM=reuse.collapse(swarm.ratios_KM, blocks),
-        natural_M=None if swarm.natural_M is None else reuse.collapse(swarm.natural_M, blocks),
-        tokens_M=None if swarm.tokens_M is None else reuse.collapse(swarm.tokens_M, blocks),
+        ratios_KM=collapse(swarm.ratios_KM, blocks),
+        natural_M=None if swarm.natural_M is None else collapse(swarm.natural_M, blocks),
+        tokens_M=None if swarm.tokens_M is None else collapse(swarm.tokens_M, blocks),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from olmix_jax.laws import log_linear
-from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.blocks import collapsed_bounds, swarm_size
 from olmix_jax.propose.constraints import Constraints
 from olmix_jax.propose.feasibility import check_feasible
 from olmix_jax.solver.feasibility import feasible
@@ -50,7 +50,7 @@ def judge(
     truth: log_linear.Params,
     setting: Setting,
     recomputed: Sequence[str],
-    runs_for: Callable[[int], int] = reuse.proxies,
+    runs_for: Callable[[int], int] = swarm_size,
     *,
     seed: int = 0,
 ) -> Decision:
@@ -77,7 +77,7 @@ def judge(
 def choose(
     truth: log_linear.Params,
     setting: Setting,
-    runs_for: Callable[[int], int] = reuse.proxies,
+    runs_for: Callable[[int], int] = swarm_size,
     *,
     budget: float = np.inf,
     seed: int = 0,
@@ -147,7 +147,7 @@ def _complete(setting: Setting, chain: list[int]) -> tuple[int, ...]:
         if partly_G.any():
             chain += np.flatnonzero(in_GM[partly_G.argmax()]).tolist()
             continue
-        bounds_D = reuse.collapsed_bounds(setting.bounds, blocks)
+        bounds_D = collapsed_bounds(setting.bounds, blocks)
         if feasible(bounds_D):
             return tuple(chain)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from olmix_jax.laws import log_linear
-from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.blocks import Blocks, collapse, collapsed_anchor, collapsed_bounds, expand, form_blocks
 from olmix_jax.solver import batch
 from olmix_jax.solver.bounds import Bounds
 from olmix_jax.solver.problem import Problem
@@ -72,7 +72,7 @@ class Choice:
     """
 
     recomputed: tuple[str, ...]
-    blocks: reuse.Blocks
+    blocks: Blocks
     proxies: int
     loss_S: np.ndarray
 
@@ -82,12 +82,12 @@ class Choice:
         return float(self.loss_S.mean())
 
 
-def blocks_of(setting: Setting, recomputed: Sequence[int]) -> reuse.Blocks:
+def blocks_of(setting: Setting, recomputed: Sequence[int]) -> Blocks:
     """Return the blocks of a choice: ``kept`` with the old ratios, and every other domain alone."""
     names = setting.domains
     kept = {names[j]: float(setting.weights_M[j]) for j in range(len(names)) if j not in recomputed}
     kept = {name: weight for name, weight in kept.items() if weight > 0}
-    return reuse.blocks({"kept": kept} if len(kept) > 1 else {}, names)
+    return form_blocks({"kept": kept} if len(kept) > 1 else {}, names)
 
 
 class Simulation:
@@ -109,7 +109,7 @@ class Simulation:
         """
         self.setting = setting
         self._truth, self._runs_for, self._seed = truth, runs_for, seed
-        alone = reuse.blocks({}, setting.domains)
+        alone = form_blocks({}, setting.domains)
         self._optimum_S = self._objective(self.optima([truth.coef_NM], [alone])[0])
         natural_SM = np.broadcast_to(setting.natural_M, (len(truth.log_c_N), len(alone.names)))
         self.gain_S = self._objective(natural_SM) - self._optimum_S
@@ -126,7 +126,7 @@ class Simulation:
             for choice, b, k, mixture_SM in zip(choices, blocks, runs, mixtures)
         ]
 
-    def optima(self, coefs: Sequence[np.ndarray], blocks: Sequence[reuse.Blocks]) -> list[np.ndarray]:
+    def optima(self, coefs: Sequence[np.ndarray], blocks: Sequence[Blocks]) -> list[np.ndarray]:
         """Return the optimal mixture_SM of each coef_SNM over its blocks.
 
         All problems are padded to M weights and solved together, so that they share one compiled program.
@@ -134,9 +134,9 @@ class Simulation:
         setting, (samples, _, width) = self.setting, self._truth.coef_NM.shape
         rows = []
         for coef_SNM, b in zip(coefs, blocks):
-            bounds, pad = reuse.collapsed_bounds(setting.bounds, b), (0, width - len(b.names))
+            bounds, pad = collapsed_bounds(setting.bounds, b), (0, width - len(b.names))
             coef_SND = np.pad(coef_SNM @ b.ratios_DM.T, ((0, 0), (0, 0), pad))
-            anchor_D = np.pad(reuse.collapsed_anchor(setting.natural_M, b), pad, constant_values=1e-9)
+            anchor_D = np.pad(collapsed_anchor(setting.natural_M, b), pad, constant_values=1e-9)
             limits = np.pad(bounds.lower_M, pad), np.pad(bounds.upper_M, pad), np.pad(bounds.member_GM, ((0, 0), pad))
             rows.append((coef_SND, *(np.broadcast_to(x, (samples, *x.shape)) for x in (anchor_D, *limits))))
         # P problems: all samples of the first blocks, then of the second, and so on.
@@ -144,7 +144,7 @@ class Simulation:
         starts = range(0, len(problems_P[0]), PROBLEMS_PER_CALL)
         solved = [self._solve(*(x[start : start + PROBLEMS_PER_CALL] for x in problems_P)) for start in starts]
         weights_BSD = np.concatenate(solved).reshape(len(blocks), samples, width)
-        return [reuse.expand(weights_SD[:, : len(b.names)], b) for weights_SD, b in zip(weights_BSD, blocks)]
+        return [expand(weights_SD[:, : len(b.names)], b) for weights_SD, b in zip(weights_BSD, blocks)]
 
     def _solve(self, *problems_P) -> np.ndarray:
         """Solve a batch of problems. A small batch is padded with copies, so that all batches share one program."""
@@ -171,15 +171,15 @@ class Simulation:
             terms_SM = np.where(ratios_SM > 0, ratios_SM * np.log(ratios_SM / setting.natural_M), 0.0)
         return bpb_SN @ setting.task_weights_N + setting.kl_weight * terms_SM.sum(axis=1)
 
-    def _refit(self, blocks: reuse.Blocks, runs: int) -> np.ndarray:
+    def _refit(self, blocks: Blocks, runs: int) -> np.ndarray:
         """Simulate a new swarm over the blocks; return coef_SNM, fitted to it and to the old runs."""
         if not runs:
             # Without a new swarm the best law is the mean over the samples of the old one.
             return np.broadcast_to(self._truth.coef_NM.mean(axis=0), self._truth.coef_NM.shape)
         setting, draw = self.setting, rng.generator(self._seed, f"recompute.swarm {runs} {blocks.names}")
-        natural_D = reuse.collapse(setting.natural_M, blocks) ** setting.tempered
+        natural_D = collapse(setting.natural_M, blocks) ** setting.tempered
         drawn_KD = draw.dirichlet(natural_D / natural_D.sum() * len(natural_D), size=runs)
-        ratios_KM = np.concatenate([reuse.expand(drawn_KD, blocks), setting.old_KM])
+        ratios_KM = np.concatenate([expand(drawn_KD, blocks), setting.old_KM])
         trust_K = np.concatenate([np.ones(runs), setting.trust_K])
         # Choices with the same number of runs get the same noise.
         draw = rng.generator(self._seed, f"recompute.noise {len(ratios_KM)}")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.blocks import Blocks, form_blocks, swarm_size
 from olmix_jax.utils.errors import UserError
 
 
@@ -46,7 +46,7 @@ class Reuse:
     """
 
     strategy: Strategy
-    blocks: reuse.Blocks
+    blocks: Blocks
     recomputed: tuple[str, ...]
     proxies: int
 
@@ -83,18 +83,18 @@ def apply(
         )
     natural = {d: float(p) for d, p in zip(domains, np.asarray(natural_M, np.float64))}
     if strategy is Strategy.NATURAL:
-        return Reuse(strategy, reuse.blocks({"kept": natural}, domains), (), 0)
+        return Reuse(strategy, form_blocks({"kept": natural}, domains), (), 0)
     kept = {d: w for d, w in zip(domains, np.asarray(weights_M).tolist()) if d not in affected and w > 0}
     if strategy is Strategy.CARRY:
         share, total = sum(natural[d] for d in unaffected), sum(kept.values())
         whole = {d: share * w / total for d, w in kept.items()} | {d: natural[d] for d in domains if d in affected}
-        return Reuse(strategy, reuse.blocks({"kept": whole}, domains), (), 0)
+        return Reuse(strategy, form_blocks({"kept": whole}, domains), (), 0)
     alone = set(domains) if strategy in (Strategy.FULL, Strategy.SWARM_REUSE) else {*affected}
     alone |= {*recompute} if strategy is Strategy.PARTIAL_REUSE else set()
     kept = {d: w for d, w in kept.items() if d not in alone}
-    blocks = reuse.blocks({"kept": kept} if len(kept) > 1 else {}, domains)
-    proxies = reuse.proxies(len(blocks.names))
+    blocks = form_blocks({"kept": kept} if len(kept) > 1 else {}, domains)
+    proxies = swarm_size(len(blocks.names))
     if strategy is Strategy.SWARM_REUSE:
         # No old run contains an affected domain. So there are at least the runs of a swarm over these and one block.
-        proxies = max(proxies - old_runs, reuse.proxies(len(affected) + 1))
+        proxies = max(proxies - old_runs, swarm_size(len(affected) + 1))
     return Reuse(strategy, blocks, tuple(d for d in domains if d in alone), proxies)

@@ -151,7 +151,7 @@ class UpdatePlan:
     @property
     def kept_blocks(self) -> blocks.Blocks:
         """The kept blocks and all other domains, over ``new``."""
-        return blocks.blocks(self.kept, self.new)
+        return blocks.form_blocks(self.kept, self.new)
 
     @property
     def needs_no_runs(self) -> bool:

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import tempfile
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
@@ -160,3 +162,11 @@ def read_object(source: str | os.PathLike | Mapping, field: str) -> NamedObject:
         raise UserError(
             f"config field `{field}`: not valid JSON: {e}; set it to a JSON object or to the path of a file"
         ) from e
+
+
+def file_name(domain: str) -> str:
+    """Return ``domain`` for use in a file name, distinct for every domain.
+
+    Letters, digits and ``_ .+-`` stay; all other characters are percent-encoded.
+    """
+    return re.sub(r"[^\w .+-]", lambda m: urllib.parse.quote(m[0], safe=""), domain)

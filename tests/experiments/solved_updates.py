@@ -7,7 +7,7 @@ import scipy.stats
 
 from experiments.reuse_theory import cost_bounds
 from olmix_jax.laws import log_linear
-from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.blocks import Blocks, collapsed_anchor, collapsed_bounds
 from olmix_jax.solver import batch
 from olmix_jax.solver.bounds import box
 from olmix_jax.solver.problem import Problem
@@ -77,15 +77,13 @@ def collapsed(case, ratios_M, kept_M):
     """Return anchor, caps and coefficients over the block of ``kept_M`` and the other domains; None if infeasible."""
     natural_M, row_M = case.natural_M("new_M"), np.where(kept_M, ratios_M, 0.0)
     alone = np.flatnonzero((natural_M > 0) & ~kept_M)
-    blocks = reuse.Blocks(
-        tuple(map(str, range(1 + len(alone)))), np.stack([row_M / row_M.sum(), *np.eye(DOMAINS)[alone]])
-    )
-    upper_D = reuse.collapsed_bounds(box(np.zeros(DOMAINS), case.upper_M), blocks).upper_M
+    blocks = Blocks(tuple(map(str, range(1 + len(alone)))), np.stack([row_M / row_M.sum(), *np.eye(DOMAINS)[alone]]))
+    upper_D = collapsed_bounds(box(np.zeros(DOMAINS), case.upper_M), blocks).upper_M
     if upper_D.sum() < 1 - 1e-13:
         return None
     fill, coef_ND = (0, DOMAINS - len(upper_D)), case.coef_NM @ blocks.ratios_DM.T
     return (
-        np.pad(reuse.collapsed_anchor(natural_M, blocks), fill),
+        np.pad(collapsed_anchor(natural_M, blocks), fill),
         np.pad(upper_D, fill),
         np.pad(coef_ND, ((0, 0), fill)),
     )

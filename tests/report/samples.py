@@ -24,7 +24,7 @@ from olmix_jax.propose.proposal_parts import (
     Tail,
 )
 from olmix_jax.proxy.train_result import TrainInfo
-from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
+from olmix_jax.proxy.validation_result import MixtureScore, TaskScore, Validation
 from olmix_jax.report import page
 from olmix_jax.report.elements import Figure, Picture
 from olmix_jax.report.results import Curves, Results

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from olmix_jax.laws import log_linear
-from olmix_jax.propose import blocks as reuse
+from olmix_jax.propose.blocks import form_blocks
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solve import solve
 from olmix_jax.update import prior
@@ -24,7 +24,7 @@ def simulate(truth, setting, runs=16, seed=0):
 
 def test_optima_over_single_domains_are_those_of_the_solver():
     truth, setting = make_truth(6), make_setting(ADDED, NATURAL, WEIGHTS)
-    (mixture_SM,) = simulate(truth, setting).optima([truth.coef_NM], [reuse.blocks({}, ADDED.new)])
+    (mixture_SM,) = simulate(truth, setting).optima([truth.coef_NM], [form_blocks({}, ADDED.new)])
     for s in range(3):
         params = log_linear.Params(truth.log_c_N[s], truth.coef_NM[s])
         arguments = setting.task_weights_N, NATURAL, setting.bounds, setting.kl_weight
@@ -90,6 +90,6 @@ def test_without_runs_every_truth_gets_the_optimum_of_the_mean_law():
     simulation = simulate(truth, setting, runs=0)
     (choice,) = simulation.judge([range(6)])
     mean_SNM = np.broadcast_to(truth.coef_NM.mean(axis=0), truth.coef_NM.shape)
-    (mixture_SM,) = simulation.optima([mean_SNM], [reuse.blocks({}, ADDED.new)])
+    (mixture_SM,) = simulation.optima([mean_SNM], [form_blocks({}, ADDED.new)])
     np.testing.assert_allclose(mixture_SM, np.broadcast_to(mixture_SM[0], mixture_SM.shape), atol=1e-6)
     assert choice.proxies == 0 and choice.loss > 0

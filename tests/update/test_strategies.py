@@ -20,7 +20,7 @@ STEPS = (
     changes.remove("algebraic-stack"),
     changes.partition("pdfs", *PDFS),
 )
-FIRST_SWARM = blocks.proxies(len(DCLM))
+FIRST_SWARM = blocks.swarm_size(len(DCLM))
 
 
 def apply_uniform(strategy, change, **options):
