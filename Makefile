@@ -42,7 +42,7 @@ lint: $(VENV)/ready $(LINT)/ready
 	$(LINT)/bin/mypy --python-executable $(BIN)/python
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Build the wheel, install it into an empty environment and run the README's example there
 test-wheel: $(VENV)/ready

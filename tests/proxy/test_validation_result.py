@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from olmix_jax.proxy.validation import MixtureScore, TaskScore, Validation
 
+from olmix_jax.proxy.validation_result import MixtureScore, TaskScore, Validation
 from olmix_jax.utils.errors import UserError
 
 WEIGHTS = {"web": 0.75, "code": 0.25}
