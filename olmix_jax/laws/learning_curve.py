@@ -73,10 +73,10 @@ def _curve(scored: dict[int, list[Scores]], runs: int, repeats: int) -> Learning
     spearman = [[s.spearman_N.mean() for s in same_size] for same_size in scored.values()]
     rmse = [float(np.mean([s.rmse_N.mean() for s in same_size])) for same_size in scored.values()]
     of_mean = [float(np.mean([s.spearman_of_mean for s in same_size])) for same_size in scored.values()]
-    lack, square = [1 - float(np.mean(s)) for s in spearman], np.square(rmse).tolist()
+    shortfall, square = [1 - float(np.mean(s)) for s in spearman], np.square(rmse).tolist()
 
     def point(k: int) -> CurvePoint:
-        return CurvePoint(k, 1 - extrapolate(sizes, lack, k), float(np.sqrt(extrapolate(sizes, square, k))))
+        return CurvePoint(k, 1 - extrapolate(sizes, shortfall, k), float(np.sqrt(extrapolate(sizes, square, k))))
 
     return LearningCurve(
         runs=tuple(sizes),

@@ -271,8 +271,10 @@ def _learn(shared, target_K):
     """Return one task's θ, its loss, and the decrease that one more step promises."""
     ratios_KM, weight_K = shared
     mean_P, std_P = warped_kernel.prior(ratios_KM.shape[1])
-    surprise = functools.partial(warped_kernel.surprise, ratios_KM=ratios_KM, target_K=target_K, weight_K=weight_K)
-    return bfgs.minimise(surprise, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
+    objective = functools.partial(
+        warped_kernel.negative_log_posterior, ratios_KM=ratios_KM, target_K=target_K, weight_K=weight_K
+    )
+    return bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
 
 
 def _condition(shared, target_K, theta_P):

@@ -93,7 +93,7 @@ def prior(domains: int):
     return mean_P, std_P
 
 
-def surprise(theta_P, ratios_KM, target_K, weight_K):
+def negative_log_posterior(theta_P, ratios_KM, target_K, weight_K):
     """Return −log (marginal likelihood × prior) of one task, and its gradient."""
     mean_P, std_P = prior(ratios_KM.shape[1])
     active_K = active(weight_K)

@@ -72,7 +72,9 @@ def earlier_runs(plan: UpdatePlan, fit: FitResult | None) -> str:
     if fit is None or fit.trust is None:
         return f"{text}; their weight is decided by the fit"
     if fit.trust > 0:
-        weight = f"in the fit, a run of the parent counts as at most {fit.trust:g} of a new run, an older run as less"
+        weight = (
+            f"in the fit, a run of the parent has a weight of at most {fit.trust:g}, a new run 1, an older run less"
+        )
         return f"{text}; {weight}. These weights predict held-out new runs best"
     law = "with the kept block as one domain" if fit.over is Over.BLOCKS else "fitted on new runs only"
     return f"{text}; they are not used: a law {law} predicts held-out new runs better"

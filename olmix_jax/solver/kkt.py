@@ -39,8 +39,8 @@ def conditions(slope_M, p_M, bounds: Bounds) -> Conditions:
         around_G = _enclosing(bounds.member_GM)
 
         def up(g, levels):
-            # Unless a group is at its lower bound, the level around it is at least the group's level. Unless it is at
-            # its upper bound, the level around it is at most the group's level.
+            # A group limits the level of the group around it: from below, unless the inner group is at its lower
+            # bound; and from above, unless it is at its upper bound.
             least_C, most_C = levels
             a, held = around_G[g], inner_C[around_G[g]]
             least = jnp.where(at_low_G[g] | held, -jnp.inf, least_C[g])

@@ -77,7 +77,7 @@ def from_vertices(problem: Problem, seed: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="entropic", compiler_options=cpu.QUICK)
 def _ascend_each(objective: Objective, bounds: Bounds, orders_KM, *, entropic: bool):
-    """Return (end_KM, value_K) of the ascents from the vertex of each order."""
+    """Ascend from one vertex per order; return the end points, end_KM, and their values, value_K."""
     geometry = (geometries.entropic if entropic else geometries.euclidean)(objective, bounds)
     slope_of = jax.grad(objective.law)
 

@@ -1,4 +1,4 @@
-"""What is known of the new domains before any new run: how they changed, bounds, noise and possible laws."""
+"""Facts about the new domains before any new run: how they changed, their bounds, the noise and possible laws."""
 
 import dataclasses
 import pathlib

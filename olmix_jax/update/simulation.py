@@ -29,7 +29,7 @@ MIN_SPARE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is known of the new domain set before any new run.
+    """Facts about the new domain set before any new run.
 
     Attributes:
       domains: M names.

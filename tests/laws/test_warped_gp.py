@@ -27,7 +27,7 @@ def kernel_in_numpy(theta_P, one_KM, other_QM):
     return a * np.einsum("j,kj,qj->kq", w, z, v) + b * (1 + d) * np.exp(-d)
 
 
-def surprise_in_numpy(theta_P, ratios_KM, y_K, weight_K):
+def negative_log_posterior_in_numpy(theta_P, ratios_KM, y_K, weight_K):
     """Return −log posterior of θ, computed without the runs of weight 0."""
     kept = weight_K > 0
     c = kernel_in_numpy(theta_P, ratios_KM[kept], ratios_KM[kept])
@@ -51,11 +51,13 @@ def random_problem(seed):
 def test_likelihood_and_gradient_match_numpy(seed):
     theta_P, *data = random_problem(seed)
     with cpu.float64():
-        value, gradient_P = map(np.asarray, warped_kernel.surprise(theta_P, *data))
-    np.testing.assert_allclose(value, surprise_in_numpy(theta_P, *data), rtol=1e-6)
+        value, gradient_P = map(np.asarray, warped_kernel.negative_log_posterior(theta_P, *data))
+    np.testing.assert_allclose(value, negative_log_posterior_in_numpy(theta_P, *data), rtol=1e-6)
     step = 1e-5 * np.eye(len(theta_P))
     by_differences = [
-        (surprise_in_numpy(theta_P + d, *data) - surprise_in_numpy(theta_P - d, *data)) / 2e-5 for d in step
+        (negative_log_posterior_in_numpy(theta_P + d, *data) - negative_log_posterior_in_numpy(theta_P - d, *data))
+        / 2e-5
+        for d in step
     ]
     np.testing.assert_allclose(gradient_P, by_differences, rtol=1e-4, atol=1e-4)
 

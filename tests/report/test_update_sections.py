@@ -109,7 +109,7 @@ def test_earlier_runs_state_their_weight_in_the_fit():
         results = samples.with_fit(update(), **fit)
         return update_sections.earlier_runs(results.update, results.fit)
 
-    assert "a run of the parent counts as at most 0.3 of a new run" in text()
+    assert "a run of the parent has a weight of at most 0.3, a new run 1" in text()
     assert "a law with the kept block as one domain predicts held-out new runs better" in text(
         trust=0.0, over=Over.BLOCKS
     )
