@@ -24,7 +24,7 @@ def test_page_of_an_update_shows_plan_and_history():
         "wiki into wiki:a, wiki:b",
         "16 new runs instead of 32",
         "20 can be expressed on the new domains (20 from the parent)",
-        "at most 0.3 of a new run",
+        "a weight of at most 0.3, a new run 1",
         "According to the new law, the kept ratios alone cost 0.0020 BPB, 5.0 % of the gain over natural.",
         "In total 36 runs instead of 52 with full recomputation (−31 %).",
         "Update: rename code to source; revise books; partition wiki into wiki:a, wiki:b; remove forum; add new; 16",
