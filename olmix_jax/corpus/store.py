@@ -137,7 +137,7 @@ def is_remote(path: str) -> bool:
 def errors_name(path: str) -> Iterator[None]:
     """Turn every exception of a file system into a UserError that names ``path``.
 
-    Each implementation of fsspec raises exceptions of its own classes, so all of them are caught.
+    Each implementation of fsspec raises different exception classes, so all are caught.
     """
     try:
         yield

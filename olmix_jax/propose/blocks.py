@@ -1,7 +1,7 @@
 """Blocks of domains that keep their relative ratios (METHOD §3).
 
 A block with ratios p̃ (of sum 1) becomes one weight r_v, and its domains get q_j = r_v p̃_j. The functions here map
-mixtures, bounds and the KL anchor between M domains and D blocks. A domain outside all blocks is a block of its own.
+mixtures, bounds and the KL anchor between M domains and D blocks. A domain outside all blocks forms a block alone.
 """
 
 from collections.abc import Mapping, Sequence

@@ -42,7 +42,7 @@ def task_weights(
         for task in members:
             if task in weight_of:
                 raise UserError(
-                    f"propose.task_weights: {task} has a weight of its own and one from its family; remove one of them"
+                    f"propose.task_weights: {task} is weighted by name and by its family; remove one of them"
                 )
             weight_of[task] = float(weights[name]) / largest / len(members)
     weights_N = np.array([weight_of.get(task, 0.0) for task in tasks])

@@ -131,7 +131,7 @@ def place(tree, mapping: str):
     def put(x):
         sharding = _array_sharding(x, layout)
         if spans_processes(mapping):
-            # Every process has the whole array and provides the shards of its own devices.
+            # Every process has the whole array and provides the shards of its local devices.
             return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
         return jax.device_put(x, sharding)
 

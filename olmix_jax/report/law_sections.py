@@ -65,7 +65,7 @@ def coverage_text(fit: FitResult) -> str:
 def _learning(fit: FitResult, proposal: Proposal | None, make_figure: MakeFigure) -> Section:
     title, curve = "Expected benefit of more runs", fit.learning_curve
     if curve is None:
-        return Section(title, note="fit.json holds no learning curve.")
+        return Section(title, note="fit.json has no learning curve.")
     caption = (
         f"{learning_text(curve)}{next_runs_text(proposal)} Lines: quality on held-out runs of laws fitted on part of "
         f"the runs, mean over {curve.repeats} random subsets. Hollow, dashed: extrapolated. Diamond and triangle: "
@@ -103,7 +103,7 @@ def _effects(fit: FitResult, natural: dict[str, float] | None, make_figure: Make
     title = "Effect of each domain on each task"
     rows = [task.effects for task in fit.tasks.values() if task.effects]
     if not rows:
-        return Section(title, note="fit.json holds no effects of domains on tasks.")
+        return Section(title, note="fit.json has no effects of domains on tasks.")
     caption = (
         f"{capitalised(fit.effect)}, according to the law. Blue, negative: the domain improves the task; red: it makes "
         "the task worse. Colours saturate at the 98th percentile." + omitted_tasks(len(rows))

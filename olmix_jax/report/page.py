@@ -30,7 +30,7 @@ def build(workdir: str | pathlib.Path) -> pathlib.Path:
     that names the stage to run.
 
     Raises:
-      UserError: the workdir holds no results, a file in it is damaged, or the report cannot be written.
+      UserError: the workdir has no results, a file in it is damaged, or the report cannot be written.
     """
     results = read(workdir)
     folder = results.workdir / "report"
@@ -42,7 +42,7 @@ def summary(workdir: str | pathlib.Path) -> list[str]:
     """Return the result as lines of text: BPB of the proposal, binding caps, quality of the law, and the update if any.
 
     Raises:
-      UserError: the workdir holds no results, or a file in it is damaged.
+      UserError: the workdir has no results, or a file in it is damaged.
     """
     results = read(workdir)
     banner = f"{sentences.WORST} " if results.worst else ""

@@ -110,7 +110,7 @@ def read(workdir: str | pathlib.Path) -> Results:
     A warning is logged for each.
 
     Raises:
-      UserError: the workdir holds no results, or a file is damaged; the message names the file and the field.
+      UserError: the workdir has no results, or a file is damaged; the message names the file and the field.
     """
     workdir = pathlib.Path(workdir)
     config = workdir_files.read_config(workdir) if (workdir / "config.json").exists() else None
@@ -132,7 +132,7 @@ def read(workdir: str | pathlib.Path) -> Results:
         update=update,
     )
     if all(part is None for part in (results.table, fit, proposal, validation)):
-        raise UserError(f"{workdir} holds no results to report; run the earlier stages first, or check --workdir")
+        raise UserError(f"{workdir} has no results to report; run the earlier stages first, or check --workdir")
     return results
 
 

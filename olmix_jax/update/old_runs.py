@@ -78,7 +78,7 @@ def read_runs(workdir: pathlib.Path, change: changes.Change, tokens_M: np.ndarra
     """Read all runs of ``workdir`` and its ancestors, expressed on the new domains of ``change``.
 
     If a run has weight on a lost domain, that weight is removed and the rest scaled up. Its scores change by as much as
-    the law of its own domain set predicts, and the square of this correction is added to its noise variance. Runs
+    the law of that run's domain set predicts, and the square of this correction is added to its noise variance. Runs
     with most of their weight on lost domains are left out, and workdirs whose law lacks a task.
 
     Args:

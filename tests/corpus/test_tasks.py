@@ -150,7 +150,7 @@ def test_task_with_too_few_different_examples_is_an_error(tmp_path):
 
 
 def test_user_tasks_replace_continuations_of_user_text(tmp_path):
-    setting = prepared_workdir(tmp_path, {"web": ["Too little text for a task of its own."]})
+    setting = prepared_workdir(tmp_path, {"web": ["Too little text for a task."]})
     write(tmp_path / "mine" / "qa.jsonl", rows(9))
     both = dataclasses.replace(setting, tasks=dataclasses.replace(setting.tasks, path=str(tmp_path / "mine")))
     assert tasks.make_tasks(both, tmp_path) == ("qa",)

@@ -35,7 +35,7 @@ def test_name_of_a_task_and_a_family_means_the_task():
 
 
 def test_task_with_two_weights_is_an_error():
-    with pytest.raises(UserError, match="gsm8k has a weight of its own and one from its family"):
+    with pytest.raises(UserError, match="gsm8k is weighted by name and by its family"):
         task_weights({"math": 1, "gsm8k": 1}, ("gsm8k", "mbpp", "piqa"))
 
 

@@ -55,8 +55,8 @@ def test_coverage_text_names_the_lowest_tasks(results):
 def test_missing_learning_curve_and_effects_have_notes(small):
     tasks = {name: dataclasses.replace(task, effects={}) for name, task in small.fit.tasks.items()}
     bare = sections(samples.with_fit(small, learning_curve=None, tasks=tasks))
-    assert bare["Expected benefit of more runs"].note == "fit.json holds no learning curve."
-    assert bare["Effect of each domain on each task"].note == "fit.json holds no effects of domains on tasks."
+    assert bare["Expected benefit of more runs"].note == "fit.json has no learning curve."
+    assert bare["Effect of each domain on each task"].note == "fit.json has no effects of domains on tasks."
 
 
 def test_effects_caption_explains_colours(small):

@@ -111,7 +111,7 @@ def test_unwritable_folder_is_an_error(small, tmp_path):
 
 
 def test_empty_workdir_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="holds no results to report"):
+    with pytest.raises(UserError, match="has no results to report"):
         report.build(tmp_path)
 
 

@@ -82,7 +82,7 @@ def test_proposal_from_another_fit_is_ignored(small, tmp_path, caplog):
 
 
 def test_empty_workdir_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="holds no results to report; run the earlier stages first"):
+    with pytest.raises(UserError, match="has no results to report; run the earlier stages first"):
         read(tmp_path)
 
 
