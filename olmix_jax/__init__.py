@@ -181,11 +181,15 @@ def plan_update(config: "Config", workdir: str | os.PathLike) -> "UpdatePlan":
     Raises:
       UserError: the parent is unfinished, or the change contradicts the domains' content.
     """
-    from olmix_jax.pipeline import runner, stages
+    from olmix_jax.config import workdir as workdirs
+    from olmix_jax.pipeline import lock, runner, stages
     from olmix_jax.update.update_plan import UpdatePlan
+    from olmix_jax.utils import files
 
-    runner.run_stage(config, pathlib.Path(workdir), stages.UPDATE)
-    return UpdatePlan.read(pathlib.Path(workdir) / "update/plan.json")
+    path = files.local_path(workdir, "workdir")
+    with lock.locked(config, path):
+        runner.run_stage(config, path, stages.UPDATE)
+    return UpdatePlan.read(path / workdirs.UPDATE_PLAN)
 
 
 def run(config: "Config", workdir: str | os.PathLike, stages: Iterable[str] = ()) -> None:
@@ -199,9 +203,10 @@ def run(config: "Config", workdir: str | os.PathLike, stages: Iterable[str] = ()
     Raises:
       UserError: a stage cannot run; the message says what to change.
     """
-    from olmix_jax.pipeline import runner
+    from olmix_jax.pipeline import processes, runner
+    from olmix_jax.utils import files
 
-    runner.run(config, pathlib.Path(workdir), tuple(stages) or runner.default_stages(config))
+    processes.run(config, files.local_path(workdir, "workdir"), tuple(stages) or runner.default_stages(config))
 
 
 def _law(name: str) -> Any:

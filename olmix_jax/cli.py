@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from olmix_jax import config as configs
-from olmix_jax.utils import devices, progress
+from olmix_jax.utils import devices, files, progress
 from olmix_jax.utils.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "the config file, such as configs/quickstart.py[:smoke]")
@@ -62,7 +62,7 @@ def _run_or_explain(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # JAX logs every backend that it does not find
     try:
         config = configs.from_dict(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
-        run(config, pathlib.Path(str(WORKDIR.value)), tuple(STAGES.value or ()))
+        run(config, files.local_path(str(WORKDIR.value), "--workdir"), tuple(STAGES.value or ()))
         return 0
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)

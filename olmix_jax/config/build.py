@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Collection
 
-from olmix_jax.config import olmix_yaml, validation
+from olmix_jax.config import olmix_yaml, paths, validation
 from olmix_jax.config.schema import Config
 from olmix_jax.utils.errors import UserError
 
@@ -24,7 +24,8 @@ def from_dict(config, given: Collection[str] = ()) -> Config:
     """
     if not isinstance(config, dict):
         config = config.to_dict()
-    result = olmix_yaml.translated(build(Config, config, "", unknown_field), given)
+    result = paths.expanded(build(Config, config, "", unknown_field))
+    result = paths.expanded(olmix_yaml.translated(result, given))
     validation.check(result)
     return result
 

@@ -20,7 +20,7 @@ import jax
 
 from olmix_jax.config import part
 from olmix_jax.config.schema import Config
-from olmix_jax.pipeline import runner
+from olmix_jax.pipeline import lock, runner
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.proxy import coordination
 from olmix_jax.swarm import table
@@ -110,8 +110,14 @@ def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     A single process resumes the parts of a workdir that several processes started.
 
     Raises:
-      UserError: a stage failed on any process, or the processes do not share a workdir.
+      UserError: a stage failed on any process, another run uses the workdir, or the processes do not share it.
     """
+    with contextlib.ExitStack() as locks:
+        run_on_all(lambda: locks.enter_context(lock.locked(config, workdir)) if process_index() == 0 else None)
+        _run_locked(config, workdir, names)
+
+
+def _run_locked(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     if jax.process_count() == 1 and (config.swarm.part or not (workdir / SIGN).is_file()):
         runner.run(config, workdir, names)
         return

@@ -58,6 +58,7 @@ def run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     _check_names(config)
     if config.update.parent:
         _check_parent(config, workdir)
+    _check_same_swarm(config, workdir, stage)
     if reason := stage.skip(config, workdir):
         log.info("%s: nothing to do, %s", stage.name, reason)
         return
@@ -92,6 +93,23 @@ def _check_parent(config: Config, workdir: pathlib.Path) -> None:
         raise UserError(
             f"config field `update.parent`: {parent} is the workdir itself or an update of it; give another --workdir"
         )
+
+
+def _check_same_swarm(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
+    """Raise an error if a swarm trained here would replace the results of an external one, or the reverse."""
+    trained = workdir / workdirs.METRICS
+    if config.swarm.ratios and trained.is_file() and trained.resolve() != pathlib.Path(config.swarm.metrics).resolve():
+        raise UserError(
+            f"config field `swarm.ratios`: {workdir} holds a swarm that was trained there ({trained}), whose fit and "
+            "proposal would be replaced; give another --workdir"
+        )
+    if stage.name == "prepare" and (workdir / workdirs.CONFIG).is_file():
+        earlier = workdirs.read_config(workdir).swarm.ratios
+        if earlier and not config.swarm.ratios:
+            raise UserError(
+                f"{workdir} holds the fit and the proposal of an external swarm ({earlier}), which would be replaced; "
+                "give another --workdir"
+            )
 
 
 def _check_names(config: Config) -> None:

@@ -164,6 +164,22 @@ def read_object(source: str | os.PathLike | Mapping, field: str) -> NamedObject:
         ) from e
 
 
+def local_path(text: str | os.PathLike, name: str) -> pathlib.Path:
+    """Return the path of a local file or folder; ``~`` at its start is the home folder.
+
+    Args:
+      name: the flag or field that the text comes from, for errors.
+
+    Raises:
+      UserError: the text is a URL, which ``pathlib`` would turn into a local folder such as ``gs:``.
+    """
+    if re.match(r"[A-Za-z][\w+.-]+:/", str(text)):
+        raise UserError(
+            f"{name}: {text} is a URL, but a path of this machine is needed; mount the bucket or copy the files"
+        )
+    return pathlib.Path(text).expanduser()
+
+
 def file_name(domain: str) -> str:
     """Return ``domain`` for use in a file name, distinct for every domain.
 

@@ -11,7 +11,10 @@ import time
 
 import pytest
 
+from olmix_jax import config as configs
+from olmix_jax.pipeline import runner, stages
 from olmix_jax.swarm.table import SwarmTable
+from olmix_jax.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = "--config=configs/quickstart.py:smoke"
@@ -210,3 +213,21 @@ def test_prepare_reads_the_users_text_and_tasks(tmp_path):
 def test_help_shows_an_example_command():
     done = subprocess.run([sys.executable, "run.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert "--config=configs/quickstart.py" in done.stdout and "--workdir" in done.stdout
+
+
+def test_external_swarm_does_not_replace_results_of_a_trained_one(tmp_path):
+    (tmp_path / "swarm").mkdir()
+    (tmp_path / "swarm/metrics.csv").write_text("run,t1\n")
+    config = configs.from_dict({"swarm": {"ratios": "r.csv", "metrics": "m.csv"}})
+    with pytest.raises(UserError, match="holds a swarm that was trained there.*another --workdir"):
+        runner.run_stage(config, tmp_path, stages.FIT)
+    # An update of an external swarm samples its mixtures in the workdir, where the scores may be added.
+    config = configs.from_dict({"swarm": {"ratios": "r.csv", "metrics": str(tmp_path / "swarm/../swarm/metrics.csv")}})
+    with pytest.raises(UserError, match="needs r.csv, which does not exist"):
+        runner.run_stage(config, tmp_path, stages.FIT)
+
+
+def test_trained_swarm_does_not_replace_results_of_an_external_one(tmp_path):
+    (tmp_path / "config.json").write_text('{"swarm": {"ratios": "r.csv", "metrics": "m.csv"}}')
+    with pytest.raises(UserError, match=r"external swarm \(r.csv\).*another --workdir"):
+        runner.run_stage(configs.from_dict({}), tmp_path, stages.PREPARE)

@@ -1,0 +1,40 @@
+"""Paths in settings: the home folder and URLs."""
+
+import pytest
+
+import olmix_jax
+from olmix_jax import config as configs
+from olmix_jax.config import paths, validation
+from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
+
+
+def nested(name, value):
+    section, _, field = name.rpartition(".")
+    return {section: {field: value}} if section else {field: value}
+
+
+@pytest.mark.parametrize("name", paths.LOCAL)
+def test_url_is_refused_and_names_the_field(name):
+    with pytest.raises(UserError, match=rf"`{name}`: gs://bucket/file.json is a URL.*mount the bucket"):
+        configs.from_dict(nested(name, "gs://bucket/file.json"))
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://b", "hf://datasets/x", "file:///tmp/x", "gs:/bucket"])
+def test_workdir_must_not_be_a_url(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is a URL"):
+        olmix_jax.run(configs.from_dict({}), url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["runs/a:b", "C:x", "a.b/c", '{"web": 1}', "/tmp/x", "x:1/2"])
+def test_local_paths_stay(text):
+    assert str(files.local_path(text, "x")) == text
+
+
+def test_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    config = configs.from_dict({"tasks": {"path": "~/tasks"}, "propose": {"anchor": ' {"web": "~/x"}'}})
+    assert validation.get(config, "tasks.path") == "/home/ada/tasks"
+    assert config.propose.anchor == ' {"web": "~/x"}'
