@@ -6,7 +6,7 @@ Tests that train should use the default sizes, so that they share compiled progr
 import numpy as np
 
 from olmix_jax.config.schema import Train
-from olmix_jax.corpus.tasks import TaskSet
+from olmix_jax.corpus.task_set import TaskSet
 from olmix_jax.proxy.data import Runs
 from olmix_jax.proxy.model import Shape
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
@@ -43,8 +43,9 @@ def make_swarm(members=5, steps=7, batch=4, length=8, seeds=None, **train):
 
 
 def make_tasks():
-    """Return two tasks of two examples each, with three answer tokens of one byte."""
+    """Return two tasks of two examples each, with three answer tokens. The second one's BPB is a mean over examples."""
     tokens_EL1 = np.random.default_rng(1).integers(1, 8, (4, 9)).astype(np.int32)
     answer_EL = np.zeros((4, 8), bool)
     answer_EL[:, 5:] = True
-    return TaskSet(("t", "u"), tokens_EL1, answer_EL, np.full(4, 3), np.array([0, 0, 1, 1], np.int32))
+    task_E, document_N = np.array([0, 0, 1, 1], np.int32), np.array([False, True])
+    return TaskSet(("t", "u"), tokens_EL1, answer_EL, np.array([3, 6, 3, 6]), task_E, document_N)

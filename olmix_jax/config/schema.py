@@ -41,6 +41,10 @@ class Tasks:
     olmes: str = ""
     # Maximum examples per task; those with the smallest hashes of their content are kept.
     max_examples: int = 64
+    # How a task's BPB combines its examples. "document": the mean of their bits per byte, as OLMES computes the paper's
+    # columns. "pooled": all bits divided by all bytes, so that long answers count more. None: "document" for
+    # tasks.olmes, else "pooled". Tasks that an update takes over from its parent stay as they were.
+    aggregate: str | None = None
     # Maximum tokens of prompt and answer together. Longer prompts lose their beginning, longer answers their end.
     length: int = 128
 

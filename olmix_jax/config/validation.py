@@ -7,6 +7,7 @@ from olmix_jax.config.schema import Config, Propose, Update
 from olmix_jax.utils.errors import UserError
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
+    "tasks.aggregate": (None, "document", "pooled"),
     "swarm.sparsity": ("sparse", "dense"),
     "proxy.dtype": ("float32", "bfloat16"),
     "train.mapping": (None, "vmap", "map", "pmap", "shard", "fsdp", "auto"),

@@ -1,6 +1,6 @@
-"""Evaluation tasks: prompts with gold answers, scored in bits per byte (BPB) of the answers.
+"""Evaluation tasks: prompts with gold answers, collected from several sources and kept in the workdir.
 
-BPB_i = Σ_examples −ln P(answer | prompt) / (ln 2 · Σ_examples UTF-8 bytes of the answers). METHOD §1; lower is better.
+They are scored in bits per byte of the answers (:mod:`olmix_jax.corpus.task_set`).
 """
 
 import dataclasses
@@ -8,20 +8,19 @@ import json
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
-
-import numpy as np
 
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import olmes, task_makers
 from olmix_jax.corpus.examples import Example, sample
 from olmix_jax.corpus.store import file_name, heldout_path
+from olmix_jax.corpus.task_set import DOCUMENT, POOLED, TaskSet, pack
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import log
+from olmix_jax.utils.progress import counted, log
 
 # The score of a task with fewer examples is mostly noise.
 MIN_EXAMPLES = 8
@@ -77,9 +76,27 @@ def _index_path(workdir: str | pathlib.Path) -> pathlib.Path:
     return pathlib.Path(workdir) / "tasks" / "tasks.json"
 
 
-def write_tasks(workdir: str | pathlib.Path, tasks: dict[str, list[Example]]) -> tuple[str, ...]:
-    """Write ``tasks/‹name›.jsonl`` for each task, and last ``tasks/tasks.json`` with their names and sizes.
+@dataclasses.dataclass(frozen=True)
+class TaskEntry:
+    """A task's entry in ``tasks/tasks.json``.
 
+    Attributes:
+      name: the task.
+      examples: number of its examples.
+      aggregate: how its BPB combines them, "document" or "pooled".
+    """
+
+    name: str
+    examples: int
+    aggregate: str = POOLED
+
+
+def write_tasks(
+    workdir: str | pathlib.Path, tasks: dict[str, list[Example]], by_document: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Write ``tasks/‹name›.jsonl`` for each task, and last ``tasks/tasks.json`` with an entry for each.
+
+    The BPB of the tasks named in ``by_document`` is their mean over examples; that of the others is pooled.
     Special characters in file names are percent-encoded. Files that ``tasks.json`` does not list are ignored; they are
     from an earlier run.
 
@@ -90,8 +107,27 @@ def write_tasks(workdir: str | pathlib.Path, tasks: dict[str, list[Example]]) ->
     for name in names:
         lines = [json.dumps(dataclasses.asdict(e), ensure_ascii=False) + "\n" for e in tasks[name]]
         files.write_text(_index_path(workdir).with_name(f"{file_name(name)}.jsonl"), "".join(lines))
-    files.write_json(_index_path(workdir), {"tasks": [{"name": n, "examples": len(tasks[n])} for n in names]})
+    entries = [TaskEntry(n, len(tasks[n]), DOCUMENT if n in by_document else POOLED) for n in names]
+    files.write_json(_index_path(workdir), {"tasks": [dataclasses.asdict(entry) for entry in entries]})
     return names
+
+
+def _read_entries(workdir: str | pathlib.Path) -> list[TaskEntry]:
+    """Read ``tasks/tasks.json``. An entry without ``aggregate`` is of an earlier version, which pooled all tasks."""
+    path = _index_path(workdir)
+    try:
+        entries = [TaskEntry(**{"aggregate": POOLED, **entry}) for entry in files.read_json(path)["tasks"]]
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(f"{path}: not a list of tasks ({e!r}); rerun --stages=prepare") from e
+    for entry in entries:
+        if entry.aggregate not in (DOCUMENT, POOLED):
+            raise UserError(f"{path}: task {entry.name} has aggregate {entry.aggregate!r}; rerun --stages=prepare")
+    return entries
+
+
+def tasks_by_document(workdir: str | pathlib.Path) -> set[str]:
+    """Return the tasks of a workdir whose BPB is the mean over their examples."""
+    return {entry.name for entry in _read_entries(workdir) if entry.aggregate == DOCUMENT}
 
 
 def read_examples(workdir: str | pathlib.Path) -> dict[str, list[Example]]:
@@ -100,18 +136,13 @@ def read_examples(workdir: str | pathlib.Path) -> dict[str, list[Example]]:
     Raises:
       UserError: a file is missing, or has another number of examples than ``tasks.json`` says.
     """
-    path = _index_path(workdir)
-    try:
-        counts = {str(t["name"]): int(t["examples"]) for t in files.read_json(path)["tasks"]}
-    except (KeyError, TypeError, ValueError) as e:
-        raise UserError(f"{path}: not a list of tasks ({e!r}); rerun --stages=prepare") from e
-    tasks = {}
-    for name, count in counts.items():
-        file = path.with_name(f"{file_name(name)}.jsonl")
-        tasks[name] = read_task(file)
-        if len(tasks[name]) != count:
+    path, tasks = _index_path(workdir), {}
+    for entry in _read_entries(workdir):
+        file = path.with_name(f"{file_name(entry.name)}.jsonl")
+        examples = tasks[entry.name] = read_task(file)
+        if len(examples) != entry.examples:
             raise UserError(
-                f"{file}: has {len(tasks[name])} examples, but {path.name} lists {count}; rerun --stages=prepare"
+                f"{file}: has {len(examples)} examples, but {path.name} lists {entry.examples}; rerun --stages=prepare"
             )
     return tasks
 
@@ -156,8 +187,24 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     if not tasks:
         raise UserError("no tasks, so mixtures cannot be compared; set tasks.builtin, tasks.path or tasks.olmes")
     _check_sizes(tasks, source_of, config)
+    by_document = _by_document(config, source_of)
     log.info("%d tasks with %d examples", len(tasks), sum(map(len, tasks.values())))
-    return write_tasks(workdir, tasks)
+    if by_document:
+        log.info("the BPB of %s is the mean over documents (tasks.aggregate)", counted(len(by_document), "task"))
+    return write_tasks(workdir, tasks, by_document)
+
+
+def _by_document(config: Config, source_of: dict[str, str]) -> set[str]:
+    """Return the tasks whose BPB is the mean over their examples. Tasks of an update's parent stay as they were."""
+    aggregate = config.tasks.aggregate
+    kept = tasks_by_document(config.update.parent) if config.update.parent else set()
+
+    def is_by_document(name: str, source: str) -> bool:
+        if source == "update.parent":
+            return name in kept
+        return aggregate == DOCUMENT or (aggregate is None and source == "tasks.olmes")
+
+    return {name for name, source in source_of.items() if is_by_document(name, source)}
 
 
 def _check_sizes(tasks: dict[str, list[Example]], source_of: dict[str, str], config: Config) -> None:
@@ -198,82 +245,6 @@ def _read_folder(folder: str) -> dict[str, list[Example]]:
     return {urllib.parse.unquote(path.stem): read_task(path) for path in paths}
 
 
-@dataclasses.dataclass(frozen=True)
-class TaskSet:
-    """The E examples of all tasks as token sequences of equal length, padded with the end token.
-
-    Attributes:
-      names: the N tasks.
-      tokens_EL: int32 [E, L + 1]: end token, prompt, answer, padding. Inputs are ``[:, :-1]``, targets ``[:, 1:]``.
-      answer_EL: bool [E, L], whether the target belongs to the answer. Only these targets are scored.
-      bytes_E: int64, UTF-8 bytes of the scored answer.
-      task_E: int32, the index of the example's task in ``names``.
-    """
-
-    names: tuple[str, ...]
-    tokens_EL: np.ndarray
-    answer_EL: np.ndarray
-    bytes_E: np.ndarray
-    task_E: np.ndarray
-
-
-def pack(tasks: dict[str, list[Example]], tokenizer: Tokenizer, length: int) -> TaskSet:
-    """Encode tasks, in the order given, into windows of ``length`` targets.
-
-    Prompt and answer are encoded separately, so that the answer's tokens have exactly its bytes. An example that is too
-    long is cut between tokens: first the start of its prompt, until the answer has half of the window, then the end of
-    its answer. Only the bytes of the remaining answer count.
-    """
-    if length < 2:
-        raise UserError(f"config field `tasks.length` must be 2 or more, not {length}")
-    examples = [(i, e) for i, rows in enumerate(tasks.values()) for e in rows]
-    prompts = tokenizer.encode_many([e.prompt for _, e in examples])
-    answers = tokenizer.encode_many([e.answer for _, e in examples])
-    tokens_EL = np.full((len(examples), length + 1), tokenizer.end, np.int32)
-    answer_EL = np.zeros((len(examples), length), bool)
-    bytes_E = np.zeros(len(examples), np.int64)
-    cut = np.zeros(2, int)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers)):
-        kept_answer = answer[: max(length // 2, length - len(prompt))]
-        kept_prompt = prompt[max(0, len(prompt) + len(kept_answer) - length) :]
-        start = len(kept_prompt)
-        tokens_EL[row, 1 : 1 + start] = kept_prompt
-        tokens_EL[row, 1 + start : 1 + start + len(kept_answer)] = kept_answer
-        answer_EL[row, start : start + len(kept_answer)] = True
-        bytes_E[row] = tokenizer.token_bytes_V[kept_answer].sum(dtype=np.int64)
-        cut += start < len(prompt), len(kept_answer) < len(answer)
-    if cut.any():
-        log.info(
-            "tasks: to fit %d tokens (tasks.length), the start of %d of %d prompts and the end of %d answers were cut",
-            *(length, cut[0], len(examples), cut[1]),
-        )
-    return TaskSet(tuple(tasks), tokens_EL, answer_EL, bytes_E, np.array([i for i, _ in examples], np.int32))
-
-
 def read_tasks(workdir: str | pathlib.Path, tokenizer: Tokenizer, length: int) -> TaskSet:
-    """Read and encode the tasks of a workdir, sorted by name. See :func:`pack`."""
-    return pack(read_examples(workdir), tokenizer, length)
-
-
-def bits_per_byte_N(nats_E: np.ndarray, taskset: TaskSet) -> np.ndarray:
-    """Return the BPB of each task: Σ nats / (ln 2 · Σ bytes) over its examples (METHOD §1).
-
-    Args:
-      nats_E: −ln P(scored answer | prompt) of each example, summed over its tokens.
-
-    Returns:
-      float64 [N], bits per byte.
-
-    Raises:
-      ValueError: ``nats_E`` has the wrong shape or a value that is not finite, or a task has no answer bytes.
-    """
-    nats_E = np.asarray(nats_E, np.float64)
-    if nats_E.shape != taskset.task_E.shape:
-        raise ValueError(f"nats_E has shape {nats_E.shape}, but the task set has {taskset.task_E.shape} examples")
-    if not np.isfinite(nats_E).all():
-        raise ValueError("nats_E has values that are not finite")
-    size = len(taskset.names)
-    bytes_N = np.bincount(taskset.task_E, taskset.bytes_E, size)
-    if not (bytes_N > 0).all():
-        raise ValueError(f"task {taskset.names[int(np.argmin(bytes_N))]} has no answer bytes")
-    return np.bincount(taskset.task_E, nats_E, size) / (np.log(2) * bytes_N)
+    """Read and encode the tasks of a workdir, sorted by name. See :func:`olmix_jax.corpus.task_set.pack`."""
+    return pack(read_examples(workdir), tokenizer, length, tasks_by_document(workdir))

@@ -7,6 +7,7 @@ import numpy as np
 
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tasks, tokenizer
+from olmix_jax.corpus.task_set import TaskSet
 from olmix_jax.proxy import coordination, data, model, state, waves
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.proxy.train_result import TrainResult
@@ -27,7 +28,7 @@ class Job:
     """
 
     swarm: ProxySwarm
-    tasks: tasks.TaskSet
+    tasks: TaskSet
     folder: pathlib.Path
     label: str
     members_per_device: int | None
@@ -68,7 +69,7 @@ def swarm_of(
     )
 
 
-def tasks_of(config: Config, workdir: pathlib.Path) -> tasks.TaskSet:
+def tasks_of(config: Config, workdir: pathlib.Path) -> TaskSet:
     """Return the workdir's tasks, packed into windows of ``tasks.length`` tokens."""
     return tasks.read_tasks(workdir, _tokenizer(workdir), config.tasks.length)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from olmix_jax.corpus import tasks as corpus_tasks
+from olmix_jax.corpus.task_set import TaskSet, bits_per_byte_N
 from olmix_jax.proxy import sharding, state
 from olmix_jax.proxy.proxy_swarm import ProxySwarm, map_members
 
@@ -14,7 +14,7 @@ from olmix_jax.proxy.proxy_swarm import ProxySwarm, map_members
 SCORE_BYTES = 64 << 20
 
 
-def score(swarm: ProxySwarm, params, tasks: corpus_tasks.TaskSet, mapping: str, alive_K: np.ndarray) -> np.ndarray:
+def score(swarm: ProxySwarm, params, tasks: TaskSet, mapping: str, alive_K: np.ndarray) -> np.ndarray:
     """Return bits per byte, float64 [K, N], with NaN for members that are not alive. One program scores all members."""
     examples, length = tasks.answer_EL.shape
     members = sharding.concurrent_members(swarm.size, mapping, swarm.train.map_batch)
@@ -27,7 +27,7 @@ def score(swarm: ProxySwarm, params, tasks: corpus_tasks.TaskSet, mapping: str, 
     nats_KE = nats_KE.reshape(len(nats_KE), -1)[: len(swarm.runs), :examples].astype(np.float64)
     bpb_KN = np.full((len(swarm.runs), len(tasks.names)), np.nan)
     for k in np.flatnonzero(alive_K & np.isfinite(nats_KE).all(axis=1)):
-        bpb_KN[k] = corpus_tasks.bits_per_byte_N(nats_KE[k], tasks)
+        bpb_KN[k] = bits_per_byte_N(nats_KE[k], tasks)
     return bpb_KN
 
 

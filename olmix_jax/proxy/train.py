@@ -10,7 +10,7 @@ import grain
 import jax
 import numpy as np
 
-from olmix_jax.corpus import tasks as corpus_tasks
+from olmix_jax.corpus.task_set import TaskSet
 from olmix_jax.proxy import coordination, sharding
 from olmix_jax.proxy.checkpoint import Checkpoints, Restored
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
@@ -23,7 +23,7 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import Progress, counted, log
 
 
-def train(swarm: ProxySwarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, label: str) -> TrainResult:
+def train(swarm: ProxySwarm, tasks: TaskSet, folder: pathlib.Path, label: str) -> TrainResult:
     """Train all members to their last step and score them. Resumes from the checkpoints in ``folder``, if any.
 
     If a member is sharded over several processes, all of them call this with the same swarm and folder. Only the first
@@ -48,7 +48,7 @@ def train(swarm: ProxySwarm, tasks: corpus_tasks.TaskSet, folder: pathlib.Path, 
 
 def _train(
     swarm: ProxySwarm,
-    tasks: corpus_tasks.TaskSet,
+    tasks: TaskSet,
     folder: pathlib.Path,
     label: str,
     mapping: str,
@@ -196,7 +196,7 @@ def _resume(
 
 
 def _score(
-    swarm: ProxySwarm, run: _RunState, tasks: corpus_tasks.TaskSet, mapping: str, label: str
+    swarm: ProxySwarm, run: _RunState, tasks: TaskSet, mapping: str, label: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (bpb_KN, died_K): the members' scores, and the step at which each one diverged or -1."""
     loss_KT = run.loss_KT

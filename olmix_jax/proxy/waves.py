@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from olmix_jax.config.schema import Train
-from olmix_jax.corpus.tasks import TaskSet
+from olmix_jax.corpus.task_set import TaskSet
 from olmix_jax.proxy import aot, autotune, coordination, sharding, state, train
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.proxy.train_result import TrainResult, combine

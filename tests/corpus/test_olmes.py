@@ -135,6 +135,7 @@ def test_config_can_choose_only_the_papers_tasks(tmp_path):
     names = tasks.make_tasks(setting, tmp_path)
     assert len(names) == len(olmes.REQUESTS) + 1 and "mt_mbpp_v2fix:c" in names
     assert {len(e) for e in tasks.read_examples(tmp_path).values()} == {9, 12}
+    assert tasks.tasks_by_document(tmp_path) == set(names)
 
 
 def test_missing_wheel_is_an_error_that_names_the_command(tmp_path):

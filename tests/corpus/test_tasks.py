@@ -2,21 +2,18 @@
 
 import dataclasses
 import json
-import math
 import pathlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix_jax import config as configs
-from olmix_jax.corpus import prepare, task_makers, tasks, tokenizer
+from olmix_jax.corpus import prepare, task_makers, task_set, tasks, tokenizer
 from olmix_jax.corpus.examples import Example
 from olmix_jax.corpus.store import heldout_path, tokenizer_path
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils.errors import UserError
-from tests.corpus.test_tokenizer import BPE
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
@@ -102,8 +99,12 @@ def test_changed_or_missing_task_files_are_errors(tmp_path):
     file.unlink()
     with pytest.raises(UserError, match="a.jsonl"):
         tasks.read_examples(tmp_path)
-    (tmp_path / "tasks" / "tasks.json").write_text('{"tasks": [{"name": "a"}]}')
-    with pytest.raises(UserError, match="tasks.json: not a list of tasks"):
+    for entry in ('{"name": "a"}', '{"name": "a", "examples": 2, "size": 3}', "3"):
+        (tmp_path / "tasks" / "tasks.json").write_text(f'{{"tasks": [{entry}]}}')
+        with pytest.raises(UserError, match="tasks.json: not a list of tasks"):
+            tasks.read_examples(tmp_path)
+    (tmp_path / "tasks" / "tasks.json").write_text('{"tasks": [{"name": "a", "examples": 2, "aggregate": "sum"}]}')
+    with pytest.raises(UserError, match="tasks.json: task a has aggregate 'sum'"):
         tasks.read_examples(tmp_path)
     with pytest.raises(UserError, match="tasks.json: no such file"):
         tasks.read_examples(tmp_path / "elsewhere")
@@ -121,6 +122,21 @@ def test_cap_on_examples_does_not_depend_on_their_order(tmp_path):
     # A larger cap keeps all examples of a smaller one.
     tasks.make_tasks(config_with(builtin=False, path=str(tmp_path / "one"), max_examples=20), tmp_path / "one")
     assert set(kept) < set(tasks.read_examples(tmp_path / "one")["qa"])
+
+
+def test_aggregate_is_pooled_by_default_and_kept_by_an_update(tmp_path):
+    write(tmp_path / "mine" / "qa.jsonl", rows(9))
+    write(tmp_path / "more" / "new.jsonl", rows(9))
+    own = config_with(builtin=False, path=str(tmp_path / "mine"))
+    for aggregate, expected in ((None, set()), ("pooled", set()), ("document", {"qa"})):
+        setting = dataclasses.replace(own, tasks=dataclasses.replace(own.tasks, aggregate=aggregate))
+        tasks.make_tasks(setting, tmp_path / "parent")
+        assert tasks.tasks_by_document(tmp_path / "parent") == expected
+    update = configs.Config(
+        tasks=configs.Tasks(path=str(tmp_path / "more")), update=configs.Update(parent=str(tmp_path / "parent"))
+    )
+    assert tasks.make_tasks(update, tmp_path / "child") == ("new", "qa")
+    assert tasks.tasks_by_document(tmp_path / "child") == {"qa"}
 
 
 def test_config_without_tasks_is_an_error(tmp_path):
@@ -209,7 +225,7 @@ def test_builtin_tasks_of_the_real_corpus(prepared):
     assert packed.names == names and (np.diff(packed.task_E) >= 0).all() and (packed.bytes_E > 0).all()
     # The loss of a model that predicts all tokens with equal probability.
     nats_E = packed.answer_EL.sum(1) * np.log(bpe.size)
-    assert (tasks.bits_per_byte_N(nats_E, packed) > 1).all()
+    assert (task_set.bits_per_byte_N(nats_E, packed) > 1).all()
 
 
 def test_task_name_in_two_sources_is_an_error(prepared, tmp_path):
@@ -230,71 +246,3 @@ def test_too_small_corpus_is_an_error_that_names_the_task_and_a_remedy(prepared,
         )
     with pytest.raises(UserError, match=r"c:prototype \(tasks.builtin\) has 0.*corpus\.max_bytes"):
         tasks.make_tasks(setting, tmp_path)
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.lists(st.tuples(TEXT, TEXT.filter(bool)), min_size=1, max_size=4), st.integers(2, 40))
-def test_packed_sequence_is_end_of_prompt_then_answer(pairs, length):
-    packed = tasks.pack({"a": [Example(*p) for p in pairs]}, BPE, length)
-    assert packed.tokens_EL.shape == (len(pairs), length + 1) and packed.tokens_EL.dtype == np.int32
-    assert packed.answer_EL.shape == (len(pairs), length) and packed.answer_EL.dtype == bool
-    assert packed.bytes_E.dtype == np.int64 and packed.task_E.dtype == np.int32
-    for (prompt, answer), tokens, scored, size in zip(pairs, packed.tokens_EL, packed.answer_EL, packed.bytes_E):
-        prompt_ids, answer_ids = list(BPE.encode(prompt)), list(BPE.encode(answer))
-        kept = list(tokens[1:][scored])
-        first = int(np.argmax(scored))
-        assert tokens[0] == BPE.end and scored[first : first + len(kept)].all()
-        assert kept == answer_ids[: len(kept)] and size == BPE.token_bytes_V[kept].sum()
-        assert list(tokens[1 : 1 + first]) == prompt_ids[len(prompt_ids) - first :]
-        assert (tokens[1 + first + len(kept) :] == BPE.end).all()
-        if len(prompt_ids) + len(answer_ids) <= length:
-            assert kept == answer_ids and first == len(prompt_ids) and size == len(answer.encode())
-        else:
-            # The window is full. The prompt is cut first, until the answer has half of the window.
-            assert first + len(kept) == length
-            assert first == len(prompt_ids) or len(kept) == len(answer_ids) or len(kept) == length // 2
-
-
-def test_long_example_loses_start_of_prompt_then_end_of_answer(caplog, monkeypatch):
-    monkeypatch.setattr(tasks.log, "propagate", True)
-    ids = BPE.encode("0123456789")
-    assert len(ids) == 10
-    with caplog.at_level("INFO", "olmix_jax"):
-        packed = tasks.pack(
-            {"a": [Example("9876543210", "012"), Example("56", "0123456789"), Example("9876543210", "0123456789")]},
-            BPE,
-            8,
-        )
-    assert [BPE.decode(row) for row in packed.tokens_EL] == ["43210012", "56012345", "32100123"]
-    assert packed.bytes_E.tolist() == [3, 6, 4]
-    assert "the start of 2 of 3 prompts and the end of 2 answers were cut" in caplog.text
-
-
-def test_window_of_one_token_is_an_error():
-    with pytest.raises(UserError, match="tasks.length"):
-        tasks.pack({"a": [Example("a", "b")]}, BPE, 1)
-
-
-def test_bits_per_byte_matches_a_hand_computed_example():
-    """PITFALLS 21: a ratio of sums over UTF-8 bytes, not characters or tokens. "é" has 2 bytes, "変" 3, "🙂" 4."""
-    rows = {"one": [Example("q", "é"), Example("q", "ab変")], "two": [Example("", "🙂")]}
-    packed = tasks.pack(rows, BPE, 16)
-    assert packed.bytes_E.tolist() == [2, 5, 4] and packed.task_E.tolist() == [0, 0, 1]
-    bpb_N = tasks.bits_per_byte_N(np.array([3.0, 4.0, 8.0]) * math.log(2), packed)
-    assert bpb_N.dtype == np.float64
-    np.testing.assert_allclose(bpb_N, [(3 + 4) / 7, 8 / 4], rtol=1e-15)
-
-
-def test_bits_per_byte_of_answer_cut_inside_a_character():
-    packed = tasks.pack({"a": [Example("", "🙂🙂")]}, BPE, 3)
-    assert len(BPE.encode("🙂")) == 4
-    np.testing.assert_allclose(tasks.bits_per_byte_N(np.array([6 * math.log(2)]), packed), [2.0])
-
-
-def test_bits_per_byte_of_invalid_nats_is_an_error():
-    packed = tasks.pack({"a": [Example("", "ab")]}, BPE, 4)
-    for bad in (np.nan, np.inf):
-        with pytest.raises(ValueError, match="not finite"):
-            tasks.bits_per_byte_N(np.array([bad]), packed)
-    with pytest.raises(ValueError, match=r"nats_E has shape \(2,\), but the task set has \(1,\) examples"):
-        tasks.bits_per_byte_N(np.ones(2), packed)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from olmix_jax.corpus.tasks import bits_per_byte_N
+from olmix_jax.corpus.task_set import bits_per_byte_N
 from olmix_jax.proxy.scoring import score
 
 
