@@ -12,13 +12,16 @@ import dataclasses
 class Corpus:
     """Where the text comes from and how it becomes tokens."""
 
-    # A folder with one sub-folder or one file per domain: text (.txt, .md, .jsonl, [.gz|.zst]) or token files of other
-    # trainers (.npy, .ds, .bin). Token files may also be given by URL, or as JSON {domain: pattern} (docs/scale.md).
-    # Empty: the built-in corpus, made from the text of the Python installation.
+    # A folder with one sub-folder or one file per domain: text (.txt, .md, .jsonl, .json, each also .gz or .zst) or
+    # token files of other trainers (.npy, .ds, .bin). Token files may also be given by URL, or as JSON
+    # {domain: pattern} (docs/scale.md). Empty: the built-in corpus, made from the text of the Python installation.
     path: str = ""
     # A tokenizer.json (byte-level BPE) to encode text with; for token files, the one they were made with. Empty: train
     # a tokenizer.
     tokenizer: str = ""
+    # Leave out documents that are not valid (lines that are no JSON object with a `text`, text that is not UTF-8) and
+    # count them, instead of stopping at the first.
+    skip_bad: bool = False
     # Maximum bytes of text to keep over all domains; each domain is reduced by the same factor. 0: keep everything.
     max_bytes: int = 0
     # Share of the text held out of training; whole files, chosen by the hash of their names.

@@ -27,12 +27,13 @@ EARLIER = ""
 
 
 class _Domain(NamedTuple):
-    """A prepared domain: its name, unique training tokens and bytes, and content hash."""
+    """A prepared domain: its name, unique training tokens and bytes, content hash, and documents that were left out."""
 
     name: str
     tokens: int
     bytes: int
     content: str
+    skipped: int = 0
 
 
 def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
@@ -53,8 +54,8 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
     paths_of = token_files.domain_files(config.corpus.path) if config.corpus.path else {}
     rows = _link_token_files(config, workdir, paths_of) if paths_of else _tokenize_text(config, workdir)
     _check_sizes({row.name: row.tokens for row in rows}, config)
-    names, tokens, sizes, content = zip(*rows)
-    domains = DomainSet(names, tokens, sizes, content)
+    names, tokens, sizes, content, skipped = zip(*rows)
+    domains = DomainSet(names, tokens, sizes, content, skipped)
     domains.write(record)
     return domains
 
@@ -101,7 +102,9 @@ def _tokenizer_of_token_files(config: configs.Config, example: str) -> Tokenizer
 def _tokenize_text(config: configs.Config, workdir: pathlib.Path) -> list[_Domain]:
     """Read, clean and split text, and write the tokens of the training part. Stores that are up to date are kept."""
     corpus, seed = config.corpus, rng.derive(config.seed, "corpus")
-    text = _read_text(config)
+    skipped = readers.Skipped()
+    text = _read_text(config, skipped)
+    skipped.log()
     parent = pathlib.Path(config.update.parent) if config.update.parent else None
     # Deduplication keeps the first of similar documents. With the earlier held-out text first, no copy of it is kept.
     clean = deduplicate({EARLIER: _held_out_earlier(parent)} | text.documents)
@@ -122,13 +125,16 @@ def _tokenize_text(config: configs.Config, workdir: pathlib.Path) -> list[_Domai
         log.info(
             "%-24s %7d documents, %5d near-identical, %5d held out; training %11d bytes, %10d tokens", name, *counts
         )
-    return [_Domain(name, tokens[name], sizes[name], text.content[name]) for name in text.documents]
+    return [
+        _Domain(name, tokens[name], sizes[name], text.content[name], skipped.count(name)) for name in text.documents
+    ]
 
 
-def _read_text(config: configs.Config) -> readers.Corpus:
+def _read_text(config: configs.Config, skipped: readers.Skipped) -> readers.Corpus:
     """Read the user's text, or the built-in corpus."""
-    if config.corpus.path:
-        return readers.read_domains(config.corpus.path, config.corpus.max_bytes)
+    corpus = config.corpus
+    if corpus.path:
+        return readers.read_domains(corpus.path, corpus.max_bytes, skipped if corpus.skip_bad else None)
     documents = builtin_domains(config.corpus.max_bytes)
     return readers.Corpus(documents, {name: content_of(rows) for name, rows in documents.items()})
 

@@ -1,25 +1,21 @@
-"""Read the user's text: folders of text and JSONL files, plain or compressed, thinned to a given size."""
+"""Read the user's text: folders of text and JSON-lines files, plain or compressed, thinned to a given size."""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
 
 import numpy as np
 
+from olmix_jax.corpus.domain_folder import shown, text_files
+from olmix_jax.corpus.file_types import JSON_LINES, split_name
+from olmix_jax.corpus.text_streams import LONGEST_PIECE, blocks, lines, pieces
 from olmix_jax.swarm.domains import CONTENT_MODULUS
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.files import list_files
-from olmix_jax.utils.progress import log, tracked
+from olmix_jax.utils.progress import counted, log, tracked
 
-SUFFIXES = (".txt", ".md", ".jsonl")
-COMPRESSED = ("", ".gz", ".zst")
-LAYOUT = "one sub-folder, or one .txt, .md or .jsonl file (optionally .gz or .zst), per domain"
-_BLOCK = 1 << 20
 # A domain that is one single text is cut into documents of about this many characters. That is long enough for a prompt
 # and its answer, and short enough to hold out a tenth of the smallest domain allowed (about 16 kB).
 _PIECE = 4096
@@ -69,22 +65,22 @@ def content_of(documents: Iterable[Document]) -> str:
     return f"{sum(int.from_bytes(h, 'big') for h in hashes) % CONTENT_MODULUS:032x}"
 
 
-def read_domains(path: str | pathlib.Path, max_bytes: int = 0) -> Corpus:
+def read_domains(path: str | pathlib.Path, max_bytes: int = 0, skipped: "Skipped | None" = None) -> Corpus:
     """Read every domain under ``path``, sorted by name.
 
-    Each text file and each JSONL line (its ``text`` field) is a document. A domain that is one single text is cut into
-    documents at blank lines.
+    :func:`read_documents` says what a document is. A domain that is one single text is cut into documents at blank
+    lines.
 
     Args:
       max_bytes: if not 0, every domain is thinned by the same factor, to about this many bytes in total. The files are
         then read three times, and only the kept documents, chosen by the hash of their source, are held in memory.
+      skipped: see :func:`read_documents`.
 
     Raises:
-      UserError: there is no domain, a domain has no file of a known type, a file is truncated or not UTF-8, or a JSONL
-        line has no ``text``.
+      UserError: see :func:`domain_folder.text_files` and :func:`read_documents`; or a domain has no text.
     """
     root = pathlib.Path(path)
-    readers = {name: _reader(root, paths) for name, paths in _domain_files(root).items()}
+    readers = {name: _reader(root, paths, skipped) for name, paths in text_files(root).items()}
     cutoffs: dict[str, int] = {}
     content: dict[str, str] = {}
     if max_bytes:
@@ -114,70 +110,75 @@ def _share_cutoff(rows: list[tuple[int, int]], share: float) -> int:
     return cutoff(hashes, sizes, share * sum(sizes))
 
 
-def _domain_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Return the files of each domain. Domains and files are sorted."""
-    if not root.is_dir():
-        problem = "is a file" if root.exists() else "does not exist"
-        raise UserError(f"corpus.path={root} {problem}; it must be a folder with {LAYOUT}")
-    domains: dict[str, list[pathlib.Path]] = {}
-    ignored = []
-    for entry in sorted(root.iterdir()):
-        if entry.name.startswith("."):
+def read_documents(path: pathlib.Path, source: str, skipped: "Skipped | None" = None) -> Iterator[Document]:
+    """Yield the documents of a file one by one; blank ones are left out. Memory does not grow with the file.
+
+    Each text file and each line of a JSON file (its ``text`` field) is a document. Texts longer than
+    :data:`text_streams.LONGEST_PIECE` are cut into documents at blank lines.
+
+    Args:
+      path: the file.
+      source: its name in messages and hashes.
+      skipped: counts documents that are not valid, which are left out; None: they are errors.
+
+    Raises:
+      UserError: the file cannot be read or is truncated; or a document is not valid and ``skipped`` is None, or none
+        is valid.
+    """
+    is_json = split_name(path.name).suffix in JSON_LINES
+    invalid, valid, first = 0, 0, ""
+    for item in _parse_lines(path, source) if is_json else _parse_text(path, source):
+        if isinstance(item, Document):
+            valid += 1
+            if item.text.strip():
+                yield item
             continue
-        if entry.is_dir():
-            name, inside = entry.name, list_files(entry)
-            text_files = [p for p in inside if is_text(p) and not p.name.startswith(".")]
-            others = [p for p in inside if not is_text(p)]
-            ignored += others
-            if not text_files:
-                suffixes = ", ".join(sorted({p.suffix or p.name for p in others})[:5])
-                problem = f"has only {suffixes} files" if suffixes else "is empty"
-                raise UserError(f"domain {name}: {entry} {problem}; add {', '.join(SUFFIXES)} files or move it away")
-        elif is_text(entry):
-            name, text_files = _split_name(entry).stem, [entry]
-        else:
-            ignored.append(entry)
-            continue
-        if name in domains:
-            raise UserError(f"domain {name} is in {root} twice, as {domains[name][0]} and as {entry}; rename one")
-        domains[name] = text_files
-    if not domains:
-        raise UserError(f"corpus.path={root} has no domain; it must have {LAYOUT}")
-    if ignored:
-        log.info("corpus: ignored %d files of other types, such as %s", len(ignored), ignored[0])
-    return dict(sorted(domains.items()))
+        if skipped is None:
+            what = "lines" if is_json else "text"
+            raise UserError(f"{item.problem}; corpus.skip_bad=True leaves out such {what}")
+        invalid, first = invalid + 1, first or item.problem
+    if invalid and not valid:
+        raise UserError(f"{first}; nothing in this file is valid, so corpus.skip_bad does not leave it out")
+    if skipped is not None and invalid:
+        skipped.by_file[source] = (invalid, first)
 
 
-class _Name(NamedTuple):
-    """The parts of a file name, as "a", ".jsonl" and ".gz" of ``a.jsonl.gz``."""
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """Documents that were left out because they are not valid: their number and the first problem, by source file."""
 
-    stem: str
-    suffix: str
-    compression: str
+    by_file: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
 
+    def log(self) -> None:
+        """Log the number of each file."""
+        for count, first in self.by_file.values():
+            log.warning("corpus.skip_bad: left out %s; the first: %s", counted(count, "document"), first)
 
-def _split_name(path: pathlib.Path) -> _Name:
-    compression = path.suffix if path.suffix in COMPRESSED else ""
-    inner = path.name.removesuffix(compression)
-    suffix = pathlib.PurePath(inner).suffix
-    return _Name(inner.removesuffix(suffix), suffix, compression)
-
-
-def is_text(path: str | pathlib.Path) -> bool:
-    """Whether the file's name has a suffix that is read as text."""
-    return _split_name(pathlib.Path(path)).suffix in SUFFIXES
+    def count(self, domain: str) -> int:
+        """Return the number of documents left out of a domain."""
+        by_domain = ((domain_of(source), count) for source, (count, _) in self.by_file.items())
+        return sum(count for name, count in by_domain if name == domain)
 
 
-def _reader(root: pathlib.Path, paths: list[pathlib.Path]) -> Callable[[], Iterator[Document]]:
+@dataclasses.dataclass(frozen=True)
+class _Invalid:
+    """A document that is not valid: what is wrong, and where."""
+
+    problem: str
+
+
+def domain_of(source: str) -> str:
+    """Return the domain of a file by its path relative to ``corpus.path``: "web" of ``web/a.txt`` and ``web.jsonl``."""
+    folder, inside, _ = source.partition("/")
+    return folder if inside else split_name(source).stem
+
+
+def _reader(root: pathlib.Path, paths: list[pathlib.Path], skipped: Skipped | None) -> Callable[[], Iterator[Document]]:
     """Return a function that yields the documents of ``paths``. It can be called several times."""
 
     def documents() -> Iterator[Document]:
         for path in paths:
-            source = path.relative_to(root).as_posix()
-            if _split_name(path).suffix == ".jsonl":
-                yield from _read_jsonl(path, source)
-            else:
-                yield Document(_read_text(path), source, source)
+            yield from read_documents(path, shown(path.relative_to(root).as_posix()), skipped)
 
     def pieces_or_documents() -> Iterator[Document]:
         stream = documents()
@@ -200,81 +201,87 @@ def _cut(document: Document) -> Iterator[Document]:
         start, number = end, number + 1
 
 
-def _read_text(path: pathlib.Path) -> str:
-    return _decode(b"".join(_blocks(path)), str(path)).removeprefix("\ufeff")
+def _parse_text(path: pathlib.Path, source: str) -> Iterator[Document | _Invalid]:
+    start, number, previous = 0, 0, b""
+    for piece in pieces(blocks(path), LONGEST_PIECE):
+        if previous:
+            yield _text(previous, f"{source}#{number}", start, path)
+            start, number = start + len(previous), number + 1
+        previous = piece
+    if previous:
+        yield _text(previous, f"{source}#{number}" if number else source, start, path)
 
 
-def _read_jsonl(path: pathlib.Path, source: str) -> Iterator[Document]:
-    for number, line in enumerate(_lines(_blocks(path)), 1):
-        where = f"{path}, line {number}"
-        text = _decode(line, where).removeprefix("\ufeff").strip()
-        if not text:
-            continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as e:
-            raise UserError(f"{where}: not valid JSON ({e}); every line must be an object with a `text` field") from e
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise UserError(f"{where}: no `text` field that is a string; every line must be an object with one")
-        if re.search("[\ud800-\udfff]", row["text"]):
-            raise UserError(f"{where}: `text` has an unpaired surrogate, which is not valid Unicode; fix the line")
-        name = f"{source}:{number}"
-        yield Document(row["text"], name, name)
-
-
-def _decode(data: bytes, where: str) -> str:
+def _text(data: bytes, name: str, start: int, path: pathlib.Path) -> Document | _Invalid:
+    if b"\0" in data:
+        return _Invalid(
+            f"{shown(path)}: has a NUL byte at byte {start + data.index(0)}, so it is binary or UTF-16; "
+            "convert it, for example with iconv -f UTF-16 -t UTF-8, or remove it"
+        )
     try:
-        return data.decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as e:
-        raise UserError(
-            f"{where}: not UTF-8 at byte {e.start}; convert it, for example with iconv -f LATIN1 -t UTF-8, or remove it"
-        ) from e
+        return _Invalid(f"{shown(path)}: {_not_utf8(start + e.start)}")
+    return Document(text if start else text.removeprefix("\ufeff"), name, name)
 
 
-def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for block in blocks:
-        *whole, rest = (rest + block).split(b"\n")
-        yield from whole
-    yield rest
+def _not_utf8(position: int) -> str:
+    return f"not UTF-8 at byte {position}; convert it, for example with iconv -f LATIN1 -t UTF-8, or remove it"
 
 
-def _blocks(path: pathlib.Path) -> Iterator[bytes]:
-    """Yield the decompressed content of a file in blocks.
+def _parse_lines(path: pathlib.Path, source: str) -> Iterator[Document | _Invalid]:
+    is_first = True
+    for number, line in enumerate(lines(blocks(path)), 1):
+        if line is not None and not line.strip():
+            continue
+        if is_first and line is not None:
+            _check_first_line(line, path)
+        is_first = False
+        name = f"{source}:{number}"
+        text = _text_of_line(line)
+        if isinstance(text, _Invalid):
+            yield _Invalid(f"{shown(path)}, line {number}: {text.problem}")
+        elif len(text) <= LONGEST_PIECE // 4:  # at most four bytes per character
+            yield Document(text, name, name)
+        else:
+            for n, piece in enumerate(pieces([text.encode()], LONGEST_PIECE)):
+                yield Document(piece.decode(), f"{name}#{n}", f"{name}#{n}")
 
-    Raises:
-      UserError: the file cannot be read, or is truncated.
-    """
-    decompressors: dict[str, Callable[[], Any]] = {".gz": lambda: zlib.decompressobj(wbits=31), ".zst": _zstd}
-    new_decompressor = decompressors.get(path.suffix)
+
+def _check_first_line(line: bytes, path: pathlib.Path) -> None:
+    """Raise an error for a JSON file that is not JSON lines: an array, or an object over several lines."""
+    text = line.strip().removeprefix(b"\xef\xbb\xbf")
+    if text.startswith(b"["):
+        kind, program = "an array", "'.[]'"
+    elif text == b"{":
+        kind, program = "an object over several lines", "."
+    else:
+        return
+    raise UserError(
+        f"{shown(path)}: has {kind} instead of one object per line; convert it: jq -c {program} {shown(path.name)} > "
+        f"{split_name(shown(path.name)).stem}.jsonl"
+    )
+
+
+def _text_of_line(line: bytes | None) -> str | _Invalid:
+    """Return the text of a line of a JSON file, or what is wrong with it."""
+    if line is None:
+        return _Invalid("too long to be read (64 MiB); split its text")
+    if line.strip(b"\0 \r") != line.strip():
+        return _Invalid("has NUL bytes: the file was not written completely; copy it again or remove the line")
     try:
-        with open(path, "rb") as f:
-            blocks = iter(lambda: f.read(_BLOCK), b"")
-            yield from blocks if new_decompressor is None else _decompress(blocks, new_decompressor, path)
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read: {e.strerror or e}") from e
-
-
-def _zstd() -> Any:
+        # Integers may have more digits than Python converts. Their values are not used.
+        row = json.loads(line.decode("utf-8-sig"), parse_int=float)
+    except UnicodeDecodeError as e:
+        return _Invalid(_not_utf8(e.start))
+    except (ValueError, RecursionError) as e:
+        reason = "nested too deeply" if isinstance(e, RecursionError) else str(e)
+        return _Invalid(f"not valid JSON ({reason}); every line must be an object with a `text` field")
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        fields = f"; its fields are {', '.join(map(repr, list(row)[:8]))}" if isinstance(row, dict) else ""
+        return _Invalid(f"no `text` field that is a string; every line must be an object with one{fields}")
     try:
-        import zstandard
-    except ImportError as e:
-        raise UserError("reading .zst files needs the package `zstandard`: pip install zstandard") from e
-    return zstandard.ZstdDecompressor().decompressobj()
-
-
-def _decompress(blocks: Iterable[bytes], new_decompressor: Callable[[], Any], path: pathlib.Path) -> Iterator[bytes]:
-    """Decompress a stream of one or more frames, each with a new decompressor."""
-    damaged = UserError(f"{path}: truncated or not a {path.suffix[1:]} file; copy or compress it again")
-    frame = None
-    for block in blocks:
-        while block:
-            frame = frame or new_decompressor()
-            try:
-                yield frame.decompress(block)
-            except Exception as e:  # zlib.error or zstandard.ZstdError; zstandard may not be installed
-                raise damaged from e
-            block = frame.unused_data.lstrip(b"\0") if frame.eof else b""
-            frame = None if frame.eof else frame
-    if frame is not None:
-        raise damaged
+        row["text"].encode()
+    except UnicodeEncodeError:
+        return _Invalid("`text` has an unpaired surrogate, which is not valid Unicode; fix the line")
+    return row["text"]

@@ -1,20 +1,22 @@
 """Token files of other programs, used in place: which files belong to which domain, and how much text they hold.
 
-:mod:`olmix_jax.corpus.token_formats` reads the formats. Files of other types in a folder of token files are ignored.
+:mod:`olmix_jax.corpus.token_formats` reads the formats.
 """
 
 import collections
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import fsspec
 import numpy as np
 
-from olmix_jax.corpus.readers import is_text
+from olmix_jax.corpus.domain_folder import walk
+from olmix_jax.corpus.file_types import TOKENS as SUFFIXES
+from olmix_jax.corpus.file_types import Kind, described_by, kind_of, refuse_unread
 from olmix_jax.corpus.store import Shard, TokenStore, errors_name, is_remote
-from olmix_jax.corpus.token_formats import SUFFIXES, inspect, shards_of
+from olmix_jax.corpus.token_formats import inspect, shards_of
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.swarm.domains import CONTENT_MODULUS
 from olmix_jax.utils import files
@@ -56,44 +58,51 @@ def domain_files(where: str) -> dict[str, list[str]]:
     system, root = _open_system(where)
     # {domain: {whether in a sub-folder: files}}. A domain with files of both kinds is an error.
     token_files: dict[str, dict[bool, list[str]]] = {}
-    other_files: dict[str, str] = {}
-    for path in _list_files(system, root, where):
-        parts = path[len(root) :].strip("/").split("/")
-        if any(part.startswith(".") for part in parts):
-            continue
-        suffix, in_folder = os.path.splitext(path)[1], len(parts) > 1
-        name = parts[0] if in_folder else parts[0].removesuffix(suffix)
-        if suffix in SUFFIXES:
-            token_files.setdefault(name, {}).setdefault(in_folder, []).append(_full_path(system, path, where))
-        elif in_folder or (is_text(path) and suffix != ".md"):
-            # A Markdown file among the domain folders is a README, not a domain.
-            other_files.setdefault(parts[0], path)
+    listing = _list_files(system, root, where)
+    kinds = {path: kind_of(path[len(root) :].strip("/").split("/")) for path in listing}
+    for path in (path for path, kind in kinds.items() if kind is Kind.TOKENS):
+        first, *inside = path[len(root) :].strip("/").split("/")
+        name = first if inside else os.path.splitext(first)[0]
+        token_files.setdefault(name, {}).setdefault(bool(inside), []).append(_full_path(system, path, where))
     if not token_files:
-        if is_remote(where) or os.path.splitext(where)[1] in SUFFIXES:
+        if is_remote(where) or where.lower().endswith(SUFFIXES):
             raise UserError(
                 f"{where}: not a folder with token files ({', '.join(SUFFIXES)}), one sub-folder or file per domain; "
                 "text can be read from disk only"
             )
         return {}
     if not is_remote(where):
-        # Add empty folders, which the list of files does not contain.
-        folders = {e.name: e.path for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")}
-        other_files = folders | other_files
-    _check_domains(token_files, other_files, where)
-    return {name: sorted(paths) for name in sorted(token_files) for paths in token_files[name].values()}
-
-
-def _check_domains(token_files: dict[str, dict[bool, list[str]]], other_files: dict[str, str], where: str) -> None:
-    """Raise a UserError for a domain without token files, or one that is both a folder and a file."""
-    without = sorted(path for name, path in other_files.items() if name not in token_files)
-    if without:
-        raise UserError(
-            f"{without[0]}: no token file ({', '.join(SUFFIXES)}), but other domains have some; tokenize this domain "
-            f"too, or move it out of {where}"
-        )
+        _check_folders(root, token_files, where)
     for name, places in token_files.items():
         if len(places) > 1:
             raise UserError(f"{where}: domain {name} is both a folder and a file; rename one of them")
+    _refuse_others(kinds, where)
+    return {name: sorted(paths) for name in sorted(token_files) for paths in token_files[name].values()}
+
+
+def _check_folders(root: str, token_files: Mapping[str, object], where: str) -> None:
+    """Raise an error for a sub-folder without token files."""
+    for name in sorted(entry.name for entry in os.scandir(root) if entry.is_dir()):
+        if name not in token_files and not name.startswith(".") and kind_of((name, "x.npy")) is not Kind.NO_DATA:
+            raise UserError(
+                f"{os.path.join(root, name)}: no token file ({', '.join(SUFFIXES)}), but other domains have some; "
+                f"tokenize this domain too, or move it out of {where}"
+            )
+
+
+def _refuse_others(kinds: Mapping[str, Kind], where: str) -> None:
+    """Raise an error for text and other data among token files."""
+    text = [path for path, kind in kinds.items() if kind is Kind.TEXT]
+    if text:
+        raise UserError(
+            f"{text[0]}: no token file ({', '.join(SUFFIXES)}), but others in {where} are; tokenize it too, or move it "
+            "out"
+        )
+    for path in (path for path, kind in kinds.items() if kind is Kind.SIDECAR):
+        if not any(described in kinds for described in described_by(path)):
+            missing = os.path.basename(described_by(path)[0])
+            raise UserError(f"{path}: describes the token file {missing}, which is missing; restore it")
+    refuse_unread([path for path, kind in kinds.items() if kind is Kind.UNREAD], where)
 
 
 def stamp(where: str) -> str | None:
@@ -170,14 +179,16 @@ def _match_patterns(where: str) -> dict[str, list[str]]:
 def _match_pattern(pattern: str, domain: str) -> list[str]:
     system, path = _open_system(pattern)
     with errors_name(pattern):
-        matches = [p for p in sorted(system.glob(path)) if os.path.splitext(p)[1] in SUFFIXES]
-        is_folder = not matches and system.isdir(path)
+        kinds = {p: kind_of((domain, os.path.basename(p))) for p in sorted(system.glob(path)) if system.isfile(p)}
+        is_folder = not kinds and system.isdir(path)
+    matches = [p for p, kind in kinds.items() if kind is Kind.TOKENS]
     if not matches:
         folder = pattern.rstrip("/")
         advice = (
             f"; it is a folder: write {folder}/*.npy, or {folder}/**/*.npy for all sub-folders" if is_folder else ""
         )
         raise UserError(f"corpus.path: domain {domain}: no {', '.join(SUFFIXES)} file matches {pattern}{advice}")
+    refuse_unread([p for p, kind in kinds.items() if kind in (Kind.TEXT, Kind.UNREAD)], f"the pattern {pattern}")
     return [_full_path(system, p, pattern) for p in matches]
 
 
@@ -192,7 +203,7 @@ def _list_files(system: fsspec.AbstractFileSystem, root: str, where: str) -> lis
     if is_remote(where):
         with errors_name(where):
             return sorted(system.find(root))
-    return [str(path) for path in files.list_files(root)] if os.path.isdir(root) else []
+    return [str(entry.path) for entry in walk(root)] if os.path.isdir(root) else []
 
 
 def _full_path(system: fsspec.AbstractFileSystem, path: str, where: str) -> str:

@@ -17,7 +17,6 @@ import numpy as np
 from olmix_jax.corpus.store import DTYPES, Shard, errors_name
 from olmix_jax.utils.errors import UserError
 
-SUFFIXES = (".npy", ".ds", ".bin")
 # Bytes read at the start and at the end of a file, to detect its type and to hash its content.
 _EDGE = 1 << 16
 # Ids read as too narrow a type alternate between low and high halves, and the high halves are nearly zero. With at

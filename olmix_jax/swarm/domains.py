@@ -22,6 +22,7 @@ class DomainSet:
       bytes: bytes of text per domain.
       content: a hash of each domain's text, independent of its name: the sum of the hashes of its documents, in
         hexadecimal. If a domain is split, the hashes of the parts sum to its hash. Empty if not known.
+      skipped: documents of each domain that ``corpus.skip_bad`` left out. Empty for none.
 
     Raises:
       UserError: there is no domain, a name is repeated, or a domain has no tokens.
@@ -31,6 +32,7 @@ class DomainSet:
     tokens: tuple[int, ...]
     bytes: tuple[int, ...] = ()
     content: tuple[str, ...] = ()
+    skipped: tuple[int, ...] = ()
 
     def __post_init__(self):
         if not self.names:
@@ -40,6 +42,7 @@ class DomainSet:
             raise UserError(f"repeated domain: {', '.join(repeated)}; give every domain a different name")
         if len(self.tokens) != len(self.names):
             raise UserError(f"{len(self.names)} domains but {len(self.tokens)} token counts; give one per domain")
+        object.__setattr__(self, "skipped", self.skipped if any(self.skipped) else ())
         empty = [n for n, t in zip(self.names, self.tokens) if not t > 0]
         if empty:
             raise UserError(f"domain without tokens: {', '.join(empty)}; remove it, or check its source")
@@ -62,6 +65,7 @@ class DomainSet:
         sizes, content = self.bytes or (0,) * len(self), self.content or ("",) * len(self)
         rows = [{"name": n, "tokens": t, "bytes": b} for n, t, b in zip(self.names, self.tokens, sizes)]
         rows = [{**row, "content": c} if c else row for row, c in zip(rows, content)]
+        rows = [{**row, "skipped": s} if s else row for row, s in zip(rows, self.skipped or (0,) * len(self))]
         files.write_json(path, {"domains": rows})
 
     @classmethod
@@ -79,6 +83,7 @@ class DomainSet:
                 tuple(int(r["tokens"]) for r in rows),
                 tuple(int(r["bytes"]) for r in rows),
                 tuple(str(r.get("content", "")) for r in rows) if any("content" in r for r in rows) else (),
+                tuple(int(r.get("skipped", 0)) for r in rows) if any("skipped" in r for r in rows) else (),
             )
         except (KeyError, TypeError, ValueError) as e:
             raise UserError(f"{path}: every entry of `domains` needs name, tokens and bytes ({e})") from e

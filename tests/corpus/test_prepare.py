@@ -146,5 +146,5 @@ def test_workdir_that_is_a_file_is_an_error(two_domains, tmp_path):
 def test_domain_of_blank_text_is_an_error(two_domains, tmp_path):
     (two_domains / "blank").mkdir()
     (two_domains / "blank" / "x.txt").write_text(" \n" * 3000)
-    with pytest.raises(UserError, match="blank has 0;"):
+    with pytest.raises(UserError, match="domain blank: no text"):
         prepare(config_for(two_domains), tmp_path / "run")

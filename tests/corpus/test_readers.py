@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -10,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix_jax.corpus import readers
+from olmix_jax.corpus import readers, text_streams
 from olmix_jax.utils.errors import UserError
 from tests.corpus.texts import document, prose, texts_of
 
@@ -44,7 +45,8 @@ def test_every_file_type_is_read_in_sorted_order(corpus):
 
 def test_block_size_does_not_change_the_documents(corpus, monkeypatch):
     expected = readers.read_domains(corpus)
-    monkeypatch.setattr(readers, "_BLOCK", 3)
+    monkeypatch.setattr(text_streams, "BLOCK", 3)
+    monkeypatch.setattr(text_streams, "COMPRESSED_BLOCK", 5)
     assert readers.read_domains(corpus) == expected
 
 
@@ -68,7 +70,7 @@ def test_single_text_is_cut_at_blank_lines_without_loss(tmp_path):
         ("bad.txt", "größer".encode("latin-1"), r"bad\.txt: not UTF-8 at byte 2.*iconv"),
         ("bad.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', r"bad\.jsonl, line 2: no `text` field"),
         ("bad.jsonl", b'{"text": 3}\n', r"bad\.jsonl, line 1: no `text` field"),
-        ("bad.jsonl", b'["text"]\n', r"bad\.jsonl, line 1: no `text` field"),
+        ("bad.jsonl", b'3\n["text"]\n', r"bad\.jsonl, line 1: no `text` field"),
         ("bad.jsonl", b'{"text": "a"}\n{"text": "b', r"bad\.jsonl, line 2: not valid JSON"),
         ("bad.jsonl", b'{"text": "a"}\n\xff\n', r"bad\.jsonl, line 2: not UTF-8"),
         ("bad.jsonl", b'{"text": "\\ud83d"}\n', r"bad\.jsonl, line 1: .*surrogate"),
@@ -91,13 +93,16 @@ def test_wrong_folder_layout_is_an_error_that_describes_the_right_one(corpus, tm
         readers.read_domains(corpus / "code.v2.jsonl")
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "x.pdf").touch()
+    with pytest.raises(UserError, match=r"x\.pdf: not read, .*; extract its text"):
+        readers.read_domains(tmp_path / "none")
+    (tmp_path / "none" / "x.pdf").unlink()
     with pytest.raises(UserError, match="has no domain.*one sub-folder"):
         readers.read_domains(tmp_path / "none")
     (corpus / "other").mkdir()
     with pytest.raises(UserError, match="domain other: .* is empty; add .txt"):
         readers.read_domains(corpus)
-    (corpus / "other" / "x.pdf").touch()
-    with pytest.raises(UserError, match=r"domain other: .* has only \.pdf files; add \.txt"):
+    (corpus / "other" / "README").touch()
+    with pytest.raises(UserError, match="domain other: .* has only files that are not read as text, such as README"):
         readers.read_domains(corpus)
 
 
@@ -112,12 +117,6 @@ def test_two_domains_of_the_same_name_are_an_error(corpus):
     (corpus / "web.txt").write_text("x")
     with pytest.raises(UserError, match="domain web is in .* twice"):
         readers.read_domains(corpus)
-
-
-def test_files_of_other_types_are_logged(corpus, caplog):
-    caplog.set_level("INFO", logger="olmix_jax")
-    readers.read_domains(corpus)
-    assert "ignored 1 files of other types, such as" in caplog.text and "image.png" in caplog.text
 
 
 def test_thinning_keeps_a_subset_and_the_proportions_of_domains(tmp_path):
@@ -155,9 +154,80 @@ def test_content_hash_ignores_names_and_order_and_adds_up():
     assert readers.content_of(one) != readers.content_of([document("a", "x"), document("B", "y")])
 
 
+BAD_LINES = {
+    "cut": b'{"text": "b',
+    "no text": b'{"txt": "b"}',
+    "null": b'{"text": null}',
+    "number": b'{"text": 3}',
+    "surrogate": b'{"text": "\\ud83d"}',
+    "latin": b'{"text": "gr\xf6\xdfer"}',
+    "NUL": b"\0" * 50,
+    "nested": b'{"text": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "long": b'{"text": "' + b"a" * 3000 + b'"}',
+}
+
+
+@pytest.mark.parametrize("kind", BAD_LINES)
+def test_bad_line_is_an_error_or_left_out_and_counted(tmp_path, monkeypatch, caplog, kind):
+    monkeypatch.setattr(text_streams, "LONGEST_LINE", 1 << 20 if kind == "nested" else 2000)
+    (tmp_path / "web").mkdir()
+    path = tmp_path / "web" / "a.jsonl"
+    path.write_bytes(b'{"text": "one"}\n' + BAD_LINES[kind] + b'\n{"text": "two"}\n' + BAD_LINES[kind] + b"\n")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2: .*; corpus\.skip_bad=True leaves out such lines"):
+        readers.read_domains(tmp_path)
+    skipped = readers.Skipped()
+    assert texts_of(readers.read_domains(tmp_path, skipped=skipped).documents["web"]) == ["one", "two"]
+    assert skipped.count("web") == 2
+    skipped.log()
+    assert "left out 2 documents" in caplog.text and "a.jsonl, line 2: " in caplog.text
+    path.write_bytes(BAD_LINES[kind])
+    with pytest.raises(UserError, match=r"a\.jsonl, line 1: .*nothing in this file is valid"):
+        readers.read_domains(tmp_path, skipped=readers.Skipped())
+
+
+def test_valid_json_that_python_limits_is_read(tmp_path):
+    line = '{"text": "a", "n": ' + "9" * 5000 + ', "f": 1e999, "none": null}'
+    (tmp_path / "web.json").write_text(line + '\n\n{"text": " "}\n{"text": "b\\u0000c"}', encoding="utf-8")
+    assert texts_of(readers.read_domains(tmp_path).documents["web"]) == ["a", "b\0c"]
+
+
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [("a.txt", True), ("a.md.gz", True), ("a.jsonl.zst", True), ("a.pdf", False), ("a.gz", False), ("txt", False)],
+    "content, message",
+    [
+        (b'[{"text": "a"}, {"text": "b"}]', r"has an array instead .* jq -c '\.\[\]' web\.json > web\.jsonl"),
+        (b'{\n "text": "a"\n}\n', r"has an object over several lines .* jq -c \. web\.json"),
+        (b"\x1f\x8b\x08", "compressed with gzip; append .gz"),
+        (b"PAR1\0\0", "a Parquet file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS.*git lfs pull"),
+    ],
 )
-def test_text_files_are_recognised_by_suffix(name, expected):
-    assert readers.is_text(name) == expected
+def test_file_of_another_format_is_an_error_that_says_what_it_is(tmp_path, content, message):
+    (tmp_path / "web.json").write_bytes(content)
+    with pytest.raises(UserError, match=rf"web\.json: {message}"):
+        readers.read_domains(tmp_path, skipped=readers.Skipped())
+
+
+@pytest.mark.parametrize("text", ["größer".encode("utf-16"), "gross".encode("utf-16-le"), b"tail\0\0"])
+def test_utf16_and_binary_text_is_named(corpus, text):
+    (corpus / "web" / "x.txt").write_bytes(text)
+    with pytest.raises(UserError, match=r"x\.txt: .*UTF-16; convert it.* -f UTF-16"):
+        readers.read_domains(corpus)
+
+
+def test_large_texts_are_cut_at_blank_lines_without_loss(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "LONGEST_PIECE", 1000)
+    monkeypatch.setattr(text_streams, "BLOCK", 300)
+    text = "\ufeff" + "\n\n".join(f"äbsatz {i} " * 9 for i in range(50))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": text[1:]}), encoding="utf-8")
+    for name in ("a.txt", "b.jsonl"):
+        documents = list(readers.read_documents(tmp_path / name, name))
+        assert "".join(texts_of(documents)) == text[1:] and len({d.source for d in documents}) == len(documents) > 5
+        assert all(len(d.text.encode()) <= 1000 for d in documents)
+
+
+def test_names_of_files_that_are_not_utf8_are_escaped(tmp_path):
+    (tmp_path / "web").mkdir()
+    with open(os.fsencode(tmp_path / "web") + b"/gr\xf6\xdfe.txt", "w") as f:
+        f.write("text")
+    assert [d.source for d in readers.read_domains(tmp_path).documents["web"]] == [r"web/gr\xf6\xdfe.txt#0"]

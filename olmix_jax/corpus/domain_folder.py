@@ -1,0 +1,119 @@
+"""Which files of a folder belong to which domain. Every file is read, is no data, or is an error that names it."""
+
+import dataclasses
+import os
+import pathlib
+import stat
+from collections.abc import Iterator
+
+from olmix_jax.corpus.file_types import SUFFIXES, Kind, kind_of, refuse_unread, split_name
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import counted, log
+
+LAYOUT = "one sub-folder, or one .txt, .md or .jsonl file (optionally .gz or .zst), per domain"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A file below a folder.
+
+    Attributes:
+      path: its path.
+      parts: its path relative to the folder, as names.
+    """
+
+    path: pathlib.Path
+    parts: tuple[str, ...]
+
+
+def walk(root: str | os.PathLike) -> list[Entry]:
+    """List all files below a folder, sorted by path. Links are followed; links that form a cycle are skipped.
+
+    Raises:
+      UserError: a folder cannot be read, a link is broken, or an entry is neither a file nor a folder.
+    """
+
+    def entries(place: str, parts: tuple[str, ...], ancestors: frozenset[str]) -> Iterator[Entry]:
+        real = os.path.realpath(place)
+        # A folder that is its own ancestor is a cycle. Two separate links to one folder are no cycle; both are listed.
+        if real in ancestors:
+            return
+        for name in os.listdir(place):
+            path, inner = os.path.join(place, name), (*parts, name)
+            mode = _mode(path)
+            if stat.S_ISDIR(mode):
+                yield from entries(path, inner, ancestors | {real})
+            elif stat.S_ISREG(mode):
+                yield Entry(pathlib.Path(path), inner)
+            else:
+                raise UserError(f"{shown(path)}: not a regular file (a pipe, socket or device); remove it")
+
+    try:
+        return sorted(entries(os.fspath(root), (), frozenset()), key=lambda entry: entry.path)
+    except OSError as e:
+        raise UserError(f"{shown(e.filename or root)}: cannot be read: {e.strerror or e}") from e
+
+
+def _mode(path: str) -> int:
+    try:
+        return os.stat(path).st_mode
+    except OSError as e:
+        if os.path.islink(path):
+            raise UserError(
+                f"{shown(path)}: a broken link to {shown(os.readlink(path))}; mount or restore that, or remove the link"
+            ) from e
+        raise
+
+
+def shown(path: str | os.PathLike) -> str:
+    r"""Return a path for messages and JSON: bytes that are not UTF-8 are written as ``\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def text_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Return the text files of each domain. Domains and files are sorted.
+
+    Raises:
+      UserError: there is no domain, a domain has no text file, two have the same name, or a file may be data but is not
+        of a known type.
+    """
+    if not root.is_dir():
+        problem = "is a file" if root.exists() else "does not exist"
+        raise UserError(f"corpus.path={root} {problem}; it must be a folder with {LAYOUT}")
+    entries = walk(root)
+    kinds = [kind_of(entry.parts) for entry in entries]
+    refuse_unread([e.path for e, kind in zip(entries, kinds) if kind not in (Kind.TEXT, Kind.NO_DATA)], root)
+    domains: dict[str, list[pathlib.Path]] = {}
+    for entry, kind in zip(entries, kinds):
+        if kind is Kind.TEXT:
+            is_file = len(entry.parts) == 1
+            name = split_name(entry.parts[0]).stem if is_file else entry.parts[0]
+            if name in domains and (is_file or domains[name][0].parent == root):
+                raise UserError(
+                    f"domain {name} is in {root} twice, as {domains[name][0]} and as {entry.path}; rename one"
+                )
+            domains.setdefault(name, []).append(entry.path)
+    _check_folders(root, set(domains))
+    if not domains:
+        raise UserError(f"corpus.path={root} has no domain; it must have {LAYOUT}")
+    _log_left_out([e.path for e, kind in zip(entries, kinds) if kind is Kind.NO_DATA])
+    return dict(sorted(domains.items()))
+
+
+def _check_folders(root: pathlib.Path, domains: set[str]) -> None:
+    """Raise an error for a sub-folder without text."""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if folder.name in domains or kind_of((folder.name, "x")) is Kind.NO_DATA:
+            continue
+        inside = walk(folder)
+        problem = f"has only files that are not read as text, such as {inside[0].path.name}" if inside else "is empty"
+        raise UserError(
+            f"domain {shown(folder.name)}: {shown(folder)} {problem}; add {', '.join(SUFFIXES)} files or move it away"
+        )
+
+
+def _log_left_out(paths: list[pathlib.Path]) -> None:
+    visible = [path for path in paths if not path.name.startswith(".")]
+    if visible:
+        names = ", ".join(sorted({shown(path.name) for path in visible})[:5])
+        log.info("corpus: left out %s of documentation, bookkeeping or media: %s", counted(len(visible), "file"), names)
