@@ -14,13 +14,12 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 
 from olmix_jax.config import part
 from olmix_jax.config.schema import Config
-from olmix_jax.pipeline import lock, runner
+from olmix_jax.pipeline import launchers, lock, runner
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.proxy import coordination
 from olmix_jax.swarm import table
@@ -28,36 +27,10 @@ from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log, warnings_only
 
-VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Seconds without a heartbeat after which a process counts as lost, and the run ends. OLMIX_HEARTBEAT overrides it.
 HEARTBEAT = 60
 # File that shows whether all processes see the same workdir.
 SIGN = "hosts.json"
-
-
-def initialize_arguments(environment: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
-    """Return the arguments for ``jax.distributed.initialize``; None for a run of one process.
-
-    There are several processes if JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set, in a Slurm
-    step with several tasks, on a Cloud TPU slice with several hosts, or if OLMIX_DISTRIBUTED is "auto". In all but the
-    first case JAX finds the addresses itself.
-
-    Raises:
-      UserError: only some of the three variables are set, or one is not a number.
-    """
-    given = [name for name in VARIABLES if environment.get(name)]
-    if given and len(given) < len(VARIABLES):
-        missing = [name for name in VARIABLES if name not in given]
-        raise UserError(f"environment: {given[0]} is set but {', '.join(missing)} is not; set all three or none")
-    if given:
-        address, count, index = (environment[name] for name in VARIABLES)
-        if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
-            raise UserError(f"environment: JAX_PROCESS_ID must be less than JAX_NUM_PROCESSES={count}, not {index}")
-        return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
-    hosts = [name for name in environment.get("TPU_WORKER_HOSTNAMES", "").split(",") if name]
-    automatic = environment.get("OLMIX_DISTRIBUTED") == "auto"
-    return {} if automatic or (tasks.isdecimal() and int(tasks) > 1) or len(hosts) > 1 else None
 
 
 def start() -> None:
@@ -66,7 +39,7 @@ def start() -> None:
     Raises:
       UserError: the other processes do not answer, or OLMIX_HEARTBEAT is not a number of seconds.
     """
-    arguments = initialize_arguments()
+    arguments = launchers.initialize_arguments()
     if arguments is None:
         return
     timeout = heartbeat_timeout()

@@ -5,7 +5,6 @@ these have changed, a cheap stage runs again; a costly one raises an error that 
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -14,16 +13,21 @@ from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import files
+from olmix_jax.utils.digests import Digests
 from olmix_jax.utils.errors import UserError
 
 # Settings that name a file or folder. Its content counts, not its name.
-PATHS = tuple(
-    "corpus.path corpus.tokenizer tasks.path tasks.olmes swarm.test_ratios swarm.test_metrics swarm.meta fit.families "
-    "update.file propose.task_weights propose.bounds propose.anchor propose.keep_ratios".split()
-)
+PATHS = (
+    "corpus.path corpus.tokenizer tasks.path tasks.olmes swarm.ratios swarm.metrics swarm.meta swarm.test_ratios "
+    "swarm.test_metrics fit.families update.file propose.task_weights propose.bounds propose.anchor "
+    "propose.keep_ratios"
+).split()
 # Settings that change how members are computed, not the results. They may change between runs, for example on a machine
 # with less memory.
-NOT_STAMPED = ("train.mapping", "train.map_batch", "train.micro_batch", "train.remat")
+NOT_STAMPED = (
+    "train.mapping train.map_batch train.micro_batch train.remat train.checkpoint_every swarm.members_per_device "
+    "swarm.part"
+).split()
 
 
 def no_reason(config: Config, workdir: pathlib.Path) -> str:
@@ -136,7 +140,7 @@ def stamp_of(stage: Stage, config: Config, workdir: pathlib.Path, writers: dict[
     Raises:
       UserError: an input is missing; the message names the stage that writes it.
     """
-    settings = _settings(stage, config)
+    settings, digests = _settings(stage, config), Digests(workdir / "digests.json")
     inputs = {}
     for file in stage.reads(config, workdir):
         path = workdirs.table_path(config, workdir, file)
@@ -149,12 +153,12 @@ def stamp_of(stage: Stage, config: Config, workdir: pathlib.Path, writers: dict[
                 else f"run --stages={writers[file]} first"
             )
             raise UserError(f"{stage.name} needs {path}, which does not exist; {advice}")
-        inputs[file] = UpdatePlan.read(path).digest if file == workdirs.UPDATE_PLAN else content_digest(path)
-    inputs |= {
-        field: content_digest(pathlib.Path(settings[field]))
-        for field in PATHS
-        if settings.get(field) and not settings[field].lstrip().startswith("{")
-    }
+        inputs[file] = UpdatePlan.read(path).digest if file == workdirs.UPDATE_PLAN else digests.of(path)
+    for field in PATHS:
+        if settings.get(field) and not settings[field].lstrip().startswith("{"):
+            # The same files may be reached by another path, or may have moved.
+            inputs[field] = digests.of(pathlib.Path(settings[field]))
+            settings[field] = "given"
     return Stamp(settings, inputs | stage.evidence(config, workdir))
 
 
@@ -172,13 +176,3 @@ def _settings(stage: Stage, config: Config) -> dict[str, Any]:
         else:
             settings[section] = value
     return {field: value for field, value in settings.items() if field not in NOT_STAMPED}
-
-
-def content_digest(path: pathlib.Path) -> str:
-    """Return a digest of a file's bytes. For a folder: of names, sizes and modification times, as it may be large."""
-    if path.is_dir():
-        stats = [(f, f.stat()) for f in files.list_files(path)]
-        return files.digest([(str(f.relative_to(path)), s.st_size, s.st_mtime_ns) for f, s in stats])
-    if not path.exists():
-        return "missing"
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Atomic checkpoints of members' states, data position and metrics. The only file that imports Orbax."""
+"""Atomic checkpoints of members' states and metrics. The only file that imports Orbax."""
 
 import dataclasses
 import errno
@@ -8,7 +8,6 @@ import pathlib
 import shutil
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -109,8 +108,8 @@ class Checkpoints:
         except OSError as e:
             raise UserError(f"cannot write to {folder}: {e.strerror}. Use another --workdir") from e
 
-    def save(self, step: int, arrays, data: grain.DatasetIterator) -> None:
-        """Save a pytree of arrays and the data position under ``step``.
+    def save(self, step: int, arrays) -> None:
+        """Save a pytree of arrays under ``step``, which is also the position in the data.
 
         Raises:
           UserError: the disk is full or read-only. Earlier checkpoints remain unchanged.
@@ -126,7 +125,7 @@ class Checkpoints:
                     errno.ENOSPC,
                     f"No space left on device: {size / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free",
                 )
-            metadata = {"of": self.identity, "position": data.get_state()}
+            metadata = {"of": self.identity, "step": step}
             self.manager.save(step, args=ocp.args.Composite(**{ITEM: _Args(arrays, metadata)}))
         except (OSError, ValueError) as e:
             raise UserError(
@@ -134,25 +133,24 @@ class Checkpoints:
                 "command again; it resumes from the previous checkpoint"
             ) from e
 
-    def restore(self, template, data: grain.DatasetIterator) -> Restored | None:
+    def restore(self, template) -> Restored | None:
         """Return the newest intact checkpoint, or None if there is none. Damaged ones are moved aside.
 
         Args:
           template: a pytree of arrays with the expected shapes and types.
-          data: set to the data position that belongs to the arrays.
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                return Restored(step, self.read(step, template, data))
+                return Restored(step, self.read(step, template))
             except DamagedCheckpoint as e:
                 self._move_aside(step, str(e))
         if steps:
             log.warning("no intact checkpoint in %s: starting from the beginning", self.manager.directory)
         return None
 
-    def read(self, step: int, template, data: grain.DatasetIterator):
-        """Return the arrays of one checkpoint; arguments as for :meth:`restore`.
+    def read(self, step: int, template):
+        """Return the arrays of one checkpoint; ``template`` as for :meth:`restore`.
 
         Raises:
           DamagedCheckpoint: the checkpoint is damaged.
@@ -164,9 +162,9 @@ class Checkpoints:
             raise UserError(
                 f"{folder} holds checkpoints of another swarm. Delete that folder, or use another --workdir"
             )
-        arrays = self._restore_item(step, template)
-        data.set_state(metadata["position"])
-        return arrays
+        if metadata.get("step") != step:
+            raise DamagedCheckpoint(f"it holds step {metadata.get('step')}")
+        return self._restore_item(step, template)
 
     def _restore_item(self, step: int, template):
         try:

@@ -68,17 +68,20 @@ def stream(store, length: int, seed: int, share: float = 1.0) -> grain.MapDatase
 class _Chunks:
     """Chunk c holds every member's tokens for `steps` steps, int32 [K, steps, B, L + 1]; zeros after the run's end."""
 
-    def __init__(self, runs: Runs, streams: dict, length: int, batch: int, steps: int, total_steps: int):
+    def __init__(
+        self, runs: Runs, streams: dict, length: int, batch: int, steps: int, first_step: int, total_steps: int
+    ):
         self.runs, self.streams, self.length, self.batch, self.steps = runs, streams, length, batch, steps
-        self.total = total_steps * batch
+        self.first, self.total = first_step * batch, total_steps * batch
         self.orders = [apportion.interleaving(counts_M) for counts_M in runs.counts_KM]
 
     def __len__(self) -> int:
-        return -(-self.total // (self.steps * self.batch))
+        return -(-(self.total - self.first) // (self.steps * self.batch))
 
     def __getitem__(self, c: int) -> np.ndarray:
         size = self.steps * self.batch
-        positions_S = np.arange(c * size, min((c + 1) * size, self.total))
+        first = self.first + c * size
+        positions_S = np.arange(first, min(first + size, self.total))
         tokens_KSL1 = np.zeros((len(self.runs), size, self.length + 1), np.int32)
         # Members share streams: a sequence that several members read in this chunk is fetched once.
         fetched = {}
@@ -92,9 +95,16 @@ class _Chunks:
 
 
 def chunks(
-    runs: Runs, stores: dict, length: int, batch: int, steps: int, total_steps: int, share: float = 1.0
+    runs: Runs,
+    stores: dict,
+    length: int,
+    batch: int,
+    steps: int,
+    total_steps: int,
+    share: float = 1.0,
+    first_step: int = 0,
 ) -> grain.DatasetIterator:
-    """Return the swarm's training data as one checkpointable iterator of int32 [K, steps, B, L + 1].
+    """Return the swarm's training data as an iterator over int32 [K, steps, B, L + 1], from any step on.
 
     The n-th sequence that a member reads from domain j is the n-th of that domain's stream, for every mixture. With
     a common seed, members read the same documents in the same order and differ in their mixture only. Members read
@@ -108,6 +118,7 @@ def chunks(
       steps: steps per chunk.
       total_steps: steps of the whole run.
       share: share of every domain that is read; see :func:`stream`.
+      first_step: the step that the first chunk starts with, for a run that resumes.
 
     Raises:
       UserError: a domain is smaller than one sequence, or a row of counts does not sum to total_steps · batch.
@@ -131,6 +142,6 @@ def chunks(
         for seed in np.unique(runs.data_seed_K)
         for j, (name, store) in enumerate(stores.items())
     }
-    source = _Chunks(runs, streams, length, batch, steps, total_steps)
+    source = _Chunks(runs, streams, length, batch, steps, first_step, total_steps)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))

@@ -59,7 +59,7 @@ class ProxySwarm:
 
     @property
     def chunk_steps(self) -> int:
-        """Steps per dispatch. It depends on the config only, so that a resumed run repeats the same program."""
+        """Steps per dispatch. It depends on the config only; a resumed run may have another number."""
         bytes_per_step = self.size * self.train.batch * (self.length + 1) * 4
         by_flops = int(CHUNK_FLOPS // (6 * self.member.parameters * self.train.batch * self.length))
         by_bytes = CHUNK_BYTES // bytes_per_step
@@ -70,19 +70,22 @@ class ProxySwarm:
         """Digest of everything that determines the members' weights, so that no other swarm's checkpoint is resumed."""
         sizes = {name: store.sequences(self.length) for name, store in self.stores.items()}
         # Mapping and micro-batches may change between runs: they only change the order of sums.
-        trainer = dataclasses.replace(self.train, mapping=None, map_batch=0, micro_batch=None, remat=False)
-        # The data position counts dispatches, so the steps per dispatch belong to the identity.
-        settings = self.dtype, trainer, self.chunk_steps
+        trainer = dataclasses.replace(
+            self.train, mapping=None, map_batch=0, micro_batch=None, remat=False, checkpoint_every=1
+        )
+        settings = self.dtype, trainer
         return files.digest([self.shape, self.vocabulary, self.length, *settings, self.runs, sizes, self.share])
 
     def subset(self, indices: np.ndarray, width: int = 0) -> "ProxySwarm":
         """Return the members with these indices as a swarm."""
         return dataclasses.replace(self, runs=self.runs.subset(indices), width=width)
 
-    def chunks(self) -> grain.DatasetIterator:
-        """Return the tokens of one dispatch after another, int32 [K, chunk_steps, B, L + 1]."""
+    def chunks(self, first_step: int = 0) -> grain.DatasetIterator:
+        """Return the tokens of one dispatch after another from a step on, int32 [K, chunk_steps, B, L + 1]."""
         t = self.train
-        return data.chunks(self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps, self.share)
+        return data.chunks(
+            self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps, self.share, first_step
+        )
 
     def on_host(self, states):
         """Return the members' states as NumPy arrays [K, …], without padding."""

@@ -39,7 +39,9 @@ class Tracker:
         self.sinks: list[_Sink] = []
         if track.tensorboard:
             library = _import("tensorboardX", "track.tensorboard")
-            self.sinks.append(_TensorBoard(library.SummaryWriter(str(folder / "tensorboard"))))
+            # TensorBoard then hides the points of an interrupted run from this step on.
+            writer = library.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+            self.sinks.append(_TensorBoard(writer))
         if track.wandb:
             wandb = _import("wandb", "track.wandb")
             run = wandb.init(project=track.wandb, name=label, dir=str(folder), id=self._wandb_id(), resume="allow")

@@ -6,7 +6,6 @@ import pathlib
 import time
 from collections.abc import Callable
 
-import grain
 import jax
 import numpy as np
 
@@ -59,11 +58,11 @@ def _train(
         raise UserError(
             f"{label}: processes have different data or settings; start all of them with the same command and files"
         )
-    batches, train_steps = swarm.chunks(), swarm.steps(mapping)
+    train_steps = swarm.steps(mapping)
     run, compile_s = _compile(swarm, train_steps, mapping, label)
     checkpoints = _open_checkpoints(folder / "checkpoints", swarm.identity, group)
-    _resume(run, checkpoints, batches, swarm, mapping, label, group)
-    saved_step = run.step
+    _resume(run, checkpoints, swarm, mapping, label, group)
+    batches, saved_step = swarm.chunks(run.step), run.step
 
     with stop_on_signal() as stop, _Meter(swarm, folder, label, run.step, group.is_writer) as meter:
         while run.step < total_steps:
@@ -77,7 +76,7 @@ def _train(
             stopping = group.any(stop.is_set())
             if run.step - saved_step >= swarm.train.checkpoint_every or run.step == total_steps or stopping:
                 arrays = {"states": swarm.on_host(run.states), "loss_KT": run.loss_KT}
-                group.on_writer(functools.partial(checkpoints.save, run.step, arrays, batches))
+                group.on_writer(functools.partial(checkpoints.save, run.step, arrays))
                 saved_step = run.step
                 del arrays  # as large as the states
             if stopping:
@@ -173,22 +172,21 @@ def _open_checkpoints(folder: pathlib.Path, identity: str, group: coordination.P
 def _resume(
     run: _RunState,
     checkpoints: Checkpoints,
-    batches: grain.DatasetIterator,
     swarm: ProxySwarm,
     mapping: str,
     label: str,
     group: coordination.ProcessGroup,
 ) -> None:
-    """Set ``run`` and the data position to the newest intact checkpoint, if there is one."""
+    """Set ``run`` to the newest intact checkpoint, if there is one."""
     # Checkpoints hold the members without padding, so that a run resumes on any number of devices.
     template = {"states": swarm.host_template(run.states), "loss_KT": run.loss_KT}
-    restored = group.on_writer(lambda: checkpoints.restore(template, batches))
+    restored = group.on_writer(lambda: checkpoints.restore(template))
     # The writer chooses the step, and the other processes read the same checkpoint.
     step = int(group.broadcast(str(restored.step if restored else 0)))
     if step == 0:
         return
     if restored is None:
-        restored = Restored(step, checkpoints.read(step, template, batches))
+        restored = Restored(step, checkpoints.read(step, template))
     del run.states  # the devices may have room for one copy only
     run.states = swarm.on_devices(restored.arrays["states"], mapping)
     run.step, run.loss_KT = step, np.array(restored.arrays["loss_KT"])

@@ -160,8 +160,9 @@ class UpdatePlan:
 
     @property
     def digest(self) -> str:
-        """A digest of all fields but the history, which changes when an ancestor is validated later."""
-        return files.digest({name: value for name, value in records.plain(self).items() if name != "history"})
+        """A digest of all fields but the parent's path, and the history, which changes with a later validation."""
+        fields = records.plain(self)
+        return files.digest({name: value for name, value in fields.items() if name not in ("parent", "history")})
 
     def derive_seed(self, seed: int) -> int:
         """Return the seed of this update's swarm.

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 
 def use_all_cpus() -> None:
@@ -9,8 +10,46 @@ def use_all_cpus() -> None:
     import jax
 
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", count_cpus())
+
+
+def count_cpus(system: pathlib.Path = pathlib.Path("/")) -> int:
+    """Return the number of CPU cores that this process may use: its affinity, and the quota of its container.
+
+    Args:
+      system: the root of the file system, which holds ``proc`` and ``sys``.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([cores, *_cpu_quotas(system)])))
+
+
+def _cpu_quotas(system: pathlib.Path) -> Iterator[float]:
+    """Yield the quotas [cores] of this process's control groups and of all that contain them, in version 1 and 2."""
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return  # not Linux
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = system / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        # A container often sees its group's files in the root, under a path that is valid outside only.
+        folder = root / group.lstrip("/")
+        for place in (folder, *(parent for parent in folder.parents if root == parent or root in parent.parents)):
+            if controllers:
+                texts = [_text(place / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+            else:
+                texts = _text(place / "cpu.max").split()
+            if len(texts) == 2 and all(text.isdecimal() for text in texts):
+                yield int(texts[0]) / int(texts[1])
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def cache_compiled_programs(workdir: pathlib.Path) -> None:

@@ -196,19 +196,6 @@ def test_resume_of_a_model_sharded_over_two_processes(proposed, tmp_path_factory
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
-def test_the_environment_selects_the_processes():
-    plain = dict(zip(processes.VARIABLES, ("10.0.0.1:1234", "4", "3")))
-    arguments = processes.initialize_arguments
-    assert arguments({}) is None and arguments({"SLURM_STEP_NUM_TASKS": "1"}) is None
-    assert arguments(plain) == {"coordinator_address": "10.0.0.1:1234", "num_processes": 4, "process_id": 3}
-    assert arguments({"SLURM_STEP_NUM_TASKS": "2"}) == {}
-    assert arguments({"TPU_WORKER_HOSTNAMES": "a,b"}) == {} and arguments({"TPU_WORKER_HOSTNAMES": "a"}) is None
-    with pytest.raises(UserError, match="JAX_PROCESS_ID is not; set all three"):
-        processes.initialize_arguments({k: v for k, v in plain.items() if k != "JAX_PROCESS_ID"})
-    with pytest.raises(UserError, match="JAX_PROCESS_ID must be less than JAX_NUM_PROCESSES=4, not 4"):
-        processes.initialize_arguments(plain | {"JAX_PROCESS_ID": "4"})
-
-
 @pytest.mark.slow
 def test_jobs_of_an_array_share_a_workdir(whole, prepared):
     tmp_path = prepared

@@ -1,5 +1,7 @@
 """Stamps: what makes a result stale."""
 
+import os
+
 import pytest
 
 from olmix_jax import config
@@ -53,6 +55,21 @@ def test_mapping_and_memory_settings_do_not_make_a_result_stale(tmp_path):
         (tmp_path / file).write_text("{}")
     stamps = [stage.stamp_of(stages.TRAIN, made, tmp_path, {}) for made in (one, other)]
     assert stamps[0].covers(stamps[1])
+
+
+def test_result_stays_valid_when_the_same_files_are_given_by_another_path(tmp_path):
+    (tmp_path / "text/web").mkdir(parents=True)
+    (tmp_path / "text/web/a.txt").write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path / "text")
+    stamps = []
+    for name in ("text", "link"):
+        made = config.from_dict({"corpus": {"path": str(tmp_path / name)}})
+        stamps.append(stage.stamp_of(stages.PREPARE, made, tmp_path, {}))
+        os.utime(tmp_path / "text/web/a.txt", (1, 1))
+    stamps[0].refuse_changes(stamps[1], [tmp_path])
+    (tmp_path / "text/web/a.txt").write_text("other")
+    with pytest.raises(UserError, match="made before corpus.path changed"):
+        stamps[0].refuse_changes(stage.stamp_of(stages.PREPARE, made, tmp_path, {}), [tmp_path])
 
 
 def test_every_input_of_a_stage_is_written_by_an_earlier_one(tmp_path):

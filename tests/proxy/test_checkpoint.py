@@ -3,7 +3,6 @@
 import shutil
 import types
 
-import grain
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,37 +12,29 @@ from olmix_jax.proxy.checkpoint import Checkpoints
 from olmix_jax.utils.errors import UserError
 
 
-def make_data():
-    return iter(grain.MapDataset.range(100).to_iter_dataset())
-
-
 @pytest.fixture
 def saved(tmp_path):
-    """A folder with checkpoints at steps 4 and 8. Arrays and data position depend on the step."""
-    data, checkpoints = make_data(), Checkpoints(tmp_path)
+    """A folder with checkpoints at steps 4 and 8. Arrays depend on the step."""
+    checkpoints = Checkpoints(tmp_path)
     for step in (4, 8):
-        while data.get_state()["next_index"] < step:
-            next(data)
-        checkpoints.save(step, {"w": jnp.arange(1000.0) + step, "loss": np.full(3, step, np.float32)}, data)
+        checkpoints.save(step, {"w": jnp.arange(1000.0) + step, "loss": np.full(3, step, np.float32)})
     checkpoints.close()
     return tmp_path
 
 
 def restore(folder):
-    """Return the restored checkpoint and the next element of the data."""
-    data = make_data()
-    restored = Checkpoints(folder).restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)}, data)
-    return restored, next(data)
+    """Return the restored checkpoint."""
+    return Checkpoints(folder).restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)})
 
 
-def test_restore_returns_newest_arrays_and_data_position(saved):
-    (step, arrays), position = restore(saved)
-    assert step == 8 and position == 8
+def test_restore_returns_newest_step_and_arrays(saved):
+    step, arrays = restore(saved)
+    assert step == 8
     np.testing.assert_array_equal(arrays["w"], np.arange(1000.0) + 8)
     np.testing.assert_array_equal(arrays["loss"], np.full(3, 8))
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "position", "remove", "empty"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "metadata", "renamed", "remove", "empty"])
 def test_damaged_checkpoint_falls_back_to_the_previous_one(saved, caplog, damage):
     file = saved / "8" / checkpoint.ITEM / checkpoint.FILE
     content = file.read_bytes()
@@ -54,13 +45,15 @@ def test_damaged_checkpoint_falls_back_to_the_previous_one(saved, caplog, damage
         file.write_bytes(b"")
     elif damage == "remove":
         shutil.rmtree(file.parent)
+    elif damage == "renamed":
+        shutil.copy(saved / "4" / checkpoint.ITEM / checkpoint.FILE, file)
     else:
-        at = middle if damage == "flip" else content.index(b"next_index")
+        at = middle if damage == "flip" else content.index(b'"step"')
         file.write_bytes(content[:at] + bytes(b ^ 255 for b in content[at : at + 8]) + content[at + 8 :])
     with caplog.at_level("WARNING", logger="olmix_jax"):
-        (step, arrays), position = restore(saved)
+        step, arrays = restore(saved)
     assert "checkpoint 8 is damaged" in caplog.text
-    assert step == 4 and position == 4
+    assert step == 4
     np.testing.assert_array_equal(arrays["w"], np.arange(1000.0) + 4)
 
 
@@ -68,19 +61,19 @@ def test_run_starts_from_the_beginning_if_all_checkpoints_are_damaged(saved, cap
     for step in ("4", "8"):
         shutil.rmtree(saved / step / checkpoint.ITEM)
     with caplog.at_level("WARNING", logger="olmix_jax"):
-        restored, position = restore(saved)
-    assert restored is None and position == 0 and "from the beginning" in caplog.text
+        restored = restore(saved)
+    assert restored is None and "from the beginning" in caplog.text
 
 
 @pytest.mark.parametrize("w", [np.zeros(1000), np.zeros(999, np.float32)])
 def test_arrays_of_another_shape_or_type_count_as_damage(saved, w):
     with pytest.raises(checkpoint.DamagedCheckpoint, match=r"w is float32 \(1000,\), not"):
-        Checkpoints(saved).read(8, {"w": w, "loss": np.zeros(3, np.float32)}, make_data())
+        Checkpoints(saved).read(8, {"w": w, "loss": np.zeros(3, np.float32)})
 
 
 def test_checkpoint_of_another_swarm_is_refused(saved):
     with pytest.raises(UserError, match=r"holds checkpoints of another swarm\. Delete that folder"):
-        Checkpoints(saved, "another").restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)}, make_data())
+        Checkpoints(saved, "another").restore({"w": jnp.zeros(1000), "loss": np.zeros(3, np.float32)})
 
 
 @pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "Denied"), OSError(24, "Too many open files")])
@@ -94,21 +87,20 @@ def test_checkpoint_is_kept_if_the_machine_cannot_read_it_now(saved, monkeypatch
     ):
         m.setattr(np, "load", load)
         restore(saved)
-    assert restore(saved)[0][0] == 8
+    assert restore(saved).step == 8
 
 
 def test_unfinished_checkpoint_is_ignored(saved):
     shutil.copytree(saved / "8", saved / "12.orbax-checkpoint-tmp-1")
-    (step, _), _ = restore(saved)
-    assert step == 8
+    assert restore(saved).step == 8
 
 
 def test_full_disk_raises_before_anything_is_written(saved, monkeypatch, capfd):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=3999))
     checkpoints = Checkpoints(saved)
     with pytest.raises(UserError, match=r"cannot write checkpoint 12 .*No space left.* 0.0 MB free\. Free some"):
-        checkpoints.save(12, {"w": np.zeros(1000, np.float32)}, make_data())
+        checkpoints.save(12, {"w": np.zeros(1000, np.float32)})
     assert sorted(path.name for path in saved.iterdir()) == ["4", "8"] and capfd.readouterr().err == ""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=4000))
-    checkpoints.save(12, {"w": np.zeros(1000, np.float32)}, make_data())
+    checkpoints.save(12, {"w": np.zeros(1000, np.float32)})
     assert sorted(path.name for path in saved.iterdir()) == ["12", "8"]

@@ -78,17 +78,17 @@ def test_share_of_a_domain_repeats_as_often_as_the_whole_in_a_longer_run():
         assert set(long_counts.values()) == set(short_counts.values())
 
 
-def test_iterator_resumes_from_a_saved_position():
+@pytest.mark.parametrize("steps_per_chunk", [1, 2, 3])
+@pytest.mark.parametrize("first_step", [0, 2, 3, 6])
+def test_data_resume_at_any_step_with_any_steps_per_chunk(first_step, steps_per_chunk):
     stores = {"a": Numbered(50, 100), "b": Numbered(50, 200)}
     runs = data.Runs(("x",), np.array([[20, 8]]), np.zeros(1, int), np.zeros(1, int))
-    make = lambda: data.chunks(runs, stores, 4, 4, 2, 7)  # noqa: E731
-    whole = [c.copy() for c in make()]
-    stopped = make()
-    next(stopped)
-    state = stopped.get_state()
-    resumed = make()
-    resumed.set_state(state)
-    np.testing.assert_array_equal(np.stack(list(resumed)), np.stack(whole[1:]))
+
+    def tokens(steps, first):
+        chunks = data.chunks(runs, stores, 4, 4, steps, 7, first_step=first)
+        return np.concatenate([chunk.copy() for chunk in chunks], axis=1)[:, : 7 - first]
+
+    np.testing.assert_array_equal(tokens(steps_per_chunk, first_step), tokens(2, 0)[:, first_step:])
 
 
 def test_domain_smaller_than_a_sequence_raises_an_error_that_names_it():

@@ -52,6 +52,16 @@ def test_missing_library_raises_an_error_with_the_command_to_install_it(tmp_path
         Tracker(tmp_path, Track(tensorboard=True), "toy", 0)
 
 
+def test_tensorboard_hides_points_after_the_step_that_a_run_resumes_from(tmp_path, monkeypatch):
+    opened = []
+    writer = types.SimpleNamespace(add_scalar=lambda *_: None, close=lambda: None)
+    library = types.SimpleNamespace(SummaryWriter=lambda folder, purge_step: opened.append(purge_step) or writer)
+    monkeypatch.setitem(sys.modules, "tensorboardX", library)
+    for step in (0, 4):
+        Tracker(tmp_path, Track(tensorboard=True), "toy", step).close()
+    assert opened == [1, 5]
+
+
 def test_resumed_run_keeps_its_wandb_id(tmp_path, monkeypatch):
     started, logged = [], []
     run = types.SimpleNamespace(log=lambda row, step: logged.append(step), finish=lambda: None)
