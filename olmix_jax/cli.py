@@ -23,6 +23,8 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "the config file, such 
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder for all results")
 STAGES = flags.DEFINE_list("stages", None, "stages to run, separated by commas; default: all that the config calls for")
 EXAMPLE = "--config=configs/quickstart.py --workdir=runs/quickstart"
+# Fields that are None on the command line. The parsers of ml-collections do not accept it.
+_NONE: list[str] = []
 
 
 def main() -> None:
@@ -61,7 +63,8 @@ def _run_or_explain(argv: list[str]) -> int:
     del argv
     logging.set_verbosity(logging.WARNING)  # JAX logs every backend that it does not find
     try:
-        config = configs.from_dict(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
+        given = [*config_flags.get_override_values(flags.FLAGS["config"]), *_NONE]
+        config = configs.from_dict(configs.with_none(CONFIG.value.to_dict(), _NONE), given)
         run(config, files.local_path(str(WORKDIR.value), "--workdir"), tuple(STAGES.value or ()))
         return 0
     except UserError as e:
@@ -74,10 +77,10 @@ def _run_or_explain(argv: list[str]) -> int:
 
 def _parse_or_exit(argv: list[str]) -> list[str]:
     if {"--help", "-help", "-h"} & set(argv):
-        print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}\n\nEvery field of a config: olmix_jax/config/schema.py")
+        print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}\n\nEvery field of a config: olmix_jax/config/schema*.py")
         sys.exit(0)
     try:
-        return _parse([_located(argument) for argument in argv])
+        return _parse(_without_none([_located(argument) for argument in argv]))
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
@@ -98,6 +101,25 @@ def _located(argument: str) -> str:
     return f"--config={path}{match[2] or ''}" if path.is_file() else argument
 
 
+def _without_none(argv: list[str]) -> list[str]:
+    """Remove flags ``--config.‹field›=None`` of fields that can be None, and remember the fields."""
+    _NONE.clear()
+    rest, i = [], 0
+    while i < len(argv):
+        match = re.fullmatch(r"--?config\.([\w.]+)(?:=(.*))?", argv[i], re.DOTALL)
+        words, value = argv[i : i + 1], None if match is None else match[2]
+        if match is not None and value is None and argv[i + 1 : i + 2] == ["None"]:
+            words, value = argv[i : i + 2], "None"
+        if match is not None and match[1] in _NONE:
+            _NONE.remove(match[1])  # the last value of a flag counts
+        if match is not None and value == "None" and configs.optional(match[1]):
+            _NONE.append(match[1])
+        else:
+            rest += words
+        i += len(words)
+    return rest
+
+
 def _parse(argv: list[str]) -> list[str]:
     """Parse absl flags. Errors are one sentence, where ml-collections would print a traceback."""
     try:
@@ -109,7 +131,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (flags.Error, FileNotFoundError, ValueError, TypeError) as e:
         # The message of a config that raises contains its traceback; the last line is the reason.
         reason = re.sub(r"^\w+Error: ", "", str(e).strip().splitlines()[-1])
-        raise UserError(f"{reason}; --help lists the flags, olmix_jax/config/schema.py lists the fields") from e
+        raise UserError(f"{reason}; --help lists the flags, olmix_jax/config/schema*.py list the fields") from e
     try:
         # ml-collections reports a file that does not load only when the config is read.
         if CONFIG.value:

@@ -1,6 +1,6 @@
 """Settings: the schema, reading and checking configs, and the files of a workdir."""
 
-from olmix_jax.config.build import field_names, from_dict, unknown_field
+from olmix_jax.config.build import field_names, from_dict, optional, unknown_field, with_none
 from olmix_jax.config.schema import (
     Config,
     Corpus,
@@ -32,7 +32,9 @@ __all__ = [
     "default",
     "field_names",
     "from_dict",
+    "optional",
     "unknown_field",
+    "with_none",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from olmix_jax.config import presets
 from olmix_jax.config.schema import Config
 
 
@@ -16,14 +17,14 @@ def target_tokens(config: Config) -> float:
 
 
 def validated(config: Config) -> Config:
-    """Return the config of the validation models: the proxies' config with the fields of ``validate`` replaced."""
-    v = config.validate
-    return dataclasses.replace(
-        config,
-        proxy=dataclasses.replace(config.proxy, preset=config.proxy.preset if v.preset is None else v.preset),
-        train=dataclasses.replace(
-            config.train,
-            steps=config.train.steps if v.steps is None else v.steps,
-            lr=config.train.lr if v.lr is None else v.lr,
-        ),
-    )
+    """Return the config of the validation models: the proxies' config with the fields of ``validate`` replaced.
+
+    Models of another preset have the learning rate and warm-up of that preset, unless ``validate.lr`` is set.
+    """
+    v, proxy, train = config.validate, config.proxy, config.train
+    if v.preset is not None and v.preset != proxy.preset:
+        other = presets.trainer(v.preset, "validate.preset")
+        proxy = dataclasses.replace(proxy, preset=v.preset)
+        train = dataclasses.replace(train, lr=other.lr, warmup=other.warmup)
+    train = dataclasses.replace(train, steps=v.steps, lr=train.lr if v.lr is None else v.lr)
+    return dataclasses.replace(config, proxy=proxy, train=train)

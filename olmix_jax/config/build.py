@@ -47,6 +47,23 @@ def field_names() -> list[str]:
     return names
 
 
+def optional(name: str) -> bool:
+    """Return whether a field can be None: to be derived, or as one of its values."""
+    section, _, field = name.rpartition(".")
+    kinds: dict[str, typing.Any] = {f.name: f.type for f in dataclasses.fields(Config)}
+    kind = kinds.get(section, Config)
+    fields = {f.name: f for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+    return field in fields and (bool(fields[field].metadata) or types.NoneType in alternatives(fields[field].type))
+
+
+def with_none(config: dict, names: Collection[str]) -> dict:
+    """Return the nested dict of a config with the fields of these dotted names set to None."""
+    for name in names:
+        section, _, field = name.rpartition(".")
+        config = config | {section: config[section] | {field: None}}
+    return config
+
+
 def build(kind, values: dict, where: str, unknown: Callable[[str], str]):
     """Build a dataclass from plain values, with nested dataclasses from nested dicts.
 
@@ -60,10 +77,11 @@ def build(kind, values: dict, where: str, unknown: Callable[[str], str]):
       UserError: a field is unknown or has the wrong type.
     """
     hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]
+    fields = {f.name: f for f in dataclasses.fields(kind)}
     for name in values:
-        if name not in names:
+        if name not in fields:
             raise UserError(unknown(where + str(name)))
+    hints |= {name: hints[name] | None for name, field in fields.items() if field.metadata.get("derived")}
     return kind(**{name: _convert(hints[name], value, where + name, unknown) for name, value in values.items()})
 
 

@@ -11,8 +11,11 @@ from olmix_jax.config.schema import Config
 
 
 def default() -> ml_collections.ConfigDict:
-    """Return the defaults as a ``ConfigDict``, for files in ``configs/`` and ``--config.‹field›=`` to change."""
-    return config_dict_of(Config())
+    """Return the defaults as a ``ConfigDict``, for files in ``configs/`` and ``--config.‹field›=`` to change.
+
+    Derived fields are None, so that a change of another setting changes them too.
+    """
+    return config_dict_of(Config)
 
 
 class _Root(ml_collections.ConfigDict):
@@ -23,13 +26,13 @@ class _Root(ml_collections.ConfigDict):
         return self["update"]
 
 
-def config_dict_of(value, result: ml_collections.ConfigDict | None = None) -> ml_collections.ConfigDict:
-    """Return a dataclass as a ``ConfigDict`` that keeps the types of its fields."""
-    result, hints = _Root() if result is None else result, typing.get_type_hints(type(value))
-    for field in dataclasses.fields(value):
-        content = getattr(value, field.name)
-        if dataclasses.is_dataclass(content):
-            content = config_dict_of(content, ml_collections.ConfigDict())
+def config_dict_of(kind: type, result: ml_collections.ConfigDict | None = None) -> ml_collections.ConfigDict:
+    """Return the defaults of a dataclass as a ``ConfigDict`` that keeps the types of its fields."""
+    result, hints = _Root() if result is None else result, typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        content = field.default
+        if dataclasses.is_dataclass(field.type):
+            content = config_dict_of(typing.cast(type, field.type), ml_collections.ConfigDict())
         elif content is None:
             content = config_dict.placeholder(alternatives(hints[field.name])[0])
         result[field.name] = content

@@ -1,11 +1,18 @@
 """All settings: meaning, unit and default of each, and where the default comes from.
 
+The sections fit, propose and update are in olmix_jax/config/schema_decision.py.
 Files in ``configs/`` start from these defaults (:func:`olmix_jax.config.default`) and change some of them; flags such
 as ``--config.swarm.size=64`` change single fields. :func:`olmix_jax.config.from_dict` checks the result and builds the
 frozen dataclasses below. METHOD is docs/method.md; RQ numbers are the paper's research questions.
+
+A ``derived()`` field is None in a config file and on the command line (``--config.train.lr=None``), and stands for the
+value that belongs to the preset and the other settings: olmix_jax/config/presets.py. A :class:`Config` holds the value.
 """
 
 import dataclasses
+
+from olmix_jax.config.presets import derived, resolved
+from olmix_jax.config.schema_decision import Fit, Propose, Update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +33,8 @@ class Corpus:
     max_bytes: int = 0
     # Share of the text held out of training; whole files, chosen by the hash of their names.
     heldout: float = 0.1
-    # Entries of the trained vocabulary (dolma2 has 100,278; small proxies need a small one).
-    vocabulary: int = 2048
+    # Entries of the trained vocabulary (dolma2 has 100,278; small proxies need a small one). None: the preset's.
+    vocabulary: int = derived()
     # Minimum unique training tokens per domain; a smaller domain is an error.
     min_tokens: int = 4096
 
@@ -49,7 +56,8 @@ class Tasks:
     # tasks.olmes, else "pooled". Tasks that an update takes over from its parent stay as they were.
     aggregate: str | None = None
     # Maximum tokens of prompt and answer together. Longer prompts lose their beginning, longer answers their end.
-    length: int = 128
+    # None: `proxy.length`.
+    length: int = derived()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +100,13 @@ class Swarm:
 class Proxy:
     """The proxies: small models, one per mixture."""
 
-    # A name in olmix_jax/proxy/model.py: PRESETS.
+    # A name in olmix_jax/proxy/model.py: PRESETS. It brings the trainer in olmix_jax/config/presets.py: TRAINERS.
     preset: str = "1M"
-    # Tokens per training sequence (paper: 2048).
-    length: int = 2048
-    # Type of the matrix products: "float32" or "bfloat16". Weights and optimiser state are always float32.
-    dtype: str = "float32"
+    # Tokens per training sequence. None: the preset's (paper: 2048).
+    length: int = derived()
+    # Type of the matrix products: "float32" or "bfloat16". Weights and optimiser state are always float32. None: the
+    # preset's.
+    dtype: str = derived()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,19 +119,21 @@ class Train:
     mapping: str | None = None
     # Members that one device computes together in "map", and in "shard" on a CPU; 0: all of them.
     map_batch: int = 1
-    # Optimiser steps, and sequences per step.
-    steps: int = 1000
-    batch: int = 64
+    # Optimiser steps, and sequences per step. None: the preset's tokens, but at most those of the target run, and the
+    # preset's tokens per step.
+    steps: int = derived()
+    batch: int = derived()
     # Sequences per gradient-accumulation step; fewer need less memory. None: the whole batch. With "fsdp" it is rounded
     # up to a multiple of the number of devices.
     micro_batch: int | None = None
     # Recompute the activations inside a block for its gradient instead of storing them: a third more time in blocks,
-    # and a fraction of the memory.
-    remat: bool = False
-    # Peak learning rate. None: 0.0047 · (parameters / 108M)^(-1/3).
-    lr: float | None = None
+    # and a fraction of the memory. None: the preset's.
+    remat: bool = derived()
+    # Peak learning rate. None: the preset's, or 0.0047 · (parameters / 108M)^(-1/3), a quarter of it at length 4096.
+    lr: float | None = derived()
     # Share of the steps with linear warm-up. The rate then falls along a cosine to `lr_end` · `lr` at the last step.
-    warmup: float = 0.1
+    # None: the preset's, or all parameters / (4096 · batch) steps, at most a tenth.
+    warmup: float | None = derived()
     lr_end: float = 0.1
     # AdamW: decoupled weight decay, β₁ and β₂.
     weight_decay: float = 0.033
@@ -144,114 +155,17 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
-    """How a law is fitted to the table of scores."""
-
-    # The family, a module of olmix_jax/laws: warped_gp, log_linear, bimix, autoscale, gp, search or lightgbm.
-    # "warped_gp" predicts held-out runs best at every swarm size (benchmarks/laws.md); "log_linear" is the published
-    # objective, exactly (METHOD §2).
-    law: str = "warped_gp"
-    # Starting points per task, for families that use several.
-    starts: int = 16
-    # Folds of the cross-validation behind the reported quality; K folds are leave-one-out.
-    folds: int = 5
-    # Metric columns to drop, in addition to those in meta.json, and metric columns to keep (empty: all). Names are
-    # those in the file; an unknown name is an error.
-    drop_metrics: tuple[str, ...] = ()
-    keep_metrics: tuple[str, ...] = ()
-    # What to do about a missing score (empty, NaN, NA, null): "error", or drop its run ("drop_run") or its task
-    # ("drop_task").
-    missing: str = "error"
-    # Share of the runs (up to 1) or number of runs (above 1) to fit, drawn at random by `seed`; as in the release.
-    train_split: float = 1.0
-    # Average the 57 subjects of MMLU into its four groups, weighted by test questions (METHOD §4). No effect on a table
-    # without subjects.
-    mmlu_groups: bool = True
-    # What a law is fitted to: each "task", the mean of each "family", or the mean of all tasks ("aggregated"). Paper
-    # RQ5: per task is best.
-    granularity: str = "task"
-    # Families as a JSON object {family: [task names or patterns such as qa_*]}, or a file with one. Empty: math, code
-    # and qa of the paper's tasks (METHOD §4).
-    families: str = ""
-    # Samples of the law's parameters for error bars: posterior draws or bootstrap refits. 100 samples give a standard
-    # deviation to 7 %. 0: no error bars.
-    resamples: int = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Propose:
-    """How a mixture is proposed by the law (METHOD §2, step 4)."""
-
-    # λ, the weight of KL(p ‖ natural) [BPB per nat]. Paper RQ7.
-    kl_weight: float = 0.05
-    # Choose λ from the runs instead: laws fitted to one half of the runs propose mixtures, and laws fitted to the other
-    # half predict their BPB.
-    choose_kl_weight: bool = False
-    # k: maximum epochs over a domain in the target run. Paper RQ6.
-    max_repeats: float = 4.0
-    # R: tokens of the target run. None: those of one validation model; for an external swarm, no repetition caps.
-    target_tokens: float | None = None
-    # Weights {task: weight} as JSON or a file; normalised, and 0 for tasks that are not named. Empty: equal weights.
-    task_weights: str = ""
-    # Bounds {domain: [lower, upper]} as JSON or a file; null for no limit, or {domain: weight} to fix a weight. A
-    # pattern such as "stack-edu:*" bounds the sum of all domains that match.
-    bounds: str = ""
-    # The mixture that KL pulls towards: {domain: weight} as JSON or a file, or a proposal.json. Empty: natural.
-    anchor: str = ""
-    # Blocks of domains with fixed ratios to each other: {block: {domain: ratio}} as JSON or a file. Empty: none.
-    keep_ratios: str = ""
-    # How much worse than under the natural mixture any task ("task") or any family's mean ("family") may be predicted
-    # [BPB]. None: no limit.
-    guard: float | None = None
-    guard_by: str = "task"
-    # Minimise the mean over the worst samples of the law. `tail` is the share of samples that count as worst, from 1
-    # (expected value) to 0 (worst case). None: minimise the prediction of the law itself.
-    tail: float | None = None
-    # Propose the worst mixture within the bounds instead, as a counterfactual.
-    worst: bool = False
-    # "exact", or a published baseline: the best run ("search") or the best of many sampled mixtures ("simulation").
-    method: str = "exact"
-    # Also compute the paths over λ and k, the trade-off between families, and the choice of λ, for the report.
-    explore: bool = True
-    # Where trainers find the data of a domain, in the files of propose/handover.
-    data_path: str = "data/{domain}"
-    # Number of most informative mixtures to train next, written to propose/next.csv; 0: none.
-    next_runs: int = 8
-
-
-@dataclasses.dataclass(frozen=True)
 class Validate:
     """New models trained on the natural, uniform and proposed mixtures, to test the proposal."""
 
-    # Preset, steps and peak learning rate. None: as for the proxies. All other settings are those of the proxies.
+    # Preset, steps and peak learning rate. None: those of the proxies (1.8 times their steps for "tiny"), and for
+    # another preset its own rate and warm-up. All other settings are those of the proxies.
     preset: str | None = None
-    steps: int | None = None
+    steps: int = derived()
     lr: float | None = None
-    # Models per mixture, each with its own initial weights and document order; the same seeds for every mixture.
-    seeds: int = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Update:
-    """A changed domain set: what to keep of an earlier mixture (METHOD §3)."""
-
-    # The finished workdir to update. Empty: a first run.
-    parent: str = ""
-    # A YAML or JSON file that lists the changes. Empty: detect them from names and content of the domains.
-    file: str = ""
-    # Which unaffected domains to recompute besides the affected ones: "auto" (those for which it pays, see
-    # olmix_jax/update/recompute.py), "full" (all), "full_reuse" (none), "partial_reuse" (those in `recompute`), or
-    # "swarm_reuse" (all, with earlier runs in place of new ones).
-    strategy: str = "auto"
-    recompute: tuple[str, ...] = ()
-    # Fit the law to earlier runs as well, weighted by how well they predict the new ones. Only runs whose mixtures the
-    # new domain set can express are used.
-    old_runs: bool = True
-    # Maximum runs for "auto", as a share of the runs of a full recomputation (paper: 26 %). The affected domains
-    # alone may need more.
-    budget: float = 0.3
-    # Number of new runs. None: the power of two nearest to 3(weights + 1), as in the paper.
-    proxies: int | None = None
+    # Models per mixture, each with its own initial weights and document order; the same seeds for every mixture. None:
+    # the preset's.
+    seeds: int = derived()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,7 +193,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All settings of a run."""
+    """All settings of a run. Derived fields that are None get their value when it is built."""
 
     # The seed that the seeds of all random draws are derived from.
     seed: int = 0
@@ -297,3 +211,7 @@ class Config:
     update: Update = Update()
     track: Track = Track()
     plan: Plan = Plan()
+
+    def __post_init__(self):
+        for name, section in resolved(self).items():
+            object.__setattr__(self, name, section)

@@ -81,7 +81,7 @@ def _check_ranges(config: Config) -> None:
             kind = "positive" if name in POSITIVE else "zero or more"
             raise UserError(f"config field `{name}` must be {kind}, not {value!r}")
     for name in FRACTIONS:
-        if not 0 <= get(config, name) < 1:
+        if get(config, name) is not None and not 0 <= get(config, name) < 1:
             raise UserError(f"config field `{name}` must be in [0, 1), not {get(config, name)!r}")
     low, high = config.swarm.strength
     if not 0 < low <= high:

@@ -8,7 +8,7 @@ import numpy as np
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tasks, tokenizer
 from olmix_jax.corpus.task_set import TaskSet
-from olmix_jax.proxy import coordination, data, model, state, waves
+from olmix_jax.proxy import coordination, data, model, state, trainer, waves
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.proxy.train_result import TrainResult
 from olmix_jax.swarm.domains import DomainSet
@@ -56,12 +56,13 @@ def swarm_of(
       runs: counts of sequences and seeds, which differ between the models.
       share: share of each domain that a model reads, so that it repeats the domain as often as the target run.
     """
+    vocabulary = _tokenizer(workdir).size
     return ProxySwarm(
         shape=model.PRESETS[config.proxy.preset],
-        vocabulary=_tokenizer(workdir).size,
+        vocabulary=vocabulary,
         length=config.proxy.length,
         dtype=config.proxy.dtype,
-        train=config.train,
+        train=trainer.resolved(config, vocabulary),
         runs=runs,
         stores={name: store.open_store(store.store_path(workdir, name)) for name in domains.names},
         share=share,
@@ -77,8 +78,9 @@ def tasks_of(config: Config, workdir: pathlib.Path) -> TaskSet:
 def is_sharded_over_all(config: Config, workdir: pathlib.Path) -> bool:
     """Return whether each proxy is sharded over all devices (FSDP)."""
     shape = model.PRESETS[config.proxy.preset]
-    member = state.member(shape, _tokenizer(workdir).size, config.train, config.proxy.dtype)
-    return waves.needs_fsdp(config.train, member)
+    vocabulary = _tokenizer(workdir).size
+    train = trainer.resolved(config, vocabulary)
+    return waves.needs_fsdp(train, state.member(shape, vocabulary, train, config.proxy.dtype))
 
 
 def write_curves(path: pathlib.Path, runs: tuple[str, ...], trained: TrainResult, config: Config) -> None:

@@ -9,7 +9,7 @@ from olmix_jax.config import budget, part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
-from olmix_jax.proxy import data, part_results
+from olmix_jax.proxy import data, part_results, trainer
 from olmix_jax.swarm import apportion, table
 from olmix_jax.update import update_plan
 from olmix_jax.utils import files, rng
@@ -20,6 +20,7 @@ from olmix_jax.utils.progress import log
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Train the proxies, or one part of them (``swarm.part``), and write the table once all parts exist."""
     domains, job = workdirs.read_domains(workdir), _job(config, workdir)
+    trainer.log_settings(config, job.swarm.train, "train")
     if job.swarm.share < 1:
         log.info(
             "train: proxies read a share of %.3f of every domain, to repeat it as often as the target run",

@@ -10,7 +10,7 @@ from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
 from olmix_jax.propose.proposal import Proposal
-from olmix_jax.proxy import data
+from olmix_jax.proxy import data, trainer
 from olmix_jax.proxy.validation_result import MixtureScore, TaskScore, Validation
 from olmix_jax.swarm import apportion
 from olmix_jax.utils import rng
@@ -51,6 +51,7 @@ def compare(
       UserError: a model diverged.
     """
     job, target = _job(config, workdir, mixtures, caps or {}), budget.validated(config)
+    trainer.log_settings(target, job.swarm.train, "validate")
     seeds = config.validate.seeds
     counts_CM = job.swarm.runs.counts_KM[::seeds]
     domains = workdirs.read_domains(workdir).names

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from olmix_jax.config.presets import Setting
 from olmix_jax.utils import records
 from olmix_jax.utils.progress import counted
 
@@ -74,6 +75,7 @@ class ResourcePlan:
       utilisation_assumed: assumed share of the chip's peak.
       hours, device_hours: wall time, and that times the number of devices.
       cost: price of the device hours, in the currency of ``plan.price``; None without a price.
+      settings: values of the settings that follow from others, and their sources, by field.
     """
 
     SCHEMA = 1
@@ -100,6 +102,7 @@ class ResourcePlan:
     hours: float | None = None
     device_hours: float | None = None
     cost: float | None = None
+    settings: dict[str, Setting] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "ResourcePlan":

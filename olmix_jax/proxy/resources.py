@@ -13,7 +13,7 @@ import jax
 
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tokenizer
-from olmix_jax.proxy import aot, model, sharding, state
+from olmix_jax.proxy import aot, model, sharding, state, trainer
 from olmix_jax.proxy.chips import Chip, find_chip
 from olmix_jax.proxy.resource_plan import MemoryParts, ModelSize, ResourcePlan, Roofline
 from olmix_jax.swarm.domains import DomainSet
@@ -79,11 +79,19 @@ def plan_resources(config: Config, workdir: pathlib.Path, members: int | None = 
         collectives_across_members=0 if fsdp else compiled.collectives,
         collectives_within_a_member=compiled.collectives if fsdp else 0,
         fits=(None if memory is None else compiled.memory <= memory) if has_figure else False,
+        settings=trainer.settings(config, vocabulary),
     )
     if chip is not None:
         plan = with_time(plan, chip, config)
-    log.info("plan: %s", plan.describe())
+    _log(plan)
     return plan
+
+
+def _log(plan: ResourcePlan) -> None:
+    for field, setting in plan.settings.items():
+        value = f"{setting.value:.4g}" if isinstance(setting.value, float) else setting.value
+        log.info("plan: %-18s %-10s %s", field, value, setting.source)
+    log.info("plan: %s", plan.describe())
 
 
 def _usable_memory(chip: Chip | None, device: jax.Device | None) -> float | None:
@@ -95,7 +103,8 @@ def _usable_memory(chip: Chip | None, device: jax.Device | None) -> float | None
 
 
 def _member(config: Config, vocabulary: int) -> state.Member:
-    return state.member(model.PRESETS[config.proxy.preset], vocabulary, config.train, config.proxy.dtype)
+    train = trainer.resolved(config, vocabulary)
+    return state.member(model.PRESETS[config.proxy.preset], vocabulary, train, config.proxy.dtype)
 
 
 def _compile(

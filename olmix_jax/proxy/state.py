@@ -47,13 +47,19 @@ class Member(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
+def parameters(shape: model.Shape, vocabulary: int) -> int:
+    """Return the number of parameters of a decoder without its input embedding."""
+    decoder = model.Decoder(shape, vocabulary, jnp.dtype(jnp.float32), False, True)
+    tokens_BL = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    return model.parameters(jax.eval_shape(lambda t: decoder.init(jax.random.key(0), t), tokens_BL)["params"])
+
+
+@functools.lru_cache(maxsize=8)
 def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "float32") -> Member:
     """Return the member with this decoder and trainer."""
     decoder = model.Decoder(shape, vocabulary, jnp.dtype(dtype), train.remat, train.mapping != sharding.FSDP)
-    tokens_BL = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    abstract = jax.eval_shape(lambda t: decoder.init(jax.random.key(0), t), tokens_BL)
-    parameters = model.parameters(abstract["params"])
-    update = optimizer.optimizer(train, parameters)
+    size = parameters(shape, vocabulary)
+    update = optimizer.optimizer(train, size)
     step = functools.partial(_step, decoder, update, train)
 
     def init(key):
@@ -73,7 +79,7 @@ def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "floa
         nats_S = losses.token_nats(x_SD, model.output_embedding(params), tokens_EL1[:, 1:].reshape(-1), decoder.kernels)
         return jnp.sum(jnp.where(answer_EL, nats_S.reshape(answer_EL.shape), 0.0), axis=-1)
 
-    return Member(init, steps, score, parameters, 16 * (parameters + vocabulary * shape.width))
+    return Member(init, steps, score, size, 16 * (size + vocabulary * shape.width))
 
 
 def _last_layer(decoder: model.Decoder, params, tokens_BL1) -> jax.Array:

@@ -34,7 +34,7 @@ def test_field_names_are_dotted():
         ({"swarm": {"size": 3.5}}, "`swarm.size` must be"),
         ({"swarm": {"strength": (1.0, "x")}}, r"`swarm.strength\[1\]` must be float, not 'x'"),
         ({"train": {"common": 1}}, "`train.common` must be bool, not 1"),
-        ({"train": {"steps": True}}, "`train.steps` must be int, not True"),
+        ({"train": {"steps": True}}, "`train.steps` must be int | None, not True"),
         ({"olmix_yaml": 3}, "`olmix_yaml` must be str, not 3"),
     ],
 )

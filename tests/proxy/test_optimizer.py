@@ -29,7 +29,7 @@ def test_peak_learning_rate_of_the_paper():
 
 def test_weight_decay_applies_to_matrices_only():
     params = {"embedding": {"embedding": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}, "q": {"kernel": jnp.ones(3)}}
-    update = optimizer.optimizer(Train(steps=5, lr=1.0, weight_decay=0.5), 1000)
+    update = optimizer.optimizer(Train(steps=5, lr=1.0, warmup=0.1, weight_decay=0.5), 1000)
     zeros = {name: {leaf: jnp.zeros(3) for leaf in leaves} for name, leaves in params.items()}
     change, _ = jax.jit(update.update)(zeros, jax.jit(update.init)(params), params)
     assert (change["q"]["kernel"] < 0).all()
@@ -38,7 +38,7 @@ def test_weight_decay_applies_to_matrices_only():
 
 def test_gradients_are_clipped_by_their_global_norm():
     params = {"a": {"kernel": jnp.zeros(4)}}
-    update = optimizer.optimizer(Train(steps=5, lr=1.0, clip=1.0), 1000)
+    update = optimizer.optimizer(Train(steps=5, lr=1.0, warmup=0.1, clip=1.0), 1000)
     take, state, changes = jax.jit(update.update), jax.jit(update.init)(params), []
     for size in (1e3, 1e6):
         change, _ = take({"a": {"kernel": jnp.full(4, size)}}, state, params)
