@@ -23,7 +23,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "the config file, such 
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder for all results")
 STAGES = flags.DEFINE_list("stages", None, "stages to run, separated by commas; default: all that the config calls for")
 EXAMPLE = "--config=configs/quickstart.py --workdir=runs/quickstart"
-# Fields that are None on the command line. The parsers of ml-collections do not accept it.
+# Fields that are None on the command line.
 _NONE: list[str] = []
 
 
@@ -80,7 +80,8 @@ def _parse_or_exit(argv: list[str]) -> list[str]:
         print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}\n\nEvery field of a config: olmix_jax/config/schema*.py")
         sys.exit(0)
     try:
-        return _parse(_without_none([_located(argument) for argument in argv]))
+        rest, _NONE[:] = without_none([_located(argument) for argument in argv])
+        return _parse(rest)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
@@ -101,23 +102,27 @@ def _located(argument: str) -> str:
     return f"--config={path}{match[2] or ''}" if path.is_file() else argument
 
 
-def _without_none(argv: list[str]) -> list[str]:
-    """Remove flags ``--config.‹field›=None`` of fields that can be None, and remember the fields."""
-    _NONE.clear()
-    rest, i = [], 0
+def without_none(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without flags ``--config.‹field›=None``, and these fields.
+
+    The parsers of ml-collections do not accept None. Fields that cannot be None are left to them.
+    """
+    rest: list[str] = []
+    none: list[str] = []
+    i = 0
     while i < len(argv):
         match = re.fullmatch(r"--?config\.([\w.]+)(?:=(.*))?", argv[i], re.DOTALL)
         words, value = argv[i : i + 1], None if match is None else match[2]
         if match is not None and value is None and argv[i + 1 : i + 2] == ["None"]:
             words, value = argv[i : i + 2], "None"
-        if match is not None and match[1] in _NONE:
-            _NONE.remove(match[1])  # the last value of a flag counts
+        if match is not None and match[1] in none:
+            none.remove(match[1])  # the last value of a flag counts
         if match is not None and value == "None" and configs.optional(match[1]):
-            _NONE.append(match[1])
+            none.append(match[1])
         else:
             rest += words
         i += len(words)
-    return rest
+    return rest, none
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import ml_collections
 import pytest
 
-from olmix_jax import config
+from olmix_jax import cli, config
 
 
 def test_defaults_survive_the_config_dict():
@@ -20,3 +20,16 @@ def test_optional_fields_keep_their_type():
 def test_section_update_is_a_section_not_the_method():
     assert isinstance(config.default().update, ml_collections.ConfigDict)
     assert config.default().update.strategy == "auto"
+
+
+def test_none_on_the_command_line_gives_the_derived_value():
+    argv = ["run.py", "--config.train.lr=None", "--config.swarm.size", "None", "--config.corpus.path=None", "--x=None"]
+    assert cli.without_none(argv) == (["run.py", "--config.corpus.path=None", "--x=None"], ["train.lr", "swarm.size"])
+    # The last value counts, and a flag without a value takes none.
+    argv = ["--config.train.lr=None", "--config.train.lr=0.5", "--config.train.common", "--config.train.steps=None"]
+    assert cli.without_none(argv) == (["--config.train.lr=0.5", "--config.train.common"], ["train.steps"])
+    c = config.default()
+    c.train.lr, c.swarm.size = 0.5, 12
+    built = config.from_dict(config.with_none(c.to_dict(), ["train.lr", "swarm.size"]))
+    assert built.train.lr is None and built.swarm.size is None
+    assert not config.optional("swarm.sparsity") and not config.optional("seed") and not config.optional("x.y")
