@@ -73,7 +73,7 @@ class Swarm:
     # prior ∝ natural^0.7. Strengths up to 1 determine the coefficients better than up to 5 (docs/log.md).
     strength: tuple[float, float] = (0.1, 1.0)
     # Minimum weight. In a sparse swarm smaller weights become 0; in a dense one they are raised to it. None: 0.02 if
-    # sparse, 1e-4 if dense, but at least one sequence.
+    # sparse (over more than 200 domains 4/M), 1e-4 if dense, but at least one sequence.
     min_weight: float | None = None
     # Smallest total variation between two mixtures; a closer one is drawn again.
     min_distance: float = 0.02

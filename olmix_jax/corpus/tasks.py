@@ -188,7 +188,8 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
         raise UserError("no tasks, so mixtures cannot be compared; set tasks.builtin, tasks.path or tasks.olmes")
     _check_sizes(tasks, source_of, config)
     by_document = _by_document(config, source_of)
-    log.info("%d tasks with %d examples", len(tasks), sum(map(len, tasks.values())))
+    total = sum(map(len, tasks.values()))
+    log.info("%s with %s", counted(len(tasks), "task"), counted(total, "example"))
     if by_document:
         log.info("the BPB of %s is the mean over documents (tasks.aggregate)", counted(len(by_document), "task"))
     return write_tasks(workdir, tasks, by_document)

@@ -16,7 +16,8 @@ from olmix_jax.laws.law import Fit, Law
 from olmix_jax.laws.summary import summarise
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, rng
-from olmix_jax.utils.progress import log
+from olmix_jax.utils.optional import LeftOut
+from olmix_jax.utils.progress import counted, log
 
 # A search for hyperparameters has ended early if one more step promises more than this [nats].
 UNSETTLED = 1.0
@@ -100,17 +101,21 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     # Raise the errors of the split before the expensive fit.
     quality.folds_of(table.ratios_KM, options.folds, options.seed)
     fitted = law.fit(ratios_KM, bpb_KN, starts=options.starts, **common, weight_K=weight_K)
-    log.info("fit: %s on %d runs × %d domains, %d tasks", options.law, *ratios_KM.shape, len(table.tasks))
+    sizes = counted(len(ratios_KM), "run"), counted(len(table.domains), "domain"), counted(len(table.tasks), "task")
+    log.info("fit: %s on %s × %s, %s", options.law, *sizes)
     _warn_of_early_end(fitted, table.tasks)
     common["inherited"] = table.inherited
     starts, repeats = min(options.starts, STARTS), 2 if law.cheap_refits else 1
     held_out = quality.cross_validate(law, *data, folds=options.folds, starts=starts, **common)
     left_out_KN = quality.leave_one_out(law, fitted.params, *data, **common) if law.cheap_refits else None
-    curve = learning_curve.measure(law, *data, held_out, starts=starts, repeats=repeats, **common)
     params_files.save(cache / params_files.PARAMS, fitted.params)
+    curve, left_out = None, LeftOut()
+    with left_out.unless_fails("fit", "learning curves"):
+        curve = learning_curve.measure(law, *data, held_out, starts=starts, repeats=repeats, **common)
     if options.resamples and law.cheap_refits:
-        drawn = samples(law, fitted.params, ratios_KM, bpb_KN, options.resamples, options.seed, weight_K)
-        params_files.save(cache / params_files.SAMPLES, drawn)
+        with left_out.unless_fails("fit", "samples of the law, and so error bars,"):
+            drawn = samples(law, fitted.params, ratios_KM, bpb_KN, options.resamples, options.seed, weight_K)
+            params_files.save(cache / params_files.SAMPLES, drawn)
     arrays = hashlib.sha256((cache / params_files.PARAMS).read_bytes()).hexdigest()
     digest = files.digest([options.law, table.tasks, arrays])
     result = summarise(law, table, fitted, held_out, left_out_KN, curve, folds=options.folds, digest=digest)

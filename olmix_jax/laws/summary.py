@@ -23,7 +23,7 @@ def summarise(
     fit: Fit,
     held_out: Quality,
     left_out_KN: np.ndarray | None,
-    curve: LearningCurve,
+    curve: LearningCurve | None,
     *,
     folds: int,
     digest: str,
@@ -36,7 +36,7 @@ def summarise(
       fit: the fit to all runs.
       held_out: its cross-validation.
       left_out_KN: leave-one-out predictions [BPB]; None for laws with expensive refits.
-      curve: its learning curve.
+      curve: its learning curve; None if it could not be measured.
       folds: folds of the cross-validation.
       digest: identifies the parameters.
     """

@@ -15,7 +15,7 @@ from olmix_jax.update import old_runs, update_plan
 from olmix_jax.update.old_runs import FitTable, Runs
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import rng
-from olmix_jax.utils.progress import log
+from olmix_jax.utils.progress import counted, log
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -82,7 +82,8 @@ def _log(result: FitResult) -> None:
         log.warning("fit: no run contains %s; its effect is the prior's", name)
     for name, sampled in result.barely_sampled.items():
         if sampled.runs:
-            log.warning("fit: only %d runs contain %s, with weights up to %.3f", sampled.runs, name, sampled.max)
+            runs = counted(sampled.runs, "run")
+            log.warning("fit: only %s of the swarm with %s, with weights up to %.3f", runs, name, sampled.max)
     log.info(
         "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals cover %.0f %%; %.1f s",
         result.spearman_cv_mean,

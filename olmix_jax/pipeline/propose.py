@@ -1,7 +1,10 @@
 """The stage ``propose``: the mixture, its files for trainers, and the next runs."""
 
 import dataclasses
+import math
 import pathlib
+import shutil
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +16,7 @@ from olmix_jax.corpus import store
 from olmix_jax.laws.fit_result import FitResult, Over
 from olmix_jax.pipeline import handover
 from olmix_jax.pipeline.fit import law_over_domains
-from olmix_jax.propose import export, next_runs
+from olmix_jax.propose import export, make_proposal, next_runs
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Counts, ReuseCost, by_name
@@ -23,11 +26,19 @@ from olmix_jax.update import history, update_plan
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import log
+from olmix_jax.utils.optional import LeftOut
+from olmix_jax.utils.progress import counted, log
+
+NEXT_RUNS = "propose/next.csv"
+# Sequences of a run that trains elsewhere. Next runs have weights in multiples of 1/TOTAL.
+TOTAL = 10_000
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
-    """Propose a mixture; write it, the next runs, and the files for trainers."""
+    """Propose a mixture and write it. Then add optional parts: error bars, files for trainers, next runs.
+
+    The proposal is written as soon as it is solved. An optional part that fails is left out, with the reason.
+    """
     plan = update_plan.read_for(config, workdir)
     swarm_table, fit_result = _fitted_swarm(config, workdir, plan)
     swarm, options = _swarm_facts(config, workdir, swarm_table), _options(config, workdir, plan)
@@ -36,24 +47,34 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         # Choosing λ refits the law to the swarm's scores. A law of the parent or over blocks cannot be refitted.
         swarm = dataclasses.replace(swarm, bpb_KN=None)
     seed = rng.derive(config.seed, "propose")
-    proposal = propose.propose(fitted_law, swarm, options, seed=seed)
-    reuse = None
+    solved = make_proposal.solve(fitted_law, swarm, options, seed=seed)
+    fit = files.digest([plan, solved.proposal.weights]) if fit_result is None else fit_result.digest
+    solved = dataclasses.replace(solved, proposal=dataclasses.replace(solved.proposal, fit=fit))
+    path, left_out = workdir / "propose/proposal.json", LeftOut()
+    # Files for an earlier proposal must not stay beside this one.
+    (workdir / NEXT_RUNS).unlink(missing_ok=True)
+    shutil.rmtree(workdir / handover.FOLDER, ignore_errors=True)
+    solved.proposal.write(path)
+    log.info("propose: %s", solved.proposal.outcome)
+    proposal = make_proposal.complete(solved)
     if plan is not None:
-        full_law = None
-        if fit_result is not None and fit_result.over is Over.BLOCKS:
-            full_law = law_over_domains(config, workdir, plan, fit_result)
-        reuse = _reuse_cost(plan, fit_result, fitted_law, full_law, swarm, options, proposal, seed)
-    counts = _counts(config, workdir, options, proposal)
-    proposal = dataclasses.replace(
-        proposal,
-        reuse=reuse,
-        next_runs=_propose_next(config, workdir, fitted_law, fit_result, swarm_table, proposal),
-        counts=counts,
-        handover=handover.write(workdir, _mixture(config, swarm, options, proposal, counts)),
-        fit=files.digest([plan, proposal.weights]) if fit_result is None else fit_result.digest,
-    )
-    proposal.write(workdir / "propose/proposal.json")
-    for line in (f"propose: {proposal.outcome}", *proposal.warnings):
+        with left_out.unless_fails("propose", "costs of kept ratios"):
+            full_law = None
+            if fit_result is not None and fit_result.over is Over.BLOCKS:
+                full_law = law_over_domains(config, workdir, plan, fit_result)
+            reuse = _reuse_cost(plan, fit_result, fitted_law, full_law, swarm, options, proposal, seed)
+            proposal = dataclasses.replace(proposal, reuse=reuse)
+    with left_out.unless_fails("propose", "whole sequences or tokens per domain"):
+        proposal = dataclasses.replace(proposal, counts=_counts(config, workdir, options, proposal))
+    with left_out.unless_fails("propose", "files for trainers"):
+        exports = handover.write(workdir, _mixture(config, swarm, options, proposal))
+        proposal = dataclasses.replace(proposal, handover=exports)
+    with left_out.unless_fails("propose", "next runs"):
+        chosen = _propose_next(config, workdir, fitted_law, fit_result, swarm_table, proposal)
+        proposal = dataclasses.replace(proposal, next_runs=chosen)
+    proposal = dataclasses.replace(proposal, left_out=(*proposal.left_out, *left_out.reasons))
+    proposal.write(path)
+    for line in proposal.warnings:
         log.info("%s", line)
 
 
@@ -156,11 +177,9 @@ def _counts(config: Config, workdir: pathlib.Path, options: Options, proposal: P
     return Counts(length, sequences=counts) if length > 1 else Counts(length, tokens=counts)
 
 
-def _mixture(
-    config: Config, swarm: SwarmFacts, options: Options, proposal: Proposal, counts: Counts | None
-) -> export.Mixture:
+def _mixture(config: Config, swarm: SwarmFacts, options: Options, proposal: Proposal) -> export.Mixture:
     """Return the mixture to write for trainers."""
-    tokens = None
+    tokens, counts = None, proposal.counts
     if counts is not None:
         tokens = {name: n * counts.length for name, n in (counts.sequences or counts.tokens or {}).items()}
     unique = None if swarm.tokens_M is None else by_name(swarm.domains, np.asarray(swarm.tokens_M, np.float64))
@@ -184,8 +203,7 @@ def _propose_next(
     proposal: Proposal,
 ) -> dict[str, float]:
     """Write the most informative next runs to ``propose/next.csv``; return {run: remaining share of uncertainty}."""
-    path, law = workdir / "propose/next.csv", laws.LAWS[config.fit.law]
-    path.unlink(missing_ok=True)
+    path, law = workdir / NEXT_RUNS, laws.LAWS[config.fit.law]
     wanted = config.propose.next_runs and fitted_law.law == law
     if not wanted or fit_result is None or not next_runs.possible(fitted_law):
         return {}
@@ -197,11 +215,30 @@ def _propose_next(
         existing_KM=swarm_table.ratios_KM,
         noise_N=np.array([task.rmse_cv**2 for task in fit_result.tasks.values()]),
         task_weights_N=list(proposal.task_weights.values()),
-        sparsity=config.swarm.sparsity,
-        strength=config.swarm.strength,
-        seed=rng.derive(config.seed, "next_runs"),
+        **_sampler(config, workdir),
     )
     runs = tuple(f"next-{k:04d}" for k in range(len(chosen.ratios_BM)))
     table.write_ratios(path, runs, runs, swarm_table.domains, chosen.ratios_BM)
-    log.info("propose: the %d most informative mixtures to train next are in %s", len(runs), path)
+    log.info("propose: the most informative mixtures to train next (%s) are in %s", counted(len(runs), "run"), path)
+    if len(runs) < config.propose.next_runs:
+        log.info(
+            "propose: no more next runs are at least swarm.min_distance = %g from all others", config.swarm.min_distance
+        )
     return dict(zip(runs, chosen.left_B.tolist()))
+
+
+def _sampler(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Return the settings of ``swarm`` for the sampler that draws candidates of the next runs."""
+    swarm = config.swarm
+    total = config.train.steps * config.train.batch if _trained_here(config, workdir) else TOTAL
+    if swarm.min_weight and not _trained_here(config, workdir):
+        total = max(total, math.ceil(1 / swarm.min_weight))
+    return {
+        "total": total,
+        "sparsity": swarm.sparsity,
+        "strength": swarm.strength,
+        "min_weight": swarm.min_weight,
+        "min_distance": swarm.min_distance,
+        "min_runs": swarm.min_runs,
+        "seed": rng.derive(config.seed if swarm.seed is None else swarm.seed, "next_runs"),
+    }

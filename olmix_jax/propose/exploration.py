@@ -15,6 +15,7 @@ from olmix_jax.propose.proposal_parts import Front, LambdaChoice, Path
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.swarm import task_groups
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.optional import LeftOut
 from olmix_jax.utils.progress import log
 
 
@@ -71,8 +72,10 @@ def with_chosen(options: Options, choice: LambdaChoice | None) -> Options:
     return dataclasses.replace(options, kl_weight=choice.best)
 
 
-def explore(formulation: Formulation, swarm: SwarmFacts, options: Options, proposed_M, seed: int) -> Exploration:
-    """Solve the path over λ and k and the front between families. The log says why one of them is left out.
+def explore(
+    formulation: Formulation, swarm: SwarmFacts, options: Options, proposed_M, seed: int, left_out: LeftOut
+) -> Exploration:
+    """Solve the path over λ and k and the front between families. One that fails is added to ``left_out``.
 
     Both ignore guards and the tail; ``explored_without`` names the ignored options.
     """
@@ -84,20 +87,24 @@ def explore(formulation: Formulation, swarm: SwarmFacts, options: Options, propo
     ignored = tuple(name for name in ("guard", "tail") if getattr(options, name) is not None)
     capped = formulation.constraints.repetition is not None
     repeats_R = [options.max_repeats * factor for factor in REPEAT_FACTORS] if capped else [None]
-    kl_weights_L = _with_current(KL_WEIGHTS, options.kl_weight)
-    path = settings_path(formulation, kl_weights_L, repeats_R, ratios_KM=swarm.ratios_KM, seed=seed)
-    if path is not None:
-        used = {"kl_weight": options.kl_weight, "max_repeats": options.max_repeats if capped else None}
-        path = dataclasses.replace(path, chosen=used)
-    return Exploration(ignored, path, _front(formulation, swarm, proposed_M))
+    kl_weights_L, path, front = _with_current(KL_WEIGHTS, options.kl_weight), None, None
+    with left_out.unless_fails("propose", "paths over λ and k"):
+        path = settings_path(formulation, kl_weights_L, repeats_R, ratios_KM=swarm.ratios_KM, seed=seed)
+        if path is not None:
+            used = {"kl_weight": options.kl_weight, "max_repeats": options.max_repeats if capped else None}
+            path = dataclasses.replace(path, chosen=used)
+    with left_out.unless_fails("propose", "trade-offs between families"):
+        front = _front(formulation, swarm, proposed_M)
+    return Exploration(ignored, path, front)
 
 
 def _front(formulation: Formulation, swarm: SwarmFacts, proposed_M) -> Front | None:
-    try:
-        families = task_groups.families_of(swarm.tasks, swarm.families)
-    except UserError as e:
-        log.info("propose: no front between families: %s", e)
+    if swarm.families is None and not task_groups.in_built_in_families(swarm.tasks):
+        # The built-in families are those of the paper's tasks; other tasks have no families unless the config names
+        # them.
+        log.info("propose: the tasks have no families (fit.families), so trade-offs between families are not computed")
         return None
+    families = task_groups.families_of(swarm.tasks, swarm.families)
     return pareto_front(
         formulation.problem,
         families,

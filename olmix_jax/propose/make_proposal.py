@@ -1,4 +1,7 @@
-"""Make a proposal: formulate the problem, solve it, and describe the solution."""
+"""Make a proposal: formulate the problem, solve it, describe the solution, and add what follows from it.
+
+:func:`solve` gives the required part, the mixture. :func:`complete` adds optional parts; one that fails is left out.
+"""
 
 import dataclasses
 from typing import Any
@@ -16,6 +19,7 @@ from olmix_jax.propose.sensitivity import sensitivity
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.solver.solution import Solution
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.optional import LeftOut
 
 # A predicted rise of BPB below this is rounding.
 NOTICEABLE = 1e-9
@@ -40,10 +44,40 @@ def propose(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None
     Raises:
       UserError: no mixture meets the constraints, an option is invalid, or the law predicts no finite BPB.
     """
-    options = options or Options()
+    return complete(solve(fitted, swarm, options, seed=seed))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solved:
+    """A proposal without its optional parts, and what these are computed from.
+
+    Attributes:
+      proposal: the required part.
+      fitted, swarm, options, seed: the arguments of :func:`propose`; the options have the λ in use.
+      formulation: the problem.
+      optimum: its solution.
+    """
+
+    proposal: Proposal
+    fitted: FittedLaw
+    swarm: SwarmFacts
+    options: Options
+    seed: int
+    formulation: Formulation
+    optimum: Optimum
+
+    @property
+    def weights_M(self) -> np.ndarray:
+        """The proposed mixture."""
+        return self.formulation.expand(self.optimum.solution.weights_M)
+
+
+def solve(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None, *, seed: int = 0) -> Solved:
+    """Return the required part of :func:`propose`, with the same arguments and errors."""
+    options, choice = options or Options(), None
     formulation = formulate(fitted, swarm, options)
-    choice = exploration.lambda_choice(fitted, formulation, swarm, options, seed)
     if options.choose_kl_weight:
+        choice = exploration.lambda_choice(fitted, formulation, swarm, options, seed)
         options = exploration.with_chosen(options, choice)
         formulation = formulate(fitted, swarm, options)
     optimum = find_optimum(formulation, swarm, options, seed)
@@ -54,18 +88,34 @@ def propose(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None
     proposal = _describe(formulation, optimum.solution, weights_M, predicted_CN, swarm, options)
     if optimum.guarded is not None:
         proposal = _with_guards(proposal, formulation, optimum, fitted, options)
-    else:
-        moves = sensitivity(formulation, optimum.solution, swarm.tasks, swarm.domains)
-        proposal = dataclasses.replace(proposal, sensitivity=moves)
-    if fitted.samples is not None:
-        proposal = _with_error_bars(proposal, formulation, optimum, fitted, swarm)
     if formulation.constraints.repetition is None:
         proposal = dataclasses.replace(proposal, warnings=(*proposal.warnings, _why_uncapped(swarm)))
     proposal = dataclasses.replace(proposal, choice=choice)
+    return Solved(proposal, fitted, swarm, options, seed, formulation, optimum)
+
+
+def complete(solved: Solved) -> Proposal:
+    """Add the optional parts: sensitivity, error bars, the choice of λ, the path over λ and k, and the front.
+
+    A part that fails is left out; ``left_out`` and the log say why.
+    """
+    proposal, formulation, options, swarm = solved.proposal, solved.formulation, solved.options, solved.swarm
+    left_out = LeftOut()
+    if solved.optimum.guarded is None:
+        with left_out.unless_fails("propose", "sensitivities"):
+            moves = sensitivity(formulation, solved.optimum.solution, swarm.tasks, swarm.domains)
+            proposal = dataclasses.replace(proposal, sensitivity=moves)
+    if solved.fitted.samples is not None:
+        with left_out.unless_fails("propose", "error bars"):
+            proposal = _with_error_bars(proposal, formulation, solved.optimum, solved.fitted, swarm)
+    if not options.choose_kl_weight:
+        with left_out.unless_fails("propose", "gains by λ"):
+            choice = exploration.lambda_choice(solved.fitted, formulation, swarm, options, solved.seed)
+            proposal = dataclasses.replace(proposal, choice=choice)
     if options.explore and not options.worst:
-        around = exploration.explore(formulation, swarm, options, weights_M, seed)
+        around = exploration.explore(formulation, swarm, options, solved.weights_M, solved.seed, left_out)
         proposal = dataclasses.replace(proposal, **_fields(around))
-    return proposal
+    return dataclasses.replace(proposal, left_out=(*proposal.left_out, *left_out.reasons))
 
 
 def _fields(part: Any) -> dict[str, Any]:

@@ -33,6 +33,9 @@ from olmix_jax.swarm import sampling
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 
+# Most bytes of each table of covariances. Swarms with many tasks and runs get fewer candidates and reference mixtures.
+MEMORY = 512 * 2**20
+
 
 class NextRuns(NamedTuple):
     """Mixtures to train next, best first.
@@ -67,7 +70,8 @@ def choose(params, candidates_CM, reference_QM, number: int, task_weights_N=None
     Raises:
       UserError: ``number`` exceeds the number of candidates, or the shapes disagree.
     """
-    return choose_greedily(exact_covariances(params, candidates_CM, reference_QM), number, task_weights_N).index_B
+    covariances = exact_covariances(params, candidates_CM, reference_QM)
+    return _all_of(choose_greedily(covariances, number, task_weights_N), number).index_B
 
 
 def choose_sampled(predicted_RCN, predicted_RQN, noise_N, number: int, task_weights_N=None) -> np.ndarray:
@@ -84,7 +88,13 @@ def choose_sampled(predicted_RCN, predicted_RQN, noise_N, number: int, task_weig
       UserError: see :func:`choose`; or there are too few samples.
     """
     covariances = sampled_covariances(predicted_RCN, predicted_RQN, noise_N, number)
-    return choose_greedily(covariances, number, task_weights_N).index_B
+    return _all_of(choose_greedily(covariances, number, task_weights_N), number).index_B
+
+
+def _all_of(choice: Choice, number: int) -> Choice:
+    if len(choice.index_B) < number:
+        raise UserError(f"only {len(choice.index_B)} of {number} next runs can be proposed; give more candidates")
+    return choice
 
 
 def propose_next(
@@ -106,11 +116,11 @@ def propose_next(
     """Choose the next runs among mixtures drawn like those of a swarm (:func:`olmix_jax.swarm.sampling.sample`).
 
     Candidates cover the same range of mixtures as a swarm, which is where the law should be certain. So some of them
-    are the reference mixtures. The covariances take 8·N·candidates·references bytes.
+    are the reference mixtures. The covariances take 8·N·candidates·(references + K) bytes; see :data:`MEMORY`.
 
     Args:
       fitted: the law; all laws except ``warped_gp`` need samples.
-      number: B.
+      number: B. There are fewer runs if no other candidate is far enough from all runs.
       natural_M: natural distribution, positive.
       domains: M names, in column order.
       existing_KM: mixtures that have been trained, or are being trained.
@@ -123,13 +133,15 @@ def propose_next(
       **sampler: ``sparsity``, ``strength``, ``min_weight`` or ``min_runs`` of the sampler.
 
     Raises:
-      UserError: too few candidates are far enough apart, the law has no samples, or the sampler fails.
+      UserError: no candidate is far enough from the existing runs, the law has no samples, or the sampler fails.
     """
     names = tuple(domains)
     ratios_CM = _candidates(natural_M, names, max(candidates, len(names) + 2), total, seed, sampler)
-    reference_QM = ratios_CM[:references]
-    distance_CK = total_variation(ratios_CM, np.asarray(existing_KM, np.float64))
-    ratios_CM = ratios_CM[(distance_CK >= min_distance).all(axis=1)]
+    # Tables of covariances are limited by memory. Candidates are in random order, so the first ones are a sample.
+    pairs = MEMORY // (8 * fitted.predict(ratios_CM[:1]).shape[1])
+    reference_QM = ratios_CM[: max(min(references, pairs // len(ratios_CM)), 1)]
+    ratios_CM = _far_from(existing_KM, ratios_CM, min_distance)
+    ratios_CM = ratios_CM[: max(pairs // max(len(existing_KM), 1), 2 * number)]
     if _has_exact_covariances(fitted):
         covariances = exact_covariances(fitted.params, ratios_CM, reference_QM)
     elif fitted.samples is None or noise_N is None:
@@ -171,7 +183,10 @@ def choose_greedily(
       min_distance: least distance.
 
     Raises:
-      UserError: no candidate is left, or the weights are invalid.
+      UserError: the weights are invalid.
+
+    Returns:
+      The choice, of fewer than ``number`` candidates if no other is left.
     """
     state = covariances._replace(
         variance_NC=covariances.variance_NC.copy(),
@@ -185,10 +200,7 @@ def choose_greedily(
     steps: list[np.ndarray] = []
     for _ in range(number):
         if not open_C.any():
-            raise UserError(
-                f"only {len(chosen)} of {number} next runs can be proposed, because no other candidate is far enough "
-                "from the chosen ones; lower propose.next_runs, or pass a smaller min_distance"
-            )
+            break
         gain_C = _gain(state, weights_N)
         c = int(np.where(open_C, gain_C, -np.inf).argmax())
         steps.append(_condition(state, c, steps))
@@ -229,8 +241,22 @@ def _gain(state: Covariances, weights_N) -> np.ndarray:
 def _candidates(natural_M, names: tuple[str, ...], number: int, total: int, seed: int, sampler: dict) -> np.ndarray:
     """Return different mixtures in random order: ``number`` of them, or fewer if some are drawn twice."""
     settings = {"names": names, "min_distance": 0.0, "seed": rng.derive(seed, "next_runs")} | sampler
+    if "min_runs" in settings:
+        settings["min_runs"] = min(settings["min_runs"], number)
     ratios_CM = np.unique(sampling.sample(natural_M, number, total, **settings), axis=0) / total
     return rng.generator(seed, "next_runs.order").permutation(ratios_CM)
+
+
+def _far_from(existing_KM, ratios_CM: np.ndarray, min_distance: float) -> np.ndarray:
+    """Return the candidates that are at least ``min_distance`` from all existing runs."""
+    distance_CK = total_variation(ratios_CM, np.asarray(existing_KM, np.float64))
+    far_C = np.all(distance_CK >= min_distance, axis=1)
+    if not np.any(far_C):
+        raise UserError(
+            f"none of {len(ratios_CM)} mixtures that were drawn has a total variation of at least {min_distance:g} to all "
+            f"{len(existing_KM)} runs; lower swarm.min_distance"
+        )
+    return ratios_CM[far_C]
 
 
 def _normalised(task_weights_N, tasks: int) -> np.ndarray:

@@ -68,6 +68,7 @@ class Proposal:
       next_runs: {proposed run: share of the law's standard deviation that remains after it}.
       counts: the mixture in whole sequences or tokens.
       handover: files for trainers, by format.
+      left_out: optional parts that could not be computed, and why.
       fit: digest of the fit that the proposal is based on.
     """
 
@@ -115,6 +116,7 @@ class Proposal:
     next_runs: dict[str, float] | None = None
     counts: Counts | None = None
     handover: dict[str, Export] | None = None
+    left_out: tuple[str, ...] = ()
     fit: str = ""
 
     @classmethod

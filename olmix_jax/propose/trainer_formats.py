@@ -16,6 +16,7 @@ import numpy as np
 from olmix_jax.propose.export import Mixture, TrainerFile, compare, normalised
 from olmix_jax.swarm import apportion, rounding
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.optional import reason_of
 
 # Levanter's block sizes [sequences], from its default to the largest power of two that it accepts.
 BLOCKS = (2048, 4096, 8192, 16384, 32768)
@@ -46,10 +47,9 @@ def trainer_files(mixture: Mixture) -> dict[str, TrainerFile]:
     for name, trainer in FORMATS.items():
         try:
             content = trainer.content(mixture)
-        except UserError as e:
-            files[name] = TrainerFile(trainer.file, not_written=str(e))
-        else:
             files[name] = TrainerFile(trainer.file, content, compare(mixture, trainer.realised(mixture)))
+        except Exception as e:  # a format that fails must not take the others with it
+            files[name] = TrainerFile(trainer.file, not_written=reason_of(e))
     return files
 
 

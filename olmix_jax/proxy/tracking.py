@@ -4,7 +4,7 @@ import importlib
 import json
 import pathlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from olmix_jax.config.schema import Track
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.optional import reason_of
+from olmix_jax.utils.progress import log
 
 
 class _Sink(Protocol):
@@ -81,13 +83,21 @@ class Tracker:
             raise UserError(
                 f"cannot write {self.path}: {e.strerror}. Free some space and run the same command again"
             ) from e
-        for sink in self.sinks:
-            sink.write(step, row)
+        self._to_sinks(lambda sink: sink.write(step, row))
 
     def close(self) -> None:
         """Flush TensorBoard and W&B."""
-        for sink in self.sinks:
-            sink.close()
+        self._to_sinks(lambda sink: sink.close())
+
+    def _to_sinks(self, send: Callable[[_Sink], None]) -> None:
+        """Send to every sink. One that fails, for example because the network does, gets no more metrics."""
+        for sink in list(self.sinks):
+            try:
+                send(sink)
+            except Exception as e:  # training continues without the optional sink
+                self.sinks.remove(sink)
+                name = type(sink).__name__.strip("_")
+                log.warning("train: %s gets no more metrics: %s; %s has them all", name, reason_of(e), self.path)
 
 
 class NullTracker:

@@ -14,6 +14,7 @@ def warnings(results: Results) -> list[str]:
     if results.proposal is not None:
         texts += [f"{capitalised(text).rstrip('.')}." for text in results.proposal.warnings]
         texts += _gain_warnings(results.proposal)
+        texts += [f"{capitalised(text).rstrip('.')}." for text in results.proposal.left_out]
     if results.fit is not None:
         texts += _law_warnings(results.fit)
     if results.table is not None and results.table.diverged:

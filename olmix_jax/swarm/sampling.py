@@ -8,13 +8,16 @@ import numpy as np
 
 from olmix_jax.swarm.apportion import SLACK, snap
 from olmix_jax.utils import rng
-from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.errors import UserError, listed
 
 # Candidates drawn for one member before sampling fails.
 _TRIES = 2000
 # The prior of the draw is natural^_TEMPER (METHOD §4: the paper's swarm over sources).
 _TEMPER = 0.7
 _MIN_WEIGHT = {"sparse": 0.02, "dense": 1e-4}
+# Over many domains a sparse swarm's default is this multiple of the mean weight 1/M: above it, nearly all weights of a
+# draw are too small.
+_MEAN_WEIGHTS = 4.0
 
 
 def sample(
@@ -40,7 +43,7 @@ def sample(
       names: the M domains, in column order.
       sparsity: "sparse" (small weights become 0) or "dense" (small weights are raised).
       strength: range (low, high) of the Dirichlet strength s, 0 < low ≤ high.
-      min_weight: minimum weight; None for 0.02 if sparse and 1e-4 if dense, but at least one sequence.
+      min_weight: minimum weight; None for :func:`default_min_weight`, but at least one sequence.
       min_distance: smallest total variation, ½‖p − p′‖₁, between two members.
       min_runs: smallest number of members that sample each domain.
       earlier_runs: number of earlier runs that the law is fitted to as well; ``size`` may be smaller by this number.
@@ -55,22 +58,29 @@ def sample(
     natural_M = np.asarray(natural_M, np.float64)
     natural_counts_M = snap(natural_M, total)
     natural_M = natural_M / natural_M.sum()
-    minimum = max(_MIN_WEIGHT[sparsity], 1 / total) if min_weight is None else min_weight
+    minimum = max(default_min_weight(sparsity, len(names)), 1 / total) if min_weight is None else min_weight
     _check_request(natural_M, size, earlier_runs, min_runs, names, strength)
     minimum = _whole(minimum, total, 1.0 if sparsity == "sparse" else 1 / len(names))
     draw = _Draw(natural_M, total, sparsity == "sparse", strength, minimum, rng.generator(seed, "swarm"))
-    swarm_KM = natural_counts_M[None]
-    while len(swarm_KM) < size:
-        forced = _domains_to_force(min_runs - draw.sampled(swarm_KM).sum(axis=0), size - len(swarm_KM))
-        counts_M = draw.next_candidate(swarm_KM, forced, min_distance)
+    swarm_KM = np.empty((size, len(names)), np.int64)
+    swarm_KM[0], sampled_M = natural_counts_M, draw.sampled(natural_counts_M).astype(int)
+    for k in range(1, size):
+        forced = _domains_to_force(min_runs - sampled_M, size - k)
+        counts_M = draw.next_candidate(swarm_KM[:k], forced, min_distance)
         if counts_M is None:
             raise UserError(
-                f"no mixture found for member {len(swarm_KM)} of {size} in {_TRIES} draws: lower `swarm.min_distance` "
+                f"no mixture found for member {k} of {size} in {_TRIES} draws: lower `swarm.min_distance` "
                 f"({min_distance}), `swarm.min_weight` ({minimum:.6g}) or `swarm.min_runs` ({min_runs}); the mixture "
-                f"must not be a near-duplicate and must contain {', '.join(names[j] for j in forced) or 'any domain'}"
+                f"must not be a near-duplicate and must contain {listed([names[j] for j in forced]) or 'any domain'}"
             )
-        swarm_KM = np.vstack([swarm_KM, counts_M])
+        swarm_KM[k], sampled_M = counts_M, sampled_M + draw.sampled(counts_M)
     return swarm_KM
+
+
+def default_min_weight(sparsity: str, domains: int) -> float:
+    """Return the minimum weight: 1e-4 if dense; if sparse 0.02, or 4/M if that is smaller."""
+    minimum = _MIN_WEIGHT[sparsity]
+    return min(minimum, _MEAN_WEIGHTS / domains) if sparsity == "sparse" else minimum
 
 
 def _domains_to_force(lack_M: np.ndarray, runs_left: int) -> np.ndarray:
@@ -148,6 +158,8 @@ class _Draw:
         for _ in range(_TRIES):
             counts_M = self._candidate(forced)
             if counts_M is not None and self.sampled(counts_M)[forced].all():
+                if min_distance <= 0:
+                    return counts_M
                 distance_K = np.abs(swarm_KM - counts_M).sum(axis=1) / (2 * self.total)
                 if not (distance_K < min_distance).any():
                     return counts_M

@@ -120,7 +120,12 @@ def grouped(
         table = with_mmlu_groups(table)
     if granularity == "task":
         return table
-    groups = families_of(table.tasks, families) if granularity == "family" else {AGGREGATED: table.tasks}
+    groups: dict[str, tuple[str, ...]] = {AGGREGATED: table.tasks}
+    if granularity == "family":
+        try:
+            groups = families_of(table.tasks, families)
+        except UserError as e:
+            raise UserError(f"{e}; or set `fit.granularity` to task") from e
     counts = dict(zip(table.tasks, table.sizes_N))
     result = _averaged(table, {group: {task: counts[task] for task in tasks} for group, tasks in groups.items()})
     sizes_N = [sum(counts[task] for task in groups[group]) for group in result.tasks]
@@ -188,13 +193,17 @@ def families_of(
     if stray:
         raise UserError(
             f"{where}: tasks without a family: {', '.join(stray[:8])}{', …' * (len(stray) > 8)}; add them to "
-            '`fit.families`, for example {"mine": ["task_a", "qa_*"]}, drop them with `fit.drop_metrics`, or set '
-            "`fit.granularity` to task"
+            '`fit.families`, for example {"mine": ["task_a", "qa_*"]}, or drop them with `fit.drop_metrics`'
         )
     empty = [family for family, matches in members.items() if not matches]
     if empty and families is not None:
         raise UserError(f"{where}: family without tasks: {', '.join(empty)}; correct its names, or remove it")
     return {family: matches for family, matches in members.items() if matches}
+
+
+def in_built_in_families(tasks: Sequence[str]) -> bool:
+    """Return whether every task is in one of :data:`FAMILIES`, the families of the paper's tasks."""
+    return all(any(_matches(task, patterns) for patterns in FAMILIES.values()) for task in tasks)
 
 
 _SUBJECT = re.compile(

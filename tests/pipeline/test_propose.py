@@ -1,6 +1,7 @@
 """The stage ``propose`` on a swarm of CSV files."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 import olmix_jax
 from olmix_jax import config
 from olmix_jax.laws import evaluate, log_linear
-from olmix_jax.pipeline import propose
+from olmix_jax.pipeline import handover, propose
+from olmix_jax.propose import make_proposal, next_runs, uncertainty
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.solver.status import Status
 from olmix_jax.utils import files
@@ -55,6 +57,54 @@ def test_stage_writes_next_runs_and_files_for_trainers(workdir):
     proposal = Proposal.read(folder / "propose/proposal.json")
     assert len((folder / "propose/next.csv").read_text().splitlines()) == 1 + 8 == 1 + len(proposal.next_runs)
     assert all((folder / export.file).is_file() for export in proposal.handover.values())
+
+
+def test_failed_optional_parts_leave_the_proposal(workdir, tmp_path, monkeypatch):
+    folder, settings = workdir
+    shutil.copytree(folder, tmp_path / "run")
+    path, written = tmp_path / "run/propose/proposal.json", []
+    (tmp_path / "run/propose/handover/old.json").write_text("of an earlier proposal")
+    path.unlink()
+
+    def fail(*_, **__):
+        written.append(Proposal.read(path).fit)
+        raise ValueError("a defect")
+
+    failing = (
+        (make_proposal, "sensitivity"),
+        (uncertainty, "error_bars"),
+        (handover, "write"),
+        (next_runs, "propose_next"),
+    )
+    for module, name in failing:
+        monkeypatch.setattr(module, name, fail)
+    propose.run(settings, tmp_path / "run")
+    # The required part was on disk when each optional part failed.
+    proposal = Proposal.read(path)
+    assert written == [proposal.fit] * 4
+    assert [text.split(" are left out: ValueError")[0] for text in proposal.left_out] == [
+        "sensitivities",
+        "error bars",
+        "files for trainers",
+        "next runs",
+    ]
+    assert not (tmp_path / "run/propose/handover/old.json").exists()
+    np.testing.assert_allclose(weights_of(proposal), weights_of(log_linear_proposal()), atol=1e-4)
+
+
+def test_next_runs_are_drawn_with_the_settings_of_the_swarm(workdir, monkeypatch):
+    folder, settings = workdir
+    seen = {}
+
+    def record(*_, **arguments):
+        seen.update(arguments)
+        raise UserError("enough")
+
+    monkeypatch.setattr(next_runs, "propose_next", record)
+    sampler = {"sparsity": "dense", "strength": (2.0, 3.0), "min_weight": 1e-5, "min_distance": 0.3, "min_runs": 7}
+    plain = files.plain(settings)
+    propose.run(config.from_dict(plain | {"swarm": plain["swarm"] | sampler}), folder)
+    assert sampler.items() <= seen.items() and seen["total"] == 100_000
 
 
 def test_fit_with_a_law_other_than_the_configured_one_is_an_error(workdir):

@@ -53,4 +53,4 @@ def test_kept_ratios_leave_out_the_path_and_the_log_says_why(caplog):
 def test_tasks_without_a_family_leave_out_the_front(caplog):
     with caplog.at_level("INFO"):
         proposal = log_linear_proposal(explore=True)
-    assert proposal.path is not None and proposal.pareto is None and "no front between families" in caplog.text
+    assert proposal.path is not None and proposal.pareto is None and "the tasks have no families" in caplog.text

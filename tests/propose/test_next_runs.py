@@ -137,8 +137,26 @@ def test_any_law_with_samples_proposes_next_runs():
         propose(FittedLaw(log_linear.LAW, fit.params), 3, ratios_KM)
 
 
+def test_fewer_runs_are_proposed_if_no_other_candidate_is_far_enough(params):
+    found = propose(FittedLaw(warped_gp.LAW, params), 9, np.array([NATURAL_M]), min_distance=0.55)
+    assert 0 < len(found.ratios_BM) == len(found.left_B) < 9
+
+
+def test_many_tasks_get_fewer_candidates_and_references(params, monkeypatch):
+    seen = []
+
+    def record(params, ratios_CM, reference_QM):
+        seen.append((len(ratios_CM), len(reference_QM)))
+        return exact_covariances(params, ratios_CM, reference_QM)
+
+    monkeypatch.setattr(next_runs, "exact_covariances", record)
+    monkeypatch.setattr(next_runs, "MEMORY", 8 * 2 * 14 * 50)
+    assert len(propose(FittedLaw(warped_gp.LAW, params), 3).ratios_BM) == 3
+    assert seen == [(50, 3)]
+
+
 def test_impossible_requests_are_errors(params):
-    with pytest.raises(UserError, match="of 9 next runs can be proposed.*lower propose.next_runs"):
+    with pytest.raises(UserError, match="none of .* at least 0.6 to all 14 runs; lower swarm.min_distance"):
         propose(FittedLaw(warped_gp.LAW, params), 9, min_distance=0.6)
     candidates_CM = np.eye(4)
     with pytest.raises(UserError, match="only 4 of 5 next runs can be proposed"):

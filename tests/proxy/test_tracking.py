@@ -76,6 +76,20 @@ def test_resumed_run_keeps_its_wandb_id(tmp_path, monkeypatch):
     assert {(options["project"], options["resume"]) for options in started} == {("mixtures", "allow")}
 
 
+def test_failed_sink_stops_getting_metrics_and_training_continues(tmp_path, monkeypatch, caplog):
+    def fail(row, step):
+        raise ConnectionError("no network")
+
+    wandb = types.SimpleNamespace(init=lambda **options: types.SimpleNamespace(log=fail, finish=fail))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    tracker = Tracker(tmp_path, Track(wandb="mixtures"), "toy", 0)
+    for step in (2, 4):
+        tracker.write(step, step, np.array([1.0]), 5.0)
+    tracker.close()
+    assert [row["step"] for row in rows(tmp_path)] == [2, 4]
+    assert caplog.text.count("Wandb gets no more metrics: ConnectionError") == 1
+
+
 @pytest.mark.skipif(importlib.util.find_spec("tensorboardX") is None, reason="needs requirements-track.txt")
 def test_tensorboard_files_are_written(tmp_path):
     tracker = Tracker(tmp_path, Track(tensorboard=True), "toy", 0)

@@ -122,3 +122,11 @@ def test_earlier_runs_make_a_smaller_swarm_possible():
         UserError, match="`swarm.size` is 5 besides 4 earlier runs, but a law over 8 domains needs at least"
     ):
         draw(size=5, earlier_runs=4, min_runs=1)
+
+
+def test_default_minimum_weight_leaves_mixtures_of_many_domains():
+    assert [sampling.default_min_weight("sparse", domains) for domains in (8, 200, 400)] == [0.02, 0.02, 0.01]
+    assert sampling.default_min_weight("dense", 400) == 1e-4
+    many = 900
+    c = draw(natural_M=np.ones(many), size=many + 2, total=9000, names=tuple(map(str, range(many))), min_runs=1)
+    assert ((c > 0).sum(axis=0) >= 1).all() and (c[1:][c[1:] > 0] >= 40).all()
