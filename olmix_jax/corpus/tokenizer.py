@@ -9,6 +9,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from olmix_jax.corpus import words
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
@@ -47,6 +48,7 @@ class Tokenizer:
         special = {t["content"]: t["id"] for t in json.loads(text)["added_tokens"] if t["special"]}
         plain = {t["content"] for t in content["added_tokens"]}
         self._bpe = tokenizers.Tokenizer.from_str(json.dumps(content))
+        self._words = words.WordEncoder(self._bpe) if words.splits_like_gpt2(content) else None
         vocabulary = content["model"]["vocab"] | special
         names = [name for name in (END_TEXT, *special) if name in vocabulary]
         ends = [vocabulary[name] for like in END_PATTERNS for name in names if re.search(like, name, re.IGNORECASE)]
@@ -108,6 +110,9 @@ class Tokenizer:
         yield from self._encode_chunk(chunk)
 
     def _encode_chunk(self, texts: list[str]) -> Iterator[np.ndarray]:
+        if self._words is not None:
+            yield from self._words.encode(texts)
+            return
         for encoding in self._bpe.encode_batch_fast(texts):
             yield np.array(encoding.ids, np.int32)
 
