@@ -1,5 +1,6 @@
 """Run stages in order. Finished stages are skipped."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -77,12 +78,33 @@ def run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     if old is not None and done and old.covers(stamp) and not stage.repeat:
         log.info("%s: finished, skipped (%s)", stage.name, results[-1])
         return
-    if stage.records_config and not config.swarm.part:
-        files.write_json(workdir / "config.json", config)
     files.write_json(path, stamps | {stage.name: stamp})
     log.info("%s", stage.name)
     stage.run(config, workdir)
+    if stage.records_config and not config.swarm.part:
+        _record_config(config, workdir, stage)
     files.write_json(path, stamps | {stage.name: dataclasses.replace(stamp, finished=True)})
+
+
+def _record_config(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
+    """Write the settings of a finished stage to ``config.json``.
+
+    Settings of other stages stay as they are, so that the file describes what is in the workdir: a setting that a later
+    stage refuses, or that belongs to a stage that has not run again, must not reach an update of this workdir. The
+    first stage writes all settings.
+    """
+    path, recorded = workdir / workdirs.CONFIG, config
+    if path.is_file():
+        # A file of another version, which cannot be read, is replaced.
+        with contextlib.suppress(UserError):
+            recorded = workdirs.read_config(workdir)
+    for field in stage.settings:
+        section, _, name = field.partition(".")
+        value = getattr(config, section)
+        if name:
+            value = dataclasses.replace(getattr(recorded, section), **{name: getattr(value, name)})
+        recorded = dataclasses.replace(recorded, **{section: value})
+    files.write_json(path, recorded)
 
 
 def _check_parent(config: Config, workdir: pathlib.Path) -> None:
@@ -113,13 +135,6 @@ def _check_same_swarm(config: Config, workdir: pathlib.Path, stage: Stage) -> No
 
 
 def _check_names(config: Config) -> None:
-    """Raise an error for an unknown law or preset, before anything is trained."""
-    named = [("fit.law", config.fit.law, tuple(LAWS))]
-    if not config.swarm.ratios:
-        from olmix_jax.proxy.model import PRESETS  # Flax is loaded only where a model is trained
-
-        named += [("proxy.preset", config.proxy.preset, tuple(PRESETS))]
-        named += [("validate.preset", config.validate.preset or config.proxy.preset, tuple(PRESETS))]
-    for field, name, valid in named:
-        if name not in valid:
-            raise UserError(f"config field `{field}` must be one of {', '.join(valid)}, not {name!r}")
+    """Raise an error for an unknown law, before anything is trained."""
+    if config.fit.law not in LAWS:
+        raise UserError(f"config field `fit.law` must be one of {', '.join(LAWS)}, not {config.fit.law!r}")

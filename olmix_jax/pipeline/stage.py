@@ -51,7 +51,7 @@ class Stage:
       costly: results that are expensive, so a change of inputs is an error; empty for a cheap stage, which reruns.
       resumable: whether an unfinished run leaves checkpoints worth keeping.
       repeat: whether it runs even if it is finished.
-      records_config: whether it writes ``config.json``.
+      records_config: whether it writes its settings to ``config.json`` when it ends.
       stamps: file that its stamp is written to, relative to the workdir.
       check: (config) → raises ``UserError`` if the stage cannot run with this config.
       skip: (config, workdir) → why the stage has nothing to do; empty if it has to run.
