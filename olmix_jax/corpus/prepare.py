@@ -152,6 +152,8 @@ def _write_store(path: pathlib.Path, documents: list[Document], bpe: Tokenizer, 
 
 def _write_tokenizer(workdir: pathlib.Path, bpe: Tokenizer) -> None:
     bpe.write(tokenizer_path(workdir))
+    if bpe.ignored:
+        log.info("tokenizer: %s of its file is not applied, so that text is kept exactly", ", ".join(bpe.ignored))
     with files.atomic_write(token_bytes_path(workdir), "wb") as f:
         np.save(f, bpe.token_bytes_V, allow_pickle=False)
 

@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from olmix_jax.corpus import words
+from olmix_jax.corpus.tokenizer_checks import alphabet, check_bytes, check_probes, describe_change, normalisers
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
@@ -18,8 +19,6 @@ END_TEXT = "<|endoftext|>"
 END_PATTERNS = ("endoftext|end.of.(text|sentence|document)", "^</s>$", "eos|eot")
 # The smallest vocabulary: 256 bytes and the end-of-document token.
 SMALLEST = 257
-# A text with all kinds of characters that pre-tokenisation may lose or change.
-_PROBE = " A  b\n\n\tç\r\n'll 12345 日本 e\u0301 🙂 _-- "
 # Characters encoded at once. An encoding takes about a hundred times the memory of its text.
 _CHUNK = 1 << 20
 
@@ -39,6 +38,7 @@ class Tokenizer:
       end: the id that separates documents; 0 after :func:`train`.
       token_bytes_V: int32 [V], UTF-8 bytes of each token; 0 for special tokens and unused ids.
       digest: a hash of its content.
+      ignored: normalisers in its file, which are not applied, because they change text.
     """
 
     def __init__(self, text: str):
@@ -50,12 +50,13 @@ class Tokenizer:
         self._bpe = tokenizers.Tokenizer.from_str(json.dumps(content))
         self._words = words.WordEncoder(self._bpe) if words.splits_like_gpt2(content) else None
         vocabulary = content["model"]["vocab"] | special
+        check_bytes(vocabulary)
         names = [name for name in (END_TEXT, *special) if name in vocabulary]
         ends = [vocabulary[name] for like in END_PATTERNS for name in names if re.search(like, name, re.IGNORECASE)]
         if not ends:
             raise ValueError(f"no special token has the name of an end of text; it has {', '.join(names) or 'none'}")
         self.end, self.size = ends[0], max(vocabulary.values()) + 1
-        byte_of = {char: byte for byte, char in enumerate(_alphabet())}
+        byte_of = {char: byte for byte, char in enumerate(alphabet())}
         self._bytes = [b""] * self.size
         for token, index in vocabulary.items():
             if token in plain:
@@ -63,8 +64,8 @@ class Tokenizer:
             elif token not in special and index != self.end:
                 self._bytes[index] = bytes(byte_of[c] for c in token)
         self.token_bytes_V = np.array([len(b) for b in self._bytes], np.int32)
-        if self.decode(self.encode(_PROBE)) != _PROBE:
-            raise ValueError("decoding an encoded text does not return the same text")
+        check_probes(lambda text: self._join(self._bpe.encode(text).ids))
+        self.ignored = tuple(normalisers(json.loads(text)))
 
     @classmethod
     def read(cls, path: str | pathlib.Path) -> "Tokenizer":
@@ -77,9 +78,10 @@ class Tokenizer:
         try:
             return cls(json.dumps(content, ensure_ascii=False))
         except Exception as e:  # the library raises plain Exceptions
+            reason = str(e) if isinstance(e, ValueError) else repr(e)
             raise UserError(
-                f"{path}: not a byte-level BPE tokenizer ({e!r}); choose another corpus.tokenizer, or, if the file is "
-                "in a workdir, rerun --stages=prepare"
+                f"{path}: not a lossless byte-level BPE tokenizer: {reason}; choose another corpus.tokenizer, or, if "
+                "the file is in a workdir, rerun --stages=prepare"
             ) from e
 
     def to_json(self) -> str:
@@ -95,11 +97,19 @@ class Tokenizer:
         return np.array(self._bpe.encode(text).ids, np.int32)
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Encode all texts on all cores."""
+        """Encode all texts on all cores.
+
+        Raises:
+          UserError: a text does not come back exactly.
+        """
         return list(self.encode_stream(texts))
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """Encode texts in order, on all cores and in bounded memory."""
+        """Encode texts in order, on all cores and in bounded memory.
+
+        Raises:
+          UserError: a text does not come back exactly.
+        """
         chunk, size = [], 0
         for text in texts:
             chunk.append(text)
@@ -111,14 +121,23 @@ class Tokenizer:
 
     def _encode_chunk(self, texts: list[str]) -> Iterator[np.ndarray]:
         if self._words is not None:
-            yield from self._words.encode(texts)
-            return
-        for encoding in self._bpe.encode_batch_fast(texts):
-            yield np.array(encoding.ids, np.int32)
+            encoded: Iterable[np.ndarray] = self._words.encode(texts)
+        else:
+            encoded = (np.array(encoding.ids, np.int32) for encoding in self._bpe.encode_batch_fast(texts))
+        for text, ids in zip(texts, encoded):
+            if self.token_bytes_V[ids].sum(dtype=np.int64) != len(text.encode()):
+                raise UserError(
+                    "the tokenizer does not return a text of the corpus exactly: "
+                    f"{describe_change(text, self._join(ids))}; choose another corpus.tokenizer"
+                )
+            yield ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ``ids``. Incomplete characters become U+FFFD, ``end`` becomes nothing."""
-        return b"".join(self._bytes[i] for i in ids).decode("utf-8", errors="replace")
+        return self._join(ids).decode("utf-8", errors="replace")
+
+    def _join(self, ids: Iterable[int]) -> bytes:
+        return b"".join(map(self._bytes.__getitem__, ids))
 
 
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -169,6 +188,8 @@ def _lossless(content: dict) -> dict:
     for step in _pre_tokenizers(content):
         if step["type"] == "ByteLevel":
             step["add_prefix_space"] = False
+    # Dropout splits words at random.
+    content["model"]["dropout"] = None
     # The caller pads and truncates. A normaliser would change the number of bytes.
     return content | dict.fromkeys(("normalizer", "post_processor", "truncation", "padding"))
 
@@ -180,13 +201,3 @@ def _pre_tokenizers(content: dict) -> list[dict]:
 
 def _is_byte_level(content: dict) -> bool:
     return any(step["type"] == "ByteLevel" for step in _pre_tokenizers(content))
-
-
-def _alphabet() -> list[str]:
-    """Return the character that stands for each byte in GPT-2's byte-level BPE.
-
-    A visible character stands for itself; each other byte has the next free character from U+0100 on.
-    """
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [b for b in range(256) if b not in visible]
-    return [chr(b) if b in visible else chr(0x100 + hidden.index(b)) for b in range(256)]

@@ -12,7 +12,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmix_jax.corpus import tokenizer
+from olmix_jax.corpus import tokenizer, tokenizer_checks
 from olmix_jax.utils.errors import UserError
 
 TEXTS = [f"def function_{i}(argument):\n    return argument + {i}  # añadir 変数\n" for i in range(200)]
@@ -157,6 +157,36 @@ def test_end_token_is_recognised_by_its_name(names, end):
     assert tokenizer.Tokenizer(json.dumps(foreign(added_tokens=added))).end == 310 + names.index(end)
 
 
+def without_bytes(chars) -> dict:
+    """Return the change of a tokenizer whose vocabulary lacks bytes, and all tokens that contain them."""
+    model = foreign()["model"]
+    vocabulary = {token: i for token, i in model["vocab"].items() if not set(token) & set(chars)}
+    merges = [pair for pair in model["merges"] if not set("".join(pair)) & set(chars)]
+    return {"model": {**model, "vocab": vocabulary, "merges": merges}}
+
+
+def split(pattern: str, behaviour: str) -> dict:
+    """Return a pre-tokeniser that splits at a pattern, before the one of GPT-2."""
+    step = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behaviour, "invert": False}
+    return {"type": "Sequence", "pretokenizers": [step, foreign()["pre_tokenizer"]["pretokenizers"][1]]}
+
+
+@pytest.mark.parametrize("normalizer", ["Lowercase", "NFKC", "StripAccents"])
+def test_normalisers_and_dropout_are_not_applied(normalizer):
+    steps = {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": normalizer}]}
+    bpe = tokenizer.Tokenizer(json.dumps(foreign(normalizer=steps, model={**foreign()["model"], "dropout": 0.5})))
+    assert bpe.decode(bpe.encode("ÀB ﬁ")) == "ÀB ﬁ" and bpe.ignored == ("NFD", normalizer, "dropout")
+    assert bpe.encode(TEXTS[0]).tolist() == bpe.encode(TEXTS[0]).tolist()
+
+
+def test_text_of_the_corpus_that_changes_is_an_error():
+    """A special token that the model's merges can reach has no bytes."""
+    added = [{**foreign()["added_tokens"][0], "content": "de", "id": foreign()["model"]["vocab"]["de"]}]
+    bpe = tokenizer.Tokenizer(json.dumps(foreign(added_tokens=[*added, foreign()["added_tokens"][0]])))
+    with pytest.raises(UserError, match="does not return a text of the corpus exactly: .* becomes"):
+        bpe.encode_many(["a", "de"])
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -164,6 +194,15 @@ def test_end_token_is_recognised_by_its_name(names, end):
         ({"pre_tokenizer": None}, "BPE over bytes"),
         ({"model": {**foreign()["model"], "byte_fallback": True}}, "BPE over bytes"),
         ({"model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}}, "BPE over bytes"),
+        (without_bytes("ÐÑ"), r"lacks 2 of the 256 bytes \(0xD0, 0xD1\), so text with them would lose them"),
+        (without_bytes(tokenizer_checks.alphabet()[128:]), r"lacks 128 of the 256 bytes \(0x80, 0x81, 0x82, 0x83, …\)"),
+        ({"pre_tokenizer": split("\\n", "Removed")}, r"changes text \(words\)"),
+        ({"pre_tokenizer": split("\ufeff", "Removed")}, r"changes text \(white space\): .*ufeff"),
+        ({"pre_tokenizer": split("[\u0400-\u04ff]", "Removed")}, r"changes text \(Latin and Cyrillic\)"),
+        (
+            {"model": {**foreign()["model"], "end_of_word_suffix": "</w>"}},
+            r"changes text \(words\): 86 bytes become 38",
+        ),
         ({"added_tokens": []}, "no special token has the name of an end of text"),
         (
             {
@@ -172,13 +211,13 @@ def test_end_token_is_recognised_by_its_name(names, end):
                     "pretokenizers": [{"type": "WhitespaceSplit"}, foreign()["pre_tokenizer"]["pretokenizers"][1]],
                 }
             },
-            "does not return the same text",
+            r"changes text \(words\): \d+ bytes become \d+; ' A  b.*' becomes .Ab",
         ),
     ],
 )
 def test_tokenizer_that_loses_text_is_refused(tmp_path, changes, message):
     (tmp_path / "tokenizer.json").write_text(json.dumps(foreign(**changes)))
-    with pytest.raises(UserError, match=f"tokenizer.json: not a byte-level BPE.*{message}"):
+    with pytest.raises(UserError, match=f"tokenizer.json: not a lossless byte-level BPE tokenizer: .*{message}"):
         tokenizer.Tokenizer.read(tmp_path / "tokenizer.json")
 
 
