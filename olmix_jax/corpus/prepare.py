@@ -9,7 +9,7 @@ import numpy as np
 
 from olmix_jax import config as configs
 from olmix_jax.config.workdir import ancestors
-from olmix_jax.corpus import readers, store, token_files, tokenizer
+from olmix_jax.corpus import readers, store, token_agreement, token_files, tokenizer
 from olmix_jax.corpus.builtin import builtin_domains
 from olmix_jax.corpus.clean import deduplicate, split
 from olmix_jax.corpus.readers import Document, content_of, hash64
@@ -67,6 +67,7 @@ def _link_token_files(config: configs.Config, workdir: pathlib.Path, paths_of: d
     rows = []
     for name, paths in tracked(paths_of.items(), "read", "domains"):
         domain = token_files.read(paths, bpe, name)
+        token_agreement.check(domain.shards, bpe, name)
         tokens = store.link_store(store_path(workdir, name), domain.shards, bpe.size)
         log.info("%-24s %7d token files, %15d tokens, %15d bytes", name, len(domain.shards), tokens, domain.bytes)
         rows.append(_Domain(name, tokens, domain.bytes, domain.content))

@@ -15,6 +15,7 @@ import fsspec
 import numpy as np
 
 from olmix_jax.corpus.store import DTYPES, Shard, errors_name
+from olmix_jax.corpus.token_sidecars import Stated, read_stated
 from olmix_jax.utils.errors import UserError
 
 # Bytes read at the start and at the end of a file, to detect its type and to hash its content.
@@ -22,6 +23,8 @@ _EDGE = 1 << 16
 # Ids read as too narrow a type alternate between low and high halves, and the high halves are nearly zero. With at
 # least _MANY ids, a sequence in which every other id is below _FEW is rejected.
 _MANY, _FEW = 64, 4
+# A file that ends in this many equal words of eight bytes was allocated but not filled.
+_CONSTANT = 1024
 # Megatron's codes for the types of token ids.
 _MEGATRON = {4: "<i4", 5: "<i8", 8: "<u2"}
 
@@ -36,7 +39,8 @@ class TokenFile:
       digest: a hash of its size, first and last bytes.
       ends: the first and last bytes of its tokens, cut to whole tokens of every type.
       offset: bytes before the first token.
-      dtype: the type that the header or index states; None if there is neither.
+      dtype: the type that the header, index or metadata states; None if there is none of them.
+      stated: what the files beside it say.
     """
 
     path: str
@@ -45,6 +49,7 @@ class TokenFile:
     ends: tuple[bytes, bytes]
     offset: int
     dtype: str | None
+    stated: tuple[Stated, ...] = ()
 
 
 class _Layout(NamedTuple):
@@ -81,7 +86,7 @@ def inspect(system: fsspec.AbstractFileSystem, inner_path: str, path: str) -> To
       path: its full path or URL, for errors.
 
     Raises:
-      UserError: the file cannot be read, or its size differs from its header or index.
+      UserError: the file cannot be read, or its size differs from its header, index or other files beside it.
     """
     index = inner_path.removesuffix(".bin") + ".idx" if path.endswith(".bin") else ""
     with errors_name(path):
@@ -106,7 +111,29 @@ def inspect(system: fsspec.AbstractFileSystem, inner_path: str, path: str) -> To
     first, last = head[offset:], tail[max(0, len(tail) - (size - offset)) :]
     # Cut to multiples of eight bytes, the widest type. Shorter ends are used whole.
     ends = first[: len(first) // 8 * 8] or first, last[len(last) % 8 :] or last
-    return TokenFile(path, size, digest, ends, offset, layout.dtype if layout else None)
+    stated = tuple(read_stated(system, inner_path, path))
+    dtype = layout.dtype if layout else next((f"<u{s.width}" for s in stated if s.width), None)
+    file = TokenFile(path, size, digest, ends, offset, dtype, stated)
+    _check_stated(file)
+    return file
+
+
+def _check_stated(file: TokenFile) -> None:
+    """Raise an error if a file is shorter or longer than the files beside it say, in every type it may have."""
+    size, widths = file.size - file.offset, [np.dtype(file.dtype).itemsize] if file.dtype else [2, 4, 8]
+    for stated in file.stated:
+        if not any(size == stated.tokens * width for width in widths):
+            needed = " or ".join(f"{stated.tokens * width:,}" for width in widths)
+            raise UserError(
+                f"{file.path}: has {size:,} bytes, but {stated.path} lists {stated.tokens:,} tokens, which need "
+                f"{needed} bytes; one of the two is truncated or replaced: restore both"
+            )
+    words = np.frombuffer(file.ends[1][: len(file.ends[1]) // 8 * 8], np.uint64)
+    if words.size >= _CONSTANT and (words == words[0]).all():
+        raise UserError(
+            f"{file.path}: its last {8 * words.size:,} bytes repeat one token, so it was not written completely; "
+            "write it again"
+        )
 
 
 def _read_part(system: fsspec.AbstractFileSystem, path: str, start: int, end: int) -> bytes:
@@ -160,11 +187,13 @@ def _detect_type(file: TokenFile, vocabulary: int, likely: str | None = None) ->
     """
     types = ("<u8", "<u4") if vocabulary > 1 << 16 else ("<u8", "<u4", "<u2")
     for dtype in (likely, *types) if likely else types:
-        if file.size % np.dtype(dtype).itemsize == 0 and all(_are_ids(end, dtype, vocabulary) for end in file.ends):
+        width = np.dtype(dtype).itemsize
+        fits = file.size % width == 0 and all(file.size == stated.tokens * width for stated in file.stated)
+        if fits and all(_are_ids(end, dtype, vocabulary) for end in file.ends):
             return dtype
     raise UserError(
         f"{file.path}: its {file.size} bytes are not token ids of a vocabulary of {vocabulary:,} in any integer type; "
-        "the file is truncated, or was written with a tokenizer other than corpus.tokenizer"
+        "the file is truncated or big-endian, or was written with a tokenizer other than corpus.tokenizer"
     )
 
 

@@ -1,5 +1,6 @@
 """Every format of token files returns the tokens that were written, or an error that names the file."""
 
+import gzip
 import io
 import pathlib
 import pickle
@@ -36,10 +37,17 @@ def with_numpy_header(ids: np.ndarray) -> bytes:
 
 FORMATS = {
     "olmo_core.npy": lambda ids: {"": ids.astype("<u2").tobytes()},
-    "dolma.npy": lambda ids: {"": ids.astype("<u4").tobytes(), ".csv.gz": b"0,9,a,b"},
+    "dolma.npy": lambda ids: {
+        "": ids.astype("<u4").tobytes(),
+        ".csv.gz": gzip.compress(b"0,2,a,b\n2,%d,b,c\n" % len(ids)),
+    },
     "numpy.npy": lambda ids: {"": with_numpy_header(ids.astype("<u2"))},
     "wide.npy": lambda ids: {"": ids.astype("<u8").tobytes()},
-    "datatrove.ds": lambda ids: {"": ids.astype("<u2").tobytes(), ".index": b"\1" * 8, ".metadata": b"gpt2|2\n9\n"},
+    "datatrove.ds": lambda ids: {
+        "": ids.astype("<u2").tobytes(),
+        ".index": struct.pack("<QQ", 2, len(ids)),
+        ".metadata": b"gpt2|2\n%d\n9 T" % len(ids),
+    },
     "megatron.bin": lambda ids: {"": ids.astype("<i4").tobytes(), "idx": megatron_index(ids.astype("<i4"), 4)},
     "narrow.bin": lambda ids: {"": ids.astype("<u2").tobytes(), "idx": megatron_index(ids.astype("<u2"), 8)},
 }
@@ -160,9 +168,50 @@ def test_ids_of_a_large_vocabulary_are_read_as_uint32(tmp_path):
     assert tokens.read(0, len(IDS)).tolist() == spread_ids(IDS).tolist()
 
 
+@pytest.mark.parametrize("name", ["dolma.npy", "datatrove.ds"])
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.1])
+def test_size_other_than_the_one_listed_beside_the_file_is_an_error(tmp_path, name, share):
+    ids = np.resize(IDS, int(1000 * share))
+    width = {"dolma.npy": "<u4", "datatrove.ds": "<u2"}[name]
+    path = put(tmp_path, name, IDS[:1000])
+    pathlib.Path(path).write_bytes(ids.astype(width).tobytes())
+    with pytest.raises(UserError, match=rf"{path}: (has .* lists 1,000 tokens, which need .*|its .*) truncated"):
+        open_files([path])
+
+
+def test_listed_number_of_tokens_gives_the_type_of_a_small_file(tmp_path):
+    """[5, 0] in uint16 is 5 in uint32."""
+    path = put(tmp_path, "datatrove.ds", np.array([5, 0]))
+    assert open_files([path]).read(0, 3).tolist() == [5, 0]
+    pathlib.Path(path + ".metadata").unlink()
+    assert open_files([path]).read(0, 3).tolist() == [5, 0]
+
+
+def test_file_that_was_allocated_but_not_filled_is_an_error(tmp_path):
+    path = put(tmp_path, "olmo_core.npy", np.append(IDS, np.zeros(50_000, int)))
+    with pytest.raises(UserError, match="last .* bytes repeat one token, so it was not written completely"):
+        open_files([path])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda b: b.astype(">u2"), "the file is truncated or big-endian"),
+        (lambda b: with_numpy_header(b.astype(">u2")), ">u2"),
+    ],
+)
+def test_big_endian_file_is_an_error(tmp_path, change, message):
+    path = put(tmp_path, "olmo_core.npy")
+    changed = change(IDS)
+    pathlib.Path(path).write_bytes(changed if isinstance(changed, bytes) else changed.tobytes())
+    with pytest.raises(UserError, match=message):
+        open_files([path])
+
+
 @pytest.mark.parametrize("change", [lambda b: b[:-2], lambda b: b[2:], lambda b: b[:-2] + b"\xff\xff"])
 def test_damaged_file_of_a_large_vocabulary_is_not_read_as_uint16(tmp_path, change):
     path = put(tmp_path, "dolma.npy", spread_ids(IDS))
+    pathlib.Path(path + ".csv.gz").unlink()
     content = pathlib.Path(path).read_bytes()
     pathlib.Path(path).write_bytes(change(content))
     with pytest.raises(UserError, match="ids of a vocabulary of 100,278 .* the file is truncated"):
