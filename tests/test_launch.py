@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from olmix_jax.pipeline import processes
+from olmix_jax.pipeline import launchers
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -59,7 +59,7 @@ def test_cloud_tpu_run_starts_every_host_with_quoted_arguments(run_script):
     code, (command,), _ = run_script("cloud_tpu.sh", "run", "--config=configs/paper.py", "--workdir=/mnt/a b", **SLICE)
     assert code == 0 and "ssh swarm --zone=z --worker=all" in command
     assert r"OLMIX_DISTRIBUTED=auto .venv/bin/python run.py --config=configs/paper.py --workdir=/mnt/a\ b" in command
-    assert processes.initialize_arguments({"OLMIX_DISTRIBUTED": "auto"}) == {}
+    assert launchers.initialize_arguments({"OLMIX_DISTRIBUTED": "auto"}) == {}
 
 
 def test_cloud_tpu_setup_copies_the_checkout_and_installs(run_script):
@@ -151,13 +151,13 @@ def test_slurm_sends_sigterm_two_minutes_before_the_time_limit(script):
 
 
 def test_jobset_sets_the_variables_that_processes_read():
-    """The coordinator's address and the number of pods agree with olmix_jax/pipeline/processes.py."""
+    """The coordinator's address and the number of pods agree with olmix_jax/pipeline/launchers.py."""
     spec = yaml.safe_load((ROOT / "launch/jobset.yaml").read_text())
     job = spec["spec"]["replicatedJobs"][0]
     indexed_job = job["template"]["spec"]
     container = indexed_job["template"]["spec"]["containers"][0]
     environment = {entry["name"]: entry.get("value", "0") for entry in container["env"]}
-    arguments = processes.initialize_arguments(environment)
+    arguments = launchers.initialize_arguments(environment)
     assert arguments["num_processes"] == indexed_job["completions"] == indexed_job["parallelism"]
     name = spec["metadata"]["name"]
     assert arguments["coordinator_address"] == f"{name}-{job['name']}-0-0.{name}:1234"

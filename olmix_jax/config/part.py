@@ -1,4 +1,8 @@
-"""``swarm.part``: the share of a swarm's members that one job of an array, or one of several processes, trains."""
+"""``swarm.part``: the share of the models that one job of an array, or one of several processes, trains.
+
+A stage that trains keeps everything of a part in its folder, ``train`` or ``validate``: checkpoints in ``‹part›`` and
+results in ``parts/‹part›.npz``.
+"""
 
 import dataclasses
 import pathlib
@@ -6,8 +10,8 @@ import re
 
 from olmix_jax.utils.errors import UserError
 
-# Folder of the results of parts, below the workdir.
-FOLDER = "swarm/parts"
+# Folder of the results of parts, in the folder of the stage.
+RESULTS = "parts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,23 +44,23 @@ def parse(text: str) -> Part | None:
     return Part(int(number), int(count))
 
 
-def result_path(workdir: pathlib.Path, part: Part) -> pathlib.Path:
-    """Return the path of a part's results."""
-    return workdir / FOLDER / f"{part.name}.npz"
+def result_path(folder: pathlib.Path, part: Part) -> pathlib.Path:
+    """Return the path of a part's results, in the folder of a stage."""
+    return folder / RESULTS / f"{part.name}.npz"
 
 
-def count_parts(workdir: pathlib.Path) -> int | None:
-    """Return the number of parts that the workdir's swarm is divided into, or None if it is not divided.
+def count_parts(folder: pathlib.Path) -> int | None:
+    """Return the number of parts that the models in a stage's folder are divided into, or None if they are not divided.
 
     Raises:
-      UserError: the workdir holds parts of different divisions.
+      UserError: the folder holds parts of different divisions.
     """
-    paths = [*(workdir / FOLDER).glob("*-of-*.npz"), *(workdir / "train").glob("*-of-*")]
+    paths = [*(folder / RESULTS).glob("*-of-*.npz"), *folder.glob("*-of-*")]
     matches = (re.fullmatch(r"\d+-of-(\d+)", path.stem) for path in paths)
     counts = sorted({int(match[1]) for match in matches if match})
     if len(counts) > 1:
         raise UserError(
-            f"{workdir / FOLDER}: the swarm is divided into {' and into '.join(map(str, counts))} parts; delete the "
-            "files of one division, here and in train/"
+            f"{folder}: the models are divided into {' and into '.join(map(str, counts))} parts; delete the files of "
+            f"one division, here and in {RESULTS}/"
         )
     return counts[0] if counts else None

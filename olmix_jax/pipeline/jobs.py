@@ -5,10 +5,11 @@ import pathlib
 
 import numpy as np
 
+from olmix_jax.config.part import Part
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tasks, tokenizer
 from olmix_jax.corpus.task_set import TaskSet
-from olmix_jax.proxy import coordination, data, model, state, trainer, waves
+from olmix_jax.proxy import coordination, data, model, part_results, state, trainer, waves
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.proxy.train_result import TrainResult
 from olmix_jax.swarm.domains import DomainSet
@@ -32,6 +33,17 @@ class Job:
     folder: pathlib.Path
     label: str
     members_per_device: int | None
+
+    def part(self, part: Part | None) -> "Job":
+        """Return the job that trains one part of the models, or this job for None."""
+        if part is None:
+            return self
+        return dataclasses.replace(
+            self,
+            swarm=part_results.select(self.swarm, part),
+            folder=self.folder / part.name,
+            label=f"{self.label}, part {part}",
+        )
 
     def run(self) -> TrainResult:
         """Train and score the models. If they are sharded over all devices, ask the other processes to join in."""

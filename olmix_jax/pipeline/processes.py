@@ -22,7 +22,6 @@ from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import launchers, lock, runner
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.proxy import coordination
-from olmix_jax.swarm import table
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log, warnings_only
@@ -98,25 +97,23 @@ def _run_locked(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -
         raise UserError("config field `swarm.part` is for independent jobs; processes divide the swarm themselves")
     check_shared(config, workdir, names)
     for stage in runner.in_order(config, names):
-        if stage.divisible:
+        if stage.count_models is not None:
             run_on_all(functools.partial(_run_parts, config, workdir, stage))
         run_on_all(functools.partial(_run_stage, config, workdir, stage))
 
 
 def _run_parts(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
-    """Train this process's parts of the swarm.
+    """Train this process's parts of a stage's models.
 
-    A new swarm has one part per process. A resumed swarm keeps its parts. Members that are sharded over all devices are
-    not divided.
+    New models are divided into one part per process. A run that resumes keeps its parts.
     """
-    from olmix_jax.pipeline import jobs
-
-    mixtures = workdir / "swarm/ratios.csv"
-    # Without ratios.csv, either the update needs no runs, or the first process raises the error.
-    if not mixtures.is_file() or jobs.is_sharded_over_all(config, workdir):
+    assert stage.count_models is not None
+    models = stage.count_models(config, workdir)
+    # All processes must decide the same, so they decide before any of them writes.
+    todo = models and not runner.is_finished(config, workdir, stage)
+    if not all(coordination.all_gather("yes" if todo else "")):
         return
-    runs = len(table.read_ratios(mixtures).runs)
-    parts = part.count_parts(workdir) or min(jax.process_count(), runs)
+    parts = part.count_parts(workdir / stage.name) or min(jax.process_count(), models)
     for k in range(process_index(), parts, jax.process_count()):
         swarm = dataclasses.replace(config.swarm, part=str(part.Part(k + 1, parts)))
         runner.run_stage(dataclasses.replace(config, swarm=swarm), workdir, stage)

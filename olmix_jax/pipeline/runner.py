@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import pathlib
+import shutil
 
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import LAWS
-from olmix_jax.pipeline.stage import Stage, read_stamps, stamp_of
-from olmix_jax.pipeline.stages import STAGES
+from olmix_jax.pipeline.stage import Stage, Stamp, read_stamps, stamp_of
+from olmix_jax.pipeline.stages import STAGES, for_job
 from olmix_jax.update import history
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
@@ -63,27 +64,63 @@ def run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     if reason := stage.skip(config, workdir):
         log.info("%s: nothing to do, %s", stage.name, reason)
         return
-    if config.swarm.part and stage.for_job is not None:
-        stage = stage.for_job(config)
-    path = workdir / stage.stamps
-    stamps = read_stamps(path)
+    stage = for_job(config, stage)
+    state = _state(config, workdir, stage)
+    if state.finished:
+        _remove_checkpoints(workdir, stage)
+        log.info("%s: finished, skipped (%s)", stage.name, workdir / stage.writes[-1])
+        return
+    files.write_json(workdir / stage.stamps, state.stamps | {stage.name: state.stamp})
+    log.info("%s", stage.name)
+    stage.run(config, workdir)
+    if stage.records_config and not config.swarm.part:
+        _record_config(config, workdir, stage)
+    finished = dataclasses.replace(state.stamp, finished=True)
+    files.write_json(workdir / stage.stamps, state.stamps | {stage.name: finished})
+    _remove_checkpoints(workdir, stage)
+
+
+def is_finished(config: Config, workdir: pathlib.Path, stage: Stage) -> bool:
+    """Return whether the results of a stage exist and were made from the present settings and inputs.
+
+    Raises:
+      UserError: an input is missing, or a costly file was made with other settings.
+    """
+    return _state(config, workdir, stage).finished
+
+
+@dataclasses.dataclass(frozen=True)
+class _State:
+    """What the stamps file says about a stage.
+
+    Attributes:
+      stamps: the content of the file, by stage.
+      stamp: what the stage would be made from now.
+      finished: whether its results exist and were made from that.
+    """
+
+    stamps: dict[str, Stamp]
+    stamp: Stamp
+    finished: bool
+
+
+def _state(config: Config, workdir: pathlib.Path, stage: Stage) -> _State:
+    stamps = read_stamps(workdir / stage.stamps)
     stamp = stamp_of(stage, config, workdir, {file: other.name for other in STAGES for file in other.writes})
     old = stamps.get(stage.name)
     costly = [workdir / file for file in stage.costly if (workdir / file).exists()]
     # Results of an unfinished stage are computed again, except checkpoints.
     if old is not None and costly and (old.finished or stage.resumable):
         old.refuse_changes(stamp, costly)
-    results = [workdir / file for file in stage.writes]
-    done = old is not None and old.finished and all(result.exists() for result in results)
-    if old is not None and done and old.covers(stamp) and not stage.repeat:
-        log.info("%s: finished, skipped (%s)", stage.name, results[-1])
-        return
-    files.write_json(path, stamps | {stage.name: stamp})
-    log.info("%s", stage.name)
-    stage.run(config, workdir)
-    if stage.records_config and not config.swarm.part:
-        _record_config(config, workdir, stage)
-    files.write_json(path, stamps | {stage.name: dataclasses.replace(stamp, finished=True)})
+    done = old is not None and old.finished and all((workdir / file).exists() for file in stage.writes)
+    return _State(stamps, stamp, old is not None and done and old.covers(stamp) and not stage.repeat)
+
+
+def _remove_checkpoints(workdir: pathlib.Path, stage: Stage) -> None:
+    """Remove the checkpoints of a finished stage. A swarm of 100 proxies of 30M has 60 GB of them."""
+    folders = [path for file in stage.costly for path in (workdir / file).glob("**/checkpoints") if path.is_dir()]
+    for folder in folders if stage.resumable else ():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _record_config(config: Config, workdir: pathlib.Path, stage: Stage) -> None:

@@ -56,9 +56,9 @@ class Stage:
       check: (config) → raises ``UserError`` if the stage cannot run with this config.
       skip: (config, workdir) → why the stage has nothing to do; empty if it has to run.
       wait: (config, workdir) → why the run has to end before this stage; empty if it can continue.
-      for_job: (config) → this stage for one job of an array; None if jobs do not divide it.
       expands: whether ``--stages=NAME`` with only this stage runs all default stages.
-      divisible: whether each process trains a part of its members.
+      count_models: (config, workdir) → number of models that processes divide among them; 0 if they train all models
+        together. None if the stage trains nothing.
       join: (config, workdir) → what other processes do while the first one trains a model with all of them.
     """
 
@@ -77,9 +77,8 @@ class Stage:
     check: Callable[[Config], None] = lambda config: None
     skip: Callable[[Config, pathlib.Path], str] = no_reason
     wait: Callable[[Config, pathlib.Path], str] = no_reason
-    for_job: Callable[[Config], "Stage"] | None = None
     expands: bool = False
-    divisible: bool = False
+    count_models: Callable[[Config, pathlib.Path], int] | None = None
     join: Callable[[Config, pathlib.Path], None] | None = None
 
 

@@ -126,17 +126,23 @@ def _join_training(config: Config, workdir: pathlib.Path) -> None:
     train.join(config, workdir)
 
 
-def _train_job(config: Config) -> Stage:
-    """Return the stage ``train`` for one job of an array, with separate results and stamp: jobs share a workdir."""
+def _count_proxies(config: Config, workdir: pathlib.Path) -> int:
+    from olmix_jax.pipeline import train
+
+    return train.count_models(config, workdir)
+
+
+def for_job(config: Config, stage: Stage) -> Stage:
+    """Return a stage for one job of an array, with separate results and stamp, because jobs share a workdir."""
     job = part.parse(config.swarm.part)
-    if job is None:
-        return TRAIN
-    result = str(part.result_path(pathlib.Path(), job))
+    if job is None or stage.count_models is None or stage.writes[0].endswith(".npz"):
+        return stage
+    result = part.result_path(pathlib.Path(stage.name), job)
     return dataclasses.replace(
-        TRAIN,
-        writes=(result,),
-        costly=(result, f"train/{job.name}"),
-        stamps=f"{part.FOLDER}/{job.name}.json",
+        stage,
+        writes=(str(result),),
+        costly=(str(result), f"{stage.name}/{job.name}"),
+        stamps=str(result.with_suffix(".json")),
         records_config=False,
     )
 
@@ -158,6 +164,12 @@ def _validate(config: Config, workdir: pathlib.Path) -> None:
     from olmix_jax.pipeline import validate
 
     validate.run(config, workdir)
+
+
+def _count_validation_models(config: Config, workdir: pathlib.Path) -> int:
+    from olmix_jax.pipeline import validate
+
+    return validate.count_models(config, workdir)
 
 
 def _join_validation(config: Config, workdir: pathlib.Path) -> None:
@@ -230,8 +242,7 @@ TRAIN = Stage(
     costly=("swarm/metrics.csv", "train"),
     resumable=True,
     skip=_skip_training,
-    for_job=_train_job,
-    divisible=True,
+    count_models=_count_proxies,
     join=_join_training,
 )
 FIT = Stage(
@@ -263,6 +274,7 @@ VALIDATE = Stage(
     settings=("seed", "proxy", "train", "tasks.length", "validate"),
     costly=("validate",),
     resumable=True,
+    count_models=_count_validation_models,
     join=_join_validation,
 )
 REPORT = Stage(

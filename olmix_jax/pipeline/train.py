@@ -29,9 +29,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     tasks, content = job.tasks, files.digest([domains, job.tasks])
     own_part = part.parse(config.swarm.part)
     if own_part is not None:
-        part_results.write(workdir, own_part, job.swarm, tasks.names, job.run(), content)
+        part_results.write(workdir / "train", own_part, job.swarm, tasks.names, job.run(), content)
         return
-    trained = part_results.merge(workdir, job.swarm, tasks.names, content)
+    trained = part_results.merge(workdir / "train", job.swarm, tasks.names, content)
     if trained is None:
         trained = job.run()
     runs, counts_KM = job.swarm.runs.names, job.swarm.runs.counts_KM
@@ -78,8 +78,13 @@ def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
     share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
     swarm = jobs.swarm_of(config, workdir, domains, data.Runs(mixtures.runs, counts_KM, seed_K, seed_K), share)
     tasks, members_per_device = jobs.tasks_of(config, workdir), config.swarm.members_per_device
-    own_part = part.parse(config.swarm.part)
-    if own_part is None:
-        return jobs.Job(swarm, tasks, workdir / "train", "swarm", members_per_device)
-    members = part_results.select(swarm, own_part)
-    return jobs.Job(members, tasks, workdir / "train" / own_part.name, f"swarm, part {own_part}", members_per_device)
+    return jobs.Job(swarm, tasks, workdir / "train", "swarm", members_per_device).part(part.parse(config.swarm.part))
+
+
+def count_models(config: Config, workdir: pathlib.Path) -> int:
+    """Return how many proxies several processes can divide; 0 if each is sharded over all devices."""
+    path = workdir / workdirs.RATIOS
+    # Without the file, either the update needs no runs, or the first process raises the error.
+    if not path.is_file() or jobs.is_sharded_over_all(config, workdir):
+        return 0
+    return len(table.read_ratios(path).runs)

@@ -5,24 +5,44 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from olmix_jax.config import budget
+from olmix_jax.config import budget, part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
 from olmix_jax.propose.proposal import Proposal
-from olmix_jax.proxy import data, trainer
+from olmix_jax.proxy import data, part_results, trainer
+from olmix_jax.proxy.train_result import TrainResult
 from olmix_jax.proxy.validation_result import MixtureScore, TaskScore, Validation
 from olmix_jax.swarm import apportion
-from olmix_jax.utils import rng
+from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
-    """Train several seeds per mixture in one program and write ``validate/validation.json``."""
+    """Train several seeds per mixture in one program and write ``validate/validation.json``.
+
+    With ``swarm.part``, train one part of the models and write their results, which a later run merges.
+    """
     proposal = Proposal.read(workdir / "propose/proposal.json")
     mixtures, caps = _candidates(workdir, proposal)
-    compare(config, workdir, mixtures, caps, proposal.weights).write(workdir / "validate/validation.json")
+    job, own_part = _job(config, workdir, mixtures, caps), part.parse(config.swarm.part)
+    tasks, content = job.tasks.names, files.digest([workdirs.read_domains(workdir), job.tasks])
+    if own_part is not None:
+        own = job.part(own_part)
+        part_results.write(job.folder, own_part, own.swarm, tasks, own.run(), content)
+        return
+    trained = part_results.merge(job.folder, job.swarm, tasks, content) or job.run()
+    _judge(config, workdir, job, mixtures, trained, proposal.weights).write(workdir / "validate/validation.json")
+
+
+def count_models(config: Config, workdir: pathlib.Path) -> int:
+    """Return how many models several processes can divide; 0 if each is sharded over all devices."""
+    path = workdir / "propose/proposal.json"
+    # Without the file, the first process raises the error.
+    if not path.is_file() or jobs.is_sharded_over_all(budget.validated(config), workdir):
+        return 0
+    return len(_candidates(workdir, Proposal.read(path))[0]) * config.validate.seeds
 
 
 def join(config: Config, workdir: pathlib.Path) -> None:
@@ -50,15 +70,25 @@ def compare(
     Raises:
       UserError: a model diverged.
     """
-    job, target = _job(config, workdir, mixtures, caps or {}), budget.validated(config)
-    trainer.log_settings(target, job.swarm.train, "validate")
-    seeds = config.validate.seeds
+    job = _job(config, workdir, mixtures, caps or {})
+    return _judge(config, workdir, job, mixtures, job.run(), proposal or {})
+
+
+def _judge(
+    config: Config,
+    workdir: pathlib.Path,
+    job: jobs.Job,
+    mixtures: Mapping[str, np.ndarray],
+    trained: TrainResult,
+    proposal: Mapping[str, float],
+) -> Validation:
+    """Return the scores of trained models, and write their losses."""
+    target, seeds = budget.validated(config), config.validate.seeds
     counts_CM = job.swarm.runs.counts_KM[::seeds]
     domains = workdirs.read_domains(workdir).names
     for name, counts_M in zip(mixtures, counts_CM):
         for j in np.flatnonzero(counts_M == 0) if name in ("natural", "uniform") else ():
             log.warning("validate: %s gives less than half a sequence to %s and trains without it", name, domains[j])
-    trained = job.run()
     jobs.write_curves(workdir / "validate/curves.npz", job.swarm.runs.names, trained, target)
     if (trained.died_K >= 0).any():
         raise UserError("a validation model diverged; lower `validate.lr`, delete the validate folder, and run again")
@@ -69,7 +99,7 @@ def compare(
     }
     return Validation(
         scores,
-        dict(proposal or {}),
+        dict(proposal),
         seeds,
         target.train.steps,
         trained.info.tokens_per_member,
@@ -103,6 +133,7 @@ def _job(
     # The configured number of members per device is for proxies, not for models of another size.
     members_per_device = config.swarm.members_per_device if target.proxy.preset == config.proxy.preset else None
     swarm = jobs.swarm_of(target, workdir, domains, runs)
+    trainer.log_settings(target, swarm.train, "validate")
     return jobs.Job(swarm, jobs.tasks_of(config, workdir), workdir / "validate", "validate", members_per_device)
 
 

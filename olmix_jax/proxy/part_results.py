@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from olmix_jax.config.part import FOLDER, Part, count_parts, result_path
+from olmix_jax.config.part import RESULTS, Part, count_parts, result_path
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.proxy.train_result import TrainInfo, TrainResult, combine
 from olmix_jax.utils import files, records
@@ -31,19 +31,19 @@ def select(swarm: ProxySwarm, part: Part) -> ProxySwarm:
 
 
 def write(
-    workdir: pathlib.Path, part: Part, swarm: ProxySwarm, tasks: tuple[str, ...], result: TrainResult, data: str = ""
+    folder: pathlib.Path, part: Part, swarm: ProxySwarm, tasks: tuple[str, ...], result: TrainResult, data: str = ""
 ) -> None:
     """Write a part's results, together with the identity of what they were trained on.
 
     Args:
-      workdir: the run's folder.
+      folder: the folder of the stage, ``train`` or ``validate``.
       part: which part.
       swarm: the part's members.
       tasks: names of the tasks.
       result: what training returned.
       data: digest of domains and tasks.
     """
-    with files.atomic_write(result_path(workdir, part), "wb") as f:
+    with files.atomic_write(result_path(folder, part), "wb") as f:
         np.savez_compressed(
             f,
             bpb_KN=result.bpb_KN,
@@ -56,19 +56,19 @@ def write(
         )
 
 
-def merge(workdir: pathlib.Path, swarm: ProxySwarm, tasks: tuple[str, ...], data: str = "") -> TrainResult | None:
+def merge(folder: pathlib.Path, swarm: ProxySwarm, tasks: tuple[str, ...], data: str = "") -> TrainResult | None:
     """Return the results of the whole swarm from its parts, or None if it was not trained in parts.
 
     Raises:
       UserError: a part is missing, cannot be read, or belongs to another swarm.
     """
-    count = count_parts(workdir)
+    count = count_parts(folder)
     if count is None:
         return None
     parts = [Part(i + 1, count) for i in range(count)]
-    _check_complete(workdir, parts)
+    _check_complete(folder, parts)
     members = [np.arange(part.number - 1, len(swarm.runs), count) for part in parts]
-    results = [_read(result_path(workdir, part), select(swarm, part), tasks, data) for part in parts]
+    results = [_read(result_path(folder, part), select(swarm, part), tasks, data) for part in parts]
     info = dataclasses.replace(
         results[0].info,
         members=len(swarm.runs),
@@ -79,13 +79,13 @@ def merge(workdir: pathlib.Path, swarm: ProxySwarm, tasks: tuple[str, ...], data
     return combine(results, members, info)
 
 
-def _check_complete(workdir: pathlib.Path, parts: list[Part]) -> None:
-    missing = [str(part) for part in parts if not result_path(workdir, part).is_file()]
+def _check_complete(folder: pathlib.Path, parts: list[Part]) -> None:
+    missing = [str(part) for part in parts if not result_path(folder, part).is_file()]
     if missing:
         raise UserError(
-            f"{workdir / FOLDER}: {len(missing)} of {len(parts)} parts are missing: {', '.join(missing)}. Train them, "
-            f"for example with --stages=train --config.swarm.part={missing[0]}. Or delete all parts, here and in "
-            "train/, to train the whole swarm in one job"
+            f"{folder / RESULTS}: {len(missing)} of {len(parts)} parts are missing: {', '.join(missing)}. Train them, "
+            f"for example with --stages={folder.name} --config.swarm.part={missing[0]}. Or delete {folder} to train "
+            "all models in one job"
         )
 
 

@@ -20,7 +20,7 @@ def test_invalid_part_is_an_error(text):
 
 def test_number_of_parts_is_read_from_results_and_checkpoints(tmp_path):
     assert part.count_parts(tmp_path) is None
-    (tmp_path / "train/0002-of-0003").mkdir(parents=True)
+    (tmp_path / "0002-of-0003").mkdir()
     assert part.count_parts(tmp_path) == 3
     path = part.result_path(tmp_path, part.Part(1, 3))
     path.parent.mkdir(parents=True)

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from olmix_jax import config
-from olmix_jax.pipeline import processes
+from olmix_jax.pipeline import launchers, processes
 from olmix_jax.proxy import coordination
 from olmix_jax.utils.errors import UserError
 from tests import fake_store
@@ -67,7 +67,7 @@ def test_processes_with_different_settings_raise_an_error(make_store, tmp_path):
 
 
 def test_long_wait_for_other_processes_to_start_is_logged(monkeypatch, caplog):
-    monkeypatch.setattr(processes, "initialize_arguments", lambda: {})
+    monkeypatch.setattr(launchers, "initialize_arguments", lambda: {})
     monkeypatch.setattr(coordination, "LOG_SECONDS", 0.01)
     monkeypatch.setattr(coordination.log, "propagate", True)
 

@@ -15,7 +15,7 @@ import pytest
 
 from configs import paper
 from olmix_jax import config
-from olmix_jax.pipeline import processes, runner
+from olmix_jax.pipeline import launchers, runner
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Certificate
 from olmix_jax.solver.status import Status
@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def settings(**changes):
     c = paper.get_config("smoke")
     c.train.steps, c.swarm.size, c.train.checkpoint_every, c.train.remat = 8, 12, 2, False
-    c.proxy.preset = "tiny"
+    c.proxy.preset, c.validate.steps, c.validate.seeds = "tiny", 4, 1
     for name, value in changes.items():
         section, field = name.split("_", 1)
         c[section][field] = value
@@ -37,9 +37,11 @@ def settings(**changes):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A workdir whose swarm was trained by one process."""
+    """A workdir whose swarm and validation models were trained by one process."""
     workdir = tmp_path_factory.mktemp("hosts") / "whole"
     runner.run(config.from_dict(settings()), workdir, ("prepare", "sample", "train"))
+    write_proposal(workdir)
+    runner.run(config.from_dict(settings()), workdir, ("validate",))
     return workdir
 
 
@@ -71,9 +73,10 @@ def started(workdir, number: int, stages: str, devices: int = 2, **more):
     ]
     command += ["--config.train.steps=8", "--config.swarm.size=12", "--config.train.checkpoint_every=2"]
     command += ["--config.train.remat=False", "--config.proxy.preset=tiny"]
+    command += ["--config.validate.steps=4", "--config.validate.seeds=1"]
     running = []
     for index in range(number):
-        environment = os.environ | dict(zip(processes.VARIABLES, (address, str(number), str(index))))
+        environment = os.environ | dict(zip(launchers.VARIABLES, (address, str(number), str(index))))
         environment["OLMIX_HEARTBEAT"] = "15"
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -86,10 +89,11 @@ def finish(running):
 
 
 @pytest.mark.parametrize(
-    ("number", "stages"), [(2, "train"), pytest.param(4, "prepare,sample,train", marks=pytest.mark.slow)]
+    ("number", "stages"),
+    [(2, "train,validate"), pytest.param(4, "prepare,sample,train,validate", marks=pytest.mark.slow)],
 )
-def test_several_processes_give_the_table_of_one(whole, prepared, number, stages):
-    tmp_path = prepared
+def test_several_processes_give_the_table_and_the_validation_of_one(whole, proposed, number, stages):
+    tmp_path = proposed
     ends = finish(started(tmp_path, number, stages))
     assert [code for _, code in ends] == [0] * number, ends[0][0][1][-2000:]
     for name in ("swarm/ratios.csv", "swarm/metrics.csv"):
@@ -100,6 +104,13 @@ def test_several_processes_give_the_table_of_one(whole, prepared, number, stages
             np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
     assert len(json.loads((tmp_path / "train/info.json").read_text())["parts"]) == number
     assert (tmp_path / "log-0001.txt").is_file()
+    np.testing.assert_allclose(validated(tmp_path), validated(whole), rtol=1e-5)
+    ours, theirs = (files.read_json(w / "validate/validation.json")["mixtures"] for w in (tmp_path, whole))
+    for name in theirs:
+        assert ours[name]["per_seed"] == pytest.approx(theirs[name]["per_seed"], rel=1e-5)
+    # The models were divided among the processes, and no checkpoints remain.
+    assert len(list((tmp_path / "validate/parts").glob("*.npz"))) == min(number, 3)
+    assert list(tmp_path.glob("**/checkpoints")) == []
 
 
 def test_resume_with_fewer_processes_after_one_is_killed(whole, prepared):
@@ -152,14 +163,17 @@ def proposal(weights: dict[str, float]) -> Proposal:
 
 @pytest.fixture
 def proposed(prepared):
-    """A workdir that is ready for the validation of three models."""
-    names = [domain["name"] for domain in files.read_json(prepared / "domains.json")["domains"]]
-    weights = {name: float(i == 1) for i, name in enumerate(names)}
-    proposal(weights).write(prepared / "propose/proposal.json")
+    """A workdir that is ready for training, and then for the validation of three models."""
+    write_proposal(prepared)
     return prepared
 
 
-LARGE = {"train_mapping": "fsdp", "validate_steps": 4, "validate_seeds": 1, "proxy_dtype": "float32"}
+def write_proposal(workdir):
+    names = [domain["name"] for domain in files.read_json(workdir / "domains.json")["domains"]]
+    proposal({name: float(i == 1) for i, name in enumerate(names)}).write(workdir / "propose/proposal.json")
+
+
+LARGE = {"train_mapping": "fsdp", "proxy_dtype": "float32"}
 
 
 def validated(workdir):
