@@ -1,11 +1,13 @@
 """Atomic checkpoints of members' states and metrics. The only file that imports Orbax."""
 
+import concurrent.futures
 import dataclasses
 import errno
 import json
 import logging
 import pathlib
 import shutil
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -81,12 +83,17 @@ def _by_path(tree) -> dict:
 class Checkpoints:
     """The last two checkpoints of a run, in ``folder``.
 
-    Orbax writes a checkpoint under a temporary name and renames it, so a killed process leaves no partial one.
-    Checksums detect later damage. ``identity`` names the swarm, so that another swarm's checkpoints are refused.
+    A checkpoint is written by a thread while training continues. Orbax writes it under a temporary name and renames it,
+    so a killed process leaves no partial one. Checksums detect later damage. ``identity`` names the swarm, so that
+    another swarm's checkpoints are refused.
     """
 
     def __init__(self, folder: pathlib.Path, identity: str = ""):
         self.identity = identity
+        self.writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self.pending: concurrent.futures.Future | None = None
+        # Duration of the latest write [seconds].
+        self.write_seconds = 0.0
         process = jax.process_index()
         # A folder belongs to one process, so that processes never wait for each other here.
         one_process = ocp.options.MultiprocessingOptions(
@@ -108,15 +115,35 @@ class Checkpoints:
         except OSError as e:
             raise UserError(f"cannot write to {folder}: {e.strerror}. Use another --workdir") from e
 
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self.pending is not None and not self.pending.done()
+
     def save(self, step: int, arrays) -> None:
-        """Save a pytree of arrays under ``step``, which is also the position in the data.
+        """Begin to write a pytree of arrays under ``step``, which is also the position in the data.
+
+        Waits for the checkpoint before, if it is still being written. The arrays must not change until :meth:`wait`.
 
         Raises:
           UserError: the disk is full or read-only. Earlier checkpoints remain unchanged.
         """
-        if step in self.manager.all_steps():
-            return
-        size = sum(x.nbytes for x in jax.tree.leaves(arrays))
+        self.wait()
+        if step not in self.manager.all_steps():
+            self.pending = self.writer.submit(self._write, step, arrays)
+
+    def wait(self) -> None:
+        """Wait until the checkpoint that is being written, if any, is complete.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(self, step: int, arrays) -> None:
+        start, size = time.monotonic(), sum(x.nbytes for x in jax.tree.leaves(arrays))
         try:
             # Checked first: Orbax prints a traceback for every array when the disk fills up halfway.
             free = shutil.disk_usage(self.manager.directory).free
@@ -127,6 +154,7 @@ class Checkpoints:
                 )
             metadata = {"of": self.identity, "step": step}
             self.manager.save(step, args=ocp.args.Composite(**{ITEM: _Args(arrays, metadata)}))
+            self.write_seconds = time.monotonic() - start
         except (OSError, ValueError) as e:
             raise UserError(
                 f"cannot write checkpoint {step} in {self.manager.directory}: {e}. Free some space and run the same "
@@ -189,7 +217,9 @@ class Checkpoints:
         self.manager.reload()
 
     def close(self) -> None:
-        """Close Orbax's manager of the folder."""
+        """Wait for the last checkpoint and close Orbax's manager of the folder."""
+        self.wait()
+        self.writer.shutdown()
         self.manager.close()
 
 

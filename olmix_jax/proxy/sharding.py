@@ -145,7 +145,9 @@ def spans_processes(mapping: str) -> bool:
 
 def to_host(x) -> np.ndarray:
     """Return the whole of a sharded array as a NumPy array. All processes that hold a shard must call it together."""
-    return np.asarray(x if x.is_fully_addressable or x.is_fully_replicated else _replicate(x.sharding.mesh)(x))
+    whole = x if x.is_fully_addressable or x.is_fully_replicated else _replicate(x.sharding.mesh)(x)
+    # On a CPU the array may share the memory of x, which the next step reuses.
+    return np.array(whole) if jax.default_backend() == "cpu" else np.asarray(whole)
 
 
 # Cached, or every array of every checkpoint would compile a program.

@@ -21,6 +21,10 @@ from olmix_jax.proxy.train_result import TrainInfo, TrainResult
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import Progress, counted, log
 
+# After a termination signal, a new checkpoint is written if the one before took less than this [seconds]. Otherwise it
+# might not be complete when the process is killed.
+GRACE_SECONDS = 60
+
 
 def train(swarm: ProxySwarm, tasks: TaskSet, folder: pathlib.Path, label: str) -> TrainResult:
     """Train all members to their last step and score them. Resumes from the checkpoints in ``folder``, if any.
@@ -74,12 +78,16 @@ def _train(
             meter.write(run)
 
             stopping = group.any(stop.is_set())
-            if run.step - saved_step >= swarm.train.checkpoint_every or run.step == total_steps or stopping:
-                arrays = {"states": swarm.on_host(run.states), "loss_KT": run.loss_KT}
+            # A checkpoint that is due while the one before is being written follows later; training continues.
+            due = run.step - saved_step >= swarm.train.checkpoint_every and not group.any(checkpoints.busy)
+            slow = group.any(checkpoints.write_seconds > GRACE_SECONDS)
+            if due or run.step == total_steps or (stopping and not slow):
+                arrays = {"states": swarm.on_host(run.states), "loss_KT": run.loss_KT.copy()}
                 group.on_writer(functools.partial(checkpoints.save, run.step, arrays))
                 saved_step = run.step
                 del arrays  # as large as the states
             if stopping:
+                group.on_writer(checkpoints.close)
                 log.info(
                     "%s: stopped at step %d of %d; the same command resumes here", *(label, saved_step, total_steps)
                 )

@@ -1,6 +1,7 @@
 """proxy/checkpoint.py: intact checkpoints are restored, damaged ones are moved aside."""
 
 import shutil
+import threading
 import types
 
 import jax.numpy as jnp
@@ -100,7 +101,28 @@ def test_full_disk_raises_before_anything_is_written(saved, monkeypatch, capfd):
     checkpoints = Checkpoints(saved)
     with pytest.raises(UserError, match=r"cannot write checkpoint 12 .*No space left.* 0.0 MB free\. Free some"):
         checkpoints.save(12, {"w": np.zeros(1000, np.float32)})
+        checkpoints.wait()
     assert sorted(path.name for path in saved.iterdir()) == ["4", "8"] and capfd.readouterr().err == ""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=4000))
     checkpoints.save(12, {"w": np.zeros(1000, np.float32)})
+    checkpoints.close()
     assert sorted(path.name for path in saved.iterdir()) == ["12", "8"]
+
+
+def test_checkpoint_is_written_while_training_continues(tmp_path, monkeypatch):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow_savez(*arguments, savez=np.savez, **arrays):
+        begun.set()
+        assert may_end.wait(20)
+        savez(*arguments, **arrays)
+
+    monkeypatch.setattr(np, "savez", slow_savez)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(4, {"w": np.arange(3.0)})
+    assert begun.wait(20) and checkpoints.busy and not (tmp_path / "4").exists()
+    may_end.set()
+    checkpoints.wait()
+    assert not checkpoints.busy and checkpoints.write_seconds > 0
+    np.testing.assert_array_equal(checkpoints.restore({"w": np.zeros(3)}).arrays["w"], np.arange(3.0))
+    checkpoints.close()
