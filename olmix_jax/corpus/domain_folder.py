@@ -70,8 +70,12 @@ def shown(path: str | os.PathLike) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def text_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+def text_files(root: pathlib.Path, quiet: bool = False) -> dict[str, list[pathlib.Path]]:
     """Return the text files of each domain. Domains and files are sorted.
+
+    Args:
+      root: the folder.
+      quiet: whether not to log the files that are left out or empty.
 
     Raises:
       UserError: there is no domain, a domain has no text file, two have the same name, or a file may be data but is not
@@ -96,7 +100,9 @@ def text_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     _check_folders(root, set(domains))
     if not domains:
         raise UserError(f"corpus.path={root} has no domain; it must have {LAYOUT}")
-    _log_left_out([e.path for e, kind in zip(entries, kinds) if kind is Kind.NO_DATA])
+    if not quiet:
+        _log_left_out([e.path for e, kind in zip(entries, kinds) if kind is Kind.NO_DATA])
+        _log_empty([path for paths in domains.values() for path in paths])
     return dict(sorted(domains.items()))
 
 
@@ -110,6 +116,12 @@ def _check_folders(root: pathlib.Path, domains: set[str]) -> None:
         raise UserError(
             f"domain {shown(folder.name)}: {shown(folder)} {problem}; add {', '.join(SUFFIXES)} files or move it away"
         )
+
+
+def _log_empty(paths: list[pathlib.Path]) -> None:
+    empty = [path for path in paths if not path.stat().st_size]
+    if empty:
+        log.warning("corpus: %s of no bytes, such as %s", counted(len(empty), "text file"), shown(empty[0]))
 
 
 def _log_left_out(paths: list[pathlib.Path]) -> None:

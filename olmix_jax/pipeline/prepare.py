@@ -3,10 +3,11 @@
 import pathlib
 
 from olmix_jax.config.schema import Config
-from olmix_jax.corpus import prepare, tasks
+from olmix_jax.corpus import domain_names, prepare, tasks
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Write a token store per domain, ``domains.json`` and the tasks."""
+    domain_names.check(domain_names.list_names(config.corpus), config.corpus.path)
     prepare.prepare(config, workdir)
     tasks.make_tasks(config, workdir)
