@@ -21,11 +21,15 @@ from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.utils import devices
 
 
-class Random:
-    """A token store of random tokens; the speed does not depend on the text."""
+class Zipf:
+    """A token store of random tokens with probabilities ∝ 1/rank, as in text.
+
+    A sixth to a twelfth of all tokens is then one token, whose row in the embedding's gradient is a sum of many.
+    """
 
     def __init__(self, vocabulary: int):
-        self.tokens = np.random.default_rng(0).integers(1, vocabulary, 200_000)
+        share_V = 1 / np.arange(1, vocabulary)
+        self.tokens = 1 + np.random.default_rng(0).choice(vocabulary - 1, 200_000, p=share_V / share_V.sum())
 
     def sequences(self, length: int) -> int:
         return (len(self.tokens) - 1) // length
@@ -35,13 +39,13 @@ class Random:
 
 
 def swarm_of(config: configs.Config, members: int) -> ProxySwarm:
-    """Return a swarm of the config's proxies on random tokens."""
+    """Return a swarm of the config's proxies on random tokens with the frequencies of text."""
     total = config.train.steps * config.train.batch
     first_K = np.linspace(0, total, members).astype(int)
     zero_K = np.zeros(members, int)
     runs = data.Runs(tuple(map(str, range(members))), np.stack([first_K, total - first_K], 1), zero_K, zero_K)
     vocabulary = config.corpus.vocabulary
-    stores = {"a": Random(vocabulary), "b": Random(vocabulary)}
+    stores = {"a": Zipf(vocabulary), "b": Zipf(vocabulary)}
     shape = model.PRESETS[config.proxy.preset]
     return ProxySwarm(shape, vocabulary, config.proxy.length, config.proxy.dtype, config.train, runs, stores)
 

@@ -1,4 +1,4 @@
-"""Settings for all tests: warnings are errors (pyproject.toml), and rank promotion in JAX is an error."""
+"""Settings for all tests: our warnings are errors (pyproject.toml), and rank promotion in JAX is an error."""
 
 import atexit
 import os

@@ -21,6 +21,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 # Heavy libraries, and the only files that import them. Fitting and proposing load none of them.
 HEAVY = {"flax": ["proxy/model.py"], "orbax": ["proxy/checkpoint.py"], "grain": ["proxy/*"]}
+# Parts of JAX that change without notice, and the only files that use them: in functions, with a fallback or an error
+# that says which version to install.
+UNSTABLE_JAX = {
+    "jax._src": ["proxy/attention_kernels.py", "proxy/coordination.py"],
+    "jax.experimental": ["proxy/aot.py", "proxy/attention_kernels.py"],
+    "jax.extend": [],
+    "jax.interpreters": [],
+}
 HEAVY |= {"ml_collections": ["cli.py", "config/flags.py"], "yaml": ["config/yaml_files.py"]}
 
 
@@ -73,6 +81,16 @@ def test_heavy_libraries_are_imported_only_where_allowed():
     for library, allowed in HEAVY.items():
         files = [str(p.relative_to(PACKAGE)) for p in FILES if library in {m.split(".")[0] for m in imported(p)}]
         assert files and all(any(fnmatch.fnmatch(file, pattern) for pattern in allowed) for file in files), library
+
+
+@pytest.mark.parametrize("name", UNSTABLE_JAX)
+def test_unstable_parts_of_jax_are_used_only_where_allowed(name):
+    scripts = [p for folder in ("benchmarks", "experiments", "configs") for p in (ROOT / folder).rglob("*.py")]
+    using = [path for path in (*FILES, *scripts, ROOT / "run.py") if name in path.read_text()]
+    assert using == [PACKAGE / file for file in UNSTABLE_JAX[name]]
+    for path in using:
+        at_top = [n for n in ast.parse(path.read_text()).body if isinstance(n, (ast.Import, ast.ImportFrom))]
+        assert not [n for n in at_top if name in ast.unparse(n)], path
 
 
 def test_fit_and_proposal_load_no_training_library(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from olmix_jax.proxy import sharding, state
+from olmix_jax.proxy import jax_errors, sharding, state
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
 
@@ -19,9 +19,6 @@ _COLLECTIVE = re.compile(
     r"\s(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)"
     r"(-start)?\("
 )
-
-# Prefix of XLA's errors for lack of memory, while compiling or running.
-OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,13 @@ def topology_devices(topology: str) -> Sequence:
     # Without a TPU, libtpu must not query the metadata server, and several processes may load it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    from jax.experimental import topologies
+    try:
+        from jax.experimental import topologies
+    except ImportError as e:
+        raise UserError(
+            f"config field `plan.topology`: JAX {jax.__version__} does not offer TPU topologies ({e}). Install the "
+            "version of JAX in requirements.txt"
+        ) from e
 
     # JAX treats the two cores of a v4 chip as one device; the compiler needs this option to do the same.
     options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
@@ -71,10 +74,9 @@ def topology_devices(topology: str) -> Sequence:
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
     except Exception as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise UserError(
-            f"config field `plan.topology`: the compiler does not know {topology!r} ({reason}). Examples: v4:2x2x4, "
-            "v5e:16x16, v5p:2x2x2, v6e:8x8"
+            f"config field `plan.topology`: the compiler does not know {topology!r} ({jax_errors.first_line(e)}). "
+            "Examples: v4:2x2x4, v5e:16x16, v5p:2x2x2, v6e:8x8"
         ) from e
 
 
@@ -133,10 +135,10 @@ def compile_steps(
     try:
         compiled = compile_for_analysis(lowered, devices)
     except jax.errors.JaxRuntimeError as e:
-        if OUT_OF_MEMORY not in str(e):
+        if not jax_errors.is_out_of_memory(e):
             raise
         arguments = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((states, tokens))) // len(devices)
-        return CompiledStep(per_device, arguments, _requested_memory(str(e)), 0, None)
+        return CompiledStep(per_device, arguments, jax_errors.requested_memory(e), 0, None)
     memory: Any = compiled.memory_analysis()
     return CompiledStep(
         members_per_device=per_device,
@@ -145,9 +147,3 @@ def compile_steps(
         outputs=int(memory.output_size_in_bytes - memory.alias_size_in_bytes),
         collectives=count_collectives(str(compiled.as_text())),
     )
-
-
-def _requested_memory(message: str) -> float:
-    """Return the memory that XLA's out-of-memory error asks for [bytes], infinite if it names none."""
-    match = re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", message)
-    return float(match[1]) * 1024 ** " KMGT".index(match[2] or " ") if match else math.inf

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from olmix_jax.proxy import jax_errors
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
 
@@ -43,7 +44,7 @@ def key_value_store() -> Any:
     """Return the client of the key-value store that the first process hosts, or None if there is only one process.
 
     JAX has no public name for it: `jax.distributed` only starts and stops it, and `multihost_utils` uses collectives of
-    the devices.
+    the devices. Neither has Orbax 0.12: its client is in `orbax.checkpoint._src` and reads the same private name.
     """
     try:
         from jax._src import distributed
@@ -174,7 +175,7 @@ def _connection() -> Iterator[Any]:
     try:
         yield key_value_store()
     except jax.errors.JaxRuntimeError as e:
-        reason = (str(e).splitlines() or ["no answer"])[0]
+        reason = jax_errors.first_line(e)
         raise UserError(f"the first process is unreachable ({reason}). Run the same command again to resume") from e
 
 
@@ -193,7 +194,7 @@ def _poll(store, key: str) -> None:
     try:
         store.blocking_key_value_get(key, 1000 * POLL_SECONDS)
     except jax.errors.JaxRuntimeError as e:
-        if "DEADLINE_EXCEEDED" not in str(e):
+        if not jax_errors.is_timeout(e):
             raise
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import layout
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
+
+from olmix_jax.proxy import attention_kernels
 
 # Size of the float32 logits of one block of one member [bytes].
 BLOCK_BYTES = 256 << 20
@@ -28,63 +28,73 @@ _MIN_CUDNN_TOKENS = 64
 _MAX_SPLASH_WIDTH = 384
 
 
-def token_nats(x_SD, head_DV, target_S, kernels: bool = True):
+def token_nats(x_SD, head_DV, target_S, kernels: bool = True, vocabulary: int | None = None):
     """Return −ln P(target) of every token, nats_S in float32. Arguments are those of :func:`mean_loss`."""
 
     def by_attention(x_SD, head_DV, target_S, attend):
-        return _softmax_by_attention(x_SD, head_DV, target_S, attend)[0]
+        return _softmax_by_attention(x_SD, head_DV[:, :vocabulary], target_S, attend)[0]
 
-    return _dispatch(by_attention, _nats_by_blocks, kernels, x_SD, head_DV, target_S)
+    by_blocks = functools.partial(_nats_by_blocks, vocabulary=vocabulary)
+    return _dispatch(by_attention, by_blocks, kernels, x_SD, head_DV, target_S)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def mean_loss(x_SD, head_DV, target_S, z_loss: float, kernels: bool = True):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def mean_loss(x_SD, head_DV, target_S, z_loss: float, kernels: bool = True, vocabulary: int | None = None):
     """Return (mean of −ln P + z_loss · (ln Z)², mean of −ln P) over tokens. Only the first value has a gradient.
 
     Args:
       x_SD: the last layer's output. Matrix products use its type, sums float32.
       head_DV: the output embedding, float32.
-      target_S: int, the next tokens.
+      target_S: int, the next tokens, less than ``vocabulary``.
       z_loss: weight of (ln Z)².
       kernels: whether to use the platform's attention kernels. The compiler cannot shard these (FSDP).
+      vocabulary: number of columns of the head that the softmax includes. The columns after them are padding, whose
+        gradient is zero. None: all columns.
     """
-    return _forward(x_SD, head_DV, target_S, z_loss, kernels)[0]
+    return _forward(x_SD, head_DV, target_S, z_loss, kernels, vocabulary)[0]
 
 
-def _forward(x_SD, head_DV, target_S, z_loss, kernels):
+def _forward(x_SD, head_DV, target_S, z_loss, kernels, vocabulary):
     """Return the two losses, and the gradient of the first with respect to x and the head."""
-    by_attention, by_blocks = (functools.partial(loss, z_loss=z_loss) for loss in (loss_by_attention, _loss_by_blocks))
+
+    def by_attention(x_SD, head_DV, target_S, attend):
+        losses, (grad_SD, grad_DV) = loss_by_attention(x_SD, head_DV[:, :vocabulary], target_S, attend, z_loss)
+        padding = head_DV.shape[1] - grad_DV.shape[1]
+        return losses, (grad_SD, jnp.pad(grad_DV, ((0, 0), (0, padding))))
+
+    by_blocks = functools.partial(_loss_by_blocks, z_loss=z_loss, vocabulary=vocabulary)
     return _dispatch(by_attention, by_blocks, kernels, x_SD, head_DV, target_S)
 
 
-def _nats_by_blocks(x_SD, head_DV, target_S):
+def _nats_by_blocks(x_SD, head_DV, target_S, vocabulary):
     def nats(block):
         x_CD, target_C = block
-        nats_C, _, _ = _softmax_terms(_logits(x_CD, head_DV), target_C)
+        nats_C, _, _ = _softmax_terms(_logits(x_CD, head_DV, vocabulary), target_C)
         return nats_C
 
     (x_BCD, target_BC), _ = _split_blocks(x_SD, head_DV.shape[1], target_S)
     return _join_blocks(jax.lax.map(nats, (x_BCD, target_BC)), len(target_S))
 
 
-def _loss_by_blocks(x_SD, head_DV, target_S, z_loss):
+def _loss_by_blocks(x_SD, head_DV, target_S, z_loss, vocabulary):
     (x_BCD, target_BC), weight_BC = _split_blocks(x_SD, head_DV.shape[1], target_S)
-    cast_DV, vocabulary = head_DV.astype(x_SD.dtype), head_DV.shape[1]
+    cast_DV, columns = head_DV.astype(x_SD.dtype), jnp.arange(head_DV.shape[1])
 
     def block(carry, inputs):
         total, mean, grad_DV = carry
         x_CD, target_C, weight_C = inputs
-        logits_CV = _logits(x_CD, cast_DV)
+        logits_CV = _logits(x_CD, cast_DV, vocabulary)
         nats_C, log_z_C, probability_CV = _softmax_terms(logits_CV, target_C)
-        one_hot_CV = jnp.arange(vocabulary)[None, :] == target_C[:, None]
+        one_hot_CV = columns[None, :] == target_C[:, None]
         grad_logits_CV = weight_C[:, None] * (probability_CV * (1 + 2 * z_loss * log_z_C)[:, None] - one_hot_CV)
         grad_logits_CV = grad_logits_CV.astype(x_SD.dtype)
         grad_x_CD = jax.lax.dot_general(grad_logits_CV, cast_DV, (((1,), (1,)), ((), ())))
         grad_DV += jax.lax.dot_general(
             x_CD, grad_logits_CV, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
         )
-        mean += weight_C @ nats_C
-        total += weight_C @ (nats_C + z_loss * log_z_C**2)
+        # Not products of vectors, which TPUs round to bfloat16.
+        mean += jnp.sum(weight_C * nats_C)
+        total += jnp.sum(weight_C * (nats_C + z_loss * log_z_C**2))
         return (total, mean, grad_DV), grad_x_CD
 
     zero = jnp.zeros((), jnp.float32)
@@ -129,7 +139,7 @@ def _softmax_by_attention(x_SD, head_DV, target_S, attend: Callable):
 
 def _dispatch(by_attention: Callable, by_blocks: Callable, kernels: bool, x_SD, head_DV, target_S):
     """Compute a loss with the platform's attention kernel if it supports this size and type, else by blocks."""
-    (tokens, width), vocabulary = x_SD.shape, head_DV.shape[1]
+    tokens, width = x_SD.shape
     if not kernels or x_SD.dtype != jnp.bfloat16:
         return by_blocks(x_SD, head_DV, target_S)
     if (
@@ -137,22 +147,19 @@ def _dispatch(by_attention: Callable, by_blocks: Callable, kernels: bool, x_SD, 
         and tokens >= _MIN_CUDNN_TOKENS
         and width % 8 == 0
         and width <= _max_cudnn_width()
-        and _cudnn_module() is not None
+        and attention_kernels.cudnn_attention() is not None
     ):
-        return by_attention(x_SD, head_DV, target_S, attend=_cudnn)
-    if tokens % 128 or vocabulary % 128 or width % 128 or width > _MAX_SPLASH_WIDTH:
+        return by_attention(x_SD, head_DV, target_S, attend=attention_kernels.cudnn)
+    if width % 128 or width > _MAX_SPLASH_WIDTH or attention_kernels.splash_modules() is None:
         return by_blocks(x_SD, head_DV, target_S)
 
     def by_splash(x_SD, head_DV, target_S):
         # Keep the row-major layout of the weights. Otherwise the compiler holds weights and moments in two layouts.
-        return jax.tree.map(_row_major, by_attention(x_SD, head_DV, target_S, attend=splash))
+        result = by_attention(x_SD, head_DV, target_S, attend=attention_kernels.splash)
+        return jax.tree.map(attention_kernels.row_major, result)
 
     # Chosen by the platform compiled for, which may differ from the one that runs this.
     return jax.lax.platform_dependent(x_SD, head_DV, target_S, tpu=by_splash, default=by_blocks)
-
-
-def _row_major(x):
-    return layout.with_layout_constraint(x, layout.Layout(tuple(range(x.ndim))))
 
 
 def _max_cudnn_width() -> int:
@@ -160,46 +167,7 @@ def _max_cudnn_width() -> int:
     return 256 if float(jax.local_devices()[0].compute_capability) >= 9 else 128
 
 
-@functools.lru_cache
-def _cudnn_module():
-    """Return JAX's private binding of cuDNN's attention, or None if this version of JAX has none.
-
-    The public jax.nn.dot_product_attention would round ln Z to the type of the values.
-    """
-    try:
-        from jax._src.cudnn import fused_attention_stablehlo
-    except ImportError:
-        return None
-    return fused_attention_stablehlo
-
-
-def _cudnn(queries_TD, keys_SD, values_SD):
-    """Compute attention with cuDNN's kernel, with a single head and no mask."""
-    one_head = (x[None, :, None, :] for x in (queries_TD, keys_SD, values_SD))
-    mean_1T1D, log_z_11T = _cudnn_module().dot_product_attention(*one_head, scale=1.0, return_residual=True)
-    return mean_1T1D[0, :, 0, :], log_z_11T[0, 0]
-
-
-def splash(queries_TD, keys_SD, values_SD, interpret: bool = False):
-    """Compute attention with JAX's Pallas kernel for TPUs, with a single head and no mask."""
-    block_q, block_kv = (
-        next(size for size in (1024, 512, 256, 128) if len(x) % size == 0) for x in (queries_TD, keys_SD)
-    )
-    kernel = splash_attention_kernel.make_splash_mha(
-        mask=splash_attention_mask.MultiHeadMask([splash_attention_mask.FullMask((len(queries_TD), len(keys_SD)))]),
-        block_sizes=splash_attention_kernel.BlockSizes(
-            block_q=block_q, block_kv=block_kv, block_kv_compute=min(512, block_kv)
-        ),
-        head_shards=1,
-        q_seq_shards=1,
-        save_residuals=True,
-        interpret=interpret,
-    )
-    mean_1TD, (log_z_1T,) = kernel(queries_TD[None], keys_SD[None], values_SD[None])
-    return mean_1TD[0], log_z_1T[0]
-
-
-def _backward(z_loss, kernels, gradients, cotangent):
+def _backward(z_loss, kernels, vocabulary, gradients, cotangent):
     grad_SD, grad_DV = gradients
     scale = cotangent[0]
     return (scale * grad_SD).astype(grad_SD.dtype), scale * grad_DV, None
@@ -208,11 +176,14 @@ def _backward(z_loss, kernels, gradients, cotangent):
 mean_loss.defvjp(_forward, _backward)
 
 
-def _logits(x_CD, head_DV):
-    """Return logits in float32. The products are computed in the type of ``x_CD``."""
-    return jax.lax.dot_general(
+def _logits(x_CD, head_DV, vocabulary):
+    """Return logits in float32, −∞ for padding. The products are computed in the type of ``x_CD``."""
+    logits_CV = jax.lax.dot_general(
         x_CD, head_DV.astype(x_CD.dtype), (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32
     )
+    if vocabulary is None or vocabulary == head_DV.shape[1]:
+        return logits_CV
+    return jnp.where(jnp.arange(head_DV.shape[1])[None, :] < vocabulary, logits_CV, -jnp.inf)
 
 
 def _softmax_terms(logits_CV, target_C):

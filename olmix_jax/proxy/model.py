@@ -6,7 +6,8 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
+
+from olmix_jax.proxy import attention_kernels
 
 EPSILON = 1e-6
 ROPE_THETA = 5e5
@@ -76,34 +77,10 @@ def attention(q_BLHd, k_BLHd, v_BLHd, kernels: bool = True):
     half = q_BLHd.dtype in (jnp.bfloat16, jnp.float16)
     gpu = kernels and half and jax.default_backend() == "gpu" and q_BLHd.shape[-1] % 8 == 0
     default = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn" if gpu else None)
-    if not kernels or q_BLHd.shape[1] % 128:
+    if not kernels or q_BLHd.shape[1] % 128 or attention_kernels.splash_modules() is None:
         return default(q_BLHd, k_BLHd, v_BLHd)
     # Chosen by the platform compiled for, which may differ from the one that runs this.
-    return jax.lax.platform_dependent(q_BLHd, k_BLHd, v_BLHd, tpu=splash, default=default)
-
-
-def splash(q_BLHd, k_BLHd, v_BLHd, interpret: bool = False):
-    """Compute causal attention with JAX's Pallas kernel for TPUs, which holds one block of scores at a time."""
-    length, heads, width = q_BLHd.shape[1:]
-    block = next(size for size in (512, 256, 128) if length % size == 0)
-    kernel = splash_attention_kernel.make_splash_mha(
-        mask=splash_attention_mask.MultiHeadMask([splash_attention_mask.CausalMask((length, length))] * heads),
-        block_sizes=splash_attention_kernel.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_kv_compute=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_kv_dkv_compute=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        ),
-        head_shards=1,
-        q_seq_shards=1,
-        interpret=interpret,
-    )
-    q, k, v = (x.swapaxes(1, 2) for x in (q_BLHd * width**-0.5, k_BLHd, v_BLHd))
-    return jax.vmap(kernel)(q, k, v).swapaxes(1, 2).astype(q_BLHd.dtype)
+    return jax.lax.platform_dependent(q_BLHd, k_BLHd, v_BLHd, tpu=attention_kernels.causal_splash, default=default)
 
 
 class Block(nn.Module):
@@ -137,8 +114,31 @@ class Block(nn.Module):
         return x_BLD + RMSNorm(name="feedforward_norm")(linear(D, "down")(gate))
 
 
+def padded(vocabulary: int) -> int:
+    """Return the rows of the embeddings: the next multiple of 128, which kernels and sharding divide (METHOD §4)."""
+    return -(-vocabulary // 128) * 128
+
+
+def _embedding_init(vocabulary: int, axis: int):
+    """Return an initialiser: normal, σ = 0.02, for the entries of the vocabulary along ``axis``; zero for the padding.
+
+    The values do not depend on the padding.
+    """
+    normal = nn.initializers.normal(0.02)
+
+    def init(key, shape, dtype=jnp.float32):
+        padding = [(0, 0)] * len(shape)
+        padding[axis] = 0, shape[axis] - vocabulary
+        return jnp.pad(normal(key, (*shape[:axis], vocabulary, *shape[axis + 1 :]), dtype), padding)
+
+    return init
+
+
 class Decoder(nn.Module):
     """A decoder with untied input and output embeddings.
+
+    Both embeddings are padded to a multiple of 128 entries (:func:`padded`). The padding is zero and stays zero: no
+    token looks it up, and no softmax includes it.
 
     Attributes:
       shape: sizes.
@@ -158,13 +158,14 @@ class Decoder(nn.Module):
     def __call__(self, tokens_BL, logits: bool = True):
         """Map tokens, int [B, L], to float32 logits [B, L, V], or to the last layer's output [B, L, D]."""
         embed = nn.Embed(
-            self.vocabulary,
+            padded(self.vocabulary),
             self.shape.width,
-            dtype=self.dtype,
-            embedding_init=nn.initializers.normal(0.02),
+            embedding_init=_embedding_init(self.vocabulary, 0),
             name="embedding",
         )
-        x_BLD = embed(tokens_BL)
+        # Looked up in float32: the gradient of a frequent token is a sum over thousands of positions, which bfloat16
+        # would round away.
+        x_BLD = embed(tokens_BL).astype(self.dtype)
         block = nn.remat(Block) if self.remat else Block
         for layer in range(self.shape.layers):
             x_BLD = block(self.shape, self.dtype, self.kernels, name=f"block_{layer}")(x_BLD)
@@ -172,21 +173,21 @@ class Decoder(nn.Module):
         if not logits:
             return x_BLD
         head = nn.Dense(
-            self.vocabulary,
+            padded(self.vocabulary),
             use_bias=False,
             dtype=self.dtype,
-            kernel_init=nn.initializers.normal(0.02),
+            kernel_init=_embedding_init(self.vocabulary, 1),
             name="head",
         )
-        return head(x_BLD).astype(jnp.float32)
+        return head(x_BLD).astype(jnp.float32)[..., : self.vocabulary]
 
 
 def output_embedding(params) -> jax.Array:
-    """Return the output embedding, [D, V]."""
+    """Return the output embedding, [D, V], with V padded."""
     return params["head"]["kernel"]
 
 
 def parameters(params) -> int:
-    """Return the number of parameters of one member without the input embedding (METHOD §4)."""
+    """Return the number of parameters of one member without the input embedding, with padding (METHOD §4)."""
     total = sum(x.size for x in jax.tree.leaves(params))
     return total - params["embedding"]["embedding"].size

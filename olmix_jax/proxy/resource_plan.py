@@ -12,7 +12,8 @@ from olmix_jax.utils.progress import counted
 class ModelSize:
     """Sizes of one member, as in :class:`olmix_jax.proxy.model.Shape`.
 
-    ``parameters`` leaves out the input embedding, ``parameters_with_embedding`` includes it.
+    ``parameters`` leaves out the input embedding, ``parameters_with_embedding`` includes it. Both count the embeddings
+    with padding, of ``padded_vocabulary`` entries each.
     """
 
     width: int
@@ -21,6 +22,7 @@ class ModelSize:
     hidden: int
     head: int | None
     vocabulary: int
+    padded_vocabulary: int
     parameters: int
     parameters_with_embedding: int
 

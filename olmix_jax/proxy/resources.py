@@ -52,7 +52,7 @@ def plan_resources(config: Config, workdir: pathlib.Path, members: int | None = 
     compiled = _compile(config, member, members, devices, memory, fsdp)
 
     shape, t = model.PRESETS[config.proxy.preset], config.train
-    total_parameters = member.parameters + vocabulary * shape.width
+    total_parameters = member.parameters + model.padded(vocabulary) * shape.width
     flops = flops_per_token(shape, member.parameters, config.proxy.length)
     tokens = t.batch * config.proxy.length
     has_figure = math.isfinite(compiled.memory)
@@ -60,6 +60,7 @@ def plan_resources(config: Config, workdir: pathlib.Path, members: int | None = 
         model=ModelSize(
             **dataclasses.asdict(shape),
             vocabulary=vocabulary,
+            padded_vocabulary=model.padded(vocabulary),
             parameters=member.parameters,
             parameters_with_embedding=total_parameters,
         ),

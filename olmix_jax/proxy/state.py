@@ -35,7 +35,7 @@ class Member(NamedTuple):
       init: key → State.
       steps: (State, tokens_TBL1, n) → (State, loss_T). Takes n ≤ T steps; losses after the n-th are 0.
       score: (params, tokens_EL1, answer_EL) → nats_E of each example's answer tokens.
-      parameters: number of parameters without the input embedding.
+      parameters: number of parameters without the input embedding, with the padding of the vocabulary.
       memory_bytes: weights, two moments and gradient of all parameters in float32 [bytes].
     """
 
@@ -48,7 +48,7 @@ class Member(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def parameters(shape: model.Shape, vocabulary: int) -> int:
-    """Return the number of parameters of a decoder without its input embedding."""
+    """Return the number of parameters of a decoder without its input embedding, with the padding of the vocabulary."""
     decoder = model.Decoder(shape, vocabulary, jnp.dtype(jnp.float32), False, True)
     tokens_BL = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     return model.parameters(jax.eval_shape(lambda t: decoder.init(jax.random.key(0), t), tokens_BL)["params"])
@@ -76,10 +76,11 @@ def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "floa
 
     def score(params, tokens_EL1, answer_EL):
         x_SD = _last_layer(decoder, params, tokens_EL1)
-        nats_S = losses.token_nats(x_SD, model.output_embedding(params), tokens_EL1[:, 1:].reshape(-1), decoder.kernels)
+        head_DV, target_S = model.output_embedding(params), tokens_EL1[:, 1:].reshape(-1)
+        nats_S = losses.token_nats(x_SD, head_DV, target_S, decoder.kernels, vocabulary)
         return jnp.sum(jnp.where(answer_EL, nats_S.reshape(answer_EL.shape), 0.0), axis=-1)
 
-    return Member(init, steps, score, size, 16 * (size + vocabulary * shape.width))
+    return Member(init, steps, score, size, 16 * (size + model.padded(vocabulary) * shape.width))
 
 
 def _last_layer(decoder: model.Decoder, params, tokens_BL1) -> jax.Array:
@@ -92,7 +93,8 @@ def _loss(decoder: model.Decoder, z_loss: float, params, tokens_BL1):
     """Return (loss to minimise, mean nats per token) of a batch."""
     x_SD = _last_layer(decoder, params, tokens_BL1)
     target_S = tokens_BL1[:, 1:].reshape(-1)
-    return losses.mean_loss(x_SD, model.output_embedding(params), target_S, z_loss, decoder.kernels)
+    head_DV = model.output_embedding(params)
+    return losses.mean_loss(x_SD, head_DV, target_S, z_loss, decoder.kernels, decoder.vocabulary)
 
 
 def gradient(decoder: model.Decoder, train: Train, params, tokens_BL1):

@@ -12,7 +12,7 @@ import numpy as np
 
 from olmix_jax.config.schema import Train
 from olmix_jax.corpus.task_set import TaskSet
-from olmix_jax.proxy import aot, autotune, coordination, sharding, state, train
+from olmix_jax.proxy import aot, autotune, coordination, jax_errors, sharding, state, train
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.proxy.train_result import TrainResult, combine
 from olmix_jax.utils import files
@@ -54,12 +54,12 @@ def train_in_waves(
     try:
         return _train_waves(swarm, waves, tasks, folder, label)
     except jax.errors.JaxRuntimeError as e:
-        if aot.OUT_OF_MEMORY not in str(e):
+        if not jax_errors.is_out_of_memory(e):
             raise
         members = -(-len(waves[0]) // sharding.member_devices(_mapping(swarm)))
         smaller_waves = f", or delete {folder} with its finished waves and lower swarm.members_per_device"
         raise UserError(
-            f"{label}: out of memory with {counted(members, 'member')} on a device ({str(e).splitlines()[0]}). Lower "
+            f"{label}: out of memory with {counted(members, 'member')} on a device ({jax_errors.first_line(e)}). Lower "
             "train.micro_batch or set train.remat, and run again to resume. Or use more devices"
             f"{smaller_waves if members > 1 else ''}"
         ) from e

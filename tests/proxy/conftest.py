@@ -38,7 +38,7 @@ def after_saves(monkeypatch):
 def plan():
     """Return a plan of three waves of two members per device on four devices, without times."""
     return ResourcePlan(
-        model=ModelSize(32, 2, 2, 96, None, 384, 900_000, 1_000_000),
+        model=ModelSize(32, 2, 2, 96, None, 384, 384, 900_000, 1_000_000),
         topology="4 × chip",
         devices=4,
         members=24,

@@ -76,6 +76,32 @@ def attend(queries_TD, keys_SD, values_SD):
 loss_by_attention = jax.jit(functools.partial(losses.loss_by_attention, attend=attend, z_loss=Z_LOSS))
 
 
+def pad(head_DV, columns=13):
+    """Return the head with columns that would change the losses if they counted."""
+    return jnp.concatenate([head_DV, 9 * jnp.ones((WIDTH, columns), head_DV.dtype)], axis=1)
+
+
+@pytest.mark.parametrize("by", ["blocks", "attention"])
+def test_padding_of_the_vocabulary_changes_neither_losses_nor_gradients(monkeypatch, by):
+    """The head has 50 entries of the vocabulary and 13 columns of padding."""
+    monkeypatch.setattr(losses, "BLOCK_BYTES", 4 * VOCABULARY * 10)
+    if by == "attention":
+        monkeypatch.setattr(losses, "_dispatch", lambda by_attention, _, __, *arrays: by_attention(*arrays, attend))
+    x_SD, head_DV, target_S = problem(jnp.float32)
+
+    def loss(x_SD, head_DV):
+        return losses.mean_loss(x_SD, head_DV, target_S, Z_LOSS, True, VOCABULARY)
+
+    actual, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(x_SD, pad(head_DV))
+    expected, expected_grads = reference_and_grad(x_SD, head_DV, target_S)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    np.testing.assert_allclose(grads[0], expected_grads[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(grads[1][:, :VOCABULARY], expected_grads[1], rtol=1e-5, atol=1e-6)
+    assert (grads[1][:, VOCABULARY:] == 0).all()
+    nats_S = jax.jit(lambda x, w: losses.token_nats(x, w, target_S, vocabulary=VOCABULARY))(x_SD, pad(head_DV))
+    assert float(nats_S.mean()) == pytest.approx(float(expected[1]), rel=1e-6)
+
+
 # Scales of the last layer's output: equal, so that all ln Z are similar, and spread, so that they differ widely.
 @pytest.mark.parametrize("scale", [np.ones(TOKENS), np.geomspace(1e-3, 6, TOKENS)], ids=["equal", "spread"])
 def test_loss_by_attention_equals_the_loss_on_all_logits(scale):
@@ -121,16 +147,6 @@ def test_cudnn_kernel_is_as_exact_as_blocks_in_the_same_type(width, vocabulary, 
     np.testing.assert_allclose(nats_KS.mean(axis=1), expected[1], rtol=1e-5)
 
 
-def test_splash_kernel_for_tpus_equals_attention_under_vmap():
-    """The kernel is interpreted on the CPU."""
-    keys = jax.random.split(jax.random.key(0), 3)
-    q_KTD, k_KSD, v_KSD = (jax.random.normal(key, (2, size, 128)) for key, size in zip(keys, (128, 640, 640)))
-    actual = jax.jit(jax.vmap(functools.partial(losses.splash, interpret=True)))(q_KTD, k_KSD, v_KSD)
-    for x, y in zip(actual, jax.jit(jax.vmap(attend))(q_KTD, k_KSD, v_KSD)):
-        assert x.dtype == y.dtype == jnp.float32
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("loss", [losses.token_nats, functools.partial(losses.mean_loss, z_loss=Z_LOSS)])
 def test_tpu_kernel_is_used_for_supported_sizes_and_on_tpus_only(loss):
     def lowered(tokens=256, width=128, vocabulary=1_024, dtype=jnp.bfloat16, kernels=True, platform="tpu"):
@@ -140,7 +156,9 @@ def test_tpu_kernel_is_used_for_supported_sizes_and_on_tpus_only(loss):
 
     assert "tpu_custom_call" in lowered()
     assert "tpu_custom_call" in lowered(width=384)
-    unsupported = {"tokens": 200}, {"width": 96}, {"width": 768}, {"vocabulary": 1_000}, {"dtype": jnp.float32}
+    for changes in ({"tokens": 200}, {"vocabulary": 1_000}, {"vocabulary": 50_257}):
+        assert "tpu_custom_call" in lowered(**changes), changes
+    unsupported = {"width": 96}, {"width": 768}, {"dtype": jnp.float32}
     for changes in (*unsupported, {"kernels": False}, {"platform": "cpu"}):
         assert "tpu_custom_call" not in lowered(**changes), changes
 
