@@ -27,7 +27,7 @@ def resolved(config: Config, vocabulary: int) -> Train:
     if lr is None:
         lr = optimizer.learning_rate(train, parameters) * (LONG_SHARE if config.proxy.length >= LONG else 1.0)
     if warmup is None:
-        warmup = optimizer.warmup_share(train, parameters + vocabulary * shape.width)
+        warmup = optimizer.warmup_share(train, parameters + model.padded(vocabulary) * shape.width)
     return dataclasses.replace(train, lr=lr, warmup=warmup)
 
 
