@@ -253,8 +253,8 @@ def _far_from(existing_KM, ratios_CM: np.ndarray, min_distance: float) -> np.nda
     far_C = np.all(distance_CK >= min_distance, axis=1)
     if not np.any(far_C):
         raise UserError(
-            f"none of {len(ratios_CM)} mixtures that were drawn has a total variation of at least {min_distance:g} to all "
-            f"{len(existing_KM)} runs; lower swarm.min_distance"
+            f"none of {len(ratios_CM)} mixtures that were drawn has a total variation of at least {min_distance:g} to "
+            f"all {len(existing_KM)} runs; lower swarm.min_distance"
         )
     return ratios_CM[far_C]
 
