@@ -24,7 +24,6 @@ COVERED_BY = {
     "pipeline/stages.py": "tests/pipeline/test_stage.py",
     "pipeline/train.py": "tests/pipeline/test_runner.py",
     "pipeline/update.py": "tests/update/test_decide.py",
-    "pipeline/validate.py": "tests/pipeline/test_processes.py",
     "propose/covariances.py": "tests/propose/test_next_runs.py",
     "propose/guard_rounds.py": "tests/propose/test_guards.py",
     "propose/proposal_parts.py": "tests/propose/test_proposal.py",

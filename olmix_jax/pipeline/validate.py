@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from olmix_jax.config import budget, part
+from olmix_jax.config import budget, json_fields, part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
@@ -13,7 +13,8 @@ from olmix_jax.propose.proposal import Proposal
 from olmix_jax.proxy import data, part_results, trainer
 from olmix_jax.proxy.train_result import TrainResult
 from olmix_jax.proxy.validation_result import MixtureScore, TaskScore, Validation
-from olmix_jax.swarm import apportion
+from olmix_jax.swarm import apportion, task_means
+from olmix_jax.swarm.task_means import task_mean
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -33,7 +34,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         part_results.write(job.folder, own_part, own.swarm, tasks, own.run(), content)
         return
     trained = part_results.merge(job.folder, job.swarm, tasks, content) or job.run()
-    _judge(config, workdir, job, mixtures, trained, proposal.weights).write(workdir / "validate/validation.json")
+    weights = _weights_of_tasks(config, workdir, proposal)
+    validation = _judge(config, workdir, job, mixtures, trained, proposal.weights, weights)
+    validation.write(workdir / "validate/validation.json")
 
 
 def count_models(config: Config, workdir: pathlib.Path) -> int:
@@ -57,6 +60,7 @@ def compare(
     mixtures: Mapping[str, np.ndarray],
     caps: Mapping[str, np.ndarray] | None = None,
     proposal: Mapping[str, float] | None = None,
+    task_weights: Mapping[str, float] | None = None,
 ) -> Validation:
     """Train new models on each mixture, several seeds each, in one program.
 
@@ -66,12 +70,13 @@ def compare(
       mixtures: {name: weights_M} in the order of the workdir's domains.
       caps: {name: upper_M} of mixtures whose caps must hold after rounding to whole sequences.
       proposal: the proposed weights, for the record.
+      task_weights: weights of the tasks in the mean; equal by default.
 
     Raises:
-      UserError: a model diverged.
+      UserError: a model diverged on another mixture than uniform.
     """
     job = _job(config, workdir, mixtures, caps or {})
-    return _judge(config, workdir, job, mixtures, job.run(), proposal or {})
+    return _judge(config, workdir, job, mixtures, job.run(), proposal or {}, task_weights or {})
 
 
 def _judge(
@@ -81,6 +86,7 @@ def _judge(
     mixtures: Mapping[str, np.ndarray],
     trained: TrainResult,
     proposal: Mapping[str, float],
+    task_weights: Mapping[str, float],
 ) -> Validation:
     """Return the scores of trained models, and write their losses."""
     target, seeds = budget.validated(config), config.validate.seeds
@@ -90,13 +96,14 @@ def _judge(
         for j in np.flatnonzero(counts_M == 0) if name in ("natural", "uniform") else ():
             log.warning("validate: %s gives less than half a sequence to %s and trains without it", name, domains[j])
     jobs.write_curves(workdir / "validate/curves.npz", job.swarm.runs.names, trained, target)
-    if (trained.died_K >= 0).any():
-        raise UserError("a validation model diverged; lower `validate.lr`, delete the validate folder, and run again")
-    bpb_CSN = trained.bpb_KN.reshape(len(mixtures), seeds, -1)
-    scores = {
-        name: _score(dict(zip(domains, (counts_M / counts_M.sum()).tolist())), bpb_SN, job.tasks.names)
-        for name, counts_M, bpb_SN in zip(mixtures, counts_CM, bpb_CSN)
-    }
+    died_CS, bpb_CSN = trained.died_K.reshape(len(mixtures), seeds), trained.bpb_KN.reshape(len(mixtures), seeds, -1)
+    weights, scores = dict(task_weights), {}
+    for name, counts_M, died_S, bpb_SN in zip(mixtures, counts_CM, died_CS, bpb_CSN):
+        if (died_S >= 0).any():
+            _check_optional(name)
+            continue
+        shares = dict(zip(domains, (counts_M / counts_M.sum()).tolist()))
+        scores[name] = _score(shares, dict(zip(job.tasks.names, bpb_SN.T)), weights)
     return Validation(
         scores,
         dict(proposal),
@@ -105,7 +112,35 @@ def _judge(
         trained.info.tokens_per_member,
         trained.info.parameters,
         target.proxy.preset,
+        weights,
     )
+
+
+def _check_optional(name: str) -> None:
+    """Warn of a diverged model of the uniform mixture, which is there for comparison only; raise for other mixtures."""
+    advice = "lower `validate.lr`, delete the validate folder, and run again"
+    if name != "uniform":
+        raise UserError(f"a validation model of the {name} mixture diverged; {advice}")
+    log.warning("validate: a model of the uniform mixture diverged, so this mixture is left out; for it, %s", advice)
+
+
+def _weights_of_tasks(config: Config, workdir: pathlib.Path, proposal: Proposal) -> dict[str, float]:
+    """Return the proposal's task weights for the tasks that a model is scored on; empty if they are equal.
+
+    The law may be over families, and without tasks that the config drops.
+    """
+    tasks = jobs.tasks_of(config, workdir).names
+    # An update without new runs has no table; its law has the tasks of its parent.
+    trained = (workdir / workdirs.METRICS).is_file()
+    weights = task_means.weights_of_columns(
+        proposal.task_weights,
+        workdirs.read_table(config, workdir).columns if trained else tasks,
+        mmlu_groups=config.fit.mmlu_groups,
+        granularity=config.fit.granularity,
+        families=json_fields.families(config),
+    )
+    weights = {task: weights.get(task, 0.0) for task in tasks}
+    return {} if task_means.are_equal(weights) else weights
 
 
 def _candidates(workdir: pathlib.Path, proposal: Proposal) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -137,11 +172,12 @@ def _job(
     return jobs.Job(swarm, jobs.tasks_of(config, workdir), workdir / "validate", "validate", members_per_device)
 
 
-def _score(weights: dict[str, float], bpb_SN: np.ndarray, tasks: tuple[str, ...]) -> MixtureScore:
-    """Return the mean and standard deviation over seeds, for the mean over tasks and for each task."""
-    mean_S, ddof = bpb_SN.mean(axis=1), 1 if len(bpb_SN) > 1 else 0
+def _score(weights: dict[str, float], bpb: Mapping[str, np.ndarray], task_weights: dict[str, float]) -> MixtureScore:
+    """Return the mean and standard deviation over seeds, for the mean over tasks and for each task, {task: bpb_S}."""
+    mean_S = task_mean(bpb, task_weights)
+    ddof = 1 if len(mean_S) > 1 else 0
     by_task = {
         task: TaskScore(float(bpb_S.mean()), float(bpb_S.std(ddof=ddof)), tuple(bpb_S.tolist()))
-        for task, bpb_S in zip(tasks, bpb_SN.T)
+        for task, bpb_S in bpb.items()
     }
     return MixtureScore(weights, float(mean_S.mean()), float(mean_S.std(ddof=ddof)), tuple(mean_S.tolist()), by_task)

@@ -15,6 +15,7 @@ from olmix_jax.propose.proposal_parts import (
     Gain,
     Group,
     Guard,
+    Headline,
     LambdaChoice,
     Path,
     ReuseCost,
@@ -22,7 +23,9 @@ from olmix_jax.propose.proposal_parts import (
     Tail,
 )
 from olmix_jax.solver.status import Status
-from olmix_jax.utils import records
+from olmix_jax.swarm import task_means
+from olmix_jax.swarm.task_means import task_mean
+from olmix_jax.utils import files, records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +132,22 @@ class Proposal:
         return records.read(path, cls, "propose")
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write ``proposal.json`` atomically."""
-        records.write(path, self)
+        """Write ``proposal.json`` atomically. It also holds :attr:`headline`, which follows from other fields."""
+        content = {"schema": self.SCHEMA} | records.plain(self) | {"headline": records.plain(self.headline)}
+        files.write_json(path, content)
+
+    @property
+    def headline(self) -> Headline:
+        """What was minimised, at the proposal and at natural: the only numbers that a summary calls better or worse."""
+        name, weights = task_means.name(len(self.predicted), self.task_weights), self.task_weights
+        proposed, natural = (float(task_mean(bpb, weights)) for bpb in (self.predicted, self.predicted_natural))
+        plain = tuple(float(task_mean(bpb)) for bpb in (self.predicted, self.predicted_natural))
+        if self.tail is not None and self.tail.natural is not None:
+            share = f"worst {100 * self.tail.share:.3g} % of samples" if self.tail.share > 0 else "worst sample"
+            return Headline(f"{name} in the {share} of the law", self.tail.value, self.tail.natural, *plain)
+        if task_means.are_equal(weights):
+            return Headline(name, proposed, natural)
+        return Headline(name, proposed, natural, *plain)
 
     @property
     def outcome(self) -> str:

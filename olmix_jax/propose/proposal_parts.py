@@ -38,12 +38,31 @@ class Certificate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Headline:
+    """What was minimised, without its KL term, at the proposal and at natural [BPB].
+
+    Attributes:
+      name: as in "mean of 12 tasks", "weighted mean of 12 tasks" or "mean of 12 tasks in the worst 10 % of samples".
+      proposed, natural: its values.
+      plain_proposed, plain_natural: means over tasks with equal weights, by the law itself; None if the headline is
+        that mean.
+    """
+
+    name: str
+    proposed: float
+    natural: float
+    plain_proposed: float | None = None
+    plain_natural: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Gain:
     """Task-weighted predicted BPB of natural minus that of the proposal, over samples of the law.
 
     Attributes:
       mean, low, high: mean, 5 % and 95 % quantile [BPB].
       probability: share of samples with a positive gain.
+      loss_probability: share of samples with a negative gain.
       samples: number of samples.
     """
 
@@ -52,6 +71,7 @@ class Gain:
     high: float
     probability: float
     samples: int
+    loss_probability: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,14 @@ from olmix_jax.propose.proposal_parts import Gain, by_name
 from olmix_jax.solver import minimise
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solution import Solution
+from olmix_jax.utils.progress import counted
 
 # Quantiles at the ends of an interval.
 LOW, HIGH = 0.05, 0.95
 # A gain that is less probable than this causes a warning.
 SURE = 0.9
+# A gain or loss below this is rounding [BPB].
+EXACT = 1e-9
 # Number of samples for which the mixture is optimised again, and iterations for each.
 RESOLVED, ITERATIONS = 16, 100
 # Reasons for missing intervals of the weights.
@@ -89,17 +92,29 @@ def prediction_intervals(formulation: Formulation, samples, proposed_M, tasks: S
     gain_R = (bpb_RCN[:, 1] - bpb_RCN[:, 0]) @ np.abs(problem.weights)
     low, high = np.quantile(gain_R, [LOW, HIGH])
     low_N, high_N = np.quantile(bpb_RCN[:, 0], [LOW, HIGH], axis=0)
-    probability = float((gain_R > 0).mean())
-    warning = (
-        f"the gain over natural is uncertain: it is positive in {100 * probability:.0f} % of {len(gain_R)} samples of "
-        "the law"
-    )
+    probability, loss = float((gain_R > EXACT).mean()), float((gain_R < -EXACT).mean())
     return ErrorBars(
-        warnings=(warning,) if probability < SURE else (),
-        gain=Gain(float(gain_R.mean()), float(low), float(high), probability, len(gain_R)),
+        warnings=_gain_warnings(probability, loss, len(gain_R)),
+        gain=Gain(float(gain_R.mean()), float(low), float(high), probability, len(gain_R), loss),
         predicted_low=by_name(tasks, low_N),
         predicted_high=by_name(tasks, high_N),
     )
+
+
+def _gain_warnings(probability: float, loss: float, samples: int) -> tuple[str, ...]:
+    """Return a sentence if the gain is not sure, given the shares of samples with a gain and with a loss."""
+    if probability >= SURE or not loss:
+        return ()
+    if loss >= SURE:
+        return (
+            f"the proposal is predicted to be worse than natural in {_share(loss, samples)} of the law: bounds, caps, "
+            "guards or the anchor exclude natural, or the law's samples disagree with its mean",
+        )
+    return (f"the gain over natural is uncertain: it is positive in {_share(probability, samples)} of the law",)
+
+
+def _share(share: float, samples: int) -> str:
+    return f"{round(share * samples)} of {counted(samples, 'sample')}"
 
 
 def sample_optima(problem: Problem, samples, start_M) -> np.ndarray:

@@ -22,7 +22,7 @@ class MixtureScore:
     Attributes:
       weights: weight of each domain, after rounding to whole sequences.
       bpb_mean, bpb_std: mean and standard deviation of ``per_seed`` [BPB].
-      per_seed: mean over tasks, for each seed [BPB].
+      per_seed: mean over tasks for each seed, with the ``task_weights`` of the validation [BPB].
       tasks: scores by task.
     """
 
@@ -49,6 +49,7 @@ class Validation:
       steps, tokens: training steps and tokens of one model.
       parameters: parameters of one model, without the input embedding.
       preset: name of the model's preset.
+      task_weights: the proposal's weights of these tasks; empty for equal weights.
     """
 
     SCHEMA = 1
@@ -60,6 +61,7 @@ class Validation:
     tokens: int
     parameters: int
     preset: str
+    task_weights: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def check(self) -> None:
         """Check that all mixtures are scored on the same tasks."""

@@ -1,11 +1,11 @@
 """Warnings at the top of the page: reasons to be careful with the results."""
 
 from olmix_jax.laws.fit_result import FitResult, Sampled
-from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report import caps, estimates, law_plots, update_sections
 from olmix_jax.report.formatting import capitalised, first_names, percent
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import REFERENCES, level
+from olmix_jax.utils.progress import counted
 
 
 def warnings(results: Results) -> list[str]:
@@ -13,7 +13,6 @@ def warnings(results: Results) -> list[str]:
     texts = []
     if results.proposal is not None:
         texts += [f"{capitalised(text).rstrip('.')}." for text in results.proposal.warnings]
-        texts += _gain_warnings(results.proposal)
         texts += [f"{capitalised(text).rstrip('.')}." for text in results.proposal.left_out]
     if results.fit is not None:
         texts += _law_warnings(results.fit)
@@ -24,15 +23,6 @@ def warnings(results: Results) -> list[str]:
             "According to the new law, keeping the old ratios costs more than predicted. Recompute more domains."
         )
     return texts + _validation_warnings(results)
-
-
-def _gain_warnings(proposal: Proposal) -> list[str]:
-    if proposal.gain is None or proposal.gain.probability >= 0.9 or proposal.worst:
-        return []
-    return [
-        f"The law predicts the proposal to be better than natural with a probability of only "
-        f"{percent(proposal.gain.probability)}. Train both before you rely on it."
-    ]
 
 
 def _law_warnings(fit: FitResult) -> list[str]:
@@ -57,7 +47,7 @@ def _law_warnings(fit: FitResult) -> list[str]:
 
 
 def _sampled(sampled: Sampled) -> str:
-    return f"in {sampled.runs} run{'s' * (sampled.runs != 1)}, at most {percent(sampled.max)}"
+    return f"in {counted(sampled.runs, 'run')}, at most {percent(sampled.max)}"
 
 
 def _validation_warnings(results: Results) -> list[str]:
@@ -66,7 +56,7 @@ def _validation_warnings(results: Results) -> list[str]:
     texts, validated = [], estimates.validated(results.compared)
     for name in (name for name in REFERENCES if name in validated):
         comparison = estimates.compare(validated["proposed"], validated[name])
-        if comparison.percent <= 0 and not results.worst:
+        if comparison.difference <= 0 and not results.worst:
             texts.append(f"In training, the proposal was not better than {name}.")
         elif comparison.errors is not None and abs(comparison.errors) < 3:
             texts.append(

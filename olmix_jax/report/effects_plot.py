@@ -7,6 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.report.style import MAX_ROWS, WIDE, label_length, labels
+from olmix_jax.swarm import task_means
 
 
 def effects_NM(fit: FitResult, natural: dict[str, float] | None = None) -> tuple[list[str], np.ndarray]:
@@ -22,13 +23,18 @@ def effects_NM(fit: FitResult, natural: dict[str, float] | None = None) -> tuple
     return domains, np.asarray(values, np.float64).reshape(len(rows), len(domains))
 
 
-def effects(fit: FitResult, natural: dict[str, float] | None, width: float) -> Figure:
-    """Draw the effects of domains (columns) on tasks (rows) as colours. The first row is the mean over tasks."""
+def effects(fit: FitResult, natural: dict[str, float] | None, task_weights: dict[str, float], width: float) -> Figure:
+    """Draw the effects of domains (columns) on tasks (rows) as colours.
+
+    The first row is the mean over tasks, with ``task_weights``; equal weights if that is empty.
+    """
     domains, effect_NM = effects_NM(fit, natural)
     unseen_M = np.isin(domains, fit.unseen)
     change_NM = np.ma.array(effect_NM, mask=np.isnan(effect_NM) | unseen_M[None, :])
-    change_NM = np.ma.concatenate([change_NM.mean(axis=0, keepdims=True), change_NM])
-    names = ["mean of all tasks", *(name for name, task in fit.tasks.items() if task.effects)]
+    names = [name for name, task in fit.tasks.items() if task.effects]
+    weights_N = [task_weights.get(name, 0.0) for name in names] if task_weights else np.ones(len(names))
+    change_NM = np.ma.concatenate([np.ma.average(change_NM, axis=0, weights=weights_N)[None], change_NM])
+    names = [f"{task_means.word(task_weights)} of all tasks", *names]
     kept = shown_rows(change_NM.filled(0.0))
     change_NM, names = change_NM[kept], [names[i] for i in kept]
     rows, columns = change_NM.shape

@@ -7,6 +7,8 @@ import numpy as np
 
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.proxy.validation_result import Validation
+from olmix_jax.swarm import task_means
+from olmix_jax.swarm.task_means import task_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Comparison:
     """How far one mixture's BPB lies below another's.
 
     Attributes:
-      percent: 100 · (other − this) / other.
+      difference: other − this [BPB].
+      percent: 100 · (other − this) / other; None unless the other is positive, as for losses that may be negative.
       errors: the difference in standard errors; None if its standard error is unknown or 0.
     """
 
-    percent: float
+    difference: float
+    percent: float | None
     errors: float | None
 
 
@@ -70,21 +74,37 @@ def compare(this: Estimate, other: Estimate) -> Comparison:
     """Return how far ``this`` lies below ``other``. The seeds of the two are independent."""
     error = 0.0 if this.error is None or other.error is None else float(np.hypot(this.error, other.error))
     difference = other.mean - this.mean
-    return Comparison(100 * difference / other.mean, difference / error if error > 0 else None)
+    percent = 100 * difference / other.mean if other.mean > 0 else None
+    return Comparison(difference, percent, difference / error if error > 0 else None)
 
 
 def validated(validation: Validation) -> dict[str, Estimate]:
-    """Return the measured mean BPB of each mixture."""
+    """Return the measured mean BPB of each mixture, with the task weights of the proposal."""
     return {name: estimate(score.per_seed) for name, score in validation.mixtures.items()}
 
 
+def plain_validated(validation: Validation) -> dict[str, Estimate]:
+    """Return the measured mean BPB of each mixture with equal task weights; empty if :func:`validated` has it."""
+    if task_means.are_equal(validation.task_weights):
+        return {}
+    return {
+        name: estimate(task_mean({task: row.per_seed for task, row in score.tasks.items()}).tolist())
+        for name, score in validation.mixtures.items()
+    }
+
+
 def predicted(proposal: Proposal) -> tuple[Estimate, Estimate]:
-    """Return the predicted BPB, averaged over tasks, of the proposal and of the natural mixture."""
-    proposed, natural = (
-        Estimate(float(np.mean(list(bpb.values()))), None, 0)
-        for bpb in (proposal.predicted, proposal.predicted_natural)
-    )
-    return proposed, natural
+    """Return the predicted value of the objective without KL, of the proposal and of the natural mixture."""
+    headline = proposal.headline
+    return Estimate(headline.proposed, None, 0), Estimate(headline.natural, None, 0)
+
+
+def plain_predicted(proposal: Proposal) -> tuple[Estimate, Estimate] | None:
+    """Return the predicted means over tasks with equal weights; None if :func:`predicted` has them."""
+    plain = proposal.headline
+    if plain.plain_proposed is None or plain.plain_natural is None:
+        return None
+    return Estimate(plain.plain_proposed, None, 0), Estimate(plain.plain_natural, None, 0)
 
 
 def task_differences(validation: Validation) -> dict[str, Difference]:

@@ -5,7 +5,7 @@ from functools import partial
 
 from olmix_jax.laws.fit_result import FitResult, LearningCurve, Over
 from olmix_jax.propose.proposal import Proposal
-from olmix_jax.report import effects_plot, law_plots, tables
+from olmix_jax.report import effects_plot, law_plots, tables, training_plots
 from olmix_jax.report.elements import MakeFigure, Section
 from olmix_jax.report.formatting import capitalised, number, percent
 from olmix_jax.report.results import Results
@@ -23,7 +23,7 @@ def sections(results: Results, make_figure: MakeFigure) -> Iterator[Section]:
     yield _predicted(fit, make_figure)
     yield _coverage(fit, make_figure)
     yield _learning(fit, results.proposal, make_figure)
-    yield _effects(fit, results.natural, make_figure)
+    yield _effects(fit, results, make_figure)
 
 
 def _predicted(fit: FitResult, make_figure: MakeFigure) -> Section:
@@ -99,7 +99,7 @@ def next_runs_text(proposal: Proposal | None) -> str:
     )
 
 
-def _effects(fit: FitResult, natural: dict[str, float] | None, make_figure: MakeFigure) -> Section:
+def _effects(fit: FitResult, results: Results, make_figure: MakeFigure) -> Section:
     title = "Effect of each domain on each task"
     rows = [task.effects for task in fit.tasks.values() if task.effects]
     if not rows:
@@ -111,5 +111,5 @@ def _effects(fit: FitResult, natural: dict[str, float] | None, make_figure: Make
     caption += " Grey: domains that were never sampled; their effects are unknown." if fit.unseen else ""
     caption += " “kept”: the block of domains that keep their ratios." if fit.over is Over.BLOCKS else ""
     alt = f"Heat map of {len(rows)} tasks by {len(rows[0])} domains: change in bits per byte."
-    draw = partial(effects_plot.effects, fit, natural)
+    draw = partial(effects_plot.effects, fit, results.natural, training_plots.task_weights(results))
     return Section(title, (make_figure(draw, "effects", alt, caption, scroll=True),))

@@ -12,6 +12,8 @@ from olmix_jax.report.estimates import Comparison, Estimate
 from olmix_jax.report.formatting import capitalised, number, percent
 from olmix_jax.report.results import Results
 from olmix_jax.report.style import MAX_ROWS, label
+from olmix_jax.swarm import task_means
+from olmix_jax.utils.progress import counted
 
 WORST = "THIS IS THE WORST MIXTURE within the bounds (propose.worst), not a proposal. Do not train on it."
 REFERENCES = ("natural", "uniform")
@@ -37,9 +39,24 @@ def with_error(value: Estimate) -> str:
 
 
 def difference(comparison: Comparison) -> str:
-    """Return a comparison as in "2.40 % lower, 11.4 standard errors"."""
-    text = f"{abs(comparison.percent):.2f} % {'lower' if comparison.percent >= 0 else 'higher'}"
+    """Return a comparison as in "2.40 % lower, 11.4 standard errors"; in BPB if a percentage has no meaning."""
+    size = f"{abs(comparison.difference):.4f}" if comparison.percent is None else f"{abs(comparison.percent):.2f} %"
+    text = f"{size} {'lower' if comparison.difference >= 0 else 'higher'}"
     return text if comparison.errors is None else f"{text}, {abs(comparison.errors):.1f} standard errors"
+
+
+def change(comparison: Comparison) -> str:
+    """Return the change from the other mixture to this one, as in "−2.40 %"; in BPB if a percentage has no meaning."""
+    if comparison.percent is None:
+        return f"{number(-comparison.difference, '+.4f')} BPB"
+    return f"{number(-comparison.percent, '+.2f')} %"
+
+
+def objective(proposal: Proposal) -> str:
+    """Return what was minimised, as in "weighted mean of 12 tasks, with propose.guard = 0.01 for each task"."""
+    guard = proposal.guard
+    limit = "" if guard is None else f", with propose.guard = {guard.slack:g} for each {guard.by}"
+    return proposal.headline.name + limit
 
 
 def missing_stages(results: Results, stage: str) -> str:
@@ -70,7 +87,19 @@ def bpb_line(results: Results) -> str:
         return no_proposal(results)
     proposed, natural = estimates.predicted(results.proposal)
     text = f"predicted: proposed {number(proposed.mean)} BPB against natural {number(natural.mean)}"
-    return f"{text} ({difference(estimates.compare(proposed, natural))}); not validated by training"
+    text += f" ({difference(estimates.compare(proposed, natural))})"
+    if results.proposal.guard is not None or results.proposal.headline.plain_proposed is not None:
+        text += f", {objective(results.proposal)}"
+    return f"{text}{_plain_text(estimates.plain_predicted(results.proposal))}; not validated by training"
+
+
+def _plain_text(plain: tuple[Estimate, Estimate] | None) -> str:
+    """Return the plain means of the proposal and of natural as a part of a sentence; empty for None."""
+    if plain is None:
+        return ""
+    proposed, natural = plain
+    text = f"; plain mean over tasks: {with_error(proposed)} against natural {with_error(natural)}"
+    return f"{text} ({difference(estimates.compare(proposed, natural))})"
 
 
 def _measured_line(validation: Validation) -> str:
@@ -82,8 +111,14 @@ def _measured_line(validation: Validation) -> str:
         if name in validated
     ]
     tasks, seeds = len(validation.mixtures["proposed"].tasks), proposed.seeds
-    counts = f"mean of {tasks} task{'s' * (tasks != 1)}, {seeds} seed{'s' * (seeds != 1)}"
-    return f"proposed {with_error(proposed)} BPB against {' and '.join(others)}; {counts}"
+    counts = f"{task_means.name(tasks, validation.task_weights)}, {counted(seeds, 'seed')}"
+    plain = _plain_text(_plain_measured(validation))
+    return f"proposed {with_error(proposed)} BPB against {' and '.join(others)}; {counts}{plain}"
+
+
+def _plain_measured(validation: Validation, other: str = "natural") -> tuple[Estimate, Estimate] | None:
+    plain = estimates.plain_validated(validation)
+    return (plain["proposed"], plain[other]) if plain else None
 
 
 def caps_line(results: Results) -> str:
@@ -141,17 +176,26 @@ def _measured_cards(validation: Validation) -> list[Card]:
         detail = f"BPB {with_error(validated['proposed'])} against {with_error(validated[name])}"
         if comparison.errors is not None:
             detail += f"; {number(comparison.errors, '.1f')} standard errors"
-        measured.append(Card(f"Measured: proposed against {name}", f"{number(-comparison.percent, '+.2f')} %", detail))
+        plain = _plain_measured(validation, name)
+        if plain is not None:
+            tasks = len(validation.mixtures["proposed"].tasks)
+            detail += f"; {task_means.name(tasks, validation.task_weights)}{_plain_change(plain)}"
+        measured.append(Card(f"Measured: proposed against {name}", change(comparison), detail))
     return measured
+
+
+def _plain_change(plain: tuple[Estimate, Estimate] | None) -> str:
+    return "" if plain is None else f"; plain mean over tasks: {change(estimates.compare(*plain))}"
 
 
 def _proposal_cards(proposal: Proposal) -> list[Card]:
     proposed, natural = estimates.predicted(proposal)
     detail = f"BPB {number(proposed.mean)} against {number(natural.mean)}, for models of the proxies’ size"
-    value = f"{number(-estimates.compare(proposed, natural).percent, '+.2f')} %"
+    detail += f"; {objective(proposal)}{_plain_change(estimates.plain_predicted(proposal))}"
+    value = change(estimates.compare(proposed, natural))
     headline = [Card("Predicted: proposed against natural", value, detail)]
     if proposal.gain is not None:
-        headline.append(_gain_card(proposal.gain))
+        headline.append(_gain_card(proposal.gain, task_means.name(len(proposal.predicted), proposal.task_weights)))
     repetition, bounds = caps.at_repetition_cap(proposal), caps.at_upper_bound(proposal)
     parts = [", ".join(label(d, 40) for d in repetition)] if repetition else []
     parts += [f"at an upper bound: {', '.join(label(d, 40) for d in bounds)}"] if bounds else []
@@ -159,9 +203,11 @@ def _proposal_cards(proposal: Proposal) -> list[Card]:
     return [*headline, Card("Repetition caps that bind", value, "; ".join(parts) or "no domain is at its cap")]
 
 
-def _gain_card(gain: Gain) -> Card:
-    detail = f"BPB below natural; 5–95 %: {number(gain.low, '+.4f')} to {number(gain.high, '+.4f')}; positive with "
-    detail += f"probability {percent(gain.probability)}"
+def _gain_card(gain: Gain, name: str) -> Card:
+    detail = f"BPB below natural ({name}); 5–95 %: {number(gain.low, '+.4f')} to {number(gain.high, '+.4f')}; "
+    detail += f"positive in {percent(gain.probability)} of {counted(gain.samples, 'sample')} of the law"
+    if gain.loss_probability > 0:
+        detail += f", negative in {percent(gain.loss_probability)}"
     return Card("Predicted gain, with the law’s uncertainty", number(gain.mean, "+.4f"), detail)
 
 

@@ -23,6 +23,7 @@ from olmix_jax.report.style import (
     label,
     labels,
 )
+from olmix_jax.swarm import task_means
 
 # Families with panels in the Pareto figure.
 MAX_FAMILIES = 4
@@ -104,7 +105,7 @@ def paths(proposal: Proposal, width: float) -> Figure:
             ax.grid(axis="y")
         below.set_xlabel(f"{SETTING_LABELS[part.setting]} (logarithmic); dashed: proposal")
         above.set_ylabel("weight, % of tokens" if not wide or i == 0 else "")
-        below.set_ylabel("mean predicted BPB" if not wide or i == 0 else "")
+        below.set_ylabel(f"{task_means.word(proposal.task_weights)} predicted BPB" if not wide or i == 0 else "")
     return fig
 
 

@@ -9,8 +9,9 @@ from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Front, LambdaChoice
 from olmix_jax.report import settings_plots
 from olmix_jax.report.elements import MakeFigure, Row, Section, Table
-from olmix_jax.report.formatting import number
+from olmix_jax.report.formatting import capitalised, number
 from olmix_jax.report.results import Results
+from olmix_jax.swarm import task_means
 
 # Rows of the sensitivity table that are always shown. Further rows go to a collapsed table.
 OPEN_ROWS = 8
@@ -54,12 +55,13 @@ def _paths(proposal: Proposal, make_figure: MakeFigure) -> Section:
         "max_repeats": "for other k (the maximum epochs over a domain) at the proposal’s λ",
     }
     shown = ", and ".join(settings[path.setting] for path in settings_plots.setting_paths(proposal))
+    mean = task_means.word(proposal.task_weights)
     caption = (
         f"The optimal mixture {shown}. Coloured: the domains with the largest weights; grey: the others. Gaps: no "
-        "mixture meets the constraints, or the solver did not converge. Mean predicted BPB: "
+        f"mixture meets the constraints, or the solver did not converge. {capitalised(mean)} predicted BPB: "
         f"{'; '.join(parts)}." + _ignored_settings(proposal)
     )
-    alt = f"Lines: weights of domains and mean predicted BPB along λ and k. {'; '.join(parts)}."
+    alt = f"Lines: weights of domains and {mean} predicted BPB along λ and k. {'; '.join(parts)}."
     figure = make_figure(partial(settings_plots.paths, proposal), "paths", alt, caption)
     return Section("Mixture for other λ and other repetition limits", (figure,))
 

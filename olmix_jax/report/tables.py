@@ -8,6 +8,7 @@ from olmix_jax.report.elements import Row, Table
 from olmix_jax.report.formatting import number, quantity, weight_percent
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import level
+from olmix_jax.swarm import task_means
 
 
 def domain_table(results: Results, proposal: Proposal) -> Table:
@@ -44,9 +45,10 @@ def task_table(results: Results) -> Table:
     measured = estimates.task_differences(validation) if validation is not None else {}
     expected = estimates.predicted_differences(proposal)
     intervals = proposal is not None and bool(proposal.predicted_low and proposal.predicted_high)
+    weights = {} if proposal is None or task_means.are_equal(proposal.task_weights) else proposal.task_weights
     rows = []
     for task in results.tasks or tuple(measured):
-        cells, worse = [task], []
+        cells, worse = [task, *([weight_percent(weights.get(task, 0.0))] if weights else [])], []
         if proposal is not None and task in proposal.worse_tasks:
             worse.append("predicted")
         if validation is not None:
@@ -63,7 +65,7 @@ def task_table(results: Results) -> Table:
         if fit is not None:
             cells.append(number(fit.tasks[task].spearman_cv if task in fit.tasks else None, ".3f"))
         rows.append(Row((*cells, "both" if len(worse) == 2 else "".join(worse)), bool(worse)))
-    head = ["task"]
+    head = ["task", *(["weight, %"] if weights else [])]
     if validation is not None:
         head += ["measured, natural", "measured, proposed", "measured difference ± error"]
     if proposal is not None:

@@ -29,6 +29,8 @@ from olmix_jax.report.style import (
     label_length,
     labels,
 )
+from olmix_jax.swarm import task_means
+from olmix_jax.swarm.task_means import task_mean
 
 # Points of a loss curve.
 POINTS = 120
@@ -46,7 +48,7 @@ def swarm_curves(results: Results, curves: Curves, width: float) -> Figure:
         lines = LineCollection(segments, cmap="viridis", lw=0.8, alpha=0.8)
         lines.set_array(np.asarray([bpb[curves.runs[i]] for i in scored]))
         ax.add_collection(lines)
-        fig.colorbar(lines, ax=ax, label="final mean BPB", pad=0.01, aspect=30)
+        fig.colorbar(lines, ax=ax, label=f"final {task_means.word(task_weights(results))} BPB", pad=0.01, aspect=30)
     diverged = results.table.diverged if results.table is not None else ()
     handles = _draw_unscored(ax, x_P, {r: loss_KP[i] for i, r in enumerate(curves.runs) if r not in bpb}, diverged)
     nearest = nearest_to_natural(results)
@@ -128,13 +130,22 @@ def _two_and_five(x: float, _) -> str:
 
 
 def final_bpb(results: Results) -> dict[str, float]:
-    """Return the mean BPB over the fitted tasks of every run in the table."""
+    """Return the mean BPB over the fitted tasks of every run in the table, with the proposal's task weights."""
     table = results.table
     if table is None:
         return {}
-    columns = [i for i, task in enumerate(table.tasks) if task in set(results.tasks)]
-    mean_K = np.asarray(table.bpb_KN)[:, columns].mean(axis=1)
+    fitted = set(results.tasks)
+    bpb = {task: bpb_K for task, bpb_K in zip(table.tasks, np.asarray(table.bpb_KN).T) if task in fitted}
+    if not bpb:
+        return {}
+    mean_K = task_mean(bpb, task_weights(results))
     return {run: float(bpb) for run, bpb in zip(table.runs, mean_K) if np.isfinite(bpb)}
+
+
+def task_weights(results: Results) -> dict[str, float]:
+    """Return the task weights of the proposal; empty, for equal weights, without a proposal for these tasks."""
+    weights = {} if results.proposal is None else results.proposal.task_weights
+    return weights if set(weights) == set(results.tasks) else {}
 
 
 def nearest_to_natural(results: Results) -> str | None:
@@ -164,7 +175,7 @@ def validation(scores: Validation, width: float) -> Figure:
     ax.set_yticks(range(len(names)), ticks)
     ax.invert_yaxis()
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_xlabel("mean BPB minus that of natural")
+    ax.set_xlabel(f"{task_means.word(scores.task_weights)} BPB minus that of natural")
     ax.xaxis.set_major_locator(MaxNLocator(6 if width >= WIDE else 4))
     ax.grid(axis="x")
     return fig

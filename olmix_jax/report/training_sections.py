@@ -7,6 +7,7 @@ from olmix_jax.report import estimates, training_plots
 from olmix_jax.report.elements import MakeFigure, Section
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import omitted_tasks, with_error
+from olmix_jax.swarm import task_means
 
 
 def validation_section(results: Results, make_figure: MakeFigure) -> Section:
@@ -31,12 +32,13 @@ def validation_section(results: Results, make_figure: MakeFigure) -> Section:
 
 
 def _means(validation: Validation, make_figure: MakeFigure):
+    mean = task_means.word(validation.task_weights)
     caption = (
-        "Bars: mean BPB over tasks and seeds, minus that of the natural mixture; negative is better. Whiskers: one "
+        f"Bars: {mean} BPB over tasks and seeds, minus that of the natural mixture; negative is better. Whiskers: one "
         "standard error over seeds. Dots: single seeds."
     )
     parts = [f"{name} {with_error(value)}" for name, value in estimates.validated(validation).items()]
-    alt = f"Bars: mean bits per byte against natural. {', '.join(parts)}."
+    alt = f"Bars: {mean} bits per byte against natural. {', '.join(parts)}."
     return make_figure(partial(training_plots.validation, validation), "validation", alt, caption)
 
 
@@ -56,10 +58,11 @@ def swarm_section(results: Results, make_figure: MakeFigure) -> Section:
     title = "Training curves of the swarm"
     if results.curves is None:
         return Section(title, note="There are no training curves: the swarm was trained elsewhere.")
+    mean = task_means.word(training_plots.task_weights(results))
     caption = (
         "Training loss against tokens, one line per proxy, averaged over short windows. Each proxy is measured on its "
-        "own mixture, and easy text gives a low loss whatever the model’s quality. Compare proxies by colour (mean BPB "
-        "on the tasks, dark is better), and look here for jumps, plateaus and divergence."
+        "own mixture, and easy text gives a low loss whatever the model’s quality. Compare proxies by colour "
+        f"({mean} BPB on the tasks, dark is better), and look here for jumps, plateaus and divergence."
     )
     alt = f"Lines: training loss of {len(results.curves.runs)} proxies against tokens seen."
     draw = partial(training_plots.swarm_curves, results, results.curves)

@@ -64,7 +64,9 @@ class StepRow:
       domains: number of domains.
       strategy: the update's strategy.
       runs, runs_full: runs that it took, and that full recomputation would have taken.
-      gain: how far mean BPB lies below that of natural [%]; None without a proposal.
+      gain: how far mean BPB lies below that of natural [%], with the task weights that were minimised; None without a
+        proposal, or if natural's is not positive.
+      plain_gain: the same with equal task weights; None if unknown.
       validated: whether ``gain`` was measured; otherwise it is predicted.
       weights: the proposed mixture; empty without a proposal.
     """
@@ -77,6 +79,7 @@ class StepRow:
     gain: float | None
     validated: bool
     weights: dict[str, float]
+    plain_gain: float | None = None
 
 
 def update_text(steps: Sequence[changes.Update], most: int = 3) -> str:
@@ -159,22 +162,31 @@ def history_rows(results: Results, plan: UpdatePlan) -> list[StepRow]:
     """Return the workdirs of the history, oldest first. The last one is this workdir."""
     rows = []
     for past in plan.history:
-        gain = 100 * (past.natural - past.proposed) / past.natural
+        gain, plain = _gain(past.proposed, past.natural), _gain(past.plain_proposed, past.plain_natural)
         text, runs = update_text(past.steps), (past.proxies, past.proxies_full)
-        rows.append(StepRow(text, len(past.weights), past.strategy, *runs, gain, past.validated, past.weights))
+        rows.append(StepRow(text, len(past.weights), past.strategy, *runs, gain, past.validated, past.weights, plain))
     return [*rows, _this_step(results, plan)]
 
 
+def _gain(proposed: float | None, natural: float | None) -> float | None:
+    if proposed is None or natural is None:
+        return None
+    return estimates.compare(estimates.estimate([proposed]), estimates.estimate([natural])).percent
+
+
 def _this_step(results: Results, plan: UpdatePlan) -> StepRow:
-    gain, validated = None, results.compared is not None
+    gain, plain, validated = None, None, results.compared is not None
     if results.compared is not None:
-        bpb = estimates.validated(results.compared)
+        bpb, equal = estimates.validated(results.compared), estimates.plain_validated(results.compared)
         gain = estimates.compare(bpb["proposed"], bpb["natural"]).percent
+        plain = estimates.compare(equal["proposed"], equal["natural"]).percent if equal else gain
     elif results.proposal is not None:
-        gain = estimates.compare(*estimates.predicted(results.proposal)).percent
+        predicted = estimates.predicted(results.proposal)
+        gain = estimates.compare(*predicted).percent
+        plain = estimates.compare(*(estimates.plain_predicted(results.proposal) or predicted)).percent
     weights = {} if results.proposal is None else results.proposal.weights
     text, runs = update_text(plan.steps), (plan.proxies, plan.proxies_full)
-    return StepRow(text, len(plan.new), plan.strategy.value, *runs, gain, validated, weights)
+    return StepRow(text, len(plan.new), plan.strategy.value, *runs, gain, validated, weights, plain)
 
 
 def named_domains(steps: Sequence[StepRow], most: int) -> list[str]:

@@ -14,6 +14,7 @@ from olmix_jax.report.update_rows import KEPT, CandidateRow, DomainRow, StepRow
 from olmix_jax.update.changes import Kind
 from olmix_jax.update.strategies import Strategy
 from olmix_jax.update.update_plan import UpdatePlan
+from olmix_jax.utils.progress import counted
 
 # Largest deviation of a proposal from the kept ratios that rounding explains.
 ROUNDING = 1e-6
@@ -40,7 +41,8 @@ def update_line(plan: UpdatePlan) -> str:
 
 def runs_text(plan: UpdatePlan) -> str:
     """Return the number of new runs against that of full recomputation."""
-    return f"{plan.proxies or 'no'} new run{'s' * (plan.proxies != 1)} instead of {plan.proxies_full}"
+    runs = counted(plan.proxies, "new run") if plan.proxies else "no new runs"
+    return f"{runs} instead of {plan.proxies_full}"
 
 
 def _changes(results: Results, plan: UpdatePlan) -> Section:
@@ -108,7 +110,7 @@ def domain_table(plan: UpdatePlan, proposal: Proposal, rows: Sequence[DomainRow]
     for name, block in plan.kept.items():
         inside = [row.name for row in kept if row.name in block]
         totals = [sum(column[d] or 0.0 for d in inside) for column in columns.values()]
-        table_rows.append(Row((f"block “{name}”", f"{len(inside)} domains", *map(weight_percent, totals)), True))
+        table_rows.append(Row((f"block “{name}”", counted(len(inside), "domain"), *map(weight_percent, totals)), True))
         table_rows += [_domain_row(row, columns) for row in kept if row.name in block]
     table_rows += [_domain_row(row, columns) for row in rows if row.kind != KEPT]
     caption = f"The domains before and after. {_ratios_text(plan, kept)}"
@@ -218,15 +220,27 @@ def _largest_weights(step: StepRow) -> list[str]:
 def history_table(steps: Sequence[StepRow]) -> Table:
     """Return runs and gain of each step. The last row is this workdir."""
     rows, total, full = [], 0, 0
+    with_plain = any(_differ(step) for step in steps)
     for i, step in enumerate(steps):
         total, full = total + step.runs, full + step.runs_full
         source = "–" if step.gain is None else "measured" if step.validated else "predicted"
         cells = (f"{i}: {step.text}", str(step.domains), step.strategy, str(step.runs), str(total), str(full))
-        rows.append(Row((*cells, number(step.gain, "+.2f"), source), i == len(steps) - 1))
+        plain = (number(step.plain_gain, "+.2f"),) if with_plain else ()
+        rows.append(Row((*cells, number(step.gain, "+.2f"), *plain, source), i == len(steps) - 1))
     caption = "Updates and their runs."
     if full:
         share = number(100 * (total - full) / full, "+.0f")
         caption += f" In total {total} runs instead of {full} with full recomputation ({share} %)."
-    caption += " Gain: how far mean BPB lies below that of the step’s own natural mixture. Shaded: this workdir."
+    caption += " Gain: how far mean BPB lies below that of the step’s own natural mixture, with the task weights that "
+    caption += "the step minimised. "
+    if with_plain:
+        caption += "Plain gain: the same with equal task weights. "
+    caption += "Shaded: this workdir."
     head = ("update", "domains", "strategy", "runs", "runs so far", "runs so far with full recomputation")
-    return Table(caption, (*head, "gain over natural, %", "source of the gain"), tuple(rows))
+    gains = ("gain over natural, %", *(["plain gain, %"] if with_plain else []), "source of the gain")
+    return Table(caption, (*head, *gains), tuple(rows))
+
+
+def _differ(step: StepRow) -> bool:
+    """Return whether a step's plain gain is known and differs from the gain by its own task weights."""
+    return step.gain is not None and step.plain_gain is not None and abs(step.gain - step.plain_gain) > 5e-3

@@ -17,6 +17,7 @@ from olmix_jax.laws.fit_result import FitResult, Over
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
+from olmix_jax.swarm.task_means import task_mean
 from olmix_jax.update import changes
 from olmix_jax.update.update_plan import PastUpdate, read_if_any
 from olmix_jax.utils import files
@@ -163,10 +164,13 @@ def past_updates(workdir: pathlib.Path) -> tuple[PastUpdate, ...]:
         # Read as plain JSON: the record belongs to the training half, which an update does not import.
         mixtures = files.read_json(path)["mixtures"]
         natural, proposed = (mixtures[name]["bpb_mean"] for name in ("natural", "proposed"))
+        plain = [
+            float(task_mean({task: score["mean"] for task, score in mixtures[name]["tasks"].items()}))
+            for name in ("natural", "proposed")
+        ]
     else:
-        natural, proposed = (
-            float(np.mean(list(bpb.values()))) for bpb in (proposal.predicted_natural, proposal.predicted)
-        )
+        natural, proposed = proposal.headline.natural, proposal.headline.proposed
+        plain = [float(task_mean(bpb)) for bpb in (proposal.predicted_natural, proposal.predicted)]
     runs = len(FitResult.read(workdir / "fit/fit.json").runs) if plan is None else plan.proxies
     past = PastUpdate(
         workdir=str(workdir),
@@ -175,6 +179,8 @@ def past_updates(workdir: pathlib.Path) -> tuple[PastUpdate, ...]:
         validated=path.is_file(),
         natural=natural,
         proposed=proposed,
+        plain_natural=plain[0],
+        plain_proposed=plain[1],
         weights=proposal.weights,
         proxies=runs,
         proxies_full=runs if plan is None else plan.proxies_full,

@@ -65,10 +65,11 @@ class PastUpdate:
       strategy: its update strategy, or "first swarm" for a run that is not an update.
       updates: the steps from the domains before it to its own, as in an update file.
       validated: whether ``natural`` and ``proposed`` were measured; otherwise they are predicted.
-      natural, proposed: mean BPB over tasks of these two mixtures.
+      natural, proposed: mean BPB over tasks of these two mixtures, with the task weights that its proposal minimised.
       weights: its proposed mixture.
       proxies: number of runs that it trained.
       proxies_full: number of runs that full recomputation would have trained.
+      plain_natural, plain_proposed: the same means with equal task weights; None if unknown.
     """
 
     workdir: str
@@ -80,6 +81,8 @@ class PastUpdate:
     weights: dict[str, float]
     proxies: int
     proxies_full: int
+    plain_natural: float | None = None
+    plain_proposed: float | None = None
 
     @property
     def steps(self) -> tuple[changes.Update, ...]:
@@ -87,9 +90,7 @@ class PastUpdate:
         return _parse(self.updates)
 
     def check(self) -> None:
-        """Raise a ValueError if ``natural`` is not positive or ``updates`` cannot be parsed."""
-        if self.natural <= 0:
-            raise ValueError(f"natural must be a positive number, not {self.natural}")
+        """Raise a ValueError if ``updates`` cannot be parsed."""
         _ = self.steps
 
 

@@ -1,21 +1,24 @@
 """The stage ``propose`` on a swarm of CSV files."""
 
 import csv
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 import olmix_jax
-from olmix_jax import config
+from olmix_jax import config, report
 from olmix_jax.laws import evaluate, log_linear
 from olmix_jax.pipeline import handover, propose
 from olmix_jax.propose import make_proposal, next_runs, uncertainty
 from olmix_jax.propose.proposal import Proposal
+from olmix_jax.report import results
 from olmix_jax.solver.status import Status
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from tests.propose.cases import PARAMS, TASKS, log_linear_proposal, weights_of
+from tests.report import samples
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,29 @@ def test_failed_optional_parts_leave_the_proposal(workdir, tmp_path, monkeypatch
     ]
     assert not (tmp_path / "run/propose/handover/old.json").exists()
     np.testing.assert_allclose(weights_of(proposal), weights_of(log_linear_proposal()), atol=1e-4)
+
+
+def test_no_text_contradicts_what_was_minimised(workdir, tmp_path):
+    """The weighted BPB falls and the plain mean rises: every comparison says lower, except those of the plain mean."""
+    folder, settings = workdir
+    shutil.copytree(folder, tmp_path / "run")
+    plain = files.plain(settings)
+    sections = {
+        "swarm": plain["swarm"] | {"meta": '{"relative_sizes": {"a": 0.6, "b": 0.2, "c": 0.2}}'},
+        "propose": plain["propose"] | {"task_weights": '{"chat": 1}'},
+    }
+    weighted = config.from_dict(plain | sections)
+    propose.run(weighted, tmp_path / "run")
+    headline = files.read_json(tmp_path / "run/propose/proposal.json")["headline"]
+    assert headline["name"] == "task chat alone" and headline["proposed"] < headline["natural"]
+    assert headline["plain_proposed"] > headline["plain_natural"]
+    files.write_json(tmp_path / "run/config.json", weighted)
+    text = samples.page_without_figures(results.read(tmp_path / "run")).text
+    for line in (*report.summary(tmp_path / "run"), text):
+        for rise in re.finditer(r"% higher|: \+[\d.]+ %", line):
+            assert "plain mean over tasks" in line[: rise.start()][-90:]
+    assert re.search(r"against natural [\d.]+ \([\d.]+ % lower\), task chat alone; plain mean", text)
+    assert f"{100 * (headline['proposed'] / headline['natural'] - 1):+.2f} %".replace("-", "−") in text
 
 
 def test_next_runs_are_drawn_with_the_settings_of_the_swarm(workdir, monkeypatch):

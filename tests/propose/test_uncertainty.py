@@ -4,6 +4,8 @@ import pytest
 from olmix_jax.laws import FittedLaw, search
 from olmix_jax.propose import uncertainty
 from tests.propose.cases import (
+    DOMAINS,
+    NATURAL_M,
     PARAMS,
     RUNS_KM,
     SEARCH,
@@ -31,6 +33,22 @@ def test_improbable_gain_is_a_warning():
     proposal = log_linear_proposal(samples=sampled_params(3.0))
     assert proposal.gain.probability < 0.9
     assert any("the gain over natural is uncertain" in warning for warning in proposal.warnings)
+
+
+def test_sure_loss_is_called_a_loss():
+    """Bounds exclude natural, and every sample of the law agrees that the proposal is worse."""
+    samples = sampled_params(0.01)
+    proposal = log_linear_proposal(samples=samples, bounds={"code": 0.99}, task_weights={"math": 1})
+    assert proposal.gain.probability == 0 and proposal.gain.loss_probability == 1 and proposal.gain.mean < 0
+    (warning,) = [text for text in proposal.warnings if "worse than natural in" in text and "tasks" not in text]
+    assert warning.startswith("the proposal is predicted to be worse than natural in 24 of 24 samples of the law")
+
+
+def test_natural_as_the_proposal_is_neither_a_gain_nor_a_loss():
+    bounds = dict(zip(DOMAINS, NATURAL_M.tolist()))
+    proposal = log_linear_proposal(samples=sampled_params(0.1), bounds=bounds)
+    assert proposal.gain.probability == proposal.gain.loss_probability == 0
+    assert not any("gain" in text or "worse" in text for text in proposal.warnings)
 
 
 def test_equal_samples_give_intervals_of_width_zero_and_overflowing_ones_are_ignored():

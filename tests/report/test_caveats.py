@@ -39,10 +39,14 @@ def test_coverage_far_from_its_level_is_a_warning(small, coverage, problem):
 
 
 def test_uncertain_gain_is_a_warning(small):
-    assert any("only 87 %" in w for w in caveats.warnings(samples.with_proposal(small, gain=GAIN)))
-    sure = dataclasses.replace(GAIN, probability=0.95)
-    assert not any("probability" in w for w in caveats.warnings(samples.with_proposal(small, gain=sure)))
-    assert not any("probability" in w for w in caveats.warnings(samples.with_proposal(small, gain=GAIN, worst=True)))
+    warnings = ("the gain over natural is uncertain: it is positive in 87 of 100 samples of the law",)
+    texts = caveats.warnings(samples.with_proposal(small, gain=GAIN, warnings=warnings))
+    assert [w for w in texts if "gain" in w] == [f"T{warnings[0][1:]}."]
+
+
+def test_parts_that_were_left_out_are_named(small):
+    texts = caveats.warnings(samples.with_proposal(small, left_out=("next runs are left out: too few draws",)))
+    assert "Next runs are left out: too few draws." in texts
 
 
 def test_proposal_without_measured_gain_is_a_warning(small):

@@ -42,14 +42,14 @@ def test_many_tasks_are_cut_to_those_with_large_changes():
 
 def test_never_sampled_domains_have_no_numbers(small):
     unseen = samples.with_fit(small, unseen=(small.domains.names[0],)).fit
-    figure = effects_plot.effects(unseen, small.natural, style.WIDE)
+    figure = effects_plot.effects(unseen, small.natural, {}, style.WIDE)
     assert sum("(never sampled)" in tick.get_text() for tick in figure.axes[0].get_xticklabels()) == 1
     # A mean and two tasks, for the two other domains.
     assert len(figure.axes[0].texts) == 6
     everything = samples.with_fit(small, unseen=small.domains.names).fit
-    style.render(lambda width: effects_plot.effects(everything, small.natural, width))
+    style.render(lambda width: effects_plot.effects(everything, small.natural, {}, width))
 
 
 def test_narrow_figure_keeps_legible_cells():
     fit = samples.first_run(domains=24, tasks=3, runs=9, steps=3).fit
-    assert effects_plot.effects(fit, None, style.NARROW).get_size_inches()[0] > style.NARROW
+    assert effects_plot.effects(fit, None, {}, style.NARROW).get_size_inches()[0] > style.NARROW

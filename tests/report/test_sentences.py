@@ -3,7 +3,8 @@
 import dataclasses
 
 from olmix_jax.laws.fit_result import SwarmScores
-from olmix_jax.propose.proposal_parts import Gain
+from olmix_jax.propose.proposal_parts import Gain, Guard, Tail
+from olmix_jax.proxy.validation_result import TaskScore
 from olmix_jax.report import formatting, sentences
 from tests.report import samples
 from tests.report.samples import HOSTILE
@@ -85,7 +86,62 @@ def test_gain_card_states_the_interval(small):
     cards = {card.title: card for card in sentences.cards(samples.with_proposal(small, gain=gain))}
     card = cards["Predicted gain, with the law’s uncertainty"]
     assert card.value == "+0.0123"
-    assert card.detail == "BPB below natural; 5–95 %: −0.0040 to +0.0200; positive with probability 87 %"
+    assert card.detail == (
+        "BPB below natural (mean of 2 tasks); 5–95 %: −0.0040 to +0.0200; positive in 87 % of 100 samples of the law"
+    )
+
+
+def weighted(results, **changes):
+    """Results whose first task has all the weight: it gets better, and the mean over tasks gets worse."""
+    first, second = results.tasks
+    bpb = {"predicted": {first: 1.0, second: 2.0}, "predicted_natural": {first: 1.25, second: 1.5}}
+    return samples.with_proposal(results, **{"task_weights": {first: 1.0, second: 0.0}, **bpb, **changes})
+
+
+def test_headline_is_what_was_minimised_and_the_plain_mean_stands_beside_it(small):
+    results = weighted(dataclasses.replace(small, validation=None))
+    assert sentences.bpb_line(results) == (
+        f"predicted: proposed 1.0000 BPB against natural 1.2500 (20.00 % lower), task {small.tasks[0]} alone; plain "
+        "mean over tasks: 1.5000 against natural 1.3750 (9.09 % higher); not validated by training"
+    )
+    card = sentences.cards(results)[0]
+    assert card.value == "−20.00 %" and card.detail.endswith("alone; plain mean over tasks: +9.09 %")
+
+
+def test_headline_names_the_tail_and_the_guard(small):
+    first = small.tasks[0]
+    changes = {"tail": Tail(0.1, 1.1, 1.2, 100), "guard": Guard("task", 0.015, (first,), {first: 0.4}, (), 0.015)}
+    line = sentences.bpb_line(samples.with_proposal(dataclasses.replace(small, validation=None), **changes))
+    assert "proposed 1.1000 BPB against natural 1.2000 (8.33 % lower), mean of 2 tasks in the worst 10 % of" in line
+    assert "samples of the law, with propose.guard = 0.015 for each task; plain mean over tasks: " in line
+
+
+def test_measured_headline_has_the_weights_of_the_tasks(small):
+    scores, tasks = small.validation.mixtures, small.tasks
+    mixtures = {}
+    for name, by_task in (("natural", (1.25, 1.5)), ("proposed", (1.0, 2.0))):
+        per_seed = [tuple(bpb + step for step in (-0.01, 0.0, 0.01)) for bpb in by_task]
+        rows = {task: TaskScore(bpb, 0.01, seeds) for task, bpb, seeds in zip(tasks, by_task, per_seed)}
+        mixtures[name] = dataclasses.replace(scores[name], per_seed=per_seed[0], tasks=rows)
+    weights = {tasks[0]: 1.0, tasks[1]: 0.0}
+    validation = dataclasses.replace(small.validation, mixtures=mixtures, task_weights=weights)
+    results = dataclasses.replace(weighted(small), validation=validation)
+    assert sentences.bpb_line(results) == (
+        "proposed 1.0000 ± 0.0058 BPB against natural 1.2500 ± 0.0058 (20.00 % lower, 30.6 standard errors); "
+        f"task {tasks[0]} alone, 3 seeds; plain mean over tasks: 1.5000 ± 0.0058 against natural 1.3750 ± 0.0058 "
+        "(9.09 % higher, 15.3 standard errors)"
+    )
+    text = samples.page_without_figures(results).text
+    assert "plain mean over tasks: +9.09 %" in text and "weight, %" in text and "weighted mean BPB over tasks" in text
+    assert "was not better than natural" not in text
+
+
+def test_percentages_are_left_out_for_losses_that_are_not_positive(small):
+    first, second = small.tasks
+    bpb = {"predicted": {first: -1.5, second: -0.5}, "predicted_natural": {first: -1.0, second: -0.5}}
+    results = samples.with_proposal(dataclasses.replace(small, validation=None), **bpb)
+    assert "proposed −1.0000 BPB against natural −0.7500 (0.2500 lower)" in sentences.bpb_line(results)
+    assert sentences.cards(results)[0].value == "−0.2500 BPB"
 
 
 def test_omitted_tasks_are_counted():

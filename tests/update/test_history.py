@@ -1,5 +1,6 @@
 """Finished workdirs as parents: digests, laws, noise and summaries. tests/update/test_decide.py has chains of them."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -84,10 +85,22 @@ def test_summary_has_predicted_scores_until_they_are_validated(copied):
     assert (past.strategy, past.proxies, past.proxies_full, past.validated) == ("first swarm", 24, 24, False)
     assert past.natural == pytest.approx(np.mean(list(proposal.predicted_natural.values())))
     assert past.proposed == pytest.approx(np.mean(list(proposal.predicted.values())))
-    mixtures = {"natural": {"bpb_mean": 1.5}, "proposed": {"bpb_mean": 1.25}}
+    tasks = {"t1": {"mean": 1.0}, "t2": {"mean": 3.0}}
+    mixtures = {"natural": {"bpb_mean": 1.5, "tasks": tasks}, "proposed": {"bpb_mean": 1.25, "tasks": tasks}}
     files.write_json(copied / "validate/validation.json", {"mixtures": mixtures})
     (past,) = history.past_updates(copied)
     assert (past.validated, past.natural, past.proposed) == (True, 1.5, 1.25)
+    assert past.plain_natural == past.plain_proposed == 2.0
+
+
+def test_summary_states_what_was_minimised_and_the_plain_mean_beside_it(copied):
+    proposal = Proposal.read(copied / "propose/proposal.json")
+    first = next(iter(proposal.predicted))
+    weights = {task: float(task == first) for task in proposal.predicted}
+    dataclasses.replace(proposal, task_weights=weights).write(copied / "propose/proposal.json")
+    (past,) = history.past_updates(copied)
+    assert (past.natural, past.proposed) == (proposal.predicted_natural[first], proposal.predicted[first])
+    assert past.plain_natural == pytest.approx(np.mean(list(proposal.predicted_natural.values())))
 
 
 def test_summary_of_an_update_lists_its_parent_first(parent, removal):

@@ -117,7 +117,6 @@ def test_plan_of_an_earlier_config_is_ignored_by_a_first_run(tmp_path):
         ({"updates": [{"remove": ["nobody"]}]}, "update `remove nobody`: there is no domain nobody"),
         ({"updates": [{"remove": ["web"]}]}, "the update does not lead to the new domains"),
         ({"history": []}, "history must have at least one entry, the parent"),
-        ({"history": past(natural=0.0)}, r"natural must be a positive number, not 0\.0"),
         ({"history": past(updates=(1,))}, r"updates\[0\] must be an object"),
         ({"history": past(updates=({"melt": []},))}, r"updates\[0\]: must be .*, where kind is one of add"),
         ({"history": past(weights={"web": 1.0})}, r"history\[0\]\.weights has no number for 'code'"),
