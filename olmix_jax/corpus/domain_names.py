@@ -41,7 +41,8 @@ def check(names: Sequence[str], where: str) -> None:
     """
     for name in names:
         if problem := _problem(name):
-            raise UserError(f"corpus.path={where}: domain {shown(name)!r} {problem}; rename it")
+            label = shown(name) if shown(name).isprintable() else ascii(name)[1:-1]
+            raise UserError(f"corpus.path={where}: domain '{label}' {problem}; rename it")
     first: dict[str, str] = {}
     for name in names:
         key = unicodedata.normalize("NFKC", name).casefold()
@@ -71,7 +72,7 @@ def _problem(name: str) -> str:
     if name != name.strip():
         return "has spaces at the start or the end of its name"
     if not name.isprintable():
-        return f"has invisible characters in its name ({name!a})"
+        return "has invisible characters in its name"
     if name.casefold() in _RESERVED:
         return f"has the name of a column of ratios.csv ({', '.join(_RESERVED)})"
     if len(files.file_name(name).encode()) > _LONGEST:

@@ -40,6 +40,8 @@ _MEDIA = re.compile(
 )
 # Scripts and settings beside the domains. Inside a domain they may be its data.
 _SCRIPTS = re.compile(r".*\.(py|sh|ipynb|ya?ml|toml|cfg|ini|log)|makefile|dockerfile", re.I)
+# Names of hidden files that may be data, such as copies that were interrupted (``.a.jsonl.Xy12``).
+_HIDDEN_DATA = re.compile(r"\.(txt|md|json|jsonl|ndjson|npy|ds|bin|parquet|arrow|csv|tsv)(\.|$)", re.I)
 # Folders of programs.
 _PROGRAM_FOLDERS = re.compile(
     r"\.(git|svn|hg|dvc|cache|huggingface|ipynb_checkpoints|snapshot|venv|idea|vscode|trash.*|spotlight.*|fseventsd)|"
@@ -60,6 +62,7 @@ _CONVERT = (
     (r".*\.(bz2|xz|lz4|lzma|br|snappy|z)", "decompress it, or compress it with gzip or zstd"),
     (r".*\.(html?|xhtml|xml|pdf|docx?|epub|odt|rtf|tex|rst|warc|wet|wat)(\.gz)?", "extract its text to .txt or .jsonl"),
     (r".*\.(part|partial|tmp|temp|incomplete|crdownload|aria2|download)", "finish its download, or delete it"),
+    (r".*\.(orc|avro|pkl|pickle|npz|pt|h5|hdf5|db|sqlite3?|lmdb|mds|tfrecord|msgpack|xlsx?)", "convert it to .jsonl"),
     (r"[^.]+", "if it is text, give its name the ending .txt or .jsonl"),
     (r".*", "if it is text, append .txt to its name"),
 )
@@ -109,8 +112,7 @@ def kind_of(parts: Sequence[str]) -> Kind:
     if any(_PROGRAM_FOLDERS.fullmatch(part) for part in parts[:-1]):
         return Kind.NO_DATA
     if any(part.startswith(".") for part in parts):
-        may_be_data = suffix in SUFFIXES or name.lower().endswith((*TOKENS, ".parquet", ".arrow", ".csv"))
-        return Kind.UNREAD if may_be_data else Kind.NO_DATA
+        return Kind.UNREAD if _HIDDEN_DATA.search(name) else Kind.NO_DATA
     if suffix not in JSON_LINES and _DOCUMENTATION.fullmatch(name) and (len(parts) < 3 or suffix not in SUFFIXES):
         return Kind.NO_DATA
     if suffix in SUFFIXES:
@@ -138,7 +140,7 @@ def refuse_unread(unread: Iterable[str | os.PathLike], root: str | os.PathLike) 
         return
     name = os.path.basename(paths[0])
     if name.startswith(".") or "/." in paths[0][len(os.fspath(root)) :]:
-        advice = "hidden files are not read; rename it without the leading dot"
+        advice = "hidden files are not read: delete it, or rename it without the leading dot"
     else:
         stem = pathlib.PurePath(name).stem
         advice = next(text for pattern, text in _CONVERT if re.fullmatch(pattern, name, re.I))

@@ -11,8 +11,8 @@ KINDS = {
     Kind.NO_DATA: "README README.md readme.zh.txt LICENSE-MIT web/README.md.gz _SUCCESS web/_SUCCESS .gitattributes "
     "web.jsonl.md5 .DS_Store web/._a.txt .git/a.txt __MACOSX/web/._a.txt web/a.png get.sh sha256sums.txt "
     "dataset_infos.json web/.cache/a.lock web/deep/LICENSE",
-    Kind.UNREAD: "c.parquet web/a.csv web/a.py web web/.part.jsonl .web/a.txt web/a.txt.bz2 web/a.jsonl.part a.gz "
-    "web/a.tar.gz web/a.html",
+    Kind.UNREAD: "c.parquet web/a.csv web/a.py web web/.part.jsonl web/.a.jsonl.Xy12 .web/a.txt web/a.txt.bz2 "
+    "web/a.jsonl.part a.gz web/a.tar.gz web/a.html",
     Kind.TOKENS: "web/a.npy web.ds WEB.BIN",
     Kind.SIDECAR: "web/a.csv.gz web/a.npy.csv.gz web.idx web.ds.metadata",
 }
@@ -35,7 +35,7 @@ def test_kind_of_a_file(path, kind):
         ("web/a.txt.part", "finish its download"),
         ("web/a", "the ending .txt"),
         ("web/a.py", "append .txt"),
-        ("web/.a.jsonl", "hidden files are not read; rename"),
+        ("web/.a.jsonl", "hidden files are not read: delete it, or rename"),
     ],
 )
 def test_unread_file_is_an_error_with_advice(path, advice):
