@@ -69,10 +69,11 @@ def _parent_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
 
 
 def _plan(config: Config, workdir: pathlib.Path) -> None:
+    from olmix_jax.pipeline import validate
     from olmix_jax.proxy import resources
 
-    plan = update_plan.read_for(config, workdir)
-    resources.run(config, workdir, None if plan is None else plan.proxies)
+    plan, models = update_plan.read_for(config, workdir), len(validate.MIXTURES) * config.validate.seeds
+    resources.run(config, workdir, None if plan is None else plan.proxies, models)
 
 
 # prepare -------------------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ PLAN = Stage(
     by_default=lambda config: False,
     reads=lambda config, workdir: (),
     writes=("plan/plan.json",),
-    settings=("plan", "proxy", "train", "swarm.size", "corpus.vocabulary", "corpus.tokenizer"),
+    settings=("plan", "proxy", "train", "validate", "swarm.size", "corpus.vocabulary", "corpus.tokenizer"),
     repeat=True,
     records_config=False,
 )

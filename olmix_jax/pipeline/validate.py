@@ -19,6 +19,8 @@ from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
+MIXTURES = ("natural", "uniform", "proposed")
+
 
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Train several seeds per mixture in one program and write ``validate/validation.json``.
@@ -45,7 +47,7 @@ def count_models(config: Config, workdir: pathlib.Path) -> int:
     # Without the file, the first process raises the error.
     if not path.is_file() or jobs.is_sharded_over_all(budget.validated(config), workdir):
         return 0
-    return len(_candidates(workdir, Proposal.read(path))[0]) * config.validate.seeds
+    return len(MIXTURES) * config.validate.seeds
 
 
 def join(config: Config, workdir: pathlib.Path) -> None:
@@ -146,12 +148,12 @@ def _weights_of_tasks(config: Config, workdir: pathlib.Path, proposal: Proposal)
 def _candidates(workdir: pathlib.Path, proposal: Proposal) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the arguments ``mixtures`` and ``caps`` of :func:`compare`."""
     domains = workdirs.read_domains(workdir)
-    mixtures = {
-        "natural": domains.natural_M,
-        "uniform": np.full(len(domains), 1 / len(domains)),
-        "proposed": np.array([proposal.weights[name] for name in domains.names]),
-    }
-    return mixtures, {"proposed": np.array([proposal.caps[name] for name in domains.names])}
+    weights = (
+        domains.natural_M,
+        np.full(len(domains), 1 / len(domains)),
+        np.array([proposal.weights[name] for name in domains.names]),
+    )
+    return dict(zip(MIXTURES, weights)), {"proposed": np.array([proposal.caps[name] for name in domains.names])}
 
 
 def _job(

@@ -7,6 +7,8 @@ from olmix_jax.config.presets import Setting
 from olmix_jax.utils import records
 from olmix_jax.utils.progress import counted
 
+_TOO_LARGE = "which does not fit: lower train.micro_batch, or set train.remat"
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSize:
@@ -75,9 +77,11 @@ class ResourcePlan:
       roofline_seconds_per_step: lower bounds on the time of a step. This and the following are None for unknown chips.
       bound_by: which lower bound is larger, "compute" or "memory".
       utilisation_assumed: assumed share of the chip's peak.
-      hours, device_hours: wall time, and that times the number of devices.
+      hours, device_hours: wall time of swarm and validation, and that times the number of devices.
       cost: price of the device hours, in the currency of ``plan.price``; None without a price.
+      checkpoint_bytes: one checkpoint of all members that are trained at once.
       settings: values of the settings that follow from others, and their sources, by field.
+      validation: what the validation models need; None without validation.
     """
 
     SCHEMA = 1
@@ -104,7 +108,9 @@ class ResourcePlan:
     hours: float | None = None
     device_hours: float | None = None
     cost: float | None = None
+    checkpoint_bytes: int | None = None
     settings: dict[str, Setting] = dataclasses.field(default_factory=dict)
+    validation: "ResourcePlan | None" = None
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "ResourcePlan":
@@ -127,14 +133,21 @@ class ResourcePlan:
         )
         memory = self.memory_per_device_bytes
         size = "more memory than a device has" if memory is None else f"{memory / 2**30:.2f} GiB per device"
-        too_large = "which does not fit: lower train.micro_batch, or set train.remat"
-        verdict = {True: "which fits", False: too_large, None: "on devices of unknown memory"}[self.fits]
+        verdict = {True: "which fits", False: _TOO_LARGE, None: "on devices of unknown memory"}[self.fits]
         parts = [
             f"{counted(self.members, 'member')} of {self.model.parameters:,} parameters on {self.topology}: "
             f"{placement}, {counted(self.waves, 'wave')} of {self.steps:,} steps, {size}, {verdict}"
         ]
         if self.collectives_across_members is not None:
             parts.append(f"{self.collectives_across_members} collectives across members")
+        if self.checkpoint_bytes is not None:
+            parts.append(f"checkpoints of {self.checkpoint_bytes / 1e9:.2g} GB")
+        if self.validation is not None:
+            models, misfit = self.validation, "" if self.validation.fits is not False else f", {_TOO_LARGE}"
+            parts.append(
+                f"validation of {counted(models.members, 'model')} of {models.model.parameters:,} parameters, "
+                f"{counted(models.waves, 'wave')} of {models.steps:,} steps{misfit}"
+            )
         if self.hours is not None:
             parts.append(self._describe_time())
         return "; ".join(parts)
@@ -145,4 +158,5 @@ class ResourcePlan:
         memory_bound = floor.memory > floor.compute / utilisation
         speed = "limited by memory bandwidth" if memory_bound else f"at {100 * utilisation:.0f} % of peak"
         cost = "" if self.cost is None else f", {self.cost:,.0f} for {self.device_hours:,.0f} device hours"
-        return f"{self.hours:.1f} hours {speed}{cost}"
+        inside = "" if self.validation is None else f", {self.validation.hours:.1f} of them for validation"
+        return f"{self.hours:.1f} hours {speed}{inside}{cost}"

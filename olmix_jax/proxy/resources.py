@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import jax
 
+from olmix_jax.config import budget
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tokenizer
 from olmix_jax.proxy import aot, model, sharding, state, trainer
@@ -21,24 +22,45 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
 
-def run(config: Config, workdir: pathlib.Path, members: int | None = None) -> None:
+def run(config: Config, workdir: pathlib.Path, members: int | None = None, validation_models: int = 0) -> None:
     """Run the stage ``plan``: write ``plan/plan.json``. Arguments are those of :func:`plan_resources`."""
-    plan_resources(config, workdir, members).write(workdir / "plan/plan.json")
+    plan_resources(config, workdir, members, validation_models).write(workdir / "plan/plan.json")
 
 
-def plan_resources(config: Config, workdir: pathlib.Path, members: int | None = None) -> ResourcePlan:
-    """Return what the config's swarm needs on the config's topology, or on this machine.
+def plan_resources(
+    config: Config, workdir: pathlib.Path, members: int | None = None, validation_models: int = 0
+) -> ResourcePlan:
+    """Return what the config's swarm and its validation need on the config's topology, or on this machine.
 
     Args:
       config: all settings.
       workdir: folder whose domains and tokenizer are used, if they exist.
       members: number of proxies, if an update plan decides it. None takes it from the config or the number of domains.
+      validation_models: number of validation models; 0 leaves them out.
 
     Raises:
       UserError: the number of members is unknown, or the topology cannot be compiled for.
     """
-    topology = config.plan.topology
     members = _members(config, workdir) if members is None else members
+    plan = _plan_models(config, workdir, members)
+    if validation_models:
+        plan = with_validation(plan, _plan_models(budget.validated(config), workdir, validation_models))
+    _log(plan)
+    return plan
+
+
+def with_validation(plan: ResourcePlan, validation: ResourcePlan) -> ResourcePlan:
+    """Return the plan of a swarm with that of its validation added, also to its hours and cost."""
+    if plan.hours is None or validation.hours is None:
+        return dataclasses.replace(plan, validation=validation)
+    cost = None if plan.cost is None or validation.cost is None else plan.cost + validation.cost
+    hours = plan.hours + validation.hours
+    return dataclasses.replace(plan, validation=validation, hours=hours, device_hours=hours * plan.devices, cost=cost)
+
+
+def _plan_models(config: Config, workdir: pathlib.Path, members: int) -> ResourcePlan:
+    """Return what the training of ``members`` models of a config needs."""
+    topology = config.plan.topology
     vocabulary = _vocabulary(config, workdir)
     devices = aot.topology_devices(topology) if topology else jax.devices()
     chip = find_chip(topology or devices[0].device_kind)
@@ -80,12 +102,11 @@ def plan_resources(config: Config, workdir: pathlib.Path, members: int | None = 
         collectives_across_members=0 if fsdp else compiled.collectives,
         collectives_within_a_member=compiled.collectives if fsdp else 0,
         fits=(None if memory is None else compiled.memory <= memory) if has_figure else False,
+        # Weights and two moments, in float32.
+        checkpoint_bytes=int(12 * total_parameters * min(members, compiled.members_per_device * len(devices))),
         settings=trainer.settings(config, vocabulary),
     )
-    if chip is not None:
-        plan = with_time(plan, chip, config)
-    _log(plan)
-    return plan
+    return plan if chip is None else with_time(plan, chip, config)
 
 
 def _log(plan: ResourcePlan) -> None:

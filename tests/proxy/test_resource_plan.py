@@ -17,6 +17,7 @@ def test_plan_is_described_in_one_sentence(plan):
 
 def test_plan_survives_writing_and_reading(plan, tmp_path):
     timed = dataclasses.replace(plan, roofline_seconds_per_step=Roofline(1.0, 2.0), bound_by="memory", hours=3.0)
+    timed = dataclasses.replace(timed, validation=plan)
     for written in (plan, timed):
         written.write(tmp_path / "plan.json")
         assert ResourcePlan.read(tmp_path / "plan.json") == written
@@ -25,6 +26,6 @@ def test_plan_survives_writing_and_reading(plan, tmp_path):
         == (
             "schema model topology devices members members_per_device waves steps tokens_per_step tokens_per_member "
             "flops_per_token flops memory_per_device_bytes memory_parts_bytes collectives_across_members "
-            "collectives_within_a_member fits roofline_seconds_per_step bound_by hours"
+            "collectives_within_a_member fits roofline_seconds_per_step bound_by hours validation"
         ).split()
     )

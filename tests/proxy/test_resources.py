@@ -1,5 +1,6 @@
 """proxy/resources.py: what training a swarm needs."""
 
+import dataclasses
 import importlib.util
 import math
 import os
@@ -33,14 +34,17 @@ def settings(**changes):
 def test_plan_of_this_machine(tmp_path, monkeypatch):
     shape = model.Shape(8, 1, 2, 16)
     monkeypatch.setitem(model.PRESETS, "tiny", shape)
-    resources.run(settings(swarm_size=13, plan_price=2.0, proxy_preset="tiny", proxy_dtype="float32"), tmp_path)
+    made = settings(swarm_size=13, plan_price=2.0, proxy_preset="tiny", proxy_dtype="float32", validate_steps=7)
+    resources.run(made, tmp_path, validation_models=3)
     plan = ResourcePlan.read(tmp_path / "plan/plan.json")
+    assert (plan.validation.members, plan.validation.steps) == (3, 7)
     assert plan.members_per_device == math.ceil(13 / jax.device_count()) and plan.waves == 1
     assert (plan.steps, plan.tokens_per_member, plan.fits) == (20, 20 * 4 * 32, None)
     assert plan.collectives_across_members == 0 and plan.hours is None and plan.cost is None
     parts, members = plan.memory_parts_bytes, plan.members_per_device
     parameters = plan.model.parameters_with_embedding
     assert parameters == plan.model.parameters + 384 * shape.width
+    assert plan.checkpoint_bytes == 12 * parameters * 13
     assert parts.weights == 4 * parameters * members and parts.optimizer == 8 * parameters * members
     # The arguments of the program are weights, optimiser, the tokens of one dispatch and a few scalars.
     arguments = parts.weights + parts.optimizer + members * 4 * 33 * 4
@@ -79,6 +83,21 @@ def test_utilisation_does_not_change_the_hours_of_a_memory_bound_plan(plan):
     timed = resources.with_time(plan, chip, settings(plan_utilisation=0.5, train_steps=3600))
     assert timed.bound_by == "memory" and timed.hours == pytest.approx(3 * (28 + 12 * 2) * 2e-3)
     assert timed.cost is None and timed.describe().endswith("hours limited by memory bandwidth")
+
+
+def test_hours_and_cost_include_the_validation(plan):
+    chip, priced = Chip(1e12, 1e12, 1e12), settings(plan_price=2.0, plan_utilisation=0.5, train_steps=3600)
+    swarm = resources.with_time(plan, chip, priced)
+    models = resources.with_time(dataclasses.replace(plan, members=9, waves=2), chip, priced)
+    whole = resources.with_validation(swarm, models)
+    assert whole.hours == pytest.approx((3 + 2) * 4e-3) and whole.device_hours == pytest.approx(4 * whole.hours)
+    assert whole.cost == pytest.approx(2 * whole.device_hours) and whole.validation.hours == pytest.approx(2 * 4e-3)
+    assert "validation of 9 models of 900,000 parameters, 2 waves of 3,600 steps" in whole.describe()
+    assert "of them for validation" in whole.describe()
+    assert (
+        "lower train.micro_batch"
+        in resources.with_validation(swarm, dataclasses.replace(models, fits=False)).describe()
+    )
 
 
 def test_presets_have_the_budgets_and_schedules_of_the_paper():
@@ -124,7 +143,7 @@ def test_512_proxies_of_30m_on_256_chips(tmp_path):
     assert (plan.members, plan.devices, plan.members_per_device, plan.waves) == (512, 256, 2, 1)
     assert plan.model.parameters == 29_102_336 and plan.collectives_across_members == 0
     assert plan.fits and plan.memory_per_device_bytes == pytest.approx(3.23 * 2**30, rel=0.02)
-    assert plan.hours == pytest.approx(4.1, rel=0.02)
+    assert plan.hours - plan.validation.hours == pytest.approx(4.1, rel=0.02)
     assert plan.roofline_seconds_per_step.compute == pytest.approx(0.27, rel=0.02)
 
 
