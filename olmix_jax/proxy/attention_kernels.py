@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import re
 from typing import Any
 
 import jax
@@ -50,6 +51,19 @@ def cudnn_attention() -> Any:
         _warn_missing("cuDNN's attention with ln Z", e)
         return None
     return function
+
+
+def max_cudnn_width() -> int:
+    """Return the widest heads that cuDNN's attention takes on this process's GPU; 0 without cuDNN.
+
+    That is 256 from Hopper (compute capability 9) on, and 128 from Ampere (8) on. Earlier GPUs have no kernel. A GPU of
+    another maker reports text such as "gfx942".
+    """
+    if jax.default_backend() != "gpu":
+        return 0
+    match = re.match(r"\d+", str(getattr(jax.local_devices()[0], "compute_capability", "")))
+    capability = int(match[0]) if match else 0
+    return 256 if capability >= 9 else 128 if capability == 8 else 0
 
 
 def _warn_missing(what: str, reason: Exception) -> None:

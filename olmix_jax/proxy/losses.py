@@ -143,10 +143,9 @@ def _dispatch(by_attention: Callable, by_blocks: Callable, kernels: bool, x_SD, 
     if not kernels or x_SD.dtype != jnp.bfloat16:
         return by_blocks(x_SD, head_DV, target_S)
     if (
-        jax.default_backend() == "gpu"
-        and tokens >= _MIN_CUDNN_TOKENS
+        tokens >= _MIN_CUDNN_TOKENS
         and width % 8 == 0
-        and width <= _max_cudnn_width()
+        and width <= attention_kernels.max_cudnn_width()
         and attention_kernels.cudnn_attention() is not None
     ):
         return by_attention(x_SD, head_DV, target_S, attend=attention_kernels.cudnn)
@@ -160,11 +159,6 @@ def _dispatch(by_attention: Callable, by_blocks: Callable, kernels: bool, x_SD, 
 
     # Chosen by the platform compiled for, which may differ from the one that runs this.
     return jax.lax.platform_dependent(x_SD, head_DV, target_S, tpu=by_splash, default=by_blocks)
-
-
-def _max_cudnn_width() -> int:
-    """Return the widest rows that cuDNN's attention takes: 256 from Hopper (compute capability 9) on, else 128."""
-    return 256 if float(jax.local_devices()[0].compute_capability) >= 9 else 128
 
 
 def _backward(z_loss, kernels, vocabulary, gradients, cotangent):

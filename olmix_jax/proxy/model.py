@@ -75,8 +75,9 @@ def attention(q_BLHd, k_BLHd, v_BLHd, kernels: bool = True):
     XLA's otherwise, which holds all scores. ``kernels=False`` always uses XLA's.
     """
     half = q_BLHd.dtype in (jnp.bfloat16, jnp.float16)
-    gpu = kernels and half and jax.default_backend() == "gpu" and q_BLHd.shape[-1] % 8 == 0
-    default = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn" if gpu else None)
+    width = q_BLHd.shape[-1]
+    cudnn = kernels and half and width % 8 == 0 and width <= attention_kernels.max_cudnn_width()
+    default = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn" if cudnn else None)
     if not kernels or q_BLHd.shape[1] % 128 or attention_kernels.splash_modules() is None:
         return default(q_BLHd, k_BLHd, v_BLHd)
     # Chosen by the platform compiled for, which may differ from the one that runs this.

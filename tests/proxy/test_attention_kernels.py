@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -83,3 +84,17 @@ def test_cudnn_binding_with_other_arguments_is_not_used(monkeypatch):
     monkeypatch.setattr(module, "dot_product_attention", lambda query, key, value, *, factor=1.0: None)
     assert attention_kernels.cudnn_attention() is None
     attention_kernels.cudnn_attention.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("capability", "width"),
+    [("9.0", 256), ("12.0", 256), ("10.0a", 256), ("8.6", 128), ("7.5", 0), ("gfx942", 0), ("", 0)],
+)
+def test_cudnn_is_used_on_gpus_that_have_it(monkeypatch, capability, width):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
+    assert attention_kernels.max_cudnn_width() == width
+
+
+def test_cudnn_is_not_used_on_a_cpu():
+    assert attention_kernels.max_cudnn_width() == 0
