@@ -69,9 +69,12 @@ def pack(
         bytes_E[row] = tokenizer.token_bytes_V[kept_answer].sum(dtype=np.int64)
         cut += start < len(prompt), len(kept_answer) < len(answer)
     if cut.any():
-        log.info(
-            "tasks: to fit %d tokens (tasks.length), the start of %d of %d prompts and the end of %d answers were cut",
-            *(length, cut[0], len(examples), cut[1]),
+        most = max(map(len, prompts)) + max(map(len, answers))
+        remedy = f"; no example is longer than {most}" if cut.max() > MUCH_CUT * len(examples) else ""
+        log.log(
+            logging.WARNING if remedy else logging.INFO,
+            "tasks: to fit %d tokens (tasks.length), the start of %d of %d prompts and the end of %d answers are cut%s",
+            *(length, cut[0], len(examples), cut[1], remedy),
         )
     task_E = np.array([i for i, _ in examples], np.int32)
     document_N = np.array([name in by_document for name in tasks])

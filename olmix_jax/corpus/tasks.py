@@ -22,6 +22,8 @@ from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
 
+# The list of a workdir's tasks, below the workdir.
+INDEX = "tasks/tasks.json"
 # The score of a task with fewer examples is mostly noise.
 MIN_EXAMPLES = 8
 
@@ -73,7 +75,7 @@ def _string(row: Any, field: str, where: str) -> str:
 
 
 def _index_path(workdir: str | pathlib.Path) -> pathlib.Path:
-    return pathlib.Path(workdir) / "tasks" / "tasks.json"
+    return pathlib.Path(workdir) / INDEX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +125,11 @@ def _read_entries(workdir: str | pathlib.Path) -> list[TaskEntry]:
         if entry.aggregate not in (DOCUMENT, POOLED):
             raise UserError(f"{path}: task {entry.name} has aggregate {entry.aggregate!r}; rerun --stages=prepare")
     return entries
+
+
+def task_names(workdir: str | pathlib.Path) -> tuple[str, ...]:
+    """Return the names of a workdir's tasks, the columns of its swarm's table."""
+    return tuple(entry.name for entry in _read_entries(workdir))
 
 
 def tasks_by_document(workdir: str | pathlib.Path) -> set[str]:

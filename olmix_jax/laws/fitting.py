@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from olmix_jax import laws
-from olmix_jax.laws import learning_curve, params_files, quality
+from olmix_jax.laws import learning_curve, lightgbm, params_files, quality
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.laws.law import Fit, Law
 from olmix_jax.laws.summary import summarise
@@ -53,8 +53,8 @@ def fit(table: SwarmTable, options: Options, folder: pathlib.Path) -> FitResult:
     Raises:
       UserError: too few runs, a library that is not installed, or a fit that fails.
     """
+    check(table, options)
     law = laws.LAWS[options.law]
-    table.check_enough(law.parameters(len(table.domains)))
     cache = folder / "cache" / key(table, options)
     begun = time.monotonic()
     if not (cache / "fit.json").exists():
@@ -67,6 +67,23 @@ def fit(table: SwarmTable, options: Options, folder: pathlib.Path) -> FitResult:
             with files.atomic_write(folder / name, "wb") as f:
                 f.write((cache / name).read_bytes())
     return dataclasses.replace(FitResult.read(cache / "fit.json"), wall_s=time.monotonic() - begun)
+
+
+def check(table: SwarmTable, options: Options) -> None:
+    """Raise an error if the law cannot be fitted to as many runs as a table has.
+
+    Raises:
+      UserError: too few runs for the law or the folds, or a library that is not installed.
+    """
+    check_library(options.law)
+    table.check_enough(laws.LAWS[options.law].parameters(len(table.domains)))
+    quality.folds_of(table.ratios_KM, options.folds, options.seed)
+
+
+def check_library(law: str) -> None:
+    """Raise an error if a law needs a library that is not installed."""
+    if law == lightgbm.LAW.name:
+        lightgbm.load_library()
 
 
 def key(table: SwarmTable, options: Options) -> str:
@@ -98,8 +115,6 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     data = table.ratios_KM, table.bpb_KN
     common: dict[str, Any] = {"seed": options.seed, "tasks": table.tasks}
     ratios_KM, bpb_KN, (weight_K,) = quality.joined(*data, np.ones((1, len(table.runs))), table.inherited)
-    # Raise the errors of the split before the expensive fit.
-    quality.folds_of(table.ratios_KM, options.folds, options.seed)
     fitted = law.fit(ratios_KM, bpb_KN, starts=options.starts, **common, weight_K=weight_K)
     sizes = counted(len(ratios_KM), "run"), counted(len(table.domains), "domain"), counted(len(table.tasks), "task")
     log.info("fit: %s on %s × %s, %s", options.law, *sizes)

@@ -28,7 +28,7 @@ class Params(NamedTuple):
 
 def predict(params: Params, ratios_KM) -> np.ndarray:
     """Return bpb_KN [BPB], piecewise constant in the mixture. NumPy; needs the library."""
-    booster, ratios_KM = _library().Booster, np.asarray(ratios_KM, np.float64)
+    booster, ratios_KM = load_library().Booster, np.asarray(ratios_KM, np.float64)
     columns = [booster(model_str=model.decode()).predict(ratios_KM, num_threads=1) for model in params.model_N]
     return np.stack(columns, axis=1)
 
@@ -41,7 +41,7 @@ def parameters(domains: int) -> int:
 
 def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
     """Return one task's number of ``trees``, and its ``splits`` by domain."""
-    booster = _library().Booster(model_str=params.model_N[task].decode())
+    booster = load_library().Booster(model_str=params.model_N[task].decode())
     return {"trees": booster.num_trees(), "splits": dict(zip(domains, booster.feature_importance().tolist()))}
 
 
@@ -78,7 +78,7 @@ def fit_weighted(
 
 def _grow(ratios_KM, bpb_KN, weight_K) -> np.ndarray:
     """Grow the trees of one resample, model_N."""
-    library, rows = _library(), np.repeat(np.arange(len(weight_K)), weight_K.astype(int))
+    library, rows = load_library(), np.repeat(np.arange(len(weight_K)), weight_K.astype(int))
     models = []
     for bpb_K in bpb_KN.T:
         data = library.Dataset(ratios_KM[rows], bpb_K[rows], params=SETTINGS | REPEATABLE)
@@ -88,7 +88,7 @@ def _grow(ratios_KM, bpb_KN, weight_K) -> np.ndarray:
     return np.array(models)
 
 
-def _library():
+def load_library():
     try:
         import lightgbm
     except ImportError as e:

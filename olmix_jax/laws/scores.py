@@ -52,6 +52,19 @@ def spearman(a_KN: np.ndarray, b_KN: np.ndarray) -> np.ndarray:
     return np.where(norm_N > 0, (a_KN * b_KN).sum(axis=0) / np.where(norm_N > 0, norm_N, 1), 0.0)
 
 
+def check_columns(table: SwarmTable, other: SwarmTable) -> None:
+    """Raise an error unless a held-out swarm has the domains and the tasks of the fitted one.
+
+    Raises:
+      UserError: one swarm lacks a domain or task of the other.
+    """
+    unmatched = sorted(set(table.domains) ^ set(other.domains)) or [t for t in table.tasks if t not in other.tasks]
+    if unmatched:
+        raise UserError(
+            f"only one of the held-out and the fitted swarm has {', '.join(unmatched[:5])}; make their columns agree"
+        )
+
+
 def score_swarm(fitted: FittedLaw, table: SwarmTable, other: SwarmTable, stretch_N: np.ndarray) -> SwarmScores:
     """Score a law on a held-out swarm. Domains and tasks are matched by name.
 
@@ -64,11 +77,7 @@ def score_swarm(fitted: FittedLaw, table: SwarmTable, other: SwarmTable, stretch
     Raises:
       UserError: one swarm lacks a domain or task of the other.
     """
-    unmatched = sorted(set(table.domains) ^ set(other.domains)) or [t for t in table.tasks if t not in other.tasks]
-    if unmatched:
-        raise UserError(
-            f"only one of the held-out and the fitted swarm has {', '.join(unmatched[:5])}; make their columns agree"
-        )
+    check_columns(table, other)
     ratios_KM = other.ratios_KM[:, [other.domains.index(name) for name in table.domains]]
     bpb_KN = other.bpb_KN[:, [other.tasks.index(name) for name in table.tasks]]
     fitted_runs = {(p_M.tobytes(), y_N.tobytes()) for p_M, y_N in zip(table.ratios_KM, table.bpb_KN)}

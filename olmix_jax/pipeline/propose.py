@@ -41,7 +41,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """
     plan = update_plan.read_for(config, workdir)
     swarm_table, fit_result = _fitted_swarm(config, workdir, plan)
-    swarm, options = _swarm_facts(config, workdir, swarm_table), _options(config, workdir, plan)
+    swarm, options = swarm_facts(config, workdir, swarm_table), options_of(config, workdir, plan)
     fitted_law = history.read_law(workdir, config)
     if fitted_law.law != laws.LAWS[config.fit.law]:
         # Choosing λ refits the law to the swarm's scores. A law of the parent or over blocks cannot be refitted.
@@ -92,11 +92,11 @@ def _fitted_swarm(
     return swarm_table, fit_result
 
 
-def _trained_here(config: Config, workdir: pathlib.Path) -> bool:
+def trained_here(config: Config, workdir: pathlib.Path) -> bool:
     return not config.swarm.ratios and (workdir / "corpus").is_dir()
 
 
-def _swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> SwarmFacts:
+def swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> SwarmFacts:
     """Return the facts that a proposal depends on. Token counts are those that a run can use."""
     if config.fit.granularity == "task":
         families = json_fields.families(config)
@@ -104,7 +104,7 @@ def _swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.Swarm
         # The tasks of this table are already families, or the mean of all tasks.
         families = {task: [task] for task in swarm_table.tasks}
     swarm = SwarmFacts.from_table(swarm_table, families)
-    if not _trained_here(config, workdir):
+    if not trained_here(config, workdir):
         return swarm
     # A run reads whole sequences, so the tokens after a domain's last sequence are not used.
     length = config.proxy.length
@@ -112,10 +112,10 @@ def _swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.Swarm
     return dataclasses.replace(swarm, tokens_M=np.array([tokens.sequences(length) * length for tokens in stores]))
 
 
-def _options(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -> Options:
+def options_of(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -> Options:
     """Return the config's options, with the target tokens of a swarm trained here and the ratios kept by an update."""
     options = Options(**json_fields.propose_options(config))
-    if _trained_here(config, workdir):
+    if trained_here(config, workdir):
         options = dataclasses.replace(options, target_tokens=budget.target_tokens(config))
     if plan is not None and plan.kept and options.keep_ratios is None:
         options = dataclasses.replace(options, keep_ratios=plan.kept)
@@ -159,7 +159,7 @@ def _counts(config: Config, workdir: pathlib.Path, options: Options, proposal: P
     """Return the mixture in whole sequences of the target run (for an external swarm: tokens), within all bounds."""
     if options.target_tokens is None:
         return None
-    length = config.proxy.length if _trained_here(config, workdir) else 1
+    length = config.proxy.length if trained_here(config, workdir) else 1
     names = list(proposal.weights)
     weights_M, lower_M, caps_M = (
         np.array([values[name] for name in names]) for values in (proposal.weights, proposal.lower, proposal.caps)
@@ -230,8 +230,8 @@ def _propose_next(
 def _sampler(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Return the settings of ``swarm`` for the sampler that draws candidates of the next runs."""
     swarm = config.swarm
-    total = config.train.steps * config.train.batch if _trained_here(config, workdir) else TOTAL
-    if swarm.min_weight and not _trained_here(config, workdir):
+    total = config.train.steps * config.train.batch if trained_here(config, workdir) else TOTAL
+    if swarm.min_weight and not trained_here(config, workdir):
         total = max(total, math.ceil(1 / swarm.min_weight))
     return {
         "total": total,

@@ -69,7 +69,9 @@ def run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     if state.finished:
         _remove_checkpoints(workdir, stage)
         log.info("%s: finished, skipped (%s)", stage.name, workdir / stage.writes[-1])
+        _rehearse_prepared(config, workdir, stage)
         return
+    _rehearse(config, workdir, stage)
     files.write_json(workdir / stage.stamps, state.stamps | {stage.name: state.stamp})
     log.info("%s", stage.name)
     stage.run(config, workdir)
@@ -78,6 +80,7 @@ def run_stage(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
     finished = dataclasses.replace(state.stamp, finished=True)
     files.write_json(workdir / stage.stamps, state.stamps | {stage.name: finished})
     _remove_checkpoints(workdir, stage)
+    _rehearse_prepared(config, workdir, stage)
 
 
 def is_finished(config: Config, workdir: pathlib.Path, stage: Stage) -> bool:
@@ -121,6 +124,25 @@ def _remove_checkpoints(workdir: pathlib.Path, stage: Stage) -> None:
     folders = [path for file in stage.costly for path in (workdir / file).glob("**/checkpoints") if path.is_dir()]
     for folder in folders if stage.resumable else ():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rehearse(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
+    """Check the settings of later stages before a stage that costs time."""
+    if stage.rehearses:
+        from olmix_jax.pipeline import rehearsal  # it loads the libraries that read text
+
+        rehearsal.check_settings(config)
+        # The stage `prepare` replaces the domains and tasks.
+        if stage.name != "prepare":
+            rehearsal.check_prepared(config, workdir)
+
+
+def _rehearse_prepared(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
+    """Check the settings of later stages after ``prepare``, which stays finished if they are refused."""
+    if stage.name == "prepare":
+        from olmix_jax.pipeline import rehearsal
+
+        rehearsal.check_prepared(config, workdir)
 
 
 def _record_config(config: Config, workdir: pathlib.Path, stage: Stage) -> None:

@@ -5,6 +5,7 @@ these have changed, a cheap stage runs again; a costly one raises an error that 
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,7 @@ class Stage:
       costly: results that are expensive, so a change of inputs is an error; empty for a cheap stage, which reruns.
       resumable: whether an unfinished run leaves checkpoints worth keeping.
       repeat: whether it runs even if it is finished.
+      rehearses: whether the settings of later stages are checked first.
       records_config: whether it writes its settings to ``config.json`` when it ends.
       stamps: file that its stamp is written to, relative to the workdir.
       check: (config) → raises ``UserError`` if the stage cannot run with this config.
@@ -72,6 +74,7 @@ class Stage:
     costly: tuple[str, ...] = ()
     resumable: bool = False
     repeat: bool = False
+    rehearses: bool = False
     records_config: bool = True
     stamps: str = "stamps.json"
     check: Callable[[Config], None] = lambda config: None
@@ -98,7 +101,12 @@ class Stamp:
 
     def covers(self, other: "Stamp") -> bool:
         """Return whether a result with this stamp is still valid for the stamp ``other``."""
-        return other.settings.items() <= self.settings.items() and self.inputs == other.inputs
+        same = all(self.value(name) == value for name, value in other.settings.items())
+        return same and self.inputs == other.inputs
+
+    def value(self, name: str) -> Any:
+        """Return the setting that the result was made with. One that is newer than the result had its default."""
+        return self.settings[name] if name in self.settings else _defaults().get(name)
 
     def refuse_changes(self, new: "Stamp", costly: list[pathlib.Path]) -> None:
         """Raise an error if the settings or inputs of ``new`` differ from those that costly files were made with.
@@ -106,7 +114,7 @@ class Stamp:
         Raises:
           UserError: names the first change, and the files to delete.
         """
-        changes = [(name, self.settings.get(name), value) for name, value in new.settings.items()]
+        changes = [(name, self.value(name), value) for name, value in new.settings.items()]
         changes = [change for change in changes if change[1] != change[2]]
         inputs = [name for name, digest in new.inputs.items() if self.inputs.get(name) != digest]
         if not changes and not inputs:
@@ -118,6 +126,16 @@ class Stamp:
         else:
             change, remedy = f"made before {inputs[0]} changed", f"restore the old {inputs[0]}"
         raise UserError(f"{listed}: {change}; use another --workdir, {remedy}, or delete {listed} to compute it again")
+
+
+@functools.lru_cache
+def _defaults() -> dict[str, Any]:
+    """Return the default of every setting, by dotted field."""
+    return {
+        f"{section}.{name}": value
+        for section, content in files.plain(Config()).items()
+        for name, value in (content.items() if isinstance(content, dict) else ())
+    }
 
 
 def read_stamps(path: pathlib.Path) -> dict[str, Stamp]:

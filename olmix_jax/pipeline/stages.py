@@ -201,6 +201,7 @@ PLAN = Stage(
     settings=("plan", "proxy", "train", "validate", "swarm.size", "corpus.vocabulary", "corpus.tokenizer"),
     repeat=True,
     records_config=False,
+    rehearses=True,
 )
 PREPARE = Stage(
     "prepare",
@@ -211,6 +212,7 @@ PREPARE = Stage(
     settings=("seed", "corpus", "tasks"),
     evidence=_prepare_evidence,
     costly=("domains.json", "corpus", "tasks"),
+    rehearses=True,
 )
 UPDATE = Stage(
     "update",
@@ -232,6 +234,7 @@ SAMPLE = Stage(
     settings=("seed", *SAMPLER, "train.steps", "train.batch"),
     costly=("swarm/ratios.csv",),
     skip=_skip_training,
+    rehearses=True,
 )
 TRAIN = Stage(
     "train",
@@ -245,6 +248,7 @@ TRAIN = Stage(
     skip=_skip_training,
     count_models=_count_proxies,
     join=_join_training,
+    rehearses=True,
 )
 FIT = Stage(
     "fit",

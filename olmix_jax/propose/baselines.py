@@ -3,7 +3,7 @@
 import numpy as np
 
 from olmix_jax.laws import evaluate
-from olmix_jax.solver.bounds import holds
+from olmix_jax.solver.bounds import Bounds, holds
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solution import Solution
 from olmix_jax.solver.status import Status
@@ -61,16 +61,26 @@ def best_run(problem: Problem, ratios_KM) -> Solution:
     Raises:
       UserError: there are no runs, no run is within the bounds, or the law predicts no finite BPB.
     """
+    inside_KM = runs_within(problem.bounds, ratios_KM)
+    law_K = evaluate(problem.law, problem.params, inside_KM) @ problem.weights
+    return _best(problem, inside_KM, law_K, problem.values(inside_KM))
+
+
+def runs_within(bounds: Bounds, ratios_KM) -> np.ndarray:
+    """Return the runs that are within the bounds.
+
+    Raises:
+      UserError: there are none.
+    """
     if ratios_KM is None or not len(ratios_KM):
         raise UserError("propose.method=search needs the swarm's runs; use propose.method=exact")
-    inside_KM = np.asarray(ratios_KM, np.float64)[holds(problem.bounds, ratios_KM)]
+    inside_KM = np.asarray(ratios_KM, np.float64)[holds(bounds, ratios_KM)]
     if not len(inside_KM):
         raise UserError(
             f"none of the swarm's {len(ratios_KM)} runs is within the caps, and a search proposes only runs: raise "
             "propose.max_repeats, lower propose.target_tokens, or choose another fit.law and propose.method=exact"
         )
-    law_K = evaluate(problem.law, problem.params, inside_KM) @ problem.weights
-    return _best(problem, inside_KM, law_K, problem.values(inside_KM))
+    return inside_KM
 
 
 def _best(problem: Problem, candidates_KM, score_K, value_K) -> Solution:

@@ -5,6 +5,7 @@
 
 import dataclasses
 
+from olmix_jax.laws import Law
 from olmix_jax.laws.fitted import FittedLaw
 from olmix_jax.propose import kl_choice
 from olmix_jax.propose.formulation import Formulation
@@ -56,6 +57,19 @@ def lambda_choice(
         log.info("propose: λ is not chosen from data: %s", e)
         return None
     return dataclasses.replace(choice, used=options.choose_kl_weight)
+
+
+def check_choice(law: Law, options: Options, ratios_KM) -> None:
+    """Raise an error if λ has to be chosen from the runs and cannot be.
+
+    Raises:
+      UserError: the law is not differentiable, ratios are kept, or there are too few runs.
+    """
+    if not options.choose_kl_weight:
+        return
+    if not law.differentiable or options.keep_ratios is not None:
+        with_chosen(options, None)
+    kl_choice.halves(law, ratios_KM)
 
 
 def with_chosen(options: Options, choice: LambdaChoice | None) -> Options:

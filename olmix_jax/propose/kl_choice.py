@@ -40,7 +40,7 @@ def choose_kl_weight(
     Raises:
       UserError: there are too few runs to halve.
     """
-    halves_HK = _halves(law, ratios_KM, splits, seed)
+    halves_HK = halves(law, ratios_KM, splits, seed)
     params_H = law.fit_weighted(ratios_KM, bpb_KN, halves_HK, seed=seed)
     lambdas, sides = len(kl_weights_L), len(halves_HK)
     # One variant per half and λ.
@@ -68,8 +68,12 @@ def choose_kl_weight(
     )
 
 
-def _halves(law: Law, ratios_KM, splits: int, seed: int) -> np.ndarray:
-    """Return weights of the runs, halves_HK of 0 and 1: both halves of the first split, of the second, and so on."""
+def halves(law: Law, ratios_KM, splits: int = SPLITS, seed: int = 0) -> np.ndarray:
+    """Return weights of the runs, halves_HK of 0 and 1: both halves of the first split, of the second, and so on.
+
+    Raises:
+      UserError: there are too few runs to halve.
+    """
     mixture_K = quality.mixtures(ratios_KM)
     number = int(mixture_K.max()) + 1
     least = 2 * max(4, law.parameters(ratios_KM.shape[1]) + 1)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from olmix_jax.laws import evaluate, search
+from olmix_jax.laws import Law, evaluate, search
 from olmix_jax.propose import baselines, guard_slack
 from olmix_jax.propose import guards as guard_functions
 from olmix_jax.propose.feasibility import rounded
@@ -45,14 +45,13 @@ def find_optimum(formulation: Formulation, swarm: SwarmFacts, options: Options, 
     Raises:
       UserError: options exclude each other or lack data, or the guards cannot hold.
     """
+    check_options(formulation.problem.law, options, formulation.reduced_law.samples is not None)
     guards = _guards(formulation, swarm, options)
     reduced = formulation.reduced
     ratios_KD = None if swarm.ratios_KM is None else formulation.collapse(swarm.ratios_KM)
     if not reduced.law.differentiable or options.method != "exact":
         return Optimum(_search(formulation, ratios_KD, options, seed), guards)
     samples = formulation.reduced_law.samples
-    if options.tail is not None and samples is None:
-        raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
     starts_SD = None if reduced.convex else starts.from_runs(reduced, ratios_KD, seed)
     if options.worst:
         starts_SD = np.concatenate([starts.from_vertices(reduced, seed), starts_SD])
@@ -70,6 +69,43 @@ def find_optimum(formulation: Formulation, swarm: SwarmFacts, options: Options, 
     return Optimum(guarded.solution, guards, guarded)
 
 
+def proposes_a_run(law: Law, options: Options) -> bool:
+    """Return whether the proposal is one of the runs."""
+    return options.method == "search" or (law == search.LAW and options.method == "exact")
+
+
+def check_options(law: Law, options: Options, has_samples: bool) -> None:
+    """Raise an error if options exclude each other, or need what the law lacks.
+
+    Args:
+      law: the family.
+      options: the choices behind the proposal.
+      has_samples: whether there are samples of the law's parameters.
+
+    Raises:
+      UserError: guards or a tail without a differentiable law, a tail without samples, or a search with kept ratios.
+    """
+    searches = not law.differentiable or options.method != "exact"
+    if searches and (options.guard is not None or options.tail is not None):
+        raise UserError(
+            "propose.guard and propose.tail need a differentiable law and propose.method=exact; choose another fit.law "
+            "or propose.method=exact"
+        )
+    if options.tail is not None and not has_samples:
+        raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
+    if proposes_a_run(law, options) and options.keep_ratios is not None:
+        which = "propose.method=search" if options.method == "search" else "fit.law=search"
+        raise UserError(
+            f"propose.keep_ratios has no effect with {which}, which proposes a run unchanged; remove one of the two"
+        )
+
+
+def check_families(swarm: SwarmFacts, options: Options) -> None:
+    """Raise an error if guards are by family and the tasks have no families."""
+    if options.guard is not None and options.guard_by == "family":
+        task_groups.families_of(swarm.tasks, swarm.families)
+
+
 def _guards(formulation: Formulation, swarm: SwarmFacts, options: Options) -> Guards:
     problem = formulation.problem
     if options.guard is None:
@@ -83,21 +119,10 @@ def _guards(formulation: Formulation, swarm: SwarmFacts, options: Options) -> Gu
 
 def _search(formulation: Formulation, ratios_KD, options: Options, seed: int) -> Solution:
     """Return the best of candidates, for a law that is not differentiable, or as a published baseline."""
-    reduced, law = formulation.reduced, formulation.problem.law
-    if options.guard is not None or options.tail is not None:
-        raise UserError(
-            "propose.guard and propose.tail need a differentiable law and propose.method=exact; choose another fit.law "
-            "or propose.method=exact"
-        )
-    only_runs = options.method == "search" or (law == search.LAW and options.method == "exact")
-    if only_runs and formulation.blocks is not None:
-        which = "propose.method=search" if options.method == "search" else "fit.law=search"
-        raise UserError(
-            f"propose.keep_ratios has no effect with {which}, which proposes a run unchanged; remove one of the two"
-        )
+    reduced = formulation.reduced
     if reduced.law == search.LAW:
         ratios_KD = np.asarray(reduced.params.ratios_KM)[np.asarray(reduced.params.present_K) > 0]
-    if only_runs:
+    if proposes_a_run(formulation.problem.law, options):
         return baselines.best_run(reduced, ratios_KD)
     if options.method == "simulation":
         return baselines.simulate(reduced, seed)

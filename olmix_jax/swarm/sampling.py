@@ -58,9 +58,8 @@ def sample(
     natural_M = np.asarray(natural_M, np.float64)
     natural_counts_M = snap(natural_M, total)
     natural_M = natural_M / natural_M.sum()
-    minimum = max(default_min_weight(sparsity, len(names)), 1 / total) if min_weight is None else min_weight
     _check_request(natural_M, size, earlier_runs, min_runs, names, strength)
-    minimum = _whole(minimum, total, 1.0 if sparsity == "sparse" else 1 / len(names))
+    minimum = least_weight(len(names), total, sparsity, min_weight)
     draw = _Draw(natural_M, total, sparsity == "sparse", strength, minimum, rng.generator(seed, "swarm"))
     swarm_KM = np.empty((size, len(names)), np.int64)
     swarm_KM[0], sampled_M = natural_counts_M, draw.sampled(natural_counts_M).astype(int)
@@ -75,6 +74,35 @@ def sample(
             )
         swarm_KM[k], sampled_M = counts_M, sampled_M + draw.sampled(counts_M)
     return swarm_KM
+
+
+def check(
+    natural_M: np.ndarray,
+    size: int,
+    total: int,
+    *,
+    names: tuple[str, ...],
+    sparsity: str,
+    strength: tuple[float, float],
+    min_weight: float | None,
+    min_runs: int,
+    earlier_runs: int,
+    **_,
+) -> None:
+    """Raise the errors of :func:`sample` that need no draw. The arguments are those of :func:`sample`."""
+    snap(natural_M, total)
+    _check_request(np.asarray(natural_M), size, earlier_runs, min_runs, names, strength)
+    least_weight(len(names), total, sparsity, min_weight)
+
+
+def least_weight(domains: int, total: int, sparsity: str, min_weight: float | None) -> float:
+    """Return the minimum weight of a swarm, in whole sequences.
+
+    Raises:
+      UserError: it is less than one sequence, or too large for a mixture.
+    """
+    minimum = max(default_min_weight(sparsity, domains), 1 / total) if min_weight is None else min_weight
+    return _whole(minimum, total, 1.0 if sparsity == "sparse" else 1 / domains)
 
 
 def default_min_weight(sparsity: str, domains: int) -> float:

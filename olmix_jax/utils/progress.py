@@ -64,8 +64,21 @@ def start_log(workdir: str | pathlib.Path | None, process: int = 0) -> None:
 @contextlib.contextmanager
 def warnings_only() -> Iterator[None]:
     """Log warnings only, for work that another process already logs."""
+    with _at_least(logging.WARNING):
+        yield
+
+
+@contextlib.contextmanager
+def errors_only() -> Iterator[None]:
+    """Log errors only, for work whose warnings do not concern the user."""
+    with _at_least(logging.ERROR):
+        yield
+
+
+@contextlib.contextmanager
+def _at_least(level: int) -> Iterator[None]:
     before = log.level
-    log.setLevel(logging.WARNING)
+    log.setLevel(level)
     try:
         yield
     finally:

@@ -47,6 +47,14 @@ def test_costly_files_are_not_recomputed_after_a_change(tmp_path):
         old.refuse_changes(other_input, [tmp_path / "train"])
 
 
+def test_setting_that_is_newer_than_a_result_had_its_default(tmp_path):
+    old = stage.Stamp({"train.lr": 0.1}, {})
+    old.refuse_changes(stage.Stamp({"train.lr": 0.1, "train.common": True}, {}), [tmp_path])
+    assert old.covers(stage.Stamp({"train.lr": 0.1, "train.common": True}, {}))
+    with pytest.raises(UserError, match="made with train.common = True, now it is False"):
+        old.refuse_changes(stage.Stamp({"train.lr": 0.1, "train.common": False}, {}), [tmp_path])
+
+
 def test_mapping_and_memory_settings_do_not_make_a_result_stale(tmp_path):
     one, other = (config.from_dict({"train": {"mapping": name}}) for name in ("map", "vmap"))
     (tmp_path / "domains.json").write_text("{}")
