@@ -6,6 +6,7 @@ A task's BPB is computed in one of two ways (METHOD §1, ``tasks.aggregate``), w
 """
 
 import dataclasses
+import logging
 from collections.abc import Collection
 
 import numpy as np
@@ -15,6 +16,8 @@ from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
+# The log warns if more than this share of prompts or answers is cut.
+MUCH_CUT = 0.05
 POOLED, DOCUMENT = "pooled", "document"
 
 
@@ -69,12 +72,13 @@ def pack(
         bytes_E[row] = tokenizer.token_bytes_V[kept_answer].sum(dtype=np.int64)
         cut += start < len(prompt), len(kept_answer) < len(answer)
     if cut.any():
-        most = max(map(len, prompts)) + max(map(len, answers))
-        remedy = f"; no example is longer than {most}" if cut.max() > MUCH_CUT * len(examples) else ""
+        longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers))
+        level = logging.WARNING if cut.max() > MUCH_CUT * len(examples) else logging.INFO
         log.log(
-            logging.WARNING if remedy else logging.INFO,
-            "tasks: to fit %d tokens (tasks.length), the start of %d of %d prompts and the end of %d answers are cut%s",
-            *(length, cut[0], len(examples), cut[1], remedy),
+            level,
+            "tasks: tasks.length=%d cuts the start of %d of %d prompts and the end of %d answers; the longest example "
+            "has %d tokens",
+            *(length, cut[0], len(examples), cut[1], longest),
         )
     task_E = np.array([i for i, _ in examples], np.int32)
     document_N = np.array([name in by_document for name in tasks])

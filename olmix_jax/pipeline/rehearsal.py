@@ -12,11 +12,12 @@ import numpy as np
 from olmix_jax.config import budget, json_fields, yaml_files
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
-from olmix_jax.corpus import tasks
+from olmix_jax.corpus import domain_names, tasks
 from olmix_jax.laws import LAWS, FittedLaw, fitting, log_linear, quality, scores
 from olmix_jax.pipeline import sample
 from olmix_jax.pipeline.propose import options_of, swarm_facts
-from olmix_jax.propose import baselines, exploration, optimum
+from olmix_jax.propose import baselines, blocks, exploration, optimum
+from olmix_jax.propose.constraints import constraints, mixture
 from olmix_jax.propose.formulation import Formulation, formulate
 from olmix_jax.propose.options import Options
 from olmix_jax.swarm import apportion, sampling, table
@@ -49,6 +50,22 @@ def check_settings(config: Config) -> None:
         return
     fitting.check_library(config.fit.law)
     _check_budget(config)
+
+
+def check_names(config: Config) -> None:
+    """Raise an error for settings that do not suit the names of the corpus's domains, before text is read.
+
+    Raises:
+      UserError: a setting names an unknown domain, or the swarm has too few runs for the domains.
+    """
+    if config.update.parent or config.swarm.ratios:
+        return
+    names, options = domain_names.list_names(config.corpus), Options(**json_fields.propose_options(config))
+    constraints(options.bounds, names)
+    blocks.form_blocks(options.keep_ratios or {}, names)
+    if options.anchor is not None:
+        mixture(options.anchor, names, "propose.anchor")
+    sampling.check(**sample.request(config, DomainSet(names, (1,) * len(names)), None))
 
 
 def _check_budget(config: Config) -> None:

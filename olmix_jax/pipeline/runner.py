@@ -132,8 +132,9 @@ def _rehearse(config: Config, workdir: pathlib.Path, stage: Stage) -> None:
         from olmix_jax.pipeline import rehearsal  # it loads the libraries that read text
 
         rehearsal.check_settings(config)
-        # The stage `prepare` replaces the domains and tasks.
-        if stage.name != "prepare":
+        if stage.name == "prepare":
+            rehearsal.check_names(config)
+        else:
             rehearsal.check_prepared(config, workdir)
 
 

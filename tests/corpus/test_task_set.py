@@ -50,7 +50,7 @@ def test_long_example_loses_start_of_prompt_then_end_of_answer(caplog, monkeypat
         )
     assert [BPE.decode(row) for row in packed.tokens_EL] == ["43210012", "56012345", "32100123"]
     assert packed.bytes_E.tolist() == [3, 6, 4]
-    assert "the start of 2 of 3 prompts and the end of 2 answers were cut" in caplog.text
+    assert "tasks.length=8 cuts the start of 2 of 3 prompts and the end of 2 answers" in caplog.text
 
 
 def test_window_of_one_token_is_an_error():

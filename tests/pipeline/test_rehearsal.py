@@ -143,6 +143,20 @@ def test_held_out_swarm_must_have_the_domains_and_tasks(prepared, tmp_path):
         rehearse(with_settings(**tables(tmp_path, "web,code,wiki", "qa_a,qa_b,x,mmlu_virology")), prepared)
 
 
+def test_names_are_checked_before_text_is_read(tmp_path):
+    for name in DOMAINS:
+        (tmp_path / f"{name}.txt").write_text("text")
+    rehearsal.check_names(with_settings(corpus_path=str(tmp_path), propose_bounds={"w*": [0, 0.9]}))
+    for changes, message in (
+        ({"propose_bounds": {"books": 1}}, "no domain is called or matches books"),
+        ({"propose_anchor": {"books": 1}}, "no domain is called books"),
+        ({"propose_keep_ratios": {"b": {"books": 1}}}, "contains books, which is not a domain"),
+        ({"swarm_size": 4}, "a law over 3 domains needs at least 5"),
+    ):
+        with pytest.raises(UserError, match=message):
+            rehearsal.check_names(with_settings(corpus_path=str(tmp_path), **changes))
+
+
 def test_search_needs_a_run_within_the_caps(prepared):
     path = prepared / "swarm/ratios.csv"
     path.write_text("run,web,code,wiki\n" + "".join(f"r{k},{0.9 - k / 100},{0.1 + k / 100},0\n" for k in range(12)))
