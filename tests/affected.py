@@ -10,6 +10,7 @@ LONG = ("tests/pipeline/test_runner.py", "tests/pipeline/test_processes.py", "te
 # Modules whose tests have another name than tests/x/test_y.py for olmix_jax/x/y.py.
 COVERED_BY = {
     "__init__.py": "tests/test_api.py",
+    "config/olmix_proposer.py": "tests/config/test_olmix_yaml.py",
     "config/schema_decision.py": "tests/config/test_schema.py",
     "cli.py": "tests/pipeline/test_runner.py",
     "laws/cpu.py": "tests/laws/test_law.py",

@@ -12,16 +12,17 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.files import read_object
 
 # Sections and fields of the format, including those of earlier versions.
 FIELDS = {
     section: fields.split()
     for section, fields in {
         "swarm": "ratios metrics",
-        "priors": "relative_sizes token_counts total_tokens",
+        "priors": "relative_sizes token_counts total_tokens expanded_relative_sizes",
         "eval": "type tasks",
         "regression": "type seed n_test train_split aggregate_task_families alpha simulation_samples opt_avg_metric",
-        "proposer": "type temperature kl_reg use_natural_kl fit_only make_worst_mix",
+        "proposer": "type temperature kl_reg use_natural_kl fit_only make_worst_mix expanded_kl_source_mixtures",
         "constraints": (
             "enabled target_tokens repetition_factor target_chinchilla_multiple target_model_id requested_tokens"
         ),
@@ -69,8 +70,12 @@ class Section:
         return number
 
     def numbers(self, field: str) -> dict[str, float]:
-        """Return a mapping of names to numbers; empty if the field is absent."""
-        content = self.get(field, dict, {})
+        """Return a mapping of names to numbers, which may be JSON text; empty if the field is absent."""
+        text = self.content.get(field)
+        if isinstance(text, str) and text.lstrip().startswith("{"):
+            content = read_object(text, f"{self.name}.{field}").content
+        else:
+            content = self.get(field, dict, {})
         bad = [name for name in content if not isinstance(name, str)]
         if bad:
             raise self.fault(field, f"the name {bad[0]!r} is not text; put it in quotes")
@@ -111,6 +116,9 @@ def read(path: pathlib.Path) -> dict[str, Section]:
 
 def _check_known(fault: str, names: Iterable, allowed: Collection[str], prefix: str = "") -> None:
     for name in names:
+        homes = [section for section, fields in FIELDS.items() if name in fields]
+        if name not in allowed and homes:
+            raise UserError(f"{fault} `{prefix}{name}`; it belongs in the section `{homes[0]}`")
         if name not in allowed:
             near = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.0)
             raise UserError(f"{fault} `{prefix}{name}`; the nearest is `{prefix}{near[0]}`")

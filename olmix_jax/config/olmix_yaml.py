@@ -10,34 +10,30 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
-from olmix_jax.config import olmix_schema
+from olmix_jax.config import olmix_proposer, olmix_schema
 from olmix_jax.config.olmix_schema import FIELDS, Section
 from olmix_jax.config.schema import Config
 from olmix_jax.swarm.task_groups import FAMILIES
 from olmix_jax.utils.files import read_object
 from olmix_jax.utils.progress import log
 
-# Fields without effect: the total is the sum of the token counts, and the exact solver does not simulate.
+# Fields without effect: the total is the sum of the token counts, and the number of simulated mixtures is our own.
 _UNUSED = {
     "priors": ["total_tokens"],
     "eval": ["type"],
     "regression": ["alpha", "simulation_samples", "opt_avg_metric"],
-    "proposer": ["temperature"],
 }
 # Not supported, although they would change the result; {field: what to do instead}. Values that switch a field off
 # (null, false, 0, empty) are accepted.
 _UNSUPPORTED = {
     "regression": {"n_test": "every run is fitted, and cross-validation measures the quality of the fit"},
-    "proposer": {"make_worst_mix": "set --config.propose.worst=True"},
     "constraints": {
         "target_chinchilla_multiple": "give `target_tokens`",
         "target_model_id": "give `target_tokens`",
-        "requested_tokens": "give `target_tokens`",
     },
     "filtering": {
         "keep_sources": "delete the other runs from the CSV files",
         "support_domains": "delete the other domains and their runs from the CSV files",
-        "fixed_weight": "set --config.propose.bounds={domain: weight}",
     },
 }
 _LAWS = ("log_linear", "lightgbm", "search", "gp", "autoscale", "bimix")
@@ -64,7 +60,7 @@ def translated(config: Config, given: Collection[str] = ()) -> Config:
         # The flag overrides the file's choice between tasks and families. `_tasks` below depends on it.
         sections["regression"].content["aggregate_task_families"] = config.fit.granularity == "family"
     settings = _tasks(sections, config.fit.families if "fit.families" in given else "")
-    for translate in (_swarm, _priors, _regression, _proposer, _constraints):
+    for translate in (_swarm, _priors, _regression, olmix_proposer.translated):
         settings |= translate(sections)
     _check_supported(sections)
     _log_unused(sections)
@@ -197,32 +193,6 @@ def _regression(sections: dict[str, Section]) -> dict[str, Any]:
         split = split[0]
     split = 1.0 if split is None else regression.parsed("train_split", split)
     return {"fit.law": law, "fit.train_split": split, "seed": regression.get("seed", int, 0)}
-
-
-def _proposer(sections: dict[str, Section]) -> dict[str, Any]:
-    proposer = sections["proposer"]
-    kind, law = proposer.get("type", str, "exact"), sections["regression"].get("type", str, "log_linear")
-    if kind not in ("exact", "search"):
-        raise proposer.fault(
-            "type", f"{kind!r} is not supported; use `exact`, which finds the optimum that simulation approximates"
-        )
-    if kind == "search" and law != "search":
-        raise proposer.fault("type", "`search` proposes the swarm's best run, so it needs `regression.type: search`")
-    return {"propose.kl_weight": proposer.number("kl_reg", 0.0)}
-
-
-def _constraints(sections: dict[str, Section]) -> dict[str, Any]:
-    constraints = sections["constraints"]
-    target, repeats = constraints.number("target_tokens"), constraints.number("repetition_factor")
-    if not constraints.get("enabled", bool, False):
-        return {"propose.target_tokens": None}
-    if target is None:
-        raise constraints.fault("target_tokens", "missing, and `enabled` is true; give the tokens of the target run")
-    if not sections["priors"].content.get("token_counts"):
-        raise sections["priors"].fault(
-            "token_counts", "missing, and `constraints.enabled` is true; give the tokens per domain"
-        )
-    return {"propose.target_tokens": float(target), "propose.max_repeats": 5.0 if repeats is None else float(repeats)}
 
 
 def _check_supported(sections: dict[str, Section]) -> None:

@@ -12,9 +12,24 @@ from tests.config.published_yaml import PUBLISHED
     [
         ({"filtering.keep_sources": ["web"]}, "`filtering.keep_sources`: is not supported"),
         ({"filtering.support_domains": ["web"]}, "`filtering.support_domains`: is not supported"),
-        ({"filtering.fixed_weight": {"web": 0.5}}, "`filtering.fixed_weight`: is not supported"),
-        ({"proposer.make_worst_mix": True}, "`proposer.make_worst_mix`: is not supported"),
-        ({"proposer.type": "simulation"}, "`proposer.type`: 'simulation' is not supported; use `exact`"),
+        (
+            {"filtering.fixed_weight": {"dclm": 0.5}},
+            "dclm is a source of several domains.*propose.bounds='{\"dclm:\\*\": 0.5}'",
+        ),
+        ({"filtering.fixed_weight": {"web": "x"}}, "`filtering.fixed_weight.web`: must be a number"),
+        (
+            {"proposer.type": "simulation", "proposer.make_worst_mix": True},
+            "`proposer.make_worst_mix`: is not supported",
+        ),
+        ({"proposer.type": "simulation", "proposer.temperature": 0.5}, "`proposer.temperature`: 0.5 is not supported"),
+        ({"proposer.type": "dro"}, "`proposer.type`: must be exact, simulation or search, not 'dro'"),
+        (
+            {"priors.expanded_relative_sizes": {"web": 1}},
+            "`priors.expanded_relative_sizes`: and `proposer.expanded_kl_s",
+        ),
+        ({"token_counts": {"web": 1}}, "unknown section `token_counts`; it belongs in the section `priors`"),
+        ({"kl_reg": 0.1}, "unknown section `kl_reg`; it belongs in the section `proposer`"),
+        ({"regression.kl_reg": 0.1}, "unknown field `regression.kl_reg`; it belongs in the section `proposer`"),
         ({"proposer.type": "search"}, "`proposer.type`: .* it needs `regression.type: search`"),
         ({"regression.n_test": 10}, "`regression.n_test`: is not supported. .*cross-validation"),
         ({"regression.type": "loglinear"}, "`regression.type`: must be one of log_linear, .*'loglinear'"),
@@ -36,8 +51,8 @@ from tests.config.published_yaml import PUBLISHED
         ({"priors.token_counts": None}, "`priors.token_counts`: missing, and `constraints.enabled` is true"),
         ({"constraints.target_tokens": None}, "`constraints.target_tokens`: missing, and `enabled` is true"),
         (
-            {"constraints.requested_tokens": 5},
-            "`constraints.requested_tokens`: is not supported. Remove it; give `target_tokens`",
+            {"constraints.target_chinchilla_multiple": 5},
+            "`constraints.target_chinchilla_multiple`: is not supported. Remove it; give `target_tokens`",
         ),
         (
             {"eval.tasks": {"math": ["old"]}},

@@ -175,6 +175,39 @@ def test_fields_of_earlier_versions_are_accepted(translate, logged):
     assert any("fields not used: priors.total_tokens, eval.type, regression.alpha" in line for line in logged)
 
 
+def test_repetition_factor_defaults_to_that_of_the_release(translate):
+    """4 in the release; an explicit value stays."""
+    changes = {"constraints": {"enabled": True, "target_tokens": 10}}
+    assert translate(changes).propose.max_repeats == 4.0
+    assert translate({"constraints.repetition_factor": 5}).propose.max_repeats == 5.0
+    assert translate({"constraints.requested_tokens": 7}).propose.target_tokens == 7.0
+
+
+def test_worst_mixture_simulation_and_fixed_weights_are_translated(translate):
+    assert translate({"proposer.make_worst_mix": True}).propose.worst
+    simulated = translate({"proposer.type": "simulation"}).propose
+    assert (simulated.method, simulated.kl_weight, simulated.worst) == ("simulation", 0.0, False)
+    for fixed in ({"dclm:code": "1/4"}, '{"dclm:code": 0.25}'):
+        assert json.loads(translate({"filtering.fixed_weight": fixed}).propose.bounds) == {"dclm:code": 0.25}
+    assert translate().propose.bounds == "" and translate().propose.method == "exact"
+
+
+def test_prior_of_the_parts_of_collapsed_sources_becomes_the_anchor(translate):
+    """KL of the expanded mixture to the prior of the parts differs from KL to the anchor by a constant."""
+    prior, parts = {"web": 0.5, "a": 0.1, "b": 0.4}, {"a": 0.5, "b": 0.5}
+    expanded = {"priors.expanded_relative_sizes": prior, "proposer.expanded_kl_source_mixtures": {"dclm:code": parts}}
+    anchor = json.loads(translate(expanded).propose.anchor)
+    assert sum(anchor.values()) == pytest.approx(1)
+    differences = []
+    for web in (0.2, 0.5, 0.9):
+        leaves = {"web": web, "a": (1 - web) / 2, "b": (1 - web) / 2}
+        kl = sum(p * np.log(p / prior[name]) for name, p in leaves.items())
+        collapsed = {"web": web, "dclm:code": 1 - web}
+        differences.append(kl - sum(p * np.log(p / anchor[name]) for name, p in collapsed.items()))
+    assert differences == pytest.approx([differences[0]] * 3)
+    assert translate(expanded | {"proposer.kl_reg": None}).propose.anchor == ""
+
+
 def test_flags_override_the_file(translate, logged, tmp_path):
     got = translate(
         {"swarm.ratios": "nowhere.csv"},
