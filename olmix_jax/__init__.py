@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
 
 if TYPE_CHECKING:
     from olmix_jax.config import Config
@@ -70,7 +71,10 @@ def read_swarm(
     Raises:
       UserError: names the file, row and column at fault.
     """
-    return SwarmTable.read(ratios, metrics, meta, **options)
+    table = SwarmTable.read(ratios, metrics, meta, **options)
+    for text in table.warnings:
+        log.warning("%s", text)
+    return table
 
 
 def fit_law(

@@ -1,14 +1,16 @@
 """Build a :class:`~olmix_jax.config.schema.Config` from plain values; errors name the field."""
 
+import contextlib
 import dataclasses
 import difflib
 import types
 import typing
 from collections.abc import Callable, Collection
 
-from olmix_jax.config import olmix_yaml, paths, validation
+from olmix_jax.config import json_fields, olmix_yaml, paths, typed_text, validation
 from olmix_jax.config.schema import Config
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import normal
 
 
 def from_dict(config, given: Collection[str] = ()) -> Config:
@@ -24,7 +26,7 @@ def from_dict(config, given: Collection[str] = ()) -> Config:
     """
     if not isinstance(config, dict):
         config = config.to_dict()
-    result = paths.expanded(build(Config, config, "", unknown_field))
+    result = json_fields.as_json(paths.expanded(build(Config, config, "", unknown_field)))
     result = paths.expanded(olmix_yaml.translated(result, given))
     validation.check(result)
     return result
@@ -85,6 +87,22 @@ def build(kind, values: dict, where: str, unknown: Callable[[str], str]):
     return kind(**{name: _convert(hints[name], value, where + name, unknown) for name, value in values.items()})
 
 
+def _items(value: list | tuple | str) -> list | tuple | None:
+    """Return the items of a list, which may be given as text; None if the text is no list."""
+    try:
+        return typed_text.read_list(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+
+
+def _convert_item(hint, value, where: str, unknown):
+    """Convert an item of a list. In a flag all items are text; names are brought into their normal form."""
+    if hint is float and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return _convert(hint, normal(value) if isinstance(value, str) else value, where, unknown)
+
+
 def alternatives(hint) -> tuple:
     """Return the types that a field accepts: (int, NoneType) for ``int | None``."""
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
@@ -102,9 +120,13 @@ def _convert(hint, value, where: str, unknown):
             return value
         if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
-        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-            inner = typing.get_args(kind)
-            if inner[-1] is Ellipsis or len(inner) == len(value):
-                return tuple(_convert(inner[0], v, f"{where}[{i}]", unknown) for i, v in enumerate(value))
+        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple, str)):
+            items, inner = _items(value), typing.get_args(kind)
+            if items is not None and (inner[-1] is Ellipsis or len(inner) == len(items)):
+                return tuple(_convert_item(inner[0], v, f"{where}[{i}]", unknown) for i, v in enumerate(items))
     wanted = getattr(hint, "__name__", str(hint)) if not isinstance(hint, types.UnionType) else str(hint)
+    if typing.get_origin(hint) is tuple:
+        wanted = (
+            'a list of names such as a,b or ["a","b"]' if str in typing.get_args(hint) else "two numbers such as 1,2"
+        )
     raise UserError(f"config field `{where}` must be {wanted}, not {value!r} ({type(value).__name__})")

@@ -4,8 +4,10 @@ import dataclasses
 import typing
 
 import ml_collections
-from ml_collections import config_dict
+from absl import flags as absl_flags
+from ml_collections import config_dict, config_flags
 
+from olmix_jax.config import typed_text
 from olmix_jax.config.build import alternatives
 from olmix_jax.config.schema import Config
 
@@ -24,6 +26,18 @@ class _Root(ml_collections.ConfigDict):
     @property
     def update(self):
         return self["update"]
+
+
+class _ListParser(absl_flags.ArgumentParser):
+    """Parses the flag of a field that holds a list, in the forms of :mod:`olmix_jax.config.typed_text`."""
+
+    syntactic_help = "a list such as a,b"
+
+    def parse(self, argument):
+        return typed_text.read_list(argument) if isinstance(argument, str) else tuple(argument)
+
+
+config_flags.register_flag_parser_for_type(tuple, _ListParser())
 
 
 def config_dict_of(kind: type, result: ml_collections.ConfigDict | None = None) -> ml_collections.ConfigDict:

@@ -1,12 +1,62 @@
-"""Read config fields that hold a JSON object, or the path of a file with one."""
+"""Read config fields that hold a mapping as text, or the path of a JSON file with one."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from olmix_jax.config import typed_text
 from olmix_jax.config.schema import Config
+from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import normal
+
+# An example of the value of each field that holds a mapping.
+EXAMPLES = {
+    "swarm.meta": '{"token_counts": {"web": 5e9, "code": 3e9}}',
+    "fit.families": '{"mine": ["task_a", "qa_*"]}',
+    "propose.task_weights": '{"task_a": 1, "task_b": 0.5}',
+    "propose.bounds": '{"web": [0, 0.5]}',
+    "propose.anchor": '{"web": 0.6, "code": 0.4}',
+    "propose.keep_ratios": '{"block": {"web": 2, "code": 1}}',
+}
+
+
+def as_json(config: Config) -> Config:
+    """Return the config with every mapping that is typed in another form, such as ``t1=1,t2=0.5``, as JSON text.
+
+    Paths and JSON text stay as they are.
+
+    Raises:
+      UserError: a field holds neither a mapping nor a path; the message has an example.
+    """
+    for field in EXAMPLES:
+        section, _, name = field.partition(".")
+        text = getattr(getattr(config, section), name)
+        if text.strip() and (content := _typed(text, field)) is not None:
+            part = dataclasses.replace(getattr(config, section), **{name: json.dumps(content, ensure_ascii=False)})
+            config = dataclasses.replace(config, **{section: part})
+    return config
+
+
+def _typed(text: str, field: str) -> dict[str, Any] | None:
+    """Return the mapping that a field holds in another form than JSON; None for JSON text and for a path."""
+    bracketed = text.lstrip().startswith("{")
+    if not bracketed and (pathlib.Path(text).exists() or not typed_text.is_mapping(text)):
+        return None
+    try:
+        json.loads(text)
+        return None
+    except json.JSONDecodeError as error:
+        try:
+            return typed_text.read_mapping(text, f"config field `{field}`")
+        except ValueError:
+            raise UserError(f"config field `{field}`: not valid JSON: {error}; {_remedy(field)}") from error
+
+
+def _remedy(field: str) -> str:
+    return f"set it to a JSON object, for example {field}='{EXAMPLES[field]}', or to the path of a file with one"
 
 
 def read_mapping(spec: str, field: str) -> dict[str, Any] | None:
@@ -21,27 +71,30 @@ def read_mapping(spec: str, field: str) -> dict[str, Any] | None:
     """
     if not spec.strip():
         return None
-    remedy = "set it to a JSON object or to the path of a file with one"
+    remedy = _remedy(field)
     if spec.lstrip().startswith("{"):
         text, source = spec, f"config field `{field}`"
     else:
         # The user wrote this file, so the advice to rerun a stage does not apply.
         text, source = _text_of(spec, field, remedy), spec
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UserError(f"{source}: the key {twice} appears twice; keep one of them")
-        return dict(pairs)
-
     try:
-        content = json.loads(text, object_pairs_hook=unique)
+        content = files.load_json(text, source)
     except json.JSONDecodeError as e:
         raise UserError(f"config field `{field}`: {_of(source, field)}not valid JSON: {e}; {remedy}") from e
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise UserError(f"config field `{field}`: {_of(source, field)}must be a JSON object, not {kind}; {remedy}")
-    return content
+    return _with_normal_names(content)
+
+
+def _with_normal_names(value: Any) -> Any:
+    """Return a JSON value with all keys and texts, which are names, in their normal form."""
+    if isinstance(value, dict):
+        return {normal(name): _with_normal_names(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_normal_names(item) for item in value]
+    return normal(value) if isinstance(value, str) else value
 
 
 def _text_of(path: str, field: str, remedy: str) -> str:

@@ -73,7 +73,13 @@ def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
         paths: tuple = (swarm.ratios, swarm.metrics, swarm.meta)
     else:
         paths = (workdir / RATIOS, workdir / METRICS, workdir / META)
-    table = SwarmTable.read(*paths, drop_metrics=fit.drop_metrics, keep_metrics=fit.keep_metrics, missing=fit.missing)
+    table = SwarmTable.read(
+        *paths,
+        drop_metrics=fit.drop_metrics,
+        keep_metrics=fit.keep_metrics,
+        missing=fit.missing,
+        every_column=not swarm.ratios,  # the tasks of a swarm trained here are scores, whatever their names
+    )
     if config.update.parent and (workdir / DOMAINS).is_file():
         # The update's plan, law and proposal use this order; external tables may have another order.
         table = table.ordered(DomainSet.read(workdir / DOMAINS).names)

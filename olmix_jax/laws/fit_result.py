@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from olmix_jax.utils import records
+from olmix_jax.utils.names import listed
 
 
 class Over(enum.StrEnum):
@@ -128,6 +129,28 @@ class Sampled:
 
 
 @dataclasses.dataclass(frozen=True)
+class Outlier:
+    """A run whose score does not fit those of all other runs.
+
+    Attributes:
+      run: its id.
+      task: the task on which it is furthest off; "average" if only the average over tasks is.
+      measured: its score [BPB].
+      expected: what the other runs predict [BPB].
+      deviations: their distance in standard deviations.
+    """
+
+    run: str
+    task: str
+    measured: float
+    expected: float
+    deviations: float
+
+    def __str__(self) -> str:
+        return f"{self.run} ({self.task}: {self.measured:.4g}, expected {self.expected:.4g})"
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskScores:
     """Scores of one task's law on a held-out swarm; RMSE in BPB."""
 
@@ -185,6 +208,8 @@ class FitResult:
       over: whether the law of an update is over blocks of domains or over single domains.
       trust: weight of an earlier run in an update's fit; a new run has weight 1.
       error: error of an update's law in cross-validation, by trust [standard deviations of a task].
+      outliers: runs whose scores do not fit those of the others. They are fitted like all runs.
+      warnings: what was left out of the swarm's files, and what in them may be a mistake, a sentence each.
     """
 
     SCHEMA = 1
@@ -219,6 +244,8 @@ class FitResult:
     over: Over | None = None
     trust: float | None = None
     error: dict[str, float] | None = None
+    outliers: tuple[Outlier, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Check that every task has a value for each run.
@@ -245,6 +272,15 @@ class FitResult:
     def write(self, path: str | os.PathLike) -> None:
         """Write ``fit.json`` atomically."""
         records.write(path, self)
+
+
+def outliers_text(outliers: tuple[Outlier, ...]) -> str:
+    """Return a sentence that names outliers and says what to do."""
+    return (
+        f"{len(outliers)} of the runs {'does' if len(outliers) == 1 else 'do'} not fit the others: "
+        f"{listed([str(outlier) for outlier in outliers])}; check their scores and mixtures, and name the faulty ones "
+        "in `diverged` of swarm.meta to leave them out"
+    )
 
 
 def _check_lengths(length: int, **fields: tuple[float, ...]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from olmix_jax import laws
-from olmix_jax.laws import learning_curve, lightgbm, params_files, quality
+from olmix_jax.laws import learning_curve, lightgbm, outliers, params_files, quality
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.laws.law import Fit, Law
 from olmix_jax.laws.summary import summarise
@@ -134,6 +134,7 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     arrays = hashlib.sha256((cache / params_files.PARAMS).read_bytes()).hexdigest()
     digest = files.digest([options.law, table.tasks, arrays])
     result = summarise(law, table, fitted, held_out, left_out_KN, curve, folds=options.folds, digest=digest)
+    result = dataclasses.replace(result, outliers=outliers.find(*data, table.runs, table.tasks))
     # Last, because its presence marks the other files as complete.
     result.write(cache / "fit.json")
 

@@ -9,7 +9,7 @@ import numpy as np
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import LAWS, FittedLaw, fitting, params_files, quality, scores
-from olmix_jax.laws.fit_result import FitResult
+from olmix_jax.laws.fit_result import FitResult, outliers_text
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.update import old_runs, update_plan
 from olmix_jax.update.old_runs import FitTable, Runs
@@ -25,7 +25,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     table = swarm if chosen is None else chosen.table
     seed = rng.derive(config.seed, "fit")
     options = fitting.Options(settings.law, settings.starts, settings.folds, settings.resamples, seed)
-    result = fitting.fit(table, options, workdir / "fit")
+    result = dataclasses.replace(fitting.fit(table, options, workdir / "fit"), warnings=swarm.warnings)
     if chosen is not None:
         errors = {str(trust): error for trust, error in chosen.error.items()}
         result = dataclasses.replace(result, over=chosen.over, trust=chosen.trust, error=errors)
@@ -33,6 +33,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         fitted = params_files.load_fitted(workdir / "fit", LAWS[settings.law])
         stretch_N = np.array([task.stretch for task in result.tasks.values()])
         held_out = workdirs.read_test_table(config, table)
+        result = dataclasses.replace(result, warnings=(*result.warnings, *held_out.warnings))
         test = scores.score_swarm(fitted, table, held_out, stretch_N)
         result = dataclasses.replace(result, test=test)
     result.write(workdir / "fit/fit.json")
@@ -78,6 +79,10 @@ def _with_earlier_runs(config: Config, workdir: pathlib.Path, swarm: SwarmTable)
 
 
 def _log(result: FitResult) -> None:
+    for text in result.warnings:
+        log.warning("%s", text)
+    if result.outliers:
+        log.warning("fit: %s", outliers_text(result.outliers))
     for name in result.unseen:
         log.warning("fit: no run contains %s; its effect is the prior's", name)
     for name, sampled in result.barely_sampled.items():

@@ -1,6 +1,6 @@
 """Warnings at the top of the page: reasons to be careful with the results."""
 
-from olmix_jax.laws.fit_result import FitResult, Sampled
+from olmix_jax.laws.fit_result import FitResult, Sampled, outliers_text
 from olmix_jax.report import caps, estimates, law_plots, update_sections
 from olmix_jax.report.formatting import capitalised, first_names, percent
 from olmix_jax.report.results import Results
@@ -26,7 +26,9 @@ def warnings(results: Results) -> list[str]:
 
 
 def _law_warnings(fit: FitResult) -> list[str]:
-    texts = []
+    texts = [f"{text}." for text in fit.warnings]
+    if fit.outliers:
+        texts.append(f"{capitalised(outliers_text(fit.outliers))}.")
     if fit.unseen:
         texts.append(f"Never sampled: {first_names(fit.unseen)}. The swarm gives no information about their effects.")
     rare = [f"{d} ({_sampled(seen)})" for d, seen in fit.barely_sampled.items() if d not in fit.unseen]

@@ -13,11 +13,12 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from olmix_jax.swarm import bookkeeping, csv_lines, run_ids
+from olmix_jax.swarm.bookkeeping import KEYS
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import normal, shown
 
-# Columns that identify a run; every other column is a domain or a task.
-KEYS = ("run", "name", "index")
 # Missing values as pandas, R, JSON and spreadsheets write them, in lower case.
 _MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -37,7 +38,7 @@ class Sheet:
 
     Attributes:
       path: the file.
-      key: the column that identifies a row: ``run`` or ``index``.
+      key: the column that identifies a row: ``run``, ``name`` or ``index``.
       columns: the value columns, in the file's order.
       rows: rows by key, in the file's order.
       prefix: the prefix that was removed from the column names; empty for none.
@@ -51,6 +52,7 @@ class Sheet:
 
     def column(self, name: str) -> str | None:
         """Return the column called ``name``, with or without the file's prefix; None if it does not exist."""
+        name = normal(name)
         return next((c for c in (name, name.removeprefix(self.prefix)) if c in self.columns), None)
 
     def where(self, run: str, column: str) -> str:
@@ -64,10 +66,10 @@ class Sheet:
           UserError: the cell holds anything else.
         """
         text = self.rows[run].cells[column]
-        if text.casefold() in _MISSING:
+        if is_missing(text):
             return None
-        if _NUMBER.fullmatch(text) and math.isfinite(float(text)):
-            return float(text)
+        if (value := number_in(text)) is not None:
+            return value
         hint = "; write decimals with a point" if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text) else ""
         raise UserError(f"{self.where(run, column)}: {text!r} is not a finite number{hint}")
 
@@ -76,19 +78,21 @@ class Sheet:
         return repr(self.rows[run].cells[column]) if self.rows[run].cells[column] else "empty"
 
 
+def is_missing(cell: str) -> bool:
+    """Return whether a cell is empty or marked as missing (nan, NA, null)."""
+    return cell.casefold() in _MISSING
+
+
+def number_in(cell: str) -> float | None:
+    """Return the finite number in a cell; None if it holds anything else."""
+    return float(cell) if _NUMBER.fullmatch(cell) and math.isfinite(float(cell)) else None
+
+
 class Sheets(NamedTuple):
     """The two tables of a swarm."""
 
     ratios: Sheet
     metrics: Sheet
-
-
-class _Lines(NamedTuple):
-    """A CSV file split into cells: its header, and its other lines with their line numbers."""
-
-    path: pathlib.Path
-    header: list[str]
-    lines: list[tuple[int, list[str]]]
 
 
 class _Header(NamedTuple):
@@ -100,18 +104,19 @@ class _Header(NamedTuple):
 
 
 def read_sheets(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Sheets:
-    """Read the two tables of a swarm, keyed by ``run`` (or ``run_id``), or by ``index`` if either has no ``run``.
+    """Read the two tables of a swarm, keyed by the columns that :func:`olmix_jax.swarm.run_ids.choose` finds.
 
     If both tables name a run, the names must agree; this finds rows that were pasted beside the ids of other runs. In
     a table without ``run`` (RegMix's format) the prefixes ``train_`` and ``metric/`` are removed from the columns.
 
     Raises:
-      UserError: a file is missing, not UTF-8 or not comma-separated; its header or a row is cut short; a column or run
-        is repeated; a row has no key or no value; or the two tables give one run different names.
+      UserError: a file is missing, not UTF-8 or not separated by commas, semicolons or tabs; its header or a row is cut
+        short; a column or run is repeated; a row has no key or no value; a table is transposed; or the two tables give
+        one run different names.
     """
-    ratio_lines, metric_lines = _read_lines(ratios), _read_lines(metrics)
-    key = "run" if "run" in ratio_lines.header and "run" in metric_lines.header else "index"
-    sheets = Sheets(_sheet(ratio_lines, key, "train_"), _sheet(metric_lines, key, "metric/"))
+    one, other = csv_lines.read(ratios), csv_lines.read(metrics)
+    keys = run_ids.choose(one, other)
+    sheets = Sheets(_sheet(one, keys[0], "train_"), _sheet(other, keys[1], "metric/"))
     _check_names(sheets)
     return sheets
 
@@ -119,7 +124,7 @@ def read_sheets(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Sheets
 def _check_names(sheets: Sheets) -> None:
     for run in (run for run in sheets.ratios.rows if run in sheets.metrics.rows):
         one, other = (sheet.rows[run].cells.get("name", "") for sheet in sheets)
-        if one and other and one != other:
+        if one and other and one != other and {sheet.key for sheet in sheets} != {"name", "run"}:
             raise UserError(
                 f"{sheets.metrics.where(run, 'name')}: {other!r}, but {one!r} on line {sheets.ratios.rows[run].line} "
                 f"of {sheets.ratios.path}; check that each row of both tables has the {sheets.ratios.key} it belongs to"
@@ -127,62 +132,36 @@ def _check_names(sheets: Sheets) -> None:
 
 
 def read_sheet(path: str | os.PathLike) -> Sheet:
-    """Read one table, keyed by ``run``. Errors as for :func:`read_sheets`."""
-    return _sheet(_read_lines(path), "run", "")
+    """Read one table, keyed by its runs. Errors as for :func:`read_sheets`."""
+    lines = csv_lines.read(path)
+    return _sheet(lines, run_ids.only(lines), "")
 
 
-def _read_lines(path: str | os.PathLike) -> _Lines:
-    """Split a file into cells; blank lines are skipped."""
-    path = pathlib.Path(path)
-    try:
-        # Excel writes a byte-order mark; "utf-8" would keep it as a part of the first column's name.
-        text = path.read_text(encoding="utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if line]
-    except FileNotFoundError as e:
-        raise UserError(f"{path}: no such file") from e
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read: {e.strerror}") from e
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 text: {e}; save it as comma-separated UTF-8") from e
-    except csv.Error as e:
-        raise UserError(f"{path}: line {reader.line_num}: not valid CSV: {e}") from e
-    if len(lines) < 2:
-        raise UserError(f"{path}: no rows: the file needs a header and one row per run")
-    # pandas calls a column without a name "Unnamed: ‹place›" when it writes the table again.
-    header = ["" if re.fullmatch(r"Unnamed: \d+", cell) else cell for cell in lines[0][1]]
-    if "run_id" in header and "run" not in header:
-        header[header.index("run_id")] = "run"
-    if len(header) == 1 and re.search(r"[;\t]", header[0]):
-        raise UserError(f"{path}: line 1: columns must be separated by commas, and decimals written with a point")
-    return _Lines(path, header, lines[1:])
-
-
-def _sheet(content: _Lines, key: str, prefix: str) -> Sheet:
-    path, header = content.path, _header(content, key, prefix)
+def _sheet(content: csv_lines.Lines, key: str, prefix: str) -> Sheet:
+    names = run_ids.labelled(content)
+    path, header = content.path, _header(content, names, prefix)
     columns = tuple(c for c in header.columns if c not in KEYS)
+    ids = run_ids.ids(content, names.index(key))
     rows: dict[str, Row] = {}
-    for line, cells in content.lines:
+    for (line, cells), run in zip(content.lines, ids, strict=True):
         row = _row(path, header, line, cells[header.skip :])
-        run = row.cells[key]
+        row.cells[key] = run
         # Two missing ids must not match each other.
         if run.casefold() in ("", "nan"):
             raise UserError(f"{path}: line {line}, column {key}: {run or 'empty'}; every row needs its {key}")
         if run in rows:
-            raise UserError(f"{path}: line {line}: {key} {run} is already on line {rows[run].line}")
+            raise UserError(
+                f"{path}: line {line}: {key} {run} is already on line {rows[run].line}; write one row per run, with a "
+                "column per domain or task"
+            )
         rows[run] = row
     return Sheet(path, key, columns, rows, header.prefix)
 
 
-def _header(content: _Lines, key: str, prefix: str) -> _Header:
+def _header(content: csv_lines.Lines, names: list[str], prefix: str) -> _Header:
     """Check the header, and remove ``prefix`` from the names of all value columns if all of them have it."""
-    path, header = content.path, content.header
-    if key not in header:
-        raise UserError(
-            f"{path}: line 1: no column to join by: both tables need `run`, or both `index`; the header is "
-            f"{', '.join(header)[:80]}"
-        )
-    named = [c for c in header if c and c not in KEYS]
+    path, header = content.path, names
+    named = [c for c in header if c not in KEYS and not bookkeeping.by_name(c, header)]
     if "run" in header or not all(c.startswith(prefix) and c.removeprefix(prefix) not in KEYS for c in named):
         prefix = ""
     header = [c if c in KEYS else c.removeprefix(prefix) for c in header]
@@ -195,21 +174,10 @@ def _header(content: _Lines, key: str, prefix: str) -> _Header:
         )
     repeated = sorted({c for c in header if header.count(c) > 1})
     if repeated:
-        raise UserError(f"{path}: line 1: repeated column: {', '.join(repeated)}; rename one")
+        raise UserError(f"{path}: line 1: repeated column: {', '.join(map(shown, repeated))}; rename one")
     if set(header) <= set(KEYS):
         raise UserError(f"{path}: line 1: no columns besides {', '.join(header)}; add one per domain or task")
-    unclear = [c for c in header if c not in KEYS and _is_reserved(c)]
-    if unclear:
-        raise UserError(
-            f"{path}: line 1: column {unclear[0]} looks like an id, not like a domain or task; rename it to one of "
-            f"{', '.join(KEYS)}, or remove it"
-        )
     return _Header(header, skip, prefix)
-
-
-def _is_reserved(column: str) -> bool:
-    """Return whether a name is, or looks like, a column of ids, whose numbers could be mistaken for scores."""
-    return column.casefold() in (*KEYS, "run_id")
 
 
 def _row(path: pathlib.Path, header: _Header, line: int, cells: list[str]) -> Row:
@@ -232,12 +200,12 @@ def write_sheet(
       UserError: the file cannot be written, or could not be read back: a run is repeated or empty, or a column is
         repeated, empty or reserved.
     """
-    bad = [c for c in columns if c != c.strip() or not c or _is_reserved(c) or list(columns).count(c) > 1]
+    bad = [c for c in columns if c != normal(c) or not c or bookkeeping.id_kind(c) or list(columns).count(c) > 1]
     if bad:
         raise UserError(
             f"{path}: {bad[0]!r} cannot be a column (repeated, empty or reserved): rename the domain or task"
         )
-    bad = [run for run in runs if run != run.strip() or not run or list(runs).count(run) > 1]
+    bad = [run for run in runs if run != normal(run) or not run or list(runs).count(run) > 1]
     if bad:
         raise UserError(f"{path}: {bad[0]!r} cannot be a run id (repeated, empty or with spaces around it): rename it")
     text = io.StringIO(newline="")

@@ -1,14 +1,17 @@
 """Turn the cells of a swarm's CSV files into arrays: which columns are tasks, the mixtures, the scores."""
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from olmix_jax.swarm.csv_files import Sheet
+from olmix_jax.swarm import bookkeeping, run_ids
+from olmix_jax.swarm.csv_files import Sheet, Sheets, is_missing, number_in
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import log
+from olmix_jax.utils.names import listed, shown
+from olmix_jax.utils.progress import counted, log
 
 # Largest error of a mixture's sum. RegMix rounds 17 weights to three digits, which is off by 0.004 at most.
 _SUM_TOLERANCE = 0.01
@@ -26,24 +29,73 @@ class Scores(NamedTuple):
       tasks: names of the remaining tasks.
       kept_K: whether each of the given runs remains.
       bpb_KN: scores of the remaining runs and tasks.
+      dropped: what is dropped and why, as one sentence; empty for nothing.
     """
 
     runs: tuple[str, ...]
     tasks: tuple[str, ...]
     kept_K: np.ndarray
     bpb_KN: np.ndarray
+    dropped: tuple[str, ...] = ()
+
+
+class Columns(NamedTuple):
+    """The columns that are domains or tasks, in the file's order, and the others: {column: what it is}."""
+
+    names: tuple[str, ...]
+    left_out: dict[str, str]
+
+
+def domain_columns(ratios: Sheet) -> Columns:
+    """Return the domains: all columns but row numbers, further ids and text."""
+    left_out = {}
+    for column in ratios.columns:
+        if bookkeeping.is_row_number(column) or bookkeeping.id_kind(column):
+            left_out[column] = bookkeeping.by_name(column)
+        elif bookkeeping.is_text(_cells(ratios, column)):
+            left_out[column] = "text"
+    return Columns(tuple(c for c in ratios.columns if c not in left_out), left_out)
+
+
+def not_scores(metrics: Sheet) -> dict[str, str]:
+    """Return the columns of scores that are recognised as something else: {column: what it is}."""
+    found = {}
+    for column in metrics.columns:
+        cells = _cells(metrics, column)
+        original = re.sub(r"\.\d+$", "", column)
+        if what := bookkeeping.by_name(column, metrics.columns):
+            found[column] = what
+        elif bookkeeping.is_text(cells):
+            found[column] = "text"
+        elif original != column and original in metrics.columns and cells == _cells(metrics, original):
+            found[column] = f"a copy of {original}"
+        elif (values := _numbers(cells)) and bookkeeping.is_higher_better(column, values):
+            found[column] = "better when higher"
+    return found
+
+
+def _cells(sheet: Sheet, column: str) -> list[str]:
+    return [row.cells[column] for row in sheet.rows.values()]
+
+
+def _numbers(cells: Sequence[str]) -> list[float]:
+    """Return the numbers in a column; empty if a cell that is not missing holds none."""
+    found = [number_in(cell) for cell in cells if not is_missing(cell)]
+    return [] if None in found else [value for value in found if value is not None]
 
 
 def choose_columns(
-    metrics: Sheet, shared_drop: Sequence[str], drop: Sequence[str], keep: Sequence[str]
-) -> tuple[str, ...]:
+    metrics: Sheet, shared_drop: Sequence[str], drop: Sequence[str], keep: Sequence[str], every: bool = False
+) -> Columns:
     """Return the task columns to read, in the file's order.
 
     Args:
       metrics: the table of scores.
       shared_drop: names to drop, in a list that several swarms share; unknown names are only logged.
       drop: names to drop; unknown names are errors.
-      keep: names to read, unless they are also dropped; empty for all columns.
+      keep: names to read, unless they are also dropped; empty for all columns that are not recognised as something
+        else, see :func:`not_scores`.
+      every: whether all columns are tasks, so that none is recognised as something else.
 
     Raises:
       UserError: a name in ``drop``, or one in ``keep`` that is not dropped, is unknown; or all columns are dropped.
@@ -57,23 +109,67 @@ def choose_columns(
         if unknown:
             near = difflib.get_close_matches(unknown[0], metrics.columns, n=1, cutoff=0.0)[0]
             raise UserError(
-                f"{metrics.path}: line 1: no column {', '.join(unknown)}, which `{field}` names; the nearest to "
-                f"{unknown[0]} is {near}"
+                f"{metrics.path}: line 1: no column {', '.join(map(shown, unknown))}, which `{field}` names; the "
+                f"nearest to {unknown[0]} is {near}"
             )
     dropped, kept = {metrics.column(name) for name in (*shared_drop, *drop)}, {metrics.column(name) for name in keep}
-    columns = tuple(c for c in metrics.columns if c not in dropped and (not kept or c in kept))
+    left_out = {} if every or kept else not_scores(metrics)
+    left_out = {column: what for column, what in left_out.items() if column not in dropped}
+    columns = tuple(c for c in metrics.columns if c not in dropped and (not kept or c in kept) and c not in left_out)
+    if not columns and left_out:
+        raise UserError(
+            f"{metrics.path}: line 1: no column is a score: {described(left_out)}; add bits per byte, or name the "
+            "columns that are scores in fit.keep_metrics"
+        )
     if not columns:
         raise UserError(f"{metrics.path}: every task is dropped; keep at least one")
-    return columns
+    return Columns(columns, left_out)
 
 
-def mixtures(sheet: Sheet, runs: tuple[str, ...]) -> np.ndarray:
+def described(left_out: Mapping[str, str], most: int = 8) -> str:
+    """Return columns that are left out with what they are, as text."""
+    return listed([f"{column} ({what})" for column, what in left_out.items()], most)
+
+
+def left_out_text(sheet: Sheet, columns: Columns) -> str:
+    """Return a sentence that names the columns that are left out."""
+    kind = "domains" if sheet.path.name == "ratios.csv" else "scores"
+    return f"{sheet.path}: these columns are no {kind} and are left out: {described(columns.left_out)}"
+
+
+def common_runs(sheets: Sheets, diverged: set[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the runs that are in both tables and did not diverge, in the order of the ratios, and warnings."""
+    ratios, metrics = sheets
+    if diverged:
+        log.info("%s: dropped, diverged in training: %s", ratios.path, ", ".join(sorted(diverged)))
+    alone = [
+        [run for run in one.rows if run not in other.rows and run not in diverged]
+        for one, other in ((ratios, metrics), (metrics, ratios))
+    ]
+    runs = tuple(run for run in ratios.rows if run in metrics.rows and run not in diverged)
+    if not runs:
+        examples = [next((run for run in sheet.rows if run not in diverged), "none") for sheet in (ratios, metrics)]
+        raise UserError(
+            f"{ratios.path} and {metrics.path} have no usable {ratios.key} in common: the first has, for example, "
+            f"{shown(examples[0])}, the second {shown(examples[1])}; use the same {ratios.key} in both"
+        )
+    run_ids.refuse_alike(str(ratios.path), str(metrics.path), alone[0], alone[1], list(ratios.rows), list(metrics.rows))
+    warnings = [
+        f"{counted(len(ids), 'run')} of {one.path} {'is' if len(ids) == 1 else 'are'} left out, because "
+        f"{other.path} has no such {other.key}: {listed(ids)}; add the rows to it, or delete these"
+        for ids, one, other in zip(alone, (ratios, metrics), (metrics, ratios))
+        if ids
+    ]
+    return runs, warnings
+
+
+def mixtures(sheet: Sheet, runs: tuple[str, ...], domains: tuple[str, ...]) -> np.ndarray:
     """Return ratios_KM. Rows with rounded weights are renormalised.
 
     Raises:
       UserError: a weight is missing, not a number or negative; or a row's sum differs from 1 by more than 0.01.
     """
-    ratios_KM = np.array([[_weight(sheet, run, domain) for domain in sheet.columns] for run in runs])
+    ratios_KM = np.array([[_weight(sheet, run, domain) for domain in domains] for run in runs])
     sums_K = ratios_KM.sum(axis=1)
     off_K = np.abs(sums_K - 1)
     worst = int(off_K.argmax())
@@ -81,6 +177,8 @@ def mixtures(sheet: Sheet, runs: tuple[str, ...]) -> np.ndarray:
         where = f"{sheet.path}: line {sheet.rows[runs[worst]].line} ({sheet.key} {runs[worst]})"
         percent = abs(sums_K[worst] / 100 - 1) <= _SUM_TOLERANCE
         advice = "divide percentages by 100" if percent else "give every domain its share of the run"
+        odd = [domain for domain in domains if bookkeeping.by_name(domain, domains)]
+        advice = f"remove the column {odd[0]}, unless it is a domain" if odd else advice
         raise UserError(f"{where}: weights sum to {sums_K[worst]:.6g}, not to 1; {advice}")
     rounded_K = off_K > _SUM_EXACT
     if off_K[worst] > _SUM_LOGGED:
@@ -131,7 +229,7 @@ def scores(sheet: Sheet, runs: tuple[str, ...], tasks: tuple[str, ...], missing:
     if not kept_K.any() or not kept_N.any():
         other = "drop_task" if missing == "drop_run" else "drop_run"
         raise UserError(f"{first}; {missing} leaves nothing; complete them, or set --config.fit.missing={other}")
-    if dropped:
-        log.info("%s; %s leaves out %d: %s", first, missing, len(dropped), ", ".join(dropped[:8]))
+    text = (f"{first}; {missing} leaves out {len(dropped)}: {listed(dropped)}",) if dropped else ()
     bpb_KN = np.array([[0.0 if cell is None else cell for cell in row] for row in cells])[kept_K][:, kept_N]
-    return Scores(tuple(np.array(runs)[kept_K].tolist()), tuple(np.array(tasks)[kept_N].tolist()), kept_K, bpb_KN)
+    runs, tasks = tuple(np.array(runs)[kept_K].tolist()), tuple(np.array(tasks)[kept_N].tolist())
+    return Scores(runs, tasks, kept_K, bpb_KN, text)

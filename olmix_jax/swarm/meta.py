@@ -4,16 +4,20 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.files import read_object
+from olmix_jax.utils.names import normal, shown
 from olmix_jax.utils.progress import log
 
 _FIELDS = ("relative_sizes", "token_counts", "drop_metrics", "diverged")
 # A distribution whose sum is closer to 1 than this is not renormalised, so that it is read back bit for bit.
 _SUM_EXACT = 1e-9
+# Largest error of its sum, as for the mixtures: rounded shares.
+_SUM_TOLERANCE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +51,17 @@ class Meta:
         if not meta:
             return cls()
         where, content = read_object(meta, "swarm.meta")
+        content = {field: _normal(where, field, value) for field, value in content.items()}
         unused = sorted(set(content) - {*_FIELDS, "source"})
         if unused:
             log.info("%s: fields not used: %s", where, ", ".join(unused))
         tokens_M = _by_name(where, content, "token_counts", domains)
         natural_M = _by_name(where, content, "relative_sizes", domains)
+        if natural_M is not None and abs(natural_M.sum() - 1) > _SUM_TOLERANCE:
+            raise UserError(
+                f"{where}: `relative_sizes` must sum to 1, not to {natural_M.sum():.6g}; write each domain's share of "
+                "the natural distribution, and tokens in `token_counts`"
+            )
         if natural_M is None:
             natural_M = tokens_M
         if natural_M is not None and abs(natural_M.sum() - 1) > _SUM_EXACT:
@@ -61,7 +71,18 @@ class Meta:
             raise UserError(f"{where}: `drop_metrics` must be a list of task names, not {drop!r}")
         if not isinstance(diverged, dict):
             raise UserError(f"{where}: `diverged` must be an object {{run: step}}, not {diverged!r}")
-        return cls(where, natural_M, tokens_M, tuple(drop), tuple(diverged))
+        return cls(where, natural_M, tokens_M, tuple(map(normal, drop)), tuple(diverged))
+
+
+def _normal(where: str, field: str, value: Any) -> Any:
+    """Return a field with its names in their normal form."""
+    if not isinstance(value, dict):
+        return value
+    result = {normal(name): item for name, item in value.items()}
+    if len(result) < len(value):
+        twice = next(name for name in value if [normal(other) for other in value].count(normal(name)) > 1)
+        raise UserError(f"{where}: `{field}` has {shown(normal(twice))} twice; keep one of them")
+    return result
 
 
 def _by_name(where: str, content: dict, field: str, domains: tuple[str, ...]) -> np.ndarray | None:
@@ -73,7 +94,8 @@ def _by_name(where: str, content: dict, field: str, domains: tuple[str, ...]) ->
         raise UserError(f"{where}: `{field}` must be an object {{domain: number}}, not {sizes!r}")
     lacking, unknown = [d for d in domains if d not in sizes], [d for d in sizes if d not in domains]
     if lacking or unknown:
-        faults = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+        faults = [f"lacks {', '.join(map(shown, lacking))}"] * bool(lacking)
+        faults += [f"has unknown {', '.join(map(shown, unknown))}"] * bool(unknown)
         raise UserError(
             f"{where}: `{field}` {' and '.join(faults)}; its names must be the domains {', '.join(domains)}"
         )

@@ -13,17 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olmix_jax.swarm import csv_files, csv_values
+from olmix_jax.swarm import csv_files, csv_values, score_checks
 from olmix_jax.swarm.coverage import Coverage, by_domain
 from olmix_jax.swarm.meta import Meta
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import counted, log
+from olmix_jax.utils.progress import log
 
 # The fewest runs that any law is fitted to.
 _FEWEST = 4
-# How many names a log line lists.
-_SHOWN = 8
 
 
 class Inherited(NamedTuple):
@@ -58,6 +56,7 @@ class SwarmTable:
       sizes_N: number of tasks that each of ``tasks`` stands for: 1, or a family's number of tasks (see
         :mod:`olmix_jax.swarm.task_groups`). Averages over tasks use it as weights. Default: ones.
       inherited: runs of an earlier domain set, or None.
+      warnings: what was left out of the files, and what in them may be a mistake, a sentence each.
     """
 
     runs: tuple[str, ...]
@@ -72,6 +71,7 @@ class SwarmTable:
     columns: tuple[str, ...] = ()
     sizes_N: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
     inherited: Inherited | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "columns", self.columns or self.tasks)
@@ -87,13 +87,15 @@ class SwarmTable:
         drop_metrics: Sequence[str] = (),
         keep_metrics: Sequence[str] = (),
         missing: str = "error",
+        every_column: bool = False,
     ) -> "SwarmTable":
         """Read a swarm. The two tables are joined by run id; the order of the runs is that of ``ratios``.
 
         ``meta.json`` may hold ``relative_sizes`` and ``token_counts`` by domain, ``drop_metrics`` (task columns to drop
         in addition to the argument's) and ``diverged`` ({run: step}, runs to drop). Without ``relative_sizes`` the
         natural distribution is proportional to the token counts. Rows of ratios that sum to 1 within 0.01 are
-        renormalised. Runs that are in only one of the tables are dropped and logged.
+        renormalised. Runs that are in only one of the tables, and columns that are recognised as no score
+        (:mod:`olmix_jax.swarm.bookkeeping`), are left out and named in ``warnings``.
 
         Args:
           ratios: path of the mixtures.
@@ -101,8 +103,10 @@ class SwarmTable:
           meta: path of ``meta.json``, or its content as text or as a mapping; empty for none.
           drop_metrics: task columns to drop, named as in the file or as in ``tasks``. An unknown name is an error; in
             meta's ``drop_metrics``, which several swarms may share, an unknown name is only logged.
-          keep_metrics: task columns to read, unless they are also dropped; empty for all.
-          missing: what to do about a score that is empty, NaN, NA or null: "error", "drop_run" or "drop_task".
+          keep_metrics: task columns to read, unless they are also dropped; empty for all that are not recognised as
+            something else. A column that is named here is read whatever its name and values say.
+          missing: what to do about a missing score (empty, NaN, NA, null): "error", "drop_run" or "drop_task".
+          every_column: whether all columns are tasks, as those of :func:`write_swarm`.
 
         Raises:
           UserError: the files are malformed or disagree; the message names file, line, run and column.
@@ -110,17 +114,21 @@ class SwarmTable:
         if missing not in ("error", "drop_run", "drop_task"):
             raise UserError(f"`missing` must be error, drop_run or drop_task, not {missing!r}")
         sheets = csv_files.read_sheets(ratios, metrics)
-        about = Meta.read(meta, sheets.ratios.columns)
+        domains = csv_values.domain_columns(sheets.ratios)
+        about = Meta.read(meta, domains.names)
         unknown = sorted(set(about.diverged) - set(sheets.ratios.rows))
         if unknown:
             raise UserError(f"{about.where}: `diverged` names runs not in {sheets.ratios.path}: {', '.join(unknown)}")
-        runs = _common(sheets, set(about.diverged))
-        tasks = csv_values.choose_columns(sheets.metrics, about.drop_metrics, drop_metrics, keep_metrics)
-        ratios_KM = csv_values.mixtures(sheets.ratios, runs)
-        scores = csv_values.scores(sheets.metrics, runs, tasks, missing)
+        runs, unmatched = csv_values.common_runs(sheets, set(about.diverged))
+        drop = about.drop_metrics, drop_metrics
+        tasks = csv_values.choose_columns(sheets.metrics, *drop, keep_metrics, every=every_column)
+        ratios_KM = csv_values.mixtures(sheets.ratios, runs, domains.names)
+        scores = csv_values.scores(sheets.metrics, runs, tasks.names, missing)
+        left_out = [csv_values.left_out_text(sheet, c) for sheet, c in zip(sheets, (domains, tasks)) if c.left_out]
+        doubts = [] if every_column else score_checks.check(sheets.metrics, scores, chosen=bool(keep_metrics))
         return cls(
             runs=scores.runs,
-            domains=sheets.ratios.columns,
+            domains=domains.names,
             tasks=scores.tasks,
             ratios_KM=ratios_KM[scores.kept_K],
             bpb_KN=scores.bpb_KN,
@@ -128,6 +136,7 @@ class SwarmTable:
             tokens_M=about.tokens_M,
             names=_names(sheets.ratios, scores.runs),
             diverged=tuple(run for run in sheets.ratios.rows if run in about.diverged),
+            warnings=(*left_out, *unmatched, *scores.dropped, *doubts),
         )
 
     def check_enough(self, parameters: int) -> None:
@@ -198,26 +207,6 @@ class SwarmTable:
             ratios_KM=self.ratios_KM[kept],
             bpb_KN=self.bpb_KN[kept],
         )
-
-
-def _common(sheets: csv_files.Sheets, diverged: set[str]) -> tuple[str, ...]:
-    """Return the ids of the runs that are in both tables and did not diverge, in the order of the ratios."""
-    ratios, metrics = sheets
-    if diverged:
-        log.info("%s: dropped, diverged in training: %s", ratios.path, ", ".join(sorted(diverged)))
-    for one, other in ((ratios, metrics), (metrics, ratios)):
-        alone = [run for run in one.rows if run not in other.rows and run not in diverged]
-        if alone:
-            ids = ", ".join(alone[:_SHOWN])
-            log.info("%s: %s dropped, not in %s: %s", one.path, counted(len(alone), "run"), other.path, ids)
-    runs = tuple(run for run in ratios.rows if run in metrics.rows and run not in diverged)
-    if not runs:
-        examples = [next((run for run in sheet.rows if run not in diverged), "none") for sheet in (ratios, metrics)]
-        raise UserError(
-            f"{ratios.path} and {metrics.path} have no usable {ratios.key} in common: the first has, for example, "
-            f"{examples[0]}, the second {examples[1]}; use the same {ratios.key} in both"
-        )
-    return runs
 
 
 def _names(sheet: csv_files.Sheet, runs: tuple[str, ...]) -> tuple[str, ...]:
@@ -292,5 +281,7 @@ def read_ratios(path: str | os.PathLike) -> Mixtures:
       UserError: as for :meth:`SwarmTable.read`.
     """
     sheet = csv_files.read_sheet(path)
-    runs = tuple(sheet.rows)
-    return Mixtures(runs, _names(sheet, runs), sheet.columns, csv_values.mixtures(sheet, runs))
+    runs, columns = tuple(sheet.rows), csv_values.domain_columns(sheet)
+    if columns.left_out:
+        log.warning("%s", csv_values.left_out_text(sheet, columns))
+    return Mixtures(runs, _names(sheet, runs), columns.names, csv_values.mixtures(sheet, runs, columns.names))

@@ -71,6 +71,28 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, to_json(value))
 
 
+def load_json(text: str, source: str) -> Any:
+    """Return the value of JSON text.
+
+    Args:
+      text: the text.
+      source: a path or a config field, for errors.
+
+    Raises:
+      UserError: a key appears twice in one object. JSON would silently keep the last value.
+      json.JSONDecodeError: the text is not JSON.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"{source}: the key {twice} appears twice; keep one of them")
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -78,7 +100,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
       UserError: the file is missing, unreadable, not JSON, or not an object.
     """
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+        content = load_json(pathlib.Path(path).read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError as e:
         raise UserError(f"{path}: no such file") from e
     except OSError as e:
@@ -157,7 +179,7 @@ def read_object(source: str | os.PathLike | Mapping, field: str) -> NamedObject:
     if not str(source).lstrip().startswith("{"):
         return NamedObject(str(source), read_json(source))
     try:
-        return read_object(json.loads(str(source)), field)
+        return read_object(load_json(str(source), f"config field `{field}`"), field)
     except json.JSONDecodeError as e:
         raise UserError(
             f"config field `{field}`: not valid JSON: {e}; set it to a JSON object or to the path of a file"

@@ -2,6 +2,8 @@
 
 import ml_collections
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from olmix_jax import cli, config
 
@@ -33,3 +35,13 @@ def test_none_on_the_command_line_gives_the_derived_value():
     built = config.from_dict(config.with_none(c.to_dict(), ["train.lr", "swarm.size"]))
     assert built.train.lr is None and built.swarm.size is None
     assert not config.optional("swarm.sparsity") and not config.optional("seed") and not config.optional("x.y")
+
+
+@pytest.mark.parametrize("text", ["t1,t2", "[t1, t2]", '["t1","t2"]', "('t1','t2')"])
+def test_list_flags_are_read_as_people_type_them(text):
+    values, c = flags.FlagValues(), config.default()
+    argv = ["run.py", f"--config.fit.drop_metrics={text}", "--config.swarm.strength=0.2,1"]
+    config_flags.DEFINE_config_dict("config", c, flag_values=values, sys_argv=argv)
+    values(argv)
+    read = config.from_dict(c)
+    assert read.fit.drop_metrics == ("t1", "t2") and read.swarm.strength == (0.2, 1.0)

@@ -1,4 +1,6 @@
 import json
+import re
+import unicodedata
 
 import pytest
 
@@ -20,7 +22,8 @@ def test_empty_field_is_none(spec):
 
 
 def test_missing_file_is_an_error_that_names_the_field():
-    message = "config field `propose.bounds`: absent: no such file; set it to a JSON object or to the path of a file"
+    example = re.escape("""for example propose.bounds='{"web": [0, 0.5]}', or to the path of a file""")
+    message = f"config field `propose.bounds`: absent: no such file; set it to a JSON object, {example}"
     with pytest.raises(UserError, match=message):
         json_fields.read_mapping("absent", "propose.bounds")
 
@@ -56,3 +59,23 @@ def test_families_are_read_from_the_config():
     families = {"mine": ["task_a", "qa_*"]}
     assert json_fields.families(config.from_dict({"fit": {"families": json.dumps(families)}})) == families
     assert json_fields.families(config.from_dict({})) is None
+
+
+@pytest.mark.parametrize("text", ["{t1: 1, t2: 0.5}", "{'t1': 1, 't2': 0.5}", "t1=1,t2=0.5", '{"t1": 1, "t2": 0.5}'])
+def test_mappings_may_be_typed_in_other_forms(text):
+    read = config.from_dict({"propose": {"task_weights": text}})
+    assert json.loads(read.propose.task_weights) == {"t1": 1, "t2": 0.5}
+    assert json_fields.propose_options(read)["task_weights"] == {"t1": 1, "t2": 0.5}
+
+
+@pytest.mark.parametrize("text", ["{t1: 1", "{t1}", "{'t1: 1}"])
+def test_text_that_is_no_mapping_is_an_error_with_an_example(text):
+    with pytest.raises(
+        UserError, match="`propose.task_weights`: not valid JSON: .*, for example propose.task_weights="
+    ):
+        config.from_dict({"propose": {"task_weights": text}})
+
+
+def test_names_are_compared_in_their_normal_form():
+    decomposed = unicodedata.normalize("NFD", "café")
+    assert json_fields.read_mapping(json.dumps({decomposed: [0, 1]}), "propose.bounds") == {"café": [0, 1]}

@@ -118,7 +118,7 @@ def test_dropped_columns_are_removed_from_their_families(translate, tmp_path, lo
 
 @pytest.mark.parametrize("as_file", [True, False])
 def test_columns_are_dropped_when_a_flag_gives_the_meta(translate, tmp_path, as_file):
-    meta = {"relative_sizes": {"web": 1, "dclm:code": 1}, "drop_metrics": ["other"]}
+    meta = {"relative_sizes": {"web": 0.5, "dclm:code": 0.5}, "drop_metrics": ["other"]}
     (tmp_path / "meta.json").write_text(json.dumps(meta))
     flags = {"swarm": {"meta": str(tmp_path / "meta.json") if as_file else json.dumps(meta)}}
     changes = {"eval": None, "regression": None, "filtering.obj_weights": None}

@@ -11,7 +11,7 @@ from olmix_jax.utils.errors import UserError
 from tests.swarm.small_swarm import META, assert_same_table, write_and_read
 
 CONTENT = {
-    "relative_sizes": {"code": 1, "web": 3},
+    "relative_sizes": {"code": 0.25, "web": 0.75},
     "token_counts": {"code": 10, "web": 20},
     "drop_metrics": ["old"],
     "diverged": {"r7": 12},
@@ -47,6 +47,10 @@ def test_error_names_the_source_of_a_mapping():
         ({"relative_sizes": {"web": 1, "code": 0}}, "code must be a positive number, not 0"),
         ({"relative_sizes": {"web": "1", "code": 1}}, "web must be a positive number, not '1'"),
         ({"relative_sizes": {"web": float("nan"), "code": 1}}, "web must be a positive number, not nan"),
+        ({"relative_sizes": {"web": 0.9, "code": 0.323}}, "`relative_sizes` must sum to 1, not to 1.223; write each"),
+        ({"relative_sizes": {"web": 3, "code": 1}}, "must sum to 1, not to 4; .*, and tokens in `token_counts`"),
+        ({"token_counts": {"web": 1, "\u200bweb ": 2}}, "`token_counts` has web twice; keep one of them"),
+        ({"token_counts": {"web": 1, "\u0441ode": 2}}, r"lacks code and has unknown \u0441ode \(\\u0441ode\)"),
         ({"relative_sizes": [1, 2]}, "`relative_sizes` must be an object"),
         ({"drop_metrics": "qa"}, "`drop_metrics` must be a list"),
         ({"diverged": ["r1"]}, "`diverged` must be an object"),
@@ -60,8 +64,8 @@ def test_invalid_meta_raises_an_error_that_names_the_field(tmp_path, meta, messa
 
 
 def test_natural_mixture_is_normalised_or_derived_from_token_counts(tmp_path, logged):
-    got = write_and_read(tmp_path, meta={"relative_sizes": {"code": 1, "web": 4}, "note": "x"})
-    np.testing.assert_allclose(got.natural_M, [0.8, 0.2])
+    got = write_and_read(tmp_path, meta={"relative_sizes": {"code": 0.198, "web": 0.8}, "note": "x"})
+    np.testing.assert_allclose(got.natural_M, [0.8 / 0.998, 0.198 / 0.998])
     assert got.tokens_M is None and any("fields not used: note" in line for line in logged)
     got = write_and_read(tmp_path, meta={"token_counts": {"code": 100, "web": 300}})
     np.testing.assert_allclose(got.natural_M, [0.75, 0.25])

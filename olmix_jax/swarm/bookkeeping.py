@@ -1,0 +1,89 @@
+"""Recognise the columns of a table that are no domains and no scores, by their names and cells.
+
+Four rules, each a sentence in docs/external-swarm.md. A column that no rule recognises is read, and its values are
+checked by :mod:`olmix_jax.swarm.score_checks`.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+
+# Columns that identify a run, and what they are called elsewhere: lower case, in the order of preference.
+KEYS = ("run", "name", "index")
+CALLED = {
+    "run": ("run", "run_id", "run id", "runid"),
+    "name": ("name", "run_name", "run name", "display_name"),
+    "index": ("index",),
+}
+# Names of what a run is, not of how well it does: lower case, words joined by one underscore.
+RUN_DATA = frozenset(
+    "step steps global_step trainer_step epoch epochs iteration iterations iter seed random_seed lr learning_rate "
+    "wall_time walltime wall_s elapsed elapsed_time runtime duration time seconds hours timestamp date datetime "
+    "current_date created created_at updated_at heartbeat_at started_at finished_at processing_time tokens num_tokens "
+    "n_tokens total_tokens tokens_seen train_tokens tokens_per_second throughput flops total_flops params num_params "
+    "n_params batch_size grad_norm status state tags notes user username sweep group job_type project entity host "
+    "hostname commit git_hash git_commit gpu_type gpu_count gpus os python_version description path checkpoint ckpt "
+    "model model_name model_hash model_path task_hash task_idx alias version filter n_shot num_fewshot fewshot limit "
+    "num_instances num_docs n_samples num_samples samples primary_metric".split()
+)
+# Words of scores that are better when higher, and of losses, which are better when lower.
+_HIGHER = {"acc", "accuracy", "f1", "bleu", "rouge", "rouge1", "rouge2", "rougel", "em"}
+_HIGHER_PAIRS = ("exact_match", "primary_score", "pass_at", "win_rate")
+_LOSS = {"bpb", "bits", "byte", "loss", "nll", "ce", "ppl", "perplexity", "entropy"}
+_OF_OTHER = re.compile(r"(?P<column>.+?)[ _./-]+(min|max|std|stdev|sd|sem|se|var|count|n)", re.IGNORECASE)
+
+
+def id_kind(column: str) -> str:
+    """Return which of KEYS a column's name stands for, in any case; "" for none."""
+    if column.casefold() == "id":
+        return "run"
+    return next((key for key, called in CALLED.items() if column.casefold() in called), "")
+
+
+def is_row_number(column: str) -> bool:
+    """Return whether pandas made the column from the row numbers of a table: no name, ``Unnamed: 0``, ``level_0``."""
+    return re.fullmatch(r"(Unnamed: .*|level_\d+)?", column) is not None
+
+
+def by_name(column: str, columns: Collection[str] = ()) -> str:
+    """Return what a column is, if its name says that it is no score; else "".
+
+    Args:
+      column: its name.
+      columns: all columns of the table.
+    """
+    if column.startswith("_"):
+        return "a leading underscore"
+    if is_row_number(column):
+        return "row numbers"
+    if id_kind(column):
+        return "an id"
+    if "stderr" in _words(column):
+        return "a standard error"
+    of = _OF_OTHER.fullmatch(column)
+    if column.endswith(("__MIN", "__MAX")) or (of is not None and of["column"] in columns):
+        return "a statistic of another column"
+    if "_".join(_words(column.rpartition("/")[2])) in RUN_DATA:
+        return "data about the run"
+    return ""
+
+
+def is_text(cells: Sequence[str]) -> bool:
+    """Return whether a column is text such as ``finished``: no cell begins like a number, and not all are missing."""
+    words = [cell for cell in cells if cell.casefold() not in ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")]
+    return bool(words) and not any(re.match(r"[+-]?(\.?\d|inf)", word, re.IGNORECASE) for word in words)
+
+
+def is_higher_better(column: str, values: Sequence[float]) -> bool:
+    """Return whether name and values say that higher is better: an accuracy, F1, pass@k, exact match, BLEU or ROUGE.
+
+    The values of such a score are in [0, 1], or percentages of which one exceeds 10.
+    """
+    words = _words(column)
+    named = _HIGHER & set(words) or "pass@" in column.casefold() or any(p in "_".join(words) for p in _HIGHER_PAIRS)
+    in_range = min(values) >= 0 and (max(values) <= 1 or 10 < max(values) <= 100)
+    return bool(named) and not _LOSS & set(words) and in_range
+
+
+def _words(column: str) -> list[str]:
+    """Return the words of a name: ``acc_norm,none`` gives acc, norm and none."""
+    return re.findall(r"[^\W_]+", column.casefold())

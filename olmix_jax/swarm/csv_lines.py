@@ -1,0 +1,69 @@
+"""Split a CSV file into cells: separated by commas, semicolons or tabs, with names in their normal form."""
+
+import csv
+import io
+import os
+import pathlib
+from typing import NamedTuple
+
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import normal
+
+SEPARATORS = (",", ";", "\t")
+
+
+class Lines(NamedTuple):
+    """A CSV file split into cells: its header, and its other lines with their line numbers."""
+
+    path: pathlib.Path
+    header: list[str]
+    lines: list[tuple[int, list[str]]]
+
+    def column(self, at: int) -> list[str]:
+        """Return the cells of a column; "" where a row is too short."""
+        return [cells[at] if at < len(cells) else "" for _, cells in self.lines]
+
+
+def read(path: str | os.PathLike) -> Lines:
+    """Split a file into cells; blank lines are skipped.
+
+    The separator is a comma, unless only semicolons or only tabs give each line as many cells as the header.
+
+    Raises:
+      UserError: the file is missing, cannot be read, is not UTF-8, is not valid CSV or has no rows.
+    """
+    path = pathlib.Path(path)
+    try:
+        # Excel writes a byte-order mark; "utf-8" would keep it as a part of the first column's name.
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as e:
+        raise UserError(f"{path}: no such file") from e
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not UTF-8 text: {e}; save it as comma-separated UTF-8") from e
+    lines = _split(path, text, _separator(path, text))
+    if len(lines) < 2:
+        raise UserError(f"{path}: no rows: the file needs a header and one row per run")
+    return Lines(path, [normal(cell) for cell in lines[0][1]], lines[1:])
+
+
+def _separator(path: pathlib.Path, text: str) -> str:
+    for separator in SEPARATORS:
+        try:
+            widths = [len(cells) for _, cells in _split(path, text, separator)]
+        except UserError:
+            continue
+        if widths and widths[0] > 1 and len(set(widths)) == 1:
+            return separator
+    # No separator fits every line. The most frequent one of the header gives the error about the line that is cut.
+    header = text.partition("\n")[0]
+    return max(SEPARATORS, key=header.count)
+
+
+def _split(path: pathlib.Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        return [(reader.line_num, [cell.strip() for cell in line]) for line in reader if line]
+    except csv.Error as e:
+        raise UserError(f"{path}: line {reader.line_num}: not valid CSV: {e}") from e

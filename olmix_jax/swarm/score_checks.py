@@ -1,0 +1,148 @@
+"""Check that the columns of a swarm are scores: losses, lower is better, of which no two are the same.
+
+What cannot be a loss per byte is an error. What may be a mistake, and may be right, is a warning.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import scipy.stats
+
+from olmix_jax.swarm.csv_files import Sheet
+from olmix_jax.swarm.csv_values import Scores
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import listed
+
+# Bits per byte are above 0. A model of bytes that knows nothing has 8; losses per token reach 17 (2^17 entries).
+HIGHEST = 30.0
+# The fewest runs in which equal or whole numbers are no coincidence.
+_FEWEST = 4
+# Two columns are the same if no run differs by more than this share of their range. On the published swarms two
+# columns are equal, and the next ones differ by 11 %.
+SAME = 0.02
+# Rank correlation with the other scores, and with a single one, below which a column may be better when higher. On the
+# published swarms the lowest are -0.2 and -0.5.
+AGAINST_ALL, AGAINST_ONE = -0.6, -0.8
+
+
+def check(sheet: Sheet, scores: Scores, chosen: bool) -> list[str]:
+    """Return the warnings about scores.
+
+    Args:
+      sheet: the table that they are read from.
+      scores: the scores.
+      chosen: whether the user has named the columns to read, so that even impossible ones are only a warning.
+
+    Raises:
+      UserError: a column cannot be a loss per byte. The message names a run and all such columns.
+    """
+    if not chosen:
+        _refuse_impossible(sheet, scores.runs, scores.tasks, scores.bpb_KN)
+    return warnings(scores.tasks, scores.bpb_KN)
+
+
+def _refuse_impossible(sheet: Sheet, runs: Sequence[str], tasks: Sequence[str], bpb_KN: np.ndarray) -> None:
+    reasons = {task: reason for task, y_K in zip(tasks, bpb_KN.T) if (reason := _impossible(y_K))}
+    if not reasons:
+        return
+    task, reason = next(iter(reasons.items()))
+    y_K = bpb_KN[:, list(tasks).index(task)]
+    bad_K = ~_possible(y_K)
+    k = int(bad_K.argmax())
+    single = 0 < bad_K.sum() <= len(runs) / 2
+    remedy = "correct it, or name the run in `diverged` of swarm.meta" if single else "if this is no score"
+    raise UserError(
+        f"{sheet.where(runs[k], task)}: {y_K[k]:.6g}: {reason}; {remedy}{', or' if single else ','} leave out "
+        f"{'the column' if len(reasons) == 1 else 'such columns'} with --config.fit.drop_metrics={_flag(reasons)}; to "
+        "read it as another loss, name every task to read in fit.keep_metrics"
+    )
+
+
+def _possible(y_K: np.ndarray) -> np.ndarray:
+    return (y_K > 0) & (y_K <= HIGHEST)
+
+
+def _impossible(y_K: np.ndarray) -> str:
+    """Return why a column cannot be a loss per byte; "" if it can."""
+    if not _possible(y_K).all():
+        return f"bits per byte are above 0 and at most {HIGHEST:.0f}"
+    if len(y_K) < _FEWEST:
+        return ""
+    if np.ptp(y_K) == 0:
+        return "the column is the same in every run"
+    return "the column has only whole numbers" if (y_K == np.round(y_K)).all() else ""
+
+
+def _flag(names: Collection[str]) -> str:
+    """Return names as a flag's value that the shell leaves alone."""
+    plain = all(name.replace("_", "").replace(":", "").replace(".", "").isalnum() for name in names)
+    return ",".join(names) if plain else f"'{json.dumps(list(names), ensure_ascii=False)}'"
+
+
+def warnings(tasks: Sequence[str], bpb_KN: np.ndarray) -> list[str]:
+    """Return sentences about columns that are out of range, the same as another, or better when higher."""
+    texts = []
+    odd = [task for task, y_K in zip(tasks, bpb_KN.T) if not _possible(y_K).all()]
+    if odd:
+        texts.append(f"Outside the range of bits per byte, but named in fit.keep_metrics and so read: {listed(odd)}")
+    copies = _same(bpb_KN)
+    for group in copies:
+        names = [tasks[n] for n in group]
+        texts.append(
+            f"{listed(names)} are the same scores, up to rounding or a factor, so they count {len(names)} times; leave "
+            f"out the copies with --config.fit.drop_metrics={_flag(names[1:])}"
+        )
+    for n in sorted(set(_higher_is_better(bpb_KN)) - {n for group in copies for n in group}):
+        texts.append(
+            f"{tasks[n]} rises in the runs in which other scores fall; if it is an accuracy, leave it out with "
+            f"--config.fit.drop_metrics={_flag([tasks[n]])}, because lower has to be better"
+        )
+    return texts
+
+
+def _same(bpb_KN: np.ndarray) -> list[list[int]]:
+    """Return the groups of columns that are the same, up to rounding or, from 8 runs on, a factor and an offset."""
+    range_N = np.ptp(bpb_KN, axis=0)
+    groups: list[list[int]] = []
+    for n in range(bpb_KN.shape[1]):
+        for group in groups:
+            first_K, y_K, room = bpb_KN[:, group[0]], bpb_KN[:, n], SAME * range_N[group[0]]
+            if room > 0 and (np.abs(y_K - first_K).max() <= room or _proportional(first_K, y_K, room)):
+                group.append(n)
+                break
+        else:
+            groups.append([n])
+    return [group for group in groups if len(group) > 1]
+
+
+def _proportional(one_K: np.ndarray, other_K: np.ndarray, room: float) -> bool:
+    if len(one_K) < 8 or np.ptp(other_K) == 0 or np.corrcoef(one_K, other_K)[0, 1] < 0.99:
+        return False
+    slope, offset = np.polyfit(other_K, one_K, 1)
+    return bool(np.abs(one_K - offset - slope * other_K).max() <= room)
+
+
+def _higher_is_better(bpb_KN: np.ndarray) -> list[int]:
+    """Return the columns in the range of an accuracy whose ranks run against those of the other columns."""
+    runs, tasks = bpb_KN.shape
+    if runs < 6 or tasks < 2:
+        return []
+    rank_KN = scipy.stats.rankdata(bpb_KN, axis=0)
+    share_N = bpb_KN.max(axis=0) <= 1
+    found = []
+    for n in range(tasks):
+        others = np.delete(np.arange(tasks), n)
+        # If most scores are at most 1, the range says nothing, and only the average of several others does.
+        telling = bpb_KN[:, n].max() > 10 or (share_N[n] and share_N[others].mean() < 0.5)
+        if np.ptp(rank_KN[:, n]) == 0 or not (telling or (share_N[n] and len(others) >= 3)):
+            continue
+        against = _correlation(rank_KN[:, n], rank_KN[:, others].mean(axis=1))
+        single = min(_correlation(rank_KN[:, n], rank_KN[:, m]) for m in others)
+        if against <= AGAINST_ALL or (telling and single <= AGAINST_ONE):
+            found.append(n)
+    return found
+
+
+def _correlation(one_K: np.ndarray, other_K: np.ndarray) -> float:
+    return float(np.corrcoef(one_K, other_K)[0, 1]) if np.ptp(one_K) > 0 and np.ptp(other_K) > 0 else 0.0

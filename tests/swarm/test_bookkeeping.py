@@ -1,0 +1,50 @@
+"""bookkeeping.py: columns that are no scores are recognised by name and cells, and tasks are not."""
+
+import pytest
+
+from olmix_jax.swarm import bookkeeping
+
+
+@pytest.mark.parametrize(
+    "column, what",
+    [
+        *((name, "a leading underscore") for name in ("_runtime", "_step", "_timestamp", "_wandb.runtime")),
+        *((name, "row numbers") for name in ("Unnamed: 0", "Unnamed: 0.1", "level_0", "")),
+        *((name, "an id") for name in ("ID", "Name", "run_id", "Index")),
+        *((name, "a standard error") for name in ("bpb_stderr,none", "acc_stderr", "t1/bpb_stderr", "stderr")),
+        *(
+            (name, "a statistic of another column")
+            for name in ("r0 - t1__MIN", "t1__MAX", "t1_std", "t1.min", "t1/max")
+        ),
+        *((name, "data about the run") for name in ("step", "train/global_step", "Epoch", "lr", "learning-rate")),
+        *((name, "data about the run") for name in ("State", "Tags", "Created", "GPU Type", "num_instances", "alias")),
+        *((name, "") for name in ("t1", "min_arithmetic", "max_flow", "t2_min", "basic_skills:rc::olmes", "mmlu_step")),
+        *((name, "") for name in ("time_dial", "std_library", "seed_bench", "metric/loss", "tokenization", "gsm8k.1")),
+    ],
+)
+def test_columns_are_recognised_by_their_names(column, what):
+    assert bookkeeping.by_name(column, ("t1", column)) == what
+
+
+@pytest.mark.parametrize(
+    "column, values, higher",
+    [
+        ("hellaswag/acc,none", (0.2, 0.5), True),
+        ("acc_norm", (0.2, 1.0), True),
+        ("squad_f1", (25.0, 61.5), True),
+        ("codex:pass@1", (0.0, 0.1), True),
+        ("gsm8k_exact_match", (0.0, 0.1), True),
+        ("primary_score", (0.2, 0.5), True),
+        ("hellaswag_acc_bpb", (0.2, 0.5), False),
+        ("accounting", (0.2, 0.5), False),
+        ("f1_racing_acc", (1.2, 1.9), False),
+    ],
+)
+def test_accuracies_are_recognised_by_name_and_range(column, values, higher):
+    assert bookkeeping.is_higher_better(column, values) is higher
+
+
+def test_text_columns_hold_no_number():
+    assert bookkeeping.is_text(["finished", "crashed", ""])
+    for cells in (["1,1", "1,2"], ["", "nan"], ["1.0", "bad"], ["inf"], [".5"]):
+        assert not bookkeeping.is_text(cells)
