@@ -84,6 +84,42 @@ def attention(q_BLHd, k_BLHd, v_BLHd, kernels: bool = True):
     return jax.lax.platform_dependent(q_BLHd, k_BLHd, v_BLHd, tpu=attention_kernels.causal_splash, default=default)
 
 
+@jax.custom_vjp
+def product(x, kernel_DF: jax.Array) -> jax.Array:
+    """Return x [..., D] times a float32 matrix, in the type of ``x``. The matrix's gradient is summed in float32.
+
+    Autodiff would round that gradient to the type of ``x``. It is a sum over all tokens, and under FSDP over devices.
+    """
+    return x @ kernel_DF.astype(x.dtype)
+
+
+def _product_forward(x, kernel_DF):
+    return product(x, kernel_DF), (x, kernel_DF)
+
+
+def _product_backward(saved, grad):
+    x, kernel_DF = saved
+    tokens = tuple(range(x.ndim - 1))
+    grad_DF = jax.lax.dot_general(x, grad, ((tokens, tokens), ((), ())), preferred_element_type=kernel_DF.dtype)
+    return grad @ kernel_DF.astype(x.dtype).T, grad_DF
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+class Linear(nn.Module):
+    """x times a matrix, in the type ``dtype``."""
+
+    width: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        kernel_DF = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.width))
+        x = x.astype(self.dtype)
+        return x @ kernel_DF if self.dtype == kernel_DF.dtype else product(x, kernel_DF)
+
+
 class Block(nn.Module):
     """x + norm(attention(x)), then x + norm(feed-forward(x)), with the norm after each sublayer."""
 
@@ -98,9 +134,7 @@ class Block(nn.Module):
         head = s.head if s.head is not None else D // s.heads
 
         def linear(width, name):
-            return nn.Dense(
-                width, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02), name=name
-            )
+            return Linear(width, self.dtype, name=name)
 
         def heads(y):
             return y.reshape(B, L, s.heads, head)
