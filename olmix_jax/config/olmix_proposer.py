@@ -60,7 +60,7 @@ def _anchor(sections: dict[str, Section]) -> dict[str, Any]:
     if bool(prior) != bool(mixtures):
         raise priors.fault(
             "expanded_relative_sizes",
-            "and `proposer.expanded_kl_source_mixtures` need each other; give both or neither",
+            "needs `proposer.expanded_kl_source_mixtures`, and the reverse; give both or neither",
         )
     if not prior or not proposer.number("kl_reg"):
         return {}
@@ -80,10 +80,8 @@ def _anchor(sections: dict[str, Section]) -> dict[str, Any]:
 def _fixed_weights(sections: dict[str, Section]) -> dict[str, Any]:
     """Return ``propose.bounds`` for domains of fixed weight."""
     filtering, priors = sections["filtering"], sections["priors"]
-    fixed, domains = (
-        filtering.numbers("fixed_weight"),
-        priors.numbers("relative_sizes") | priors.numbers("token_counts"),
-    )
+    fixed = filtering.numbers("fixed_weight")
+    domains = priors.numbers("relative_sizes") | priors.numbers("token_counts")
     for name in fixed:
         if name not in domains and any(domain.startswith(f"{name}:") for domain in domains):
             raise filtering.fault(

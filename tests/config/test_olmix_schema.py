@@ -14,7 +14,7 @@ from tests.config.published_yaml import PUBLISHED
         ({"filtering.support_domains": ["web"]}, "`filtering.support_domains`: is not supported"),
         (
             {"filtering.fixed_weight": {"dclm": 0.5}},
-            "dclm is a source of several domains.*propose.bounds='{\"dclm:\\*\": 0.5}'",
+            r"`filtering.fixed_weight`: dclm is a source of .*propose.bounds='{.dclm:\*.: 0.5}'",
         ),
         ({"filtering.fixed_weight": {"web": "x"}}, "`filtering.fixed_weight.web`: must be a number"),
         (
@@ -25,7 +25,7 @@ from tests.config.published_yaml import PUBLISHED
         ({"proposer.type": "dro"}, "`proposer.type`: must be exact, simulation or search, not 'dro'"),
         (
             {"priors.expanded_relative_sizes": {"web": 1}},
-            "`priors.expanded_relative_sizes`: and `proposer.expanded_kl_s",
+            "`priors.expanded_relative_sizes`: needs `proposer",
         ),
         ({"token_counts": {"web": 1}}, "unknown section `token_counts`; it belongs in the section `priors`"),
         ({"kl_reg": 0.1}, "unknown section `kl_reg`; it belongs in the section `proposer`"),
