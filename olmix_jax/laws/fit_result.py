@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import json
 import os
 from typing import Any
 
@@ -278,8 +279,8 @@ def outliers_text(outliers: tuple[Outlier, ...]) -> str:
     """Return a sentence that names outliers and says what to do."""
     return (
         f"{len(outliers)} of the runs {'does' if len(outliers) == 1 else 'do'} not fit the others: "
-        f"{listed([str(outlier) for outlier in outliers])}; check their scores and mixtures, and name the faulty ones "
-        "in `diverged` of swarm.meta to leave them out"
+        f"{listed([str(outlier) for outlier in outliers])}; check their scores and mixtures, and leave the faulty ones "
+        f'out with {{"diverged": {json.dumps([outlier.run for outlier in outliers[:2]])}}} in meta.json'
     )
 
 

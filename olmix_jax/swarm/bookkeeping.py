@@ -68,9 +68,9 @@ def by_name(column: str, columns: Collection[str] = ()) -> str:
 
 
 def is_text(cells: Sequence[str]) -> bool:
-    """Return whether a column is text such as ``finished``: no cell begins like a number, and not all are missing."""
+    """Return whether a column is text, such as ``finished`` or dates: no cell begins like a number, some hold text."""
     words = [cell for cell in cells if cell.casefold() not in ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")]
-    return bool(words) and not any(re.match(r"[+-]?(\.?\d|inf)", word, re.IGNORECASE) for word in words)
+    return bool(words) and not any(re.match(r"[+-]?(\.?\d|inf)(?!\d*[-/:]\d)", word, re.IGNORECASE) for word in words)
 
 
 def is_higher_better(column: str, values: Sequence[float]) -> bool:

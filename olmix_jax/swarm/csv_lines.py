@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import pathlib
+import re
 from typing import NamedTuple
 
 from olmix_jax.utils.errors import UserError
@@ -45,7 +46,12 @@ def read(path: str | os.PathLike) -> Lines:
     lines = _split(path, text, _separator(path, text))
     if len(lines) < 2:
         raise UserError(f"{path}: no rows: the file needs a header and one row per run")
-    return Lines(path, [normal(cell) for cell in lines[0][1]], lines[1:])
+    header = [normal(cell) for cell in lines[0][1]]
+    if len(header) == 1:
+        raise UserError(f"{path}: line 1: one column, {header[0][:80]}; separate columns by commas, semicolons or tabs")
+    if len(header) > 2 and all(re.fullmatch(r"\d*\.\d+", name) for name in header[-2:]):
+        raise UserError(f"{path}: line 1: numbers in place of names; add a header with the names of the columns")
+    return Lines(path, header, lines[1:])
 
 
 def _separator(path: pathlib.Path, text: str) -> str:

@@ -47,14 +47,27 @@ class Columns(NamedTuple):
 
 
 def domain_columns(ratios: Sheet) -> Columns:
-    """Return the domains: all columns but row numbers, further ids and text."""
+    """Return the domains: all columns but row numbers, further ids and text.
+
+    Other columns with names of bookkeeping are domains only if their weights bring the sums closer to 1.
+    """
     left_out = {}
     for column in ratios.columns:
         if bookkeeping.is_row_number(column) or bookkeeping.id_kind(column):
             left_out[column] = bookkeeping.by_name(column)
         elif bookkeeping.is_text(_cells(ratios, column)):
             left_out[column] = "text"
-    return Columns(tuple(c for c in ratios.columns if c not in left_out), left_out)
+    names = tuple(c for c in ratios.columns if c not in left_out)
+    odd = {c: what for c in names if (what := bookkeeping.by_name(c))}
+    if odd and len(odd) < len(names) and _off_one(ratios, [c for c in names if c not in odd]) < _off_one(ratios, names):
+        left_out |= odd
+    return Columns(tuple(c for c in names if c not in left_out), left_out)
+
+
+def _off_one(ratios: Sheet, columns: Sequence[str]) -> float:
+    """Return the largest error of a row's sum over columns; cells without a number count as 0."""
+    rows = [[number_in(row.cells[c]) or 0.0 for c in columns] for row in ratios.rows.values()]
+    return round(max(abs(sum(row) - 1) for row in rows), 9)
 
 
 def not_scores(metrics: Sheet) -> dict[str, str]:
@@ -199,6 +212,13 @@ def _weight(sheet: Sheet, run: str, domain: str) -> float:
     return weight
 
 
+def _score(sheet: Sheet, run: str, task: str) -> float | None:
+    try:
+        return sheet.number(run, task)
+    except UserError as e:
+        raise UserError(f"{e}; if {task} is no score, name it in fit.drop_metrics") from e
+
+
 def scores(sheet: Sheet, runs: tuple[str, ...], tasks: tuple[str, ...], missing: str) -> Scores:
     """Return the scores of ``runs`` on ``tasks``.
 
@@ -211,7 +231,7 @@ def scores(sheet: Sheet, runs: tuple[str, ...], tasks: tuple[str, ...], missing:
     Raises:
       UserError: a cell is not a number; a score is missing and ``missing`` is "error"; or no run or task remains.
     """
-    cells = [[sheet.number(run, task) for task in tasks] for run in runs]
+    cells = [[_score(sheet, run, task) for task in tasks] for run in runs]
     empty_KN = np.array([[cell is None for cell in row] for row in cells])
     first = ""
     if empty_KN.any():

@@ -69,9 +69,9 @@ class Meta:
         drop, diverged = content.get("drop_metrics") or [], content.get("diverged") or {}
         if not isinstance(drop, (list, tuple)) or not all(isinstance(d, str) for d in drop):
             raise UserError(f"{where}: `drop_metrics` must be a list of task names, not {drop!r}")
-        if not isinstance(diverged, dict):
-            raise UserError(f"{where}: `diverged` must be an object {{run: step}}, not {diverged!r}")
-        return cls(where, natural_M, tokens_M, tuple(map(normal, drop)), tuple(diverged))
+        if not isinstance(diverged, (dict, list)) or not all(isinstance(run, str) for run in diverged):
+            raise UserError(f"{where}: `diverged` must be a list of runs or an object {{run: step}}, not {diverged!r}")
+        return cls(where, natural_M, tokens_M, tuple(map(normal, drop)), tuple(map(normal, diverged)))
 
 
 def _normal(where: str, field: str, value: Any) -> Any:

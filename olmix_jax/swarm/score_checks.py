@@ -50,8 +50,8 @@ def _refuse_impossible(sheet: Sheet, runs: Sequence[str], tasks: Sequence[str], 
     y_K = bpb_KN[:, list(tasks).index(task)]
     bad_K = ~_possible(y_K)
     k = int(bad_K.argmax())
-    single = 0 < bad_K.sum() <= len(runs) / 2
-    remedy = "correct it, or name the run in `diverged` of swarm.meta" if single else "if this is no score"
+    single = reason.startswith("bits") and bad_K.sum() <= len(runs) / 2
+    remedy = "correct it, or name the run in `diverged` in meta.json" if single else "if this is no score"
     raise UserError(
         f"{sheet.where(runs[k], task)}: {y_K[k]:.6g}: {reason}; {remedy}{', or' if single else ','} leave out "
         f"{'the column' if len(reasons) == 1 else 'such columns'} with --config.fit.drop_metrics={_flag(reasons)}; to "
@@ -65,13 +65,11 @@ def _possible(y_K: np.ndarray) -> np.ndarray:
 
 def _impossible(y_K: np.ndarray) -> str:
     """Return why a column cannot be a loss per byte; "" if it can."""
-    if not _possible(y_K).all():
-        return f"bits per byte are above 0 and at most {HIGHEST:.0f}"
-    if len(y_K) < _FEWEST:
-        return ""
-    if np.ptp(y_K) == 0:
+    if len(y_K) >= _FEWEST and np.ptp(y_K) == 0:
         return "the column is the same in every run"
-    return "the column has only whole numbers" if (y_K == np.round(y_K)).all() else ""
+    if len(y_K) >= _FEWEST and (y_K == np.round(y_K)).all():
+        return "the column has only whole numbers"
+    return "" if _possible(y_K).all() else f"bits per byte are above 0 and at most {HIGHEST:.0f}"
 
 
 def _flag(names: Collection[str]) -> str:
@@ -86,6 +84,12 @@ def warnings(tasks: Sequence[str], bpb_KN: np.ndarray) -> list[str]:
     odd = [task for task, y_K in zip(tasks, bpb_KN.T) if not _possible(y_K).all()]
     if odd:
         texts.append(f"Outside the range of bits per byte, but named in fit.keep_metrics and so read: {listed(odd)}")
+    counting = [task for task, y_K in zip(tasks, bpb_KN.T) if len(y_K) >= 8 and (np.diff(y_K) > 0).all()]
+    if counting:
+        texts.append(
+            f"{listed(counting)}: each row is higher than the one before; if this is a counter or a time, leave it out "
+            f"with --config.fit.drop_metrics={_flag(counting)}"
+        )
     copies = _same(bpb_KN)
     for group in copies:
         names = [tasks[n] for n in group]
@@ -134,7 +138,7 @@ def _higher_is_better(bpb_KN: np.ndarray) -> list[int]:
     for n in range(tasks):
         others = np.delete(np.arange(tasks), n)
         # If most scores are at most 1, the range says nothing, and only the average of several others does.
-        telling = bpb_KN[:, n].max() > 10 or (share_N[n] and share_N[others].mean() < 0.5)
+        telling = np.median(bpb_KN[:, n]) > 10 or (share_N[n] and share_N[others].mean() < 0.5)
         if np.ptp(rank_KN[:, n]) == 0 or not (telling or (share_N[n] and len(others) >= 3)):
             continue
         against = _correlation(rank_KN[:, n], rank_KN[:, others].mean(axis=1))

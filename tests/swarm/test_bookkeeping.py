@@ -45,6 +45,6 @@ def test_accuracies_are_recognised_by_name_and_range(column, values, higher):
 
 
 def test_text_columns_hold_no_number():
-    assert bookkeeping.is_text(["finished", "crashed", ""])
-    for cells in (["1,1", "1,2"], ["", "nan"], ["1.0", "bad"], ["inf"], [".5"]):
+    assert bookkeeping.is_text(["finished", "crashed", ""]) and bookkeeping.is_text(["2026-01-02T10:00", "1:02:03"])
+    for cells in (["1,1", "1,2"], ["", "nan"], ["1.0", "bad"], ["inf"], [".5"], ["1e-3"], ["1.2-"]):
         assert not bookkeeping.is_text(cells)

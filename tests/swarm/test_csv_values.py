@@ -99,3 +99,19 @@ def test_columns_may_be_named_with_or_without_the_prefix(tmp_path):
     assert plain.tasks == ("metric/b",)
     with pytest.raises(UserError, match="no column a, which `drop_metrics` names"):
         write_and_read(tmp_path, metrics="run,metric/a,metric/b\nr1,1,2\n", drop_metrics=("a",))
+
+
+@pytest.mark.parametrize(
+    "column, cell", [("lr", 0.001), ("_step", 100), ("seed", 3), ("Unnamed: 0.1", 7), ("Notes", "x")]
+)
+def test_columns_of_mixtures_that_are_no_domains_are_left_out_and_named(tmp_path, column, cell):
+    ratios = "\n".join(f"{line},{column if k == 0 else cell}" for k, line in enumerate(RATIOS.splitlines()))
+    got = write_and_read(tmp_path, ratios)
+    assert got.domains == ("web", "code") and f"are no domains and are left out: {column} (" in got.warnings[0]
+
+
+def test_domain_with_a_name_of_bookkeeping_is_kept(tmp_path):
+    got = write_and_read(tmp_path, RATIOS.replace("web,code", "time,_code"))
+    assert got.domains == ("time", "_code") and not got.warnings
+    tiny = "run,web,time\n" + "".join(f"r{k},0.995,0.005\n" for k in (1, 2, 3))
+    assert write_and_read(tmp_path, tiny).domains == ("web", "time")

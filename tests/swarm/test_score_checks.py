@@ -38,7 +38,7 @@ def test_columns_that_are_no_scores_are_left_out_and_named(tmp_path, name, cells
 
 
 def test_named_columns_are_read_whatever_their_names(tmp_path):
-    metrics = with_column("t1_min", [0.9 + 0.01 * k for k in range(8)])
+    metrics = with_column("t1_min", [0.9 + 0.01 * (k * k % 7) for k in range(8)])
     assert write_and_read(tmp_path, BASE_RATIOS, metrics).tasks == ("t1", "t2")
     got = write_and_read(tmp_path, BASE_RATIOS, metrics, keep_metrics=("t1", "t1_min"))
     assert got.tasks == ("t1", "t1_min") and not got.warnings
@@ -53,9 +53,11 @@ def test_named_columns_are_read_whatever_their_names(tmp_path):
             (1.1, 1.2, -0.5, 1, 1.1, 1, 1.1, 1.2),
             r"line 4 \(run r2\), column x: -0.5: .* above 0 .*; correct it, or",
         ),
-        ("x", (90, 80, 70, 60, 50, 40, 31, 33), r"\(run r0\), column x: 90: .* at most 30; .*drop_metrics=x;"),
+        ("x", (90.5, 80, 70, 60, 50, 40, 31, 33), r"\(run r0\), column x: 90.5: .* at most 30; .*drop_metrics=x;"),
         ("x", (1.5,) * 8, "column x: 1.5: the column is the same in every run; if this is no score, leave out the"),
         ("x", range(1, 9), r"column x: 1: the column has only whole numbers"),
+        ("x", range(8), r"column x: 0: the column has only whole numbers"),
+        ("x", ("3f2a",) * 8, r"column x: '3f2a' is not a finite number; if x is no score, name it in fit.drop_metrics"),
         ("a b", (99,) * 8, r"drop_metrics='\[\"a b\"\]'"),
     ],
 )
@@ -64,8 +66,10 @@ def test_columns_that_cannot_be_scores_are_refused_with_run_and_column(tmp_path,
     with pytest.raises(UserError, match=message):
         write_and_read(tmp_path, BASE_RATIOS, metrics)
     assert write_and_read(tmp_path, BASE_RATIOS, metrics, drop_metrics=(name,)).tasks == ("t1", "t2")
+    if "3f2a" in cells:
+        return
     got = write_and_read(tmp_path, BASE_RATIOS, metrics, keep_metrics=("t1", name))
-    assert got.tasks == ("t1", name) and all("Outside the range" in text for text in got.warnings)
+    assert got.tasks == ("t1", name)
 
 
 def test_base_swarm_has_no_warning(tmp_path):
@@ -87,6 +91,12 @@ def test_column_that_rises_where_others_fall_is_named(tmp_path):
     rising = (1.6 - np.array(T1, float)) / 2
     (text,) = write_and_read(tmp_path, BASE_RATIOS, with_column("arc", rising)).warnings
     assert text.startswith("arc rises in the runs in which other scores fall; if it is an accuracy, leave it out with")
+
+
+def test_column_that_rises_from_row_to_row_is_named(tmp_path):
+    hours = [1.1, 2.3, 3.2, 4.1, 5.6, 6.5, 7.7, 8.1]
+    (text,) = write_and_read(tmp_path, BASE_RATIOS, with_column("wall", hours)).warnings
+    assert text.startswith("wall: each row is higher than the one before; if this is a counter or a time, leave it out")
 
 
 def test_published_scores_have_only_one_warning(published):
