@@ -16,6 +16,8 @@ from olmix_jax.utils.errors import UserError
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 SUFFIXES = (".txt", ".md", *JSON_LINES)
 COMPRESSED = ("", ".gz", ".zst")
+# How a pointer begins that Git LFS leaves in place of a file.
+GIT_LFS = b"version https://git-lfs.github.com/spec/"
 TOKENS = (".npy", ".ds", ".bin")
 # Files that programs write beside token files, and the endings of the token files that they describe.
 SIDECARS = (
@@ -51,6 +53,7 @@ _PROGRAM_FOLDERS = re.compile(
 _TO_JSON = "python -c \"import pandas; pandas.read_{0}('{1}').to_json('{2}.jsonl', orient='records', lines=True)\""
 # How to convert files that are not read, by the last part of their name.
 _CONVERT = (
+    (r".*\.(npy|ds|bin)\.\w+", "decompress it"),
     (r".*\.(parquet|parq|pq)", "convert it: " + _TO_JSON.format("parquet", "{name}", "{stem}")),
     (r".*\.feather", "convert it: " + _TO_JSON.format("feather", "{name}", "{stem}")),
     (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from olmix_jax.corpus.domain_folder import shown
-from olmix_jax.corpus.file_types import split_name
+from olmix_jax.corpus.file_types import GIT_LFS, split_name
 from olmix_jax.utils.errors import UserError
 
 # Bytes read at once. A block of a compressed file may decompress to a thousand times its size.
@@ -17,7 +17,6 @@ BLOCK, COMPRESSED_BLOCK = 1 << 20, 1 << 15
 LONGEST_LINE = 1 << 26
 # A longer text is cut into pieces of at most this many bytes.
 LONGEST_PIECE = 1 << 20
-_LFS = b"version https://git-lfs.github.com/spec/"
 # What a file is that begins with these bytes, and what to do.
 _MAGIC = (
     (b"\x1f\x8b", "compressed with gzip; append .gz to its name"),
@@ -42,7 +41,7 @@ def blocks(path: str | os.PathLike) -> Iterator[bytes]:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError(f"{shown(path)}: not a regular file (a folder, pipe, socket or device); remove it")
         with open(path, "rb") as f:
-            head = f.read(len(_LFS))
+            head = f.read(len(GIT_LFS))
             _check_type(path, head, compression)
             f.seek(0)
             if compression:
@@ -54,7 +53,7 @@ def blocks(path: str | os.PathLike) -> Iterator[bytes]:
 
 
 def _check_type(path: str | os.PathLike, head: bytes, compression: str) -> None:
-    if head == _LFS:
+    if head == GIT_LFS:
         raise UserError(f"{shown(path)}: a pointer of Git LFS, not the file itself; run git lfs pull")
     if compression and not head:
         raise UserError(f"{shown(path)}: empty, which no {compression} file is; copy or compress it again")

@@ -8,6 +8,7 @@ import numpy as np
 from olmix_jax.corpus.store import Shard, TokenStore
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import counted, log
 
 # Blocks that are decoded, spread over the files, at least one of each; and tokens of a block.
 _BLOCKS, _BLOCK = 16, 4096
@@ -44,6 +45,7 @@ def check(shards: Sequence[Shard], tokenizer: Tokenizer, domain: str) -> None:
     Raises:
       UserError: names the file, the share of tokens that agree, and a text.
     """
+    _warn_of_cut_documents(shards, tokenizer, domain)
     for shard in shards:
         result = measure(TokenStore(domain, [shard], tokenizer.size), tokenizer, -(-_BLOCKS // len(shards)))
         if not result.suffices:
@@ -52,6 +54,17 @@ def check(shards: Sequence[Shard], tokenizer: Tokenizer, domain: str) -> None:
                 f"{result.same / result.tokens:.1%} of {result.tokens:,} tokens are the same; its text would read "
                 f"{result.example!r}; set corpus.tokenizer to the tokenizer.json it was made with, or write it again"
             )
+
+
+def _warn_of_cut_documents(shards: Sequence[Shard], tokenizer: Tokenizer, domain: str) -> None:
+    """Log files that end within a document, if other files of the domain do not."""
+    stores = [TokenStore(domain, [shard], tokenizer.size) for shard in shards]
+    cut = [s.shards[0].path for s in stores if s.read(len(s) - 1, len(s))[0] != tokenizer.end]
+    if 0 < len(cut) < len(shards) / 2:
+        log.warning(
+            "%s: %s not end with the end-of-document token, as the others do, and may be cut short, such as %s",
+            *(domain, f"{counted(len(cut), 'file')} do", cut[0]),
+        )
 
 
 def measure(store: TokenStore, tokenizer: Tokenizer, blocks: int) -> Agreement:

@@ -21,7 +21,7 @@ from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.swarm.domains import CONTENT_MODULUS
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import log
+from olmix_jax.utils.progress import counted, log
 
 # At most this many tokens of a domain are read to count its bytes, in blocks spread over all of its files.
 COUNTED, _BLOCK = 1 << 22, 1 << 16
@@ -98,11 +98,12 @@ def _refuse_others(kinds: Mapping[str, Kind], where: str) -> None:
             f"{text[0]}: no token file ({', '.join(SUFFIXES)}), but others in {where} are; tokenize it too, or move it "
             "out"
         )
+    refuse_unread([path for path, kind in kinds.items() if kind is Kind.UNREAD], where)
+    names = {path.lower() for path in kinds}
     for path in (path for path, kind in kinds.items() if kind is Kind.SIDECAR):
-        if not any(described in kinds for described in described_by(path)):
+        if not any(described.lower() in names for described in described_by(path)):
             missing = os.path.basename(described_by(path)[0])
             raise UserError(f"{path}: describes the token file {missing}, which is missing; restore it")
-    refuse_unread([path for path, kind in kinds.items() if kind is Kind.UNREAD], where)
 
 
 def stamp(where: str) -> str | None:
@@ -132,23 +133,26 @@ def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
     """
     token_files = [inspect(*_open_system(path), path) for path in paths]
     content = sum(int.from_bytes(file.digest, "big") for file in token_files)
-    shards = [shard for shard in shards_of(token_files, tokenizer.size) if shard.tokens]
+    shards = shards_of(token_files, tokenizer.size)
+    if empty := [shard.path for shard in shards if not shard.tokens]:
+        log.warning("%s: %s without tokens, such as %s", domain, counted(len(empty), "file"), empty[0])
+        shards = [shard for shard in shards if shard.tokens]
     store = TokenStore(domain, shards, tokenizer.size)
     starts = list(range(0, len(store), _BLOCK))
     if len(store) > COUNTED:
         starts = np.linspace(0, len(store) - _BLOCK, COUNTED // _BLOCK).astype(np.int64).tolist()
-    counted, size, ends = 0, 0, 0
+    sampled, size, ends = 0, 0, 0
     for start in starts:
         ids = store.read(start, start + _BLOCK)
-        counted += len(ids)
+        sampled += len(ids)
         size += int(tokenizer.token_bytes_V[ids].sum(dtype=np.int64))
         ends += int((ids == tokenizer.end).sum())
-    if counted and not ends:
+    if sampled and not ends:
         log.warning(
             "%s: no end-of-document token (id %d) in %d tokens; documents are not separated",
-            *(domain, tokenizer.end, counted),
+            *(domain, tokenizer.end, sampled),
         )
-    return TokenText(shards, round(size * len(store) / max(1, counted)), f"{content % CONTENT_MODULUS:032x}")
+    return TokenText(shards, round(size * len(store) / max(1, sampled)), f"{content % CONTENT_MODULUS:032x}")
 
 
 def _has_patterns(where: str) -> bool:

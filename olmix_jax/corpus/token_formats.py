@@ -14,6 +14,7 @@ from typing import NamedTuple
 import fsspec
 import numpy as np
 
+from olmix_jax.corpus.file_types import GIT_LFS
 from olmix_jax.corpus.store import DTYPES, Shard, errors_name
 from olmix_jax.corpus.token_sidecars import Stated, read_stated
 from olmix_jax.utils.errors import UserError
@@ -96,6 +97,8 @@ def inspect(system: fsspec.AbstractFileSystem, inner_path: str, path: str) -> To
         head = system.cat_file(inner_path, start=0, end=min(size, _EDGE))
         tail = system.cat_file(inner_path, start=max(0, size - _EDGE), end=size)
         has_index = bool(index) and system.exists(index)
+    if head.startswith(GIT_LFS):
+        raise UserError(f"{path}: a pointer of Git LFS, not the file itself; run git lfs pull")
     digest = hashlib.blake2b(b"%d:" % size + head + tail, digest_size=16).digest()
     layout = None
     if head.startswith(b"\x93NUMPY"):
@@ -128,10 +131,11 @@ def _check_stated(file: TokenFile) -> None:
                 f"{file.path}: has {size:,} bytes, but {stated.path} lists {stated.tokens:,} tokens, which need "
                 f"{needed} bytes; one of the two is truncated or replaced: restore both"
             )
-    words = np.frombuffer(file.ends[1][: len(file.ends[1]) // 8 * 8], np.uint64)
-    if words.size >= _CONSTANT and (words == words[0]).all():
+    words = np.frombuffer(file.ends[1][len(file.ends[1]) % 8 :], np.uint64)[::-1]
+    constant = int(np.argmin(np.append(words == words[0], False))) if words.size else 0
+    if constant >= _CONSTANT:
         raise UserError(
-            f"{file.path}: its last {8 * words.size:,} bytes repeat one token, so it was not written completely; "
+            f"{file.path}: its last {8 * constant:,} bytes or more repeat one token, so it was not written completely; "
             "write it again"
         )
 
