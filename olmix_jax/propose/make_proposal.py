@@ -18,7 +18,7 @@ from olmix_jax.propose.proposal_parts import Certificate, Guard, Tail, by_name
 from olmix_jax.propose.sensitivity import sensitivity
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.solver.solution import Solution
-from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.errors import UserError, listed
 from olmix_jax.utils.optional import LeftOut
 
 # A predicted rise of BPB below this is rounding.
@@ -161,7 +161,7 @@ def _warnings(solution: Solution, sign: int, worse: tuple[str, ...], tasks: int)
     if worse:
         return (
             *warnings,
-            f"{len(worse)} of {tasks} tasks predicted worse than under the natural mixture: {', '.join(worse)}",
+            f"{len(worse)} of {tasks} tasks predicted worse than under the natural mixture: {listed(worse)}",
         )
     return warnings
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from olmix_jax.laws.fit_result import FitResult
-from olmix_jax.report.style import MAX_ROWS, WIDE, label_length, labels
+from olmix_jax.report.style import MAX_DOMAINS, MAX_ROWS, WIDE, label_length, labels
 from olmix_jax.swarm import task_means
 
 
@@ -31,18 +31,20 @@ def effects(fit: FitResult, natural: dict[str, float] | None, task_weights: dict
     domains, effect_NM = effects_NM(fit, natural)
     unseen_M = np.isin(domains, fit.unseen)
     change_NM = np.ma.array(effect_NM, mask=np.isnan(effect_NM) | unseen_M[None, :])
+    columns = shown_columns(change_NM.filled(0.0))
+    domains, unseen_M, change_NM = [domains[j] for j in columns], unseen_M[columns], change_NM[:, columns]
     names = [name for name, task in fit.tasks.items() if task.effects]
     weights_N = [task_weights.get(name, 0.0) for name in names] if task_weights else np.ones(len(names))
     change_NM = np.ma.concatenate([np.ma.average(change_NM, axis=0, weights=weights_N)[None], change_NM])
     names = [f"{task_means.word(task_weights)} of all tasks", *names]
     kept = shown_rows(change_NM.filled(0.0))
     change_NM, names = change_NM[kept], [names[i] for i in kept]
-    rows, columns = change_NM.shape
-    numbers = columns <= 12 and rows <= 30
+    rows, columns_shown = change_NM.shape
+    numbers = columns_shown <= 12 and rows <= 30
     cell_height, cell_width = (0.27, 0.33) if numbers else (0.18, 0.2)
     height = 2.3 + cell_height * rows
     # Cells keep a legible width. A narrow window scrolls the figure instead of shrinking it.
-    fig = Figure(figsize=(max(width, (2.9 if width >= WIDE else 1.24) + cell_width * columns), height))
+    fig = Figure(figsize=(max(width, (2.9 if width >= WIDE else 1.24) + cell_width * columns_shown), height))
     ax = fig.subplots()
     span = (float(np.percentile(np.abs(change_NM.compressed()), 98)) if change_NM.count() else 1.0) or 1.0
     image = ax.imshow(change_NM, cmap="RdBu_r", vmin=-span, vmax=span, aspect="auto")
@@ -51,7 +53,7 @@ def effects(fit: FitResult, natural: dict[str, float] | None, task_weights: dict
     size = "small" if numbers else "x-small"
     ax.set_yticks(range(rows), labels(names, label_length(width)), fontsize=size)
     titles = [d + (" (never sampled)" if unseen else "") for d, unseen in zip(labels(domains, 24), unseen_M)]
-    ax.set_xticks(range(columns), titles, rotation=90, fontsize=size)
+    ax.set_xticks(range(columns_shown), titles, rotation=90, fontsize=size)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
     if numbers:
         _write_numbers(ax, change_NM, span)
@@ -61,6 +63,12 @@ def effects(fit: FitResult, natural: dict[str, float] | None, task_weights: dict
     bar.locator = MaxNLocator(6 if width >= WIDE else 4, symmetric=True)
     bar.update_ticks()
     return fig
+
+
+def shown_columns(change_NM: np.ndarray) -> list[int]:
+    """Return the domains to draw: at most :data:`MAX_DOMAINS`, those with the largest mean absolute effect."""
+    largest = np.argsort(-np.abs(change_NM).mean(axis=0), kind="stable")[:MAX_DOMAINS]
+    return np.sort(largest).tolist()
 
 
 def shown_rows(change_NM: np.ndarray) -> list[int]:

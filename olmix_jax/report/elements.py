@@ -8,6 +8,8 @@ from typing import Protocol
 
 from olmix_jax.report import style
 from olmix_jax.utils import files
+from olmix_jax.utils.optional import reason_of
+from olmix_jax.utils.progress import log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +35,15 @@ class Figure:
 
     Attributes:
       name: the element's id, and the name of its PNG file.
-      wide, narrow: pictures for wide and for narrow windows.
+      wide, narrow: pictures for wide and for narrow windows; None if the figure could not be drawn.
       alt: alternative text.
       caption: text below the figure.
       scroll: whether a narrow window scrolls the figure sideways instead of shrinking it.
     """
 
     name: str
-    wide: Picture
-    narrow: Picture
+    wide: Picture | None
+    narrow: Picture | None
     alt: str
     caption: str
     scroll: bool = False
@@ -55,12 +57,16 @@ class MakeFigure(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FigureWriter:
-    """Draws figures and also writes each as a PNG into a folder."""
+    """Draws figures and also writes each as a PNG into a folder. One that cannot be drawn is left out of the page."""
 
     folder: pathlib.Path
 
     def __call__(self, draw: style.Draw, name: str, alt: str, caption: str, scroll: bool = False) -> Figure:
-        wide, narrow = style.render(draw)
+        try:
+            wide, narrow = style.render(draw)
+        except Exception as e:  # the page is complete without this figure
+            log.warning("report: the figure %s is left out: %s", name, reason_of(e))
+            return Figure(name, None, None, alt, f"This figure is left out: {reason_of(e)}. {caption}")
         with files.atomic_write(self.folder / f"{name}.png", "wb") as f:
             f.write(wide)
         return Figure(name, Picture.from_png(wide), Picture.from_png(narrow), alt, caption, scroll)
@@ -84,6 +90,8 @@ class Table:
       rows: the rows.
       collapsed: whether the table is hidden until the reader opens it.
       text: whether cells hold text, aligned left, instead of numbers.
+      name: name of the CSV file beside the page that has all rows, if the page shows only the first; empty: the page
+        shows all.
     """
 
     caption: str
@@ -91,6 +99,7 @@ class Table:
     rows: tuple[Row, ...]
     collapsed: bool = False
     text: bool = False
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

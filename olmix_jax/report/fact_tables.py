@@ -6,9 +6,9 @@ from olmix_jax.propose.proposal_parts import Certificate, Counts, Guard, Tail
 from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report.elements import Row, Table
-from olmix_jax.report.formatting import number, quantity
+from olmix_jax.report.formatting import first_names, number, quantity
 from olmix_jax.report.results import Results
-from olmix_jax.report.sentences import level
+from olmix_jax.report.sentences import MAX_NAMES, level
 
 Facts = list[tuple[str, str]]
 
@@ -120,7 +120,7 @@ def validation_facts(validation: Validation) -> Facts:
 
 def guard_facts(guard: Guard) -> Facts:
     """Return the guard's limit, how many tasks or families it covers, and which it holds back."""
-    binding = ", ".join(_with_multiplier(name, guard.multipliers.get(name)) for name in guard.binding)
+    binding = first_names([_with_multiplier(name, guard.multipliers.get(name)) for name in guard.binding], MAX_NAMES)
     return [
         ("applies to", "each family of tasks" if guard.by == "family" else "each task"),
         ("allowed rise over natural, BPB", number(guard.slack, ".3g")),

@@ -10,6 +10,7 @@ from olmix_jax.report.elements import MakeFigure, Section
 from olmix_jax.report.formatting import capitalised, number, percent
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import level, no_law, omitted_tasks
+from olmix_jax.report.style import MAX_DOMAINS
 
 PREDICTED_TITLE = "Quality of the law: predicted against measured BPB of held-out runs"
 
@@ -108,6 +109,9 @@ def _effects(fit: FitResult, results: Results, make_figure: MakeFigure) -> Secti
         f"{capitalised(fit.effect)}, according to the law. Blue, negative: the domain improves the task; red: it makes "
         "the task worse. Colours saturate at the 98th percentile." + omitted_tasks(len(rows))
     )
+    domains = max(map(len, rows))
+    if domains > MAX_DOMAINS:
+        caption += f" Of {domains} domains, the {MAX_DOMAINS} with the largest effects are shown."
     caption += " Grey: domains that were never sampled; their effects are unknown." if fit.unseen else ""
     caption += " “kept”: the block of domains that keep their ratios." if fit.over is Over.BLOCKS else ""
     alt = f"Heat map of {len(rows)} tasks by {len(rows[0])} domains: change in bits per byte."

@@ -8,17 +8,43 @@ from matplotlib.patches import Patch
 
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report import caps
-from olmix_jax.report.style import BAD, BINDING, DASHES, NATURAL, PROPOSED, UNIFORM, WIDE, Style, label_length, labels
+from olmix_jax.report.style import (
+    BAD,
+    BINDING,
+    DASHES,
+    MAX_DOMAINS,
+    NATURAL,
+    PROPOSED,
+    UNIFORM,
+    WIDE,
+    Style,
+    label_length,
+    labels,
+)
+from olmix_jax.utils.progress import counted
 
 INTERVAL = "#444444"
 
 
+def shown_domains(proposal: Proposal) -> list[str]:
+    """Return the domains to draw, largest natural share first: at most :data:`MAX_DOMAINS`, those with the largest
+    natural or proposed weights.
+    """
+    largest = sorted(proposal.weights, key=lambda d: -max(proposal.natural[d], proposal.weights[d]))[:MAX_DOMAINS]
+    return sorted(largest, key=lambda d: -proposal.natural[d])
+
+
 def mixture(proposal: Proposal, width: float) -> Figure:
-    """Draw natural and proposed weights as bars and caps as marks, with weights and epochs as text."""
-    names = sorted(proposal.weights, key=lambda d: -proposal.natural[d])
+    """Draw natural and proposed weights as bars and caps as marks, with weights and epochs as text.
+
+    The text of a last row has the sums over the domains that are not drawn, natural and proposed.
+    """
+    names = shown_domains(proposal)
     natural_M, weights_M = (100 * np.array([w[d] for d in names]) for w in (proposal.natural, proposal.weights))
     low_M, high_M = weight_intervals(proposal, names)
-    fig = Figure(figsize=(width, 1.0 + 0.4 * len(names)))
+    others = len(proposal.weights) - len(names)
+    rows = len(names) + (others > 0)
+    fig = Figure(figsize=(width, 1.0 + 0.4 * rows))
     ax = fig.subplots()
     y_M = np.arange(len(names))
     at_cap = caps.at_cap(proposal)
@@ -26,8 +52,13 @@ def mixture(proposal: Proposal, width: float) -> Figure:
     ax.barh(y_M - 0.19, natural_M, 0.36, color=NATURAL)
     ax.barh(y_M + 0.19, weights_M, 0.36, color=[BINDING if d in at_cap else tone for d in names])
     ax.hlines(y_M + 0.19, low_M, high_M, color=INTERVAL, lw=1.1)
-    ax.axvline(100 / len(names), color=UNIFORM, ls=DASHES, lw=1)
-    ax.set_xlim(0, 1.15 * max(natural_M.max(), weights_M.max(), 100 / len(names), *high_M[np.isfinite(high_M)]))
+    if others:
+        # The sums have no bars, which would make those of single domains short.
+        text = f"{100 - natural_M.sum():.1f} → {100 - weights_M.sum():.1f} %"
+        ax.text(1.01, len(names), text, transform=ax.get_yaxis_transform(), va="center", fontsize="small")
+    uniform = 100 / len(proposal.weights)
+    ax.axvline(uniform, color=UNIFORM, ls=DASHES, lw=1)
+    ax.set_xlim(0, 1.15 * max(natural_M.max(), weights_M.max(), uniform, *high_M[np.isfinite(high_M)]))
     caps_M = 100 * np.array([caps.cap_of(proposal, d) for d in names])
     shown_M = (caps_M < 100) & (caps_M <= ax.get_xlim()[1])
     ax.vlines(caps_M[shown_M], y_M[shown_M] - 0.03, y_M[shown_M] + 0.42, color="black", lw=1.6)
@@ -36,8 +67,9 @@ def mixture(proposal: Proposal, width: float) -> Figure:
     for y, name in zip(y_M, names):
         style: Style = {"va": "center", "fontsize": "small", "fontweight": "bold" if name in at_cap else "normal"}
         ax.text(1.01, y + 0.19, weight_text(proposal, name), transform=ax.get_yaxis_transform(), **style)
-    ax.set_yticks(y_M, labels(names, label_length(width)))
-    ax.set_ylim(len(names) - 0.4, -0.6)
+    sums = [f"sum of {counted(others, 'other domain')}"] if others else []
+    ax.set_yticks(range(rows), [*labels(names, label_length(width)), *sums])
+    ax.set_ylim(rows - 0.4, -0.6)
     ax.set_xlabel("weight in the mixture, % of tokens")
     ax.grid(axis="x")
     handles = [*_legend(proposal, tone), *marks]

@@ -1,7 +1,9 @@
 """Entry points of the report: the page as one HTML file, and the summary for the terminal."""
 
+import csv
+import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jinja2
 from markupsafe import Markup
@@ -17,10 +19,15 @@ from olmix_jax.report import (
     training_sections,
     update_sections,
 )
-from olmix_jax.report.elements import FigureWriter, MakeFigure, Section
+from olmix_jax.report.elements import FigureWriter, MakeFigure, Section, Table
 from olmix_jax.report.formatting import capitalised
 from olmix_jax.report.results import Results, read
 from olmix_jax.utils import files
+from olmix_jax.utils.optional import reason_of
+from olmix_jax.utils.progress import log
+
+# Most rows of a table on the page.
+MAX_TABLE = 200
 
 
 def build(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -34,7 +41,10 @@ def build(workdir: str | pathlib.Path) -> pathlib.Path:
     """
     results = read(workdir)
     folder = results.workdir / "report"
-    files.write_text(folder / "index.html", html(results, FigureWriter(folder)))
+    # Files of an earlier page.
+    for path in (*folder.glob("*.png"), *folder.glob("*.csv")):
+        path.unlink()
+    files.write_text(folder / "index.html", html(results, FigureWriter(folder), folder))
     return folder / "index.html"
 
 
@@ -50,8 +60,8 @@ def summary(workdir: str | pathlib.Path) -> list[str]:
     return lines if results.update is None else [*lines, update_sections.update_line(results.update)]
 
 
-def html(results: Results, make_figure: MakeFigure) -> str:
-    """Return the page as HTML, with figures made by ``make_figure``."""
+def html(results: Results, make_figure: MakeFigure, folder: pathlib.Path | None = None) -> str:
+    """Return the page as HTML, with figures made by ``make_figure``. Long tables are written to ``folder`` as CSV."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -63,8 +73,24 @@ def html(results: Results, make_figure: MakeFigure) -> str:
         lead=_lead(results),
         cards=sentences.cards(results),
         warnings=caveats.warnings(results),
-        sections=list(_sections(results, make_figure)),
+        sections=[_shortened(section, folder) for section in _sections(results, make_figure)],
     )
+
+
+def _shortened(section: Section, folder: pathlib.Path | None) -> Section:
+    """Return the section with at most :data:`MAX_TABLE` rows per table, and write longer tables to CSV files."""
+    return dataclasses.replace(section, tables=tuple(_short_table(table, folder) for table in section.tables))
+
+
+def _short_table(table: Table, folder: pathlib.Path | None) -> Table:
+    total = len(table.rows)
+    if not table.name or total <= MAX_TABLE:
+        return table
+    if folder is not None:
+        with files.atomic_write(folder / f"{table.name}.csv") as f:
+            csv.writer(f).writerows([table.head, *(row.cells for row in table.rows)])
+    caption = f"{table.caption} The first {MAX_TABLE} of {total} rows; all are in {table.name}.csv beside this page."
+    return dataclasses.replace(table, rows=table.rows[:MAX_TABLE], caption=caption)
 
 
 def _lead(results: Results) -> str:
@@ -79,14 +105,34 @@ def _lead(results: Results) -> str:
 
 
 def _sections(results: Results, make_figure: MakeFigure) -> Iterator[Section]:
-    yield proposal_sections.mixture_section(results, make_figure)
-    yield training_sections.validation_section(results, make_figure)
-    yield from update_sections.sections(results, make_figure)
-    yield from proposal_sections.sections(results, make_figure)
-    yield from settings_sections.sections(results, make_figure)
-    yield from proposal_sections.export_section(results)
-    yield from law_sections.sections(results, make_figure)
-    yield training_sections.swarm_section(results, make_figure)
-    if results.fit is not None or results.validation is not None:
-        yield Section("All tasks", tables=(tables.task_table(results),))
-    yield Section("Facts about the run", tables=fact_tables.fact_tables(results))
+    """Yield all sections. A part that fails is replaced by a note with the reason."""
+    for title, part in PARTS.items():
+        try:
+            sections = list(part(results, make_figure))
+        except Exception as e:  # the other parts of the page do not depend on this one
+            log.warning("report: the part %s is left out: %s", title, reason_of(e))
+            sections = [Section(title, note=f"This part is left out: {reason_of(e)}.")]
+        yield from sections
+
+
+def _all_tasks(results: Results) -> list[Section]:
+    if results.fit is None and results.validation is None:
+        return []
+    return [Section("All tasks", tables=(tables.task_table(results),))]
+
+
+# {title of a note if the part fails: what makes its sections}, in the order of the page.
+PARTS: dict[str, Callable[[Results, MakeFigure], Iterable[Section]]] = {
+    "Natural and proposed mixture": lambda results, draw: [proposal_sections.mixture_section(results, draw)],
+    "Validation": lambda results, draw: [training_sections.validation_section(results, draw)],
+    "Update": update_sections.sections,
+    "Proposal": proposal_sections.sections,
+    "Settings": settings_sections.sections,
+    "Files for trainers": lambda results, draw: proposal_sections.export_section(results),
+    "Law": law_sections.sections,
+    "Training curves of the swarm": lambda results, draw: [training_sections.swarm_section(results, draw)],
+    "All tasks": lambda results, draw: _all_tasks(results),
+    "Facts about the run": lambda results, draw: [
+        Section("Facts about the run", tables=fact_tables.fact_tables(results))
+    ],
+}

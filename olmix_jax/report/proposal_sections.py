@@ -38,6 +38,10 @@ def _mixture_caption(proposal: Proposal) -> str:
         f"{limit} allows; marks beyond the axis are not drawn. ×: epochs over the domain’s unique tokens in the target "
         "run. Orange: the weight is limited by its cap."
     )
+    shown, total = len(mixture_plot.shown_domains(proposal)), len(proposal.weights)
+    if shown < total:
+        caption += f" Of {total} domains, the {shown} with the largest natural or proposed weights are shown; the last "
+        caption += "row has the sums of the others."
     if proposal.weights_low and proposal.weights_high:
         caption += (
             " Thin lines: 5–95 % interval of the optimal weight over samples of the law. The proposal is the optimum "

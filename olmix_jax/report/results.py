@@ -123,12 +123,12 @@ def read(workdir: str | pathlib.Path) -> Results:
         config=config,
         domains=_if_exists(DomainSet.read, workdir / "domains.json"),
         table=_read_table(config or Config(), workdir),
-        curves=_if_exists(_read_curves, workdir / "swarm/curves.npz"),
+        curves=_optional_curves(workdir / "swarm/curves.npz"),
         training=_if_exists(TrainInfo.read, workdir / "train/info.json"),
         fit=fit,
         proposal=proposal,
         validation=validation,
-        validation_curves=_if_exists(_read_curves, workdir / "validate/curves.npz") if validation else None,
+        validation_curves=_optional_curves(workdir / "validate/curves.npz") if validation else None,
         update=update,
     )
     if all(part is None for part in (results.table, fit, proposal, validation)):
@@ -166,14 +166,22 @@ def _read_table(config: Config, workdir: pathlib.Path) -> SwarmTable | None:
     return workdir_files.read_table(config, workdir)
 
 
+def _optional_curves(path: pathlib.Path) -> Curves | None:
+    """Return the curves; None, with a warning, for a damaged file: the results do not depend on it."""
+    try:
+        return _if_exists(_read_curves, path)
+    except UserError as e:
+        log.warning("report: training curves are left out: %s", e)
+        return None
+
+
 def _read_curves(path: pathlib.Path) -> Curves:
     try:
         with open(path, "rb") as f, np.load(f, allow_pickle=False) as data:
             runs, tokens = tuple(str(r) for r in data["runs"]), int(data["tokens_per_step"])
             curves = Curves(runs, data["steps_T"], data["loss_KT"], tokens)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        stage = "validate" if path.parent.name == "validate" else "train"
-        raise UserError(f"{path} is damaged ({e}); delete the file and rerun --stages={stage}") from e
+        raise UserError(f"{path} is damaged ({e})") from e
     if curves.loss_KT.shape != (len(curves.runs), len(curves.steps_T)):
         raise UserError(f"{path}: loss_KT must have shape (runs, steps), not {curves.loss_KT.shape}")
     return curves

@@ -9,7 +9,7 @@ from olmix_jax.propose.proposal_parts import Gain
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import caps, estimates
 from olmix_jax.report.estimates import Comparison, Estimate
-from olmix_jax.report.formatting import capitalised, number, percent
+from olmix_jax.report.formatting import capitalised, first_names, number, percent
 from olmix_jax.report.results import Results
 from olmix_jax.report.style import MAX_ROWS, label
 from olmix_jax.swarm import task_means
@@ -17,6 +17,8 @@ from olmix_jax.utils.progress import counted
 
 WORST = "THIS IS THE WORST MIXTURE within the bounds (propose.worst), not a proposal. Do not train on it."
 REFERENCES = ("natural", "uniform")
+# Most domains that a sentence names.
+MAX_NAMES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +130,7 @@ def caps_line(results: Results) -> str:
         return f"repetition caps: {no_proposal(results)}"
     epochs = proposal.repeats or {}
     repetition, bounds = (
-        ", ".join(d + (f" ({epochs[d]:.3g} epochs)" if d in epochs else "") for d in domains)
+        first_names([d + (f" ({epochs[d]:.3g} epochs)" if d in epochs else "") for d in domains], MAX_NAMES)
         for domains in (caps.at_repetition_cap(proposal), caps.at_upper_bound(proposal))
     )
     line = f"repetition caps that bind: {repetition}" if repetition else "no repetition cap binds"
@@ -197,8 +199,8 @@ def _proposal_cards(proposal: Proposal) -> list[Card]:
     if proposal.gain is not None:
         headline.append(_gain_card(proposal.gain, task_means.name(len(proposal.predicted), proposal.task_weights)))
     repetition, bounds = caps.at_repetition_cap(proposal), caps.at_upper_bound(proposal)
-    parts = [", ".join(label(d, 40) for d in repetition)] if repetition else []
-    parts += [f"at an upper bound: {', '.join(label(d, 40) for d in bounds)}"] if bounds else []
+    parts = [first_names([label(d, 40) for d in repetition], MAX_NAMES)] if repetition else []
+    parts += [f"at an upper bound: {first_names([label(d, 40) for d in bounds], MAX_NAMES)}"] if bounds else []
     value = f"{len(repetition)} of {len(proposal.weights)}"
     return [*headline, Card("Repetition caps that bind", value, "; ".join(parts) or "no domain is at its cap")]
 

@@ -15,6 +15,7 @@ from olmix_jax.report.style import (
     DASHES,
     DOMAIN_COLOURS,
     GREY_TEXT,
+    MAX_DOMAINS,
     NATURAL,
     PROPOSED,
     UNIFORM,
@@ -93,11 +94,12 @@ def paths(proposal: Proposal, width: float) -> Figure:
     largest_M = np.max([np.nan_to_num(part.weights_PM).max(axis=0) for part in parts], axis=0)
     named = np.argsort(-largest_M, kind="stable")[: len(DOMAIN_COLOURS)]
     colours = {int(j): colour for j, colour in zip(named, DOMAIN_COLOURS)}
+    drawn = np.sort(np.argsort(-largest_M, kind="stable")[:MAX_DOMAINS]).tolist()
     natural = proposal.path.predicted_natural if proposal.path is not None else None
     for i, ((above, below), part) in enumerate(zip(axes, parts)):
         x_P, used = _log_axis((above, below), part.values_P, part.used)
         above.set_ylim(0, 108 * float(largest_M.max()))
-        _draw_weights(above, x_P, 100 * part.weights_PM, list(proposal.weights), colours)
+        _draw_weights(above, x_P, 100 * part.weights_PM, list(proposal.weights), colours, drawn)
         _draw_bpb(below, x_P, part.bpb_P, natural)
         for ax in (above, below):
             if used is not None:
@@ -109,9 +111,14 @@ def paths(proposal: Proposal, width: float) -> Figure:
     return fig
 
 
-def _draw_weights(ax: Axes, x_P, percent_PM: np.ndarray, names: list[str], colours: dict[int, str]) -> None:
-    """Draw a line per domain. Domains with a colour are named at the right, moved apart where they would overlap."""
-    for j in range(len(names)):
+def _draw_weights(
+    ax: Axes, x_P, percent_PM: np.ndarray, names: list[str], colours: dict[int, str], drawn: list[int]
+) -> None:
+    """Draw a line per domain of ``drawn``.
+
+    Domains with a colour are named at the right, moved apart where they would overlap.
+    """
+    for j in drawn:
         style: Style = {"color": colours[j], "lw": 1.6} if j in colours else {"color": "#c5c9cf", "lw": 0.7}
         ax.plot(x_P, percent_PM[:, j], **style)
     solved = np.flatnonzero(np.isfinite(percent_PM[:, 0]))

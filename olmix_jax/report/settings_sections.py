@@ -11,6 +11,7 @@ from olmix_jax.report import settings_plots
 from olmix_jax.report.elements import MakeFigure, Row, Section, Table
 from olmix_jax.report.formatting import capitalised, number
 from olmix_jax.report.results import Results
+from olmix_jax.report.style import MAX_DOMAINS
 from olmix_jax.swarm import task_means
 
 # Rows of the sensitivity table that are always shown. Further rows go to a collapsed table.
@@ -56,8 +57,12 @@ def _paths(proposal: Proposal, make_figure: MakeFigure) -> Section:
     }
     shown = ", and ".join(settings[path.setting] for path in settings_plots.setting_paths(proposal))
     mean = task_means.word(proposal.task_weights)
+    total = len(proposal.weights)
+    grey = "the others"
+    if total > MAX_DOMAINS:
+        grey = f"others of the {MAX_DOMAINS} largest; {total - MAX_DOMAINS} are not drawn"
     caption = (
-        f"The optimal mixture {shown}. Coloured: the domains with the largest weights; grey: the others. Gaps: no "
+        f"The optimal mixture {shown}. Coloured: the domains with the largest weights; grey: {grey}. Gaps: no "
         f"mixture meets the constraints, or the solver did not converge. {capitalised(mean)} predicted BPB: "
         f"{'; '.join(parts)}." + _ignored_settings(proposal)
     )
@@ -120,7 +125,8 @@ def sensitivity_tables(proposal: Proposal) -> tuple[Table, ...]:
     largest = Table(caption, head, tuple(rows[:OPEN_ROWS]), text=True)
     if len(rows) <= OPEN_ROWS:
         return (largest,)
-    return largest, Table("Settings with smaller effects.", head, tuple(rows[OPEN_ROWS:]), collapsed=True, text=True)
+    rest = tuple(rows[OPEN_ROWS:])
+    return largest, Table("Settings with smaller effects.", head, rest, collapsed=True, text=True, name="sensitivity")
 
 
 def _moves(proposal: Proposal) -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Draws a figure of a given width in inches.
 Draw = Callable[[float], Figure]
@@ -26,8 +27,9 @@ MIXTURE_COLOURS = {"natural": NATURAL, "proposed": PROPOSED, "uniform": UNIFORM}
 # Colours of domains in line and stacked-bar figures.
 DOMAIN_COLOURS = (PROPOSED, BINDING, UNIFORM, BAD, PURPLE, TEAL, BROWN)
 DASHES = (0, (4, 3))
-# Most rows of a figure with one row per task.
+# Most rows of a figure with one row per task, and most domains of a figure with one row or column per domain.
 MAX_ROWS = 120
+MAX_DOMAINS = 64
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -56,7 +58,11 @@ def _png(draw: Draw, width: float) -> bytes:
     with mpl.rc_context(_STYLE | {"font.size": size, "axes.titlesize": size}):
         buffer = io.BytesIO()
         draw(width).savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    # A palette of 256 colours halves the page; figures have few colours.
+    picture = Image.open(buffer).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    picture.save(small, "png")
+    return small.getvalue()
 
 
 @functools.cache

@@ -36,7 +36,7 @@ def domain_table(results: Results, proposal: Proposal) -> Table:
         "first order. Shaded: at the cap."
         + (" ±: standard deviation of the weight due to the law’s uncertainty." if std else "")
     )
-    return Table(caption, head, tuple(rows))
+    return Table(caption, head, tuple(rows), name="domains")
 
 
 def task_table(results: Results) -> Table:
@@ -82,7 +82,7 @@ def task_table(results: Results) -> Table:
         "which. Predictions are for models of the proxies’ size and training length, so compare differences, not "
         "levels, with the measurements."
     )
-    return Table(caption, (*head, "worse"), tuple(rows))
+    return Table(caption, (*head, "worse"), tuple(rows), name="tasks")
 
 
 def _interval(proposal: Proposal, task: str) -> str:
@@ -121,7 +121,7 @@ def quality_table(fit: FitResult) -> Table:
         "for full leave-one-out. R² below 0: worse than predicting the mean. Shaded: Spearman below 0.5."
     )
     titles = (title.format(level=level(fit)) for _, title, _ in columns)
-    return Table(caption, ("task", *titles), tuple(rows))
+    return Table(caption, ("task", *titles), tuple(rows), name="law_quality")
 
 
 def _mean_over_tasks(fit: FitResult, attribute: str) -> float | None:
@@ -149,7 +149,7 @@ def group_table(groups: tuple[Group, ...]) -> Table:
         "Bounds on groups of domains. Price: how much the objective would fall per unit by which the bound is relaxed, "
         "to first order. Shaded: the bound binds."
     )
-    return Table(caption, head, tuple(rows))
+    return Table(caption, head, tuple(rows), name="groups")
 
 
 def export_table(exports: dict[str, Export]) -> Table:

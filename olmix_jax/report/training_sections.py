@@ -57,7 +57,9 @@ def swarm_section(results: Results, make_figure: MakeFigure) -> Section:
     """Return the training curves of the swarm; without them, a note that says why."""
     title = "Training curves of the swarm"
     if results.curves is None:
-        return Section(title, note="There are no training curves: the swarm was trained elsewhere.")
+        trained_here = results.training is not None
+        reason = "their file is missing or damaged" if trained_here else "the swarm was trained elsewhere"
+        return Section(title, note=f"There are no training curves: {reason}.")
     mean = task_means.word(training_plots.task_weights(results))
     caption = (
         "Training loss against tokens, one line per proxy, averaged over short windows. Each proxy is measured on its "

@@ -125,6 +125,13 @@ def domain_rows(results: Results, plan: UpdatePlan) -> list[DomainRow]:
     return rows + [DomainRow(name, REMOVED, "removed", None, before[name], None, None) for name in removed]
 
 
+def largest_rows(rows: Sequence[DomainRow], most: int) -> list[DomainRow]:
+    """Return the ``most`` rows with the largest old, natural or new weights, in their order."""
+    ranked = sorted(rows, key=lambda row: -max(row.old or 0.0, row.natural or 0.0, row.new or 0.0))[:most]
+    names = {row.name for row in ranked}
+    return [row for row in rows if row.name in names]
+
+
 def _old_weight(name: str, change: changes.Change, before: dict, natural: dict) -> float | None:
     """Return the old weight of a new domain's content. A part gets its natural share of the whole domain's weight."""
     if name in change.origin:

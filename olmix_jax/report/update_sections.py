@@ -10,6 +10,7 @@ from olmix_jax.report.elements import MakeFigure, Row, Section, Table
 from olmix_jax.report.formatting import capitalised, first_names, number, weight_percent
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import no_proposal
+from olmix_jax.report.style import MAX_DOMAINS
 from olmix_jax.report.update_rows import KEPT, CandidateRow, DomainRow, StepRow
 from olmix_jax.update.changes import Kind
 from olmix_jax.update.strategies import Strategy
@@ -91,10 +92,13 @@ def _mixture(results: Results, plan: UpdatePlan, make_figure: MakeFigure) -> Sec
         "Share of training tokens before and after the update, and in the new natural distribution (black marks). The "
         "old weight of a part is its natural share of the partitioned domain’s weight. Numbers: old → new, %."
     )
+    drawn = update_rows.largest_rows(rows, MAX_DOMAINS)
+    if len(drawn) < len(rows):
+        caption += f" Of {len(rows)} domains, the {len(drawn)} with the largest weights are shown."
     largest = sorted(rows, key=lambda row: -(row.new or 0.0))
     parts = [f"{row.name} {weight_percent(row.old)} to {weight_percent(row.new)} %" for row in largest]
     alt = f"Bars: old and new weight of {len(rows)} domains. {first_names(parts, 4)}."
-    figure = make_figure(partial(update_plots.mixture, rows), "update_mixture", alt, caption)
+    figure = make_figure(partial(update_plots.mixture, drawn), "update_mixture", alt, caption)
     return Section(title, (figure,), (domain_table(plan, proposal, rows),))
 
 
@@ -116,7 +120,7 @@ def domain_table(plan: UpdatePlan, proposal: Proposal, rows: Sequence[DomainRow]
     caption = f"The domains before and after. {_ratios_text(plan, kept)}"
     if free:
         caption += " Without kept ratios: the optimum of the new law if all ratios were free."
-    return Table(caption, ("domain", "status", *columns), tuple(table_rows))
+    return Table(caption, ("domain", "status", *columns), tuple(table_rows), name="update_domains")
 
 
 def _domain_row(row: DomainRow, columns: dict[str, dict[str, float | None]]) -> Row:

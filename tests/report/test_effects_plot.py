@@ -40,6 +40,12 @@ def test_many_tasks_are_cut_to_those_with_large_changes():
     assert effects_plot.shown_rows(change_NM[:121]) == list(range(121))
 
 
+def test_many_domains_are_cut_to_those_with_large_effects():
+    effect_NM = np.arange(100.0)[None] * np.array([[1.0], [-1.0]])
+    assert effects_plot.shown_columns(effect_NM) == list(range(100 - style.MAX_DOMAINS, 100))
+    assert effects_plot.shown_columns(effect_NM[:, :64]) == list(range(64))
+
+
 def test_never_sampled_domains_have_no_numbers(small):
     unseen = samples.with_fit(small, unseen=(small.domains.names[0],)).fit
     figure = effects_plot.effects(unseen, small.natural, {}, style.WIDE)

@@ -19,3 +19,13 @@ def test_figure_writer_saves_the_wide_png(tmp_path):
     assert (tmp_path / "name.png").read_bytes().startswith(b"\x89PNG")
     assert (figure.name, figure.alt, figure.caption, figure.scroll) == ("name", "alt", "caption", True)
     assert figure.wide.width > figure.narrow.width
+
+
+def test_figure_that_cannot_be_drawn_is_left_out(tmp_path, caplog):
+    def fail(width):
+        raise ValueError("a defect")
+
+    figure = FigureWriter(tmp_path)(fail, "mixture", "alt", "The caption.")
+    assert figure.wide is None and figure.caption.endswith(": a defect. The caption.")
+    assert figure.caption.startswith("This figure is left out: ValueError in test_elements.py")
+    assert not list(tmp_path.iterdir()) and "the figure mixture is left out" in caplog.text

@@ -51,6 +51,22 @@ def test_optional_marks_are_in_the_legend(small, width):
     assert not {"lower bound", "anchor", "5–95 %"} & set(legend(mixture_plot.mixture(small.proposal, width)))
 
 
+def test_many_domains_are_cut_to_the_largest_and_a_row_of_sums(small):
+    many = 100
+    natural = {f"d{j}": float(w) for j, w in enumerate(np.arange(1, many + 1) / (many * (many + 1) / 2))}
+    weights = dict(zip(natural, reversed(natural.values())))
+    no_limits = dict.fromkeys(natural)
+    changes = {"natural": natural, "weights": weights, "caps": no_limits, "lower": no_limits, "capped_by": no_limits}
+    proposal = dataclasses.replace(small.proposal, **changes, repeats=None)
+    shown = mixture_plot.shown_domains(proposal)
+    # Both the largest natural shares and the largest proposed weights are drawn.
+    assert len(shown) == style.MAX_DOMAINS and shown[0] == "d99" and shown[-1] == "d0"
+    (axes,) = mixture_plot.mixture(proposal, style.WIDE).axes
+    assert [text.get_text() for text in axes.get_yticklabels()][-1] == "sum of 36 other domains"
+    rest = 100 * (1 - sum(natural[d] for d in shown))
+    assert f"{rest:.1f} → {rest:.1f} %" in [text.get_text() for text in axes.texts]
+
+
 def test_worst_mixture_is_named_in_the_legend(small):
     worst = dataclasses.replace(small.proposal, worst=True)
     assert "WORST mixture" in legend(mixture_plot.mixture(worst, style.WIDE))

@@ -1,12 +1,13 @@
 """The whole page: it is self-contained, escapes names, builds from any part of a workdir, and is reproducible."""
 
+import csv
 import dataclasses
 import re
 
 import pytest
 
 from olmix_jax import report
-from olmix_jax.report import sentences, style, tables
+from olmix_jax.report import page, sentences, style, tables
 from olmix_jax.utils.errors import UserError
 from tests.report import samples
 from tests.report.samples import HOSTILE, HOSTILE_TASK, Page, page_without_figures
@@ -124,3 +125,26 @@ def test_page_with_many_tasks_is_shortened(tmp_path):
     assert "Of 130 tasks, only the 120 with the largest changes" in page.text
     assert len(tables.task_table(results).rows) == 130
     assert "Never sampled: source:topic_5:high." in page.text
+
+
+def test_long_tables_are_cut_and_written_beside_the_page(tmp_path, monkeypatch):
+    results = samples.first_run(domains=12, tasks=5, runs=9, steps=3)
+    monkeypatch.setattr(page, "MAX_TABLE", 10)
+    text = samples.Page(page.html(results, samples.no_figure, tmp_path)).text
+    assert text.count("rows; all are in") == 1
+    assert "The first 10 of 12 rows; all are in domains.csv beside this page." in text
+    with open(tmp_path / "domains.csv", newline="") as f:
+        rows = list(csv.reader(f))
+    assert rows[0][:3] == ["domain", "unique tokens", "natural, %"] and len(rows) == 13
+    assert {row[0] for row in rows[1:]} == set(results.proposal.weights)
+
+
+def test_failed_part_leaves_the_page(small, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(tables, "quality_table", fail)
+    text = page_without_figures(small).text
+    assert "This part is left out: ValueError in test_page.py" in text
+    assert "Weights by domain." in text and "Predicted change by task" in text and "All tasks" in text
+    assert caplog.text.count("the part Law is left out") == 1

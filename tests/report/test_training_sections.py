@@ -28,5 +28,5 @@ def test_missing_validation_has_a_note(small):
 
 def test_swarm_trained_elsewhere_has_no_curves(small):
     assert training_sections.swarm_section(small, no_figure).figures[0].name == "curves"
-    external = training_sections.swarm_section(dataclasses.replace(small, curves=None), no_figure)
+    external = training_sections.swarm_section(dataclasses.replace(small, curves=None, training=None), no_figure)
     assert external.note == "There are no training curves: the swarm was trained elsewhere."
