@@ -15,6 +15,7 @@ from olmix_jax.update import old_runs, update_plan
 from olmix_jax.update.old_runs import FitTable, Runs
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import rng
+from olmix_jax.utils.errors import listed
 from olmix_jax.utils.progress import counted, log
 
 
@@ -83,12 +84,12 @@ def _log(result: FitResult) -> None:
         log.warning("%s", text)
     if result.outliers:
         log.warning("fit: %s", outliers_text(result.outliers))
-    for name in result.unseen:
-        log.warning("fit: no run contains %s; its effect is the prior's", name)
-    for name, sampled in result.barely_sampled.items():
-        if sampled.runs:
-            runs = counted(sampled.runs, "run")
-            log.warning("fit: only %s of the swarm with %s, with weights up to %.3f", runs, name, sampled.max)
+    if result.unseen:
+        log.warning("fit: no run contains %s; their effects are the prior's", listed(result.unseen))
+    rare = {name: sampled for name, sampled in result.barely_sampled.items() if sampled.runs}
+    if rare:
+        texts = [f"{name} ({counted(seen.runs, 'run')}, up to {seen.max:.3f})" for name, seen in rare.items()]
+        log.warning("fit: few runs contain these domains, with weights up to: %s", listed(texts))
     log.info(
         "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals cover %.0f %%; %.1f s",
         result.spearman_cv_mean,

@@ -20,6 +20,7 @@ from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.solver.solution import Solution
 from olmix_jax.utils.errors import UserError, listed
 from olmix_jax.utils.optional import LeftOut
+from olmix_jax.utils.progress import counted
 
 # A predicted rise of BPB below this is rounding.
 NOTICEABLE = 1e-9
@@ -161,7 +162,7 @@ def _warnings(solution: Solution, sign: int, worse: tuple[str, ...], tasks: int)
     if worse:
         return (
             *warnings,
-            f"{len(worse)} of {tasks} tasks predicted worse than under the natural mixture: {listed(worse)}",
+            f"{len(worse)} of {counted(tasks, 'task')} predicted worse than under the natural mixture: {listed(worse)}",
         )
     return warnings
 

@@ -11,6 +11,7 @@ from olmix_jax.report.formatting import capitalised, number, percent
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import level, no_law, omitted_tasks
 from olmix_jax.report.style import MAX_DOMAINS
+from olmix_jax.utils.progress import counted
 
 PREDICTED_TITLE = "Quality of the law: predicted against measured BPB of held-out runs"
 
@@ -36,7 +37,7 @@ def _predicted(fit: FitResult, make_figure: MakeFigure) -> Section:
         f"lowest first. Bars: {level(fit)} intervals for a new run, calibrated on other folds; red: the measurement is "
         f"outside.{omitted}"
     )
-    alt = f"Scatter plots of predicted against measured bits per byte: the average and {shown} tasks."
+    alt = f"Scatter plots of predicted against measured bits per byte: the average and {counted(shown, 'task')}."
     figure = make_figure(partial(law_plots.predicted, fit), "predicted", alt, caption)
     return Section(PREDICTED_TITLE, (figure,), (tables.quality_table(fit),))
 
@@ -95,8 +96,8 @@ def next_runs_text(proposal: Proposal | None) -> str:
         return ""
     remaining = list(proposal.next_runs.values())
     return (
-        f" Training the {len(remaining)} mixtures in propose/next.csv would reduce the law’s standard deviation to "
-        f"{100 * remaining[-1]:.0f} % of its present value."
+        f" Training {counted(len(remaining), 'mixture')} of propose/next.csv would reduce the law’s standard deviation "
+        f"to {100 * remaining[-1]:.0f} % of its present value."
     )
 
 
@@ -114,6 +115,6 @@ def _effects(fit: FitResult, results: Results, make_figure: MakeFigure) -> Secti
         caption += f" Of {domains} domains, the {MAX_DOMAINS} with the largest effects are shown."
     caption += " Grey: domains that were never sampled; their effects are unknown." if fit.unseen else ""
     caption += " “kept”: the block of domains that keep their ratios." if fit.over is Over.BLOCKS else ""
-    alt = f"Heat map of {len(rows)} tasks by {len(rows[0])} domains: change in bits per byte."
+    alt = f"Heat map of {counted(len(rows), 'task')} by {len(rows[0])} domains: change in bits per byte."
     draw = partial(effects_plot.effects, fit, results.natural, training_plots.task_weights(results))
     return Section(title, (make_figure(draw, "effects", alt, caption, scroll=True),))

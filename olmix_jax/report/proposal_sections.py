@@ -9,6 +9,7 @@ from olmix_jax.report.elements import MakeFigure, Section
 from olmix_jax.report.formatting import capitalised, first_names, number
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import no_proposal, omitted_tasks
+from olmix_jax.utils.progress import counted
 
 
 def mixture_section(results: Results, make_figure: MakeFigure) -> Section:
@@ -77,7 +78,7 @@ def export_section(results: Results) -> Iterator[Section]:
 def _task_changes(proposal: Proposal, make_figure: MakeFigure) -> Section:
     rows = proposal_plots.changes(proposal)
     worse = [task for task, change in reversed(rows.items()) if change.mean > 0]
-    counts = f"{len(rows) - len(worse)} of {len(rows)} tasks are predicted equal to or better than natural"
+    counts = f"Predicted equal to or better than natural: {len(rows) - len(worse)} of {counted(len(rows), 'task')}"
     counts += f"; {len(worse)} worse, led by {first_names(worse, 3)}." if worse else "."
     caption = f"{counts} Predicted BPB of the proposal minus that of natural: negative (blue) is better."
     if proposal.predicted_low and proposal.predicted_high:

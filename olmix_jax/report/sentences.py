@@ -164,7 +164,8 @@ def cards(results: Results) -> list[Card]:
     if results.proposal is not None:
         headline += _proposal_cards(results.proposal)
     if results.fit is not None:
-        detail = f"mean over {len(results.tasks)} tasks; {number(results.fit.spearman_of_mean_cv, '.3f')} for the "
+        detail = f"mean over {counted(len(results.tasks), 'task')}; "
+        detail += f"{number(results.fit.spearman_of_mean_cv, '.3f')} for the "
         title = "Spearman of the law on held-out runs"
         headline.append(Card(title, number(results.fit.spearman_cv_mean, ".3f"), f"{detail}task average"))
     return headline

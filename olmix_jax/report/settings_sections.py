@@ -139,7 +139,9 @@ def _moves(proposal: Proposal) -> dict[str, dict[str, float]]:
     moves = {name: _scaled(derivatives.kl_weight, step)}
     for domain, row in derivatives.caps.items():
         moves[f"cap of {domain} + 1 point"] = _scaled(row, 0.01)
-    for task, row in derivatives.task_weights.items():
+    # Weights are normalised, so that of a single task changes nothing.
+    tasks = derivatives.task_weights if len(derivatives.task_weights) > 1 else {}
+    for task, row in tasks.items():
         moves[f"weight of task {task} + 1 point"] = _scaled(row, 0.01)
     return moves
 

@@ -26,6 +26,7 @@ from olmix_jax.report.style import (
     labels,
 )
 from olmix_jax.report.update_rows import CandidateRow, DomainRow, StepRow
+from olmix_jax.utils.progress import counted
 
 OLD, REST = "#c9ced6", "#dfe2e6"
 STACK_COLOURS = (*DOMAIN_COLOURS, "#cf6a9b")
@@ -81,7 +82,7 @@ def loss(rows: Sequence[CandidateRow], gain: float, reuse: ReuseCost | None, wid
         tone = PROPOSED if row.chosen else NATURAL
         ax.hlines(i, row.low, row.high, color=tone, lw=2.2)
         ax.plot(row.mean, i, marker="o", ms=6, color=tone)
-        text = (f"{number(row.mean)} BPB, " if wide else "") + f"{row.runs} runs"
+        text = (f"{number(row.mean)} BPB, " if wide else "") + counted(row.runs, "run")
         style: Style = {"va": "center", "fontsize": "small", "fontweight": "bold" if row.chosen else "normal"}
         ax.text(1.01, i, text, transform=ax.get_yaxis_transform(), **style)
     ax.set_yticks(range(len(rows)), labels([row.name for row in rows], label_length(width)))

@@ -148,7 +148,8 @@ def _loss(proposal: Proposal | None, plan: UpdatePlan, make_figure: MakeFigure) 
         f"optimum, true losses were two to three times as large (experiments/recompute_rule). {realised}"
     )
     chosen = next(row for row in rows if row.chosen)
-    alt = f"Intervals: predicted loss of {len(rows)} candidates. Chosen: {chosen.name}, {number(chosen.mean)} BPB. "
+    alt = f"Intervals: predicted loss of {counted(len(rows), 'candidate')}. "
+    alt += f"Chosen: {chosen.name}, {number(chosen.mean)} BPB. "
     reuse = proposal.reuse if proposal is not None else None
     draw = partial(update_plots.loss, rows, plan.predicted_gain.gain, reuse)
     figure = make_figure(draw, "update_loss", alt + realised, caption)
@@ -211,7 +212,7 @@ def _history(rows: Sequence[StepRow], make_figure: MakeFigure) -> Section:
     if len(named) < len(domains):
         caption += f" Of {len(domains)} domains, the {len(named)} with the largest weights are named."
     parts = [f"{step.text}: {first_names(_largest_weights(step), 3)}" for step in steps[-4:]]
-    alt = f"Stacked bars: the mixture at {len(steps)} steps. {'. '.join(parts)}."
+    alt = f"Stacked bars: the mixture at {counted(len(steps), 'step')}. {'. '.join(parts)}."
     figure = make_figure(partial(update_plots.history, rows), "update_history", alt, caption)
     return Section("History of updates", (figure,), (history_table(rows),))
 

@@ -21,6 +21,8 @@ _FEWEST = 4
 # Two columns are the same if no run differs by more than this share of their range. On the published swarms two
 # columns are equal, and the next ones differ by 11 %.
 SAME = 0.02
+# Columns with a lower correlation than this are not the same up to a factor.
+ALIKE = 0.99
 # Rank correlation with the other scores, and with a single one, below which a column may be better when higher. On the
 # published swarms the lowest are -0.2 and -0.5.
 AGAINST_ALL, AGAINST_ONE = -0.6, -0.8
@@ -107,13 +109,16 @@ def warnings(tasks: Sequence[str], bpb_KN: np.ndarray) -> list[str]:
 
 def _same(bpb_KN: np.ndarray) -> list[list[int]]:
     """Return the groups of columns that are the same, up to rounding or, from 8 runs on, a factor and an offset."""
-    range_N = np.ptp(bpb_KN, axis=0)
+    room_N = SAME * np.ptp(bpb_KN, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alike_NN = np.atleast_2d(np.corrcoef(bpb_KN.T)) >= ALIKE
     groups: list[list[int]] = []
     for n in range(bpb_KN.shape[1]):
-        for group in groups:
-            first_K, y_K, room = bpb_KN[:, group[0]], bpb_KN[:, n], SAME * range_N[group[0]]
-            if room > 0 and (np.abs(y_K - first_K).max() <= room or _proportional(first_K, y_K, room)):
-                group.append(n)
+        first = np.array([group[0] for group in groups], int)
+        equal_G = np.abs(bpb_KN[:, first] - bpb_KN[:, [n]]).max(axis=0) <= room_N[first]
+        for g in np.flatnonzero((room_N[first] > 0) & (equal_G | alike_NN[n, first])):
+            if equal_G[g] or _proportional(bpb_KN[:, first[g]], bpb_KN[:, n], room_N[first[g]]):
+                groups[g].append(n)
                 break
         else:
             groups.append([n])
@@ -121,7 +126,7 @@ def _same(bpb_KN: np.ndarray) -> list[list[int]]:
 
 
 def _proportional(one_K: np.ndarray, other_K: np.ndarray, room: float) -> bool:
-    if len(one_K) < 8 or np.ptp(other_K) == 0 or np.corrcoef(one_K, other_K)[0, 1] < 0.99:
+    if len(one_K) < 8 or np.ptp(other_K) == 0:
         return False
     slope, offset = np.polyfit(other_K, one_K, 1)
     return bool(np.abs(one_K - offset - slope * other_K).max() <= room)
@@ -133,7 +138,7 @@ def _higher_is_better(bpb_KN: np.ndarray) -> list[int]:
     if runs < 6 or tasks < 2:
         return []
     rank_KN = scipy.stats.rankdata(bpb_KN, axis=0)
-    share_N = bpb_KN.max(axis=0) <= 1
+    total_K, share_N = rank_KN.sum(axis=1), bpb_KN.max(axis=0) <= 1
     found = []
     for n in range(tasks):
         others = np.delete(np.arange(tasks), n)
@@ -141,9 +146,10 @@ def _higher_is_better(bpb_KN: np.ndarray) -> list[int]:
         telling = np.median(bpb_KN[:, n]) > 10 or (share_N[n] and share_N[others].mean() < 0.5)
         if np.ptp(rank_KN[:, n]) == 0 or not (telling or (share_N[n] and len(others) >= 3)):
             continue
-        against = _correlation(rank_KN[:, n], rank_KN[:, others].mean(axis=1))
-        single = min(_correlation(rank_KN[:, n], rank_KN[:, m]) for m in others)
-        if against <= AGAINST_ALL or (telling and single <= AGAINST_ONE):
+        against = _correlation(rank_KN[:, n], total_K - rank_KN[:, n])
+        if against <= AGAINST_ALL or (
+            telling and min(_correlation(rank_KN[:, n], rank_KN[:, m]) for m in others) <= AGAINST_ONE
+        ):
             found.append(n)
     return found
 

@@ -39,7 +39,7 @@ def test_learning_text_states_the_expected_change(results):
 
 def test_next_runs_state_the_remaining_uncertainty(small):
     proposal = dataclasses.replace(small.proposal, next_runs={"next-0000": 0.97, "next-0001": 0.91})
-    text = "Training the 2 mixtures in propose/next.csv would reduce the law’s standard deviation to 91 %"
+    text = "Training 2 mixtures of propose/next.csv would reduce the law’s standard deviation to 91 %"
     assert text in law_sections.next_runs_text(proposal)
     assert law_sections.next_runs_text(small.proposal) == law_sections.next_runs_text(None) == ""
 

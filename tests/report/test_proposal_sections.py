@@ -52,7 +52,7 @@ def test_task_changes_count_and_name_worse_tasks(small):
     predicted = {task: bpb + 1 for task, bpb in small.proposal.predicted_natural.items()}
     worse = samples.with_proposal(small, predicted=predicted | {HOSTILE_TASK: 0.0})
     caption = next(proposal_sections.sections(worse, no_figure)).figures[0].caption
-    assert caption.startswith("1 of 2 tasks are predicted equal to or better than natural; 1 worse, led by minerva")
+    assert caption.startswith("Predicted equal to or better than natural: 1 of 2 tasks; 1 worse, led by minerva")
 
 
 def test_task_changes_explain_the_guard(small):

@@ -60,7 +60,7 @@ def test_sensitivity_is_scaled_to_small_changes(everything):
     sensitivity = Sensitivity(
         kl_weight={first: 4.0, second: -3.0, third: -1.0},
         caps={HOSTILE: {first: 1.0, second: 0.0, third: -1.0}},
-        task_weights={"task": {first: 0.0, second: 0.0, third: 0.0}},
+        task_weights=dict.fromkeys(("task", "other"), {first: 0.0, second: 0.0, third: 0.0}),
     )
     (table,) = settings_sections.sensitivity_tables(
         dataclasses.replace(everything.proposal, sensitivity=sensitivity, kl_weight=0.05)
@@ -70,8 +70,12 @@ def test_sensitivity_is_scaled_to_small_changes(everything):
         ("λ from 0.05 to 0.055", f"{first} +2.00", f"{second} −1.50, {third} −0.50"),
         (f"cap of {HOSTILE} + 1 point", f"{first} +1.00", f"{third} −1.00"),
         ("weight of task task + 1 point", "none", "none"),
+        ("weight of task other + 1 point", "none", "none"),
     ]
     assert not table.collapsed
+    one = dataclasses.replace(sensitivity, task_weights={"task": {first: 0.0, second: 0.0, third: 0.0}})
+    (table,) = settings_sections.sensitivity_tables(dataclasses.replace(everything.proposal, sensitivity=one))
+    assert len(table.rows) == 2
 
 
 def test_settings_with_smaller_effects_are_collapsed(everything):
