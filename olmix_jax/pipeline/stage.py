@@ -166,7 +166,7 @@ def stamp_of(stage: Stage, config: Config, workdir: pathlib.Path, writers: dict[
         if not path.is_file():
             advice = (
                 "correct swarm.ratios, swarm.metrics or swarm.meta"
-                if config.swarm.ratios
+                if config.swarm.ratios and file in (workdirs.RATIOS, workdirs.METRICS, workdirs.META)
                 else f"run --stages={writers[file]} first"
             )
             raise UserError(f"{stage.name} needs {path}, which does not exist; {advice}")
