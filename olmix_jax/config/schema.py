@@ -104,8 +104,9 @@ class Proxy:
     preset: str = "1M"
     # Tokens per training sequence. None: the preset's (paper: 2048).
     length: int = derived()
-    # Type of the matrix products: "float32" or "bfloat16". Weights and optimiser state are always float32. None: the
-    # preset's.
+    # Type of the matrix products: "float32" or "bfloat16". Weights, gradients and optimiser state are always float32.
+    # Accelerators round the factors of float32 products too, to bfloat16 (TPU) or TF32 (GPU), unless
+    # JAX_DEFAULT_MATMUL_PRECISION=highest is set. None: the preset's.
     dtype: str = derived()
 
 

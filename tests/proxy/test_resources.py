@@ -128,6 +128,23 @@ def test_tpu_topologies_compile_without_a_tpu(tmp_path, topology):
 
 
 @needs_libtpu
+def test_unpadded_vocabulary_has_the_plan_of_the_padded_one(tmp_path):
+    """dolma2 has 100,278 tokens. Only the memory that masks the padding differs."""
+    changes = {"proxy_preset": "14M", "proxy_length": 256, "proxy_dtype": "bfloat16", "plan_topology": "v5e:2x2"}
+    unpadded, padded = (
+        resources.plan_resources(settings(swarm_size=8, corpus_vocabulary=v, **changes), tmp_path)
+        for v in (100_278, 100_352)
+    )
+    assert unpadded.model == dataclasses.replace(padded.model, vocabulary=100_278)
+    assert unpadded.memory_per_device_bytes == pytest.approx(padded.memory_per_device_bytes, rel=0.03)
+    same = [dataclasses.asdict(plan) for plan in (unpadded, padded)]
+    for plan in same:
+        for name in ("model", "settings", "memory_per_device_bytes", "memory_parts_bytes"):
+            plan.pop(name)
+    assert same[0] == same[1] and unpadded.fits
+
+
+@needs_libtpu
 @pytest.mark.slow
 def test_512_proxies_of_30m_on_256_chips(tmp_path):
     """The plan in docs/scale.md, made with the command there."""
