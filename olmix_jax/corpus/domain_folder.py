@@ -4,11 +4,15 @@ import dataclasses
 import os
 import pathlib
 import stat
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from olmix_jax.corpus.file_types import SUFFIXES, Kind, kind_of, refuse_unread, split_name
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
+
+Files = TypeVar("Files")
 
 LAYOUT = "one sub-folder, or one .txt, .md or .jsonl file (optionally .gz or .zst), per domain"
 
@@ -103,7 +107,22 @@ def text_files(root: pathlib.Path, quiet: bool = False) -> dict[str, list[pathli
     if not quiet:
         _log_left_out([e.path for e, kind in zip(entries, kinds) if kind is Kind.NO_DATA])
         _log_empty([path for paths in domains.values() for path in paths])
-    return dict(sorted(domains.items()))
+    return composed(domains, root)
+
+
+def composed(domains: Mapping[str, Files], root: str | os.PathLike) -> dict[str, Files]:
+    """Return domains sorted by name, with composed letters (NFC): macOS decomposes them in the names of files.
+
+    Raises:
+      UserError: two names are then the same.
+    """
+    result: dict[str, Files] = {}
+    for name in sorted(domains):
+        key = unicodedata.normalize("NFC", name)
+        if key in result:
+            raise UserError(f"{root}: two domains are called {key}, with composed and decomposed letters; rename one")
+        result[key] = domains[name]
+    return dict(sorted(result.items()))
 
 
 def _check_folders(root: pathlib.Path, domains: set[str]) -> None:

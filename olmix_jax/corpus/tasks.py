@@ -6,15 +6,13 @@ They are scored in bits per byte of the answers (:mod:`olmix_jax.corpus.task_set
 import dataclasses
 import json
 import pathlib
-import re
-import urllib.parse
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Collection
 
 from olmix_jax.config.schema import Config
-from olmix_jax.corpus import olmes, task_makers
+from olmix_jax.corpus import olmes, task_files, task_makers
 from olmix_jax.corpus.examples import Example, sample
 from olmix_jax.corpus.store import file_name, heldout_path
+from olmix_jax.corpus.task_files import read_task, rows, string
 from olmix_jax.corpus.task_set import DOCUMENT, POOLED, TaskSet, pack
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.swarm.domains import DomainSet
@@ -26,52 +24,6 @@ from olmix_jax.utils.progress import counted, log
 INDEX = "tasks/tasks.json"
 # The score of a task with fewer examples is mostly noise.
 MIN_EXAMPLES = 8
-
-
-def read_task(path: str | pathlib.Path) -> list[Example]:
-    """Read a task: UTF-8 JSONL of ``{"prompt", "answer"}``. Other fields and empty lines are ignored.
-
-    Raises:
-      UserError: the file is missing, empty or not UTF-8, or a line is not such an object. Names the file and line.
-    """
-    examples = []
-    for number, row in _rows(path):
-        prompt, answer = (_string(row, field, f"{path}, line {number}") for field in ("prompt", "answer"))
-        if not answer:
-            raise UserError(f"{path}, line {number}: `answer` is empty; only the answer is scored")
-        examples.append(Example(prompt, answer))
-    if not examples:
-        raise UserError(f'{path} has no examples; write one line {{"prompt": ..., "answer": ...}} for each')
-    return examples
-
-
-def _rows(path: str | pathlib.Path) -> Iterator[tuple[int, Any]]:
-    """Yield the non-empty lines of a JSONL file, parsed, with their numbers from 1."""
-    try:
-        data = pathlib.Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read: {e.strerror}") from e
-    # Not splitlines(): JSON strings may contain other line separators of Unicode.
-    for number, line in enumerate(data.split(b"\n"), 1):
-        try:
-            text = line.decode().strip()
-            if text:
-                yield number, json.loads(text)
-        except UnicodeDecodeError as e:
-            raise UserError(f"{path}, line {number}: not UTF-8 ({e.reason}); convert the file to UTF-8") from e
-        except json.JSONDecodeError as e:
-            raise UserError(f"{path}, line {number}: not valid JSON: {e}") from e
-
-
-def _string(row: Any, field: str, where: str) -> str:
-    if not isinstance(row, dict) or field not in row:
-        raise UserError(f"{where}: no field `{field}`; every line must be an object with `prompt` and `answer`")
-    value = row[field]
-    if not isinstance(value, str):
-        raise UserError(f"{where}: `{field}` must be a string, not {type(value).__name__}")
-    if re.search("[\ud800-\udfff]", value):
-        raise UserError(f"{where}: `{field}` has an unpaired surrogate, which is not valid Unicode; fix the line")
-    return value
 
 
 def _index_path(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -179,7 +131,7 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     elif settings.builtin and not (config.corpus.path and (settings.path or settings.olmes)):
         sources["tasks.builtin"] = _builtin_tasks(config, workdir)
     if settings.path:
-        sources["tasks.path"] = _read_folder(settings.path)
+        sources["tasks.path"] = task_files.read_folder(settings.path)
     if settings.olmes:
         sources["tasks.olmes"] = olmes.read_olmes(settings.olmes, settings.max_examples)
     tasks: dict[str, list[Example]] = {}
@@ -215,6 +167,17 @@ def _by_document(config: Config, source_of: dict[str, str]) -> set[str]:
     return {name for name, source in source_of.items() if is_by_document(name, source)}
 
 
+def check_given(config: Config) -> None:
+    """Raise an error if ``tasks.path`` has no valid tasks. Needs no prepared corpus.
+
+    Raises:
+      UserError: as :func:`make_tasks`.
+    """
+    given = task_files.read_folder(config.tasks.path)
+    examples = {name: sample(rows, config.tasks.max_examples) for name, rows in given.items()}
+    _check_sizes(examples, dict.fromkeys(given, "tasks.path"), config)
+
+
 def _check_sizes(tasks: dict[str, list[Example]], source_of: dict[str, str], config: Config) -> None:
     """Raise a UserError if a task has too few examples."""
     small = [f"{name} ({source_of[name]}) has {len(e)}" for name, e in tasks.items() if len(e) < MIN_EXAMPLES]
@@ -240,17 +203,7 @@ def _builtin_tasks(config: Config, workdir: str | pathlib.Path) -> dict[str, lis
 
 
 def _heldout(path: pathlib.Path) -> list[str]:
-    return [_string(row, "text", f"{path}, line {number}") for number, row in _rows(path)]
-
-
-def _read_folder(folder: str) -> dict[str, list[Example]]:
-    """Read the tasks of a folder. File names may be percent-encoded, as in :func:`write_tasks`."""
-    if not pathlib.Path(folder).is_dir():
-        raise UserError(f"tasks.path={folder} is not a folder; it must be a folder with one ‹task›.jsonl per task")
-    paths = sorted(pathlib.Path(folder).glob("*.jsonl"))
-    if not paths:
-        raise UserError(f"tasks.path={folder} has no .jsonl file; add a ‹task›.jsonl of prompts and answers per task")
-    return {urllib.parse.unquote(path.stem): read_task(path) for path in paths}
+    return [string(row, "text", f"{path}, line {number}") for number, row in rows(path)]
 
 
 def read_tasks(workdir: str | pathlib.Path, tokenizer: Tokenizer, length: int) -> TaskSet:

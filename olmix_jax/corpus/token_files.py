@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import fsspec
 import numpy as np
 
-from olmix_jax.corpus.domain_folder import walk
+from olmix_jax.corpus.domain_folder import composed, walk
 from olmix_jax.corpus.file_types import TOKENS as SUFFIXES
 from olmix_jax.corpus.file_types import Kind, described_by, kind_of, refuse_unread
 from olmix_jax.corpus.store import Shard, TokenStore, errors_name, is_remote
@@ -77,7 +77,7 @@ def domain_files(where: str) -> dict[str, list[str]]:
         if len(places) > 1:
             raise UserError(f"{where}: domain {name} is both a folder and a file; rename one of them")
     _refuse_others(kinds, where)
-    return {name: sorted(paths) for name in sorted(token_files) for paths in token_files[name].values()}
+    return composed({n: sorted(paths) for n, places in token_files.items() for paths in places.values()}, where)
 
 
 def _check_folders(root: str, token_files: Mapping[str, object], where: str) -> None:

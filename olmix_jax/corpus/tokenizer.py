@@ -140,6 +140,14 @@ class Tokenizer:
         return b"".join(map(self._bytes.__getitem__, ids))
 
 
+def check_size(vocabulary: int) -> None:
+    """Raise a UserError if a vocabulary is too small for the bytes and the end token."""
+    if vocabulary < SMALLEST:
+        raise UserError(
+            f"config field `corpus.vocabulary` is {vocabulary}; must be {SMALLEST} or more (256 bytes and an end token)"
+        )
+
+
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     """Train a byte-level BPE with GPT-2's pre-tokenisation, without normalisation and prefix space.
 
@@ -149,10 +157,7 @@ def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     Raises:
       UserError: ``vocabulary`` is too small for ``end`` and the 256 bytes.
     """
-    if vocabulary < SMALLEST:
-        raise UserError(
-            f"config field `corpus.vocabulary` is {vocabulary}; must be {SMALLEST} or more (256 bytes and an end token)"
-        )
+    check_size(vocabulary)
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     bpe.decoder = decoders.ByteLevel()

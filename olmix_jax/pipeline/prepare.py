@@ -3,14 +3,25 @@
 import pathlib
 
 from olmix_jax.config.schema import Config
-from olmix_jax.corpus import domain_names, prepare, store, tasks
+from olmix_jax.corpus import domain_names, prepare, store, tasks, tokenizer
 from olmix_jax.corpus.tokenizer import Tokenizer
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Write a token store per domain, ``domains.json`` and the tasks."""
-    domain_names.check(domain_names.list_names(config.corpus), config.corpus.path)
+    _check_inputs(config)
     prepare.prepare(config, workdir)
     tasks.make_tasks(config, workdir)
     # Warns if much is cut, before models are trained on it.
     tasks.read_tasks(workdir, Tokenizer.read(store.tokenizer_path(workdir)), config.tasks.length)
+
+
+def _check_inputs(config: Config) -> None:
+    """Raise an error for names of domains, a tokenizer or tasks that cannot be used, before text is read."""
+    domain_names.list_names(config.corpus)
+    if config.corpus.tokenizer:
+        Tokenizer.read(config.corpus.tokenizer)
+    elif not config.update.parent:
+        tokenizer.check_size(config.corpus.vocabulary)
+    if config.tasks.path:
+        tasks.check_given(config)

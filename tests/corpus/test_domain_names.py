@@ -15,14 +15,16 @@ def test_ordinary_names_are_accepted(names):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("run", r"'run' has the name of a column of ratios.csv \(run, name, index"),
-        ("Index", "'Index' has the name of a column"),
-        ("run_id", "has the name of a column"),
-        (" web", "has spaces at the start or the end"),
-        ("web ", "has spaces at the start or the end"),
+        ("run", "domain 'run' has a name that tables use for an id"),
+        ("Index", "domain 'Index' has a name that tables use"),
+        ("run_id", "has a name that tables use for an id"),
+        (" web", "has spaces at an end of its name"),
+        ("web ", "has spaces at an end of its name"),
+        ("we  b", "several in a row"),
         ("we\nb", r"domain 'we\\nb' has invisible characters"),
         ("we\u200bb", r"domain 'we\\u200bb' has invisible characters"),
         ("we\xa0b", "has invisible characters"),
+        ("id", "has a name that tables use for an id"),
         ("gr\udcf6\udcdfe", r"'gr\\xf6\\xdfe' has a name that is not UTF-8"),
         ("x" * 201, "has a name of more than 200 bytes"),
         ("日" * 70, "has a name of more than 200 bytes"),
@@ -37,19 +39,23 @@ def test_name_that_cannot_be_used_is_an_error(name, message):
         domain_names.check(("a", "b", name), "text")
 
 
-def test_composed_and_decomposed_letters_are_the_same_name():
-    with pytest.raises(UserError, match=r"'caf\\xe9' and 'cafe\\u0301' differ only"):
-        domain_names.check(("café", "cafe\u0301"), "text")
+def test_letters_of_names_are_composed(tmp_path):
+    for name in ("code", "cafe\u0301"):
+        (tmp_path / f"{name}.txt").write_text("x")
+    assert domain_names.list_names(Corpus(path=str(tmp_path))) == ("café", "code")
+    (tmp_path / "café").mkdir()
+    (tmp_path / "café" / "a.txt").write_text("x")
+    with pytest.raises(UserError, match="two domains are called café, with composed and decomposed letters"):
+        domain_names.list_names(Corpus(path=str(tmp_path)))
 
 
 def test_one_domain_is_an_error_that_names_its_sub_folders(tmp_path):
     (tmp_path / "data" / "web").mkdir(parents=True)
     (tmp_path / "data" / "web" / "a.txt").write_text("x")
-    names = domain_names.list_names(Corpus(path=str(tmp_path)))
     with pytest.raises(
         UserError, match=rf"one domain, data, .* sub-folders \(web\) .* set corpus.path={tmp_path}/data"
     ):
-        domain_names.check(names, str(tmp_path))
+        domain_names.list_names(Corpus(path=str(tmp_path)))
     with pytest.raises(UserError, match="one domain, web, .*; add a sub-folder or a file"):
         domain_names.check(("web",), str(tmp_path))
 
@@ -60,3 +66,12 @@ def test_names_are_those_of_folders_and_files(tmp_path):
     for name in ("web/a.txt", "code.jsonl.gz"):
         (tmp_path / name).write_text("x")
     assert domain_names.list_names(Corpus(path=str(tmp_path))) == ("code", "web")
+
+
+def test_names_of_tasks_that_are_no_scores_are_errors():
+    domain_names.check_tasks(("qa",), "tasks")
+    for name in ("_runtime", "seed", "qa_stderr", "run"):
+        with pytest.raises(
+            UserError, match=f"tasks.path=tasks: task '{name}' has a name that tables use for .*; rename"
+        ):
+            domain_names.check_tasks(("qa", name), "tasks")

@@ -115,13 +115,13 @@ def test_cap_on_examples_does_not_depend_on_their_order(tmp_path):
     write(tmp_path / "two" / "qa.jsonl", rows(40)[::-1])
     for name in ("one", "two"):
         assert tasks.make_tasks(
-            config_with(builtin=False, path=str(tmp_path / name), max_examples=10), tmp_path / name
+            config_with(builtin=False, path=str(tmp_path / name), max_examples=10), tmp_path / "work" / name
         ) == ("qa",)
-    kept = tasks.read_examples(tmp_path / "one")["qa"]
-    assert kept == tasks.read_examples(tmp_path / "two")["qa"] and len(set(kept)) == 10
+    kept = tasks.read_examples(tmp_path / "work" / "one")["qa"]
+    assert kept == tasks.read_examples(tmp_path / "work" / "two")["qa"] and len(set(kept)) == 10
     # A larger cap keeps all examples of a smaller one.
-    tasks.make_tasks(config_with(builtin=False, path=str(tmp_path / "one"), max_examples=20), tmp_path / "one")
-    assert set(kept) < set(tasks.read_examples(tmp_path / "one")["qa"])
+    tasks.make_tasks(config_with(builtin=False, path=str(tmp_path / "one"), max_examples=20), tmp_path / "work" / "one")
+    assert set(kept) < set(tasks.read_examples(tmp_path / "work" / "one")["qa"])
 
 
 def test_aggregate_is_pooled_by_default_and_kept_by_an_update(tmp_path):
