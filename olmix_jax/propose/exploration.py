@@ -103,7 +103,7 @@ def explore(
     repeats_R = [options.max_repeats * factor for factor in REPEAT_FACTORS] if capped else [None]
     kl_weights_L, path, front = _with_current(KL_WEIGHTS, options.kl_weight), None, None
     with left_out.unless_fails("propose", "paths over λ and k"):
-        path = settings_path(formulation, kl_weights_L, repeats_R, ratios_KM=swarm.ratios_KM, seed=seed)
+        path = settings_path(formulation, kl_weights_L, repeats_R, near_M=proposed_M, seed=seed)
         if path is not None:
             used = {"kl_weight": options.kl_weight, "max_repeats": options.max_repeats if capped else None}
             path = dataclasses.replace(path, chosen=used)
@@ -126,7 +126,6 @@ def _front(formulation: Formulation, swarm: SwarmFacts, proposed_M) -> Front | N
         swarm.domains,
         natural_M=formulation.natural_M,
         proposed_M=proposed_M,
-        ratios_KM=swarm.ratios_KM,
     )
 
 

@@ -18,6 +18,7 @@ from olmix_jax.solver.projection import fill, project
 from olmix_jax.solver.solution import Solution
 from olmix_jax.solver.solve import solve
 from olmix_jax.solver.status import GUARD_TOLERANCE
+from olmix_jax.utils.progress import Progress
 
 ROUNDS = 60
 # Stiffness of the first round, and the largest one. Steeper slopes exceed the precision of float64.
@@ -51,17 +52,32 @@ class SmoothedTerms(NamedTuple):
 
 
 class LastRound(NamedTuple):
-    """The multipliers after the last round, its solution, and bpb_SN there: the law's row, then the samples'."""
+    """The state after the last round.
+
+    Attributes:
+      terms: with the multipliers.
+      solution: of the smooth problem. ``iterations`` is the sum over rounds; ``residual`` is at least ``distance``.
+      bpb_SN: prediction at the solution: the law's row, then the samples'.
+      distance: distance from a solution [BPB] (:func:`_updated`).
+      converged: whether the distance is small enough and the last smooth problem is solved.
+    """
 
     terms: SmoothedTerms
     solution: Solution
     bpb_SN: np.ndarray
+    distance: float
+    converged: bool
 
 
 def with_samples(problem: Problem, samples) -> Problem:
-    """Return the problem with a law that predicts bpb_KSN: row 0 is the law, the others are its samples."""
-    predict = _predict_all(problem.law.predict, samples is not None)
-    law = dataclasses.replace(problem.law, predict=predict, convex=problem.convex)
+    """Return the problem with a law that predicts bpb_KSN: row 0 is the law, the others are its samples.
+
+    Arrays that are equal in all samples are passed once, so that their part of the law is computed once.
+    """
+    axes = None if samples is None else _axes(samples)
+    if axes is not None:
+        samples = jax.tree.map(lambda x, axis: np.asarray(x)[0] if axis is None else x, samples, axes)
+    law = dataclasses.replace(problem.law, predict=_predict_all(problem.law.predict, axes), convex=problem.convex)
     return dataclasses.replace(problem, law=law, params=(problem.params, samples))
 
 
@@ -79,23 +95,31 @@ def run(problem: Problem, terms: SmoothedTerms, samples, start_M) -> LastRound:
     If the solver does not converge, the round is too stiff for it. It is repeated with a quarter of the stiffness,
     which is the limit from then on. More rounds are then needed, but each takes little time.
     """
-    close, previous, largest = GUARD_TOLERANCE if problem.convex else TIGHTER + GUARD_TOLERANCE, np.inf, LAST_STIFFNESS
+    close = GUARD_TOLERANCE if problem.convex else TIGHTER + GUARD_TOLERANCE
+    previous, largest, iterations = np.inf, LAST_STIFFNESS, 0
     smoothed, weights_M = with_samples(problem, samples), start_M
-    for _ in range(ROUNDS):
-        solution = solve(dataclasses.replace(smoothed, weights=terms, merge=smoothed_value), starts_SM=weights_M[None])
-        bpb_SN = bpb_rows(problem, samples, solution.weights_M)
-        updated, distance = _updated(terms, bpb_SN)
-        if not solution.converged and terms.stiffness > FIRST_STIFFNESS:
-            largest = terms.stiffness / 4
-            terms = terms._replace(stiffness=largest, softness=terms.softness * 4)
-            continue
-        terms, weights_M = updated, solution.weights_M
-        if distance <= close and solution.converged:
-            break
-        if distance > 0.25 * previous and terms.stiffness * 4 <= largest:
-            terms = terms._replace(stiffness=terms.stiffness * 4, softness=terms.softness / 4)
-        previous = distance
-    return LastRound(terms, solution, bpb_SN)
+    with Progress("guards or tail", ROUNDS, "rounds") as progress:
+        for _ in range(ROUNDS):
+            this_round = dataclasses.replace(smoothed, weights=terms, merge=smoothed_value)
+            solution = solve(this_round, starts_SM=weights_M[None])
+            iterations += solution.iterations
+            bpb_SN = bpb_rows(problem, samples, solution.weights_M)
+            updated, distance = _updated(terms, bpb_SN)
+            progress.advance(note=f"{distance:.0e} BPB from a solution, ends at {close:.0e}")
+            if not solution.converged and terms.stiffness > FIRST_STIFFNESS:
+                largest = terms.stiffness / 4
+                terms = terms._replace(stiffness=largest, softness=terms.softness * 4)
+                continue
+            terms, weights_M = updated, solution.weights_M
+            if distance <= close and solution.converged:
+                break
+            if distance > 0.25 * previous and terms.stiffness * 4 <= largest:
+                terms = terms._replace(stiffness=terms.stiffness * 4, softness=terms.softness / 4)
+            previous = distance
+    converged = solution.converged and distance <= close
+    residual = max(solution.residual or 0.0, distance)
+    solution = dataclasses.replace(solution, iterations=iterations, residual=residual)
+    return LastRound(terms, solution, bpb_SN, distance, converged)
 
 
 def first_terms(problem: Problem, rows_FN, limit_F, samples, share: float, start_M) -> SmoothedTerms:
@@ -169,15 +193,28 @@ def _updated(terms: SmoothedTerms, bpb_SN) -> tuple[SmoothedTerms, float]:
     return terms._replace(multipliers_F=multipliers_F), float(distance)
 
 
+def _axes(samples):
+    """Return the axis of samples of each array: None if all samples have the same array."""
+
+    def axis(x_S):
+        x_S = np.asarray(x_S)
+        return None if len(x_S) > 1 and (x_S == x_S[:1]).all() else 0
+
+    return jax.tree.map(axis, samples)
+
+
 @functools.lru_cache(maxsize=32)
-def _predict_all(predict, sampled: bool):
-    """Return ((params, samples), ratios_KM) → bpb_KSN, the law first. Cached, so that it is compiled once."""
+def _predict_all(predict, axes):
+    """Return ((params, samples), ratios_KM) → bpb_KSN, the law first. Cached, so that it is compiled once.
+
+    ``axes`` is None without samples.
+    """
 
     def predict_all(params, ratios_KM):
         law_K1N = predict(params[0], ratios_KM)[:, None]
-        if not sampled:
+        if axes is None:
             return law_K1N
-        each_KSN = jax.vmap(predict, in_axes=(0, None), out_axes=1)(params[1], ratios_KM)
+        each_KSN = jax.vmap(predict, in_axes=(axes, None), out_axes=1)(params[1], ratios_KM)
         return jnp.concatenate([law_K1N, each_KSN], axis=1)
 
     return predict_all

@@ -32,7 +32,7 @@ from olmix_jax.propose.guard_rounds import SmoothedTerms
 from olmix_jax.solver import solve as solver
 from olmix_jax.solver.objective import combination
 from olmix_jax.solver.problem import Problem
-from olmix_jax.solver.solution import AGREE, TOLERANCE, Solution
+from olmix_jax.solver.solution import Solution, count_agreeing, tolerance
 from olmix_jax.solver.status import GUARD_TOLERANCE, Status
 
 
@@ -104,7 +104,12 @@ def solve(
         nearest = min(ends, key=lambda end: end.excess_F.max())
         return nearest if safe_M is None else _fall_back(problem, guards, samples, share, nearest, safe_M)
     best = min(kept, key=lambda end: end.solution.value)
-    agreeing = sum(end.solution.value <= best.solution.value + AGREE for end in kept)
+    agreeing = count_agreeing(
+        [end.solution.value for end in kept],
+        [end.solution.weights_M for end in kept],
+        best.solution.value,
+        best.solution.weights_M,
+    )
     solution = dataclasses.replace(best.solution, starts=len(ends), agreeing=agreeing)
     return dataclasses.replace(best, solution=solution)
 
@@ -118,12 +123,13 @@ def tail_at(problem: Problem, samples, share: float, weights_M) -> float:
 
 def _solve_from(problem: Problem, guards: Guards, samples, share: float, start_M) -> GuardedSolution:
     first = guard_rounds.first_terms(problem, guards.rows_FN, guards.limit_F, samples, share, start_M)
-    terms, solution, bpb_SN = guard_rounds.run(problem, first, samples, start_M)
+    terms, solution, bpb_SN, _, converged = guard_rounds.run(problem, first, samples, start_M)
     excess_F, tail = guards.rows_FN @ bpb_SN[0] - guards.limit_F, guard_rounds.tail_value(terms, bpb_SN)
-    value, gap, status = tail + _penalty(problem, solution.kl), None, Status.LOCAL_OPTIMUM
+    value, gap = tail + _penalty(problem, solution.kl), None
+    status = Status.LOCAL_OPTIMUM if converged else Status.MAX_ITERATIONS
     if problem.convex:
         gap = max(value - _lower_bound(problem, samples, terms, solution.weights_M), 0.0)
-        status = Status.OPTIMAL if gap <= TOLERANCE * max(1.0, abs(value)) else Status.MAX_ITERATIONS
+        status = Status.OPTIMAL if gap <= tolerance(problem.convex, value) else Status.MAX_ITERATIONS
     if excess_F.max(initial=0.0) > GUARD_TOLERANCE:
         status = Status.MAX_ITERATIONS
     solution = dataclasses.replace(solution, status=status, value=value, gap=gap, guard_excess=_largest(excess_F))

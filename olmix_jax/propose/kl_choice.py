@@ -47,7 +47,8 @@ def choose_kl_weight(
     params_P = jax.tree.map(lambda x: np.repeat(x, lambdas, axis=0), params_H)
     kl_weight_P = np.tile(np.asarray(kl_weights_L, np.float64), sides)
     half = dataclasses.replace(problem, law=law, params=jax.tree.map(lambda x: np.asarray(x)[0], params_H))
-    best_PM = solve_variants(half, kl_weight_P, params=params_P, ratios_KM=ratios_KM, seed=seed)
+    variants = solve_variants(half, kl_weight_P, params=params_P, ratios_KM=ratios_KM, seed=seed)
+    best_PM = variants.ratios_PM
     natural_HM = np.broadcast_to(natural_M, (sides, 1, len(natural_M)))
     compared_HCM = np.concatenate([best_PM.reshape(sides, lambdas, -1), natural_HM], axis=1)
     # Halves of a split are neighbours; each half's proposals are judged by the law of the other half.
@@ -65,6 +66,7 @@ def choose_kl_weight(
         best=float(kl_weights_L[int(within.max())]),
         splits=splits,
         used=False,
+        unconverged=variants.unconverged,
     )
 
 

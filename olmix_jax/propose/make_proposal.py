@@ -102,7 +102,7 @@ def complete(solved: Solved) -> Proposal:
     """
     proposal, formulation, options, swarm = solved.proposal, solved.formulation, solved.options, solved.swarm
     left_out = LeftOut()
-    if solved.optimum.guarded is None:
+    if solved.optimum.guarded is None and solved.optimum.solution.converged:
         with left_out.unless_fails("propose", "sensitivities"):
             moves = sensitivity(formulation, solved.optimum.solution, swarm.tasks, swarm.domains)
             proposal = dataclasses.replace(proposal, sensitivity=moves)
@@ -116,7 +116,23 @@ def complete(solved: Solved) -> Proposal:
     if options.explore and not options.worst:
         around = exploration.explore(formulation, swarm, options, solved.weights_M, solved.seed, left_out)
         proposal = dataclasses.replace(proposal, **_fields(around))
-    return dataclasses.replace(proposal, left_out=(*proposal.left_out, *left_out.reasons))
+    warnings = (*proposal.warnings, *_unconverged(proposal))
+    return dataclasses.replace(proposal, warnings=warnings, left_out=(*proposal.left_out, *left_out.reasons))
+
+
+def _unconverged(proposal: Proposal) -> tuple[str, ...]:
+    """Return a warning for each optional part with solves that did not converge."""
+    parts: dict[str, Any] = {
+        "gains by λ": proposal.choice,
+        "paths over λ and k": proposal.path,
+        "trade-offs between families": proposal.pareto,
+    }
+    number_of = {name: part.unconverged for name, part in parts.items() if part is not None}
+    return tuple(
+        f"{name}: {counted(number, 'solve')} did not converge; the best mixtures that were reached are shown"
+        for name, number in number_of.items()
+        if number
+    )
 
 
 def _fields(part: Any) -> dict[str, Any]:

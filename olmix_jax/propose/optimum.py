@@ -12,13 +12,17 @@ from olmix_jax.propose.formulation import Formulation
 from olmix_jax.propose.guards import GuardedSolution, Guards
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.swarm_facts import SwarmFacts
+from olmix_jax.solver import solve as solver
 from olmix_jax.solver import starts
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solution import Solution
-from olmix_jax.solver.solve import solve
 from olmix_jax.solver.status import GUARD_TOLERANCE
 from olmix_jax.swarm import task_groups
 from olmix_jax.utils.errors import UserError
+
+# A tail or guards take many solves per starting point, so they start only from this many minima of the law, those of
+# lowest tail.
+GUARDED_STARTS = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,21 +56,31 @@ def find_optimum(formulation: Formulation, swarm: SwarmFacts, options: Options, 
     if not reduced.law.differentiable or options.method != "exact":
         return Optimum(_search(formulation, ratios_KD, options, seed), guards)
     samples = formulation.reduced_law.samples
-    starts_SD = None if reduced.convex else starts.from_runs(reduced, ratios_KD, seed)
+    starts_SD = None if reduced.convex else starts.spread_out(reduced, ratios_KD, seed)
     if options.worst:
         starts_SD = np.concatenate([starts.from_vertices(reduced, seed), starts_SD])
     natural_D = formulation.collapse(formulation.natural_M)
     # Checked first, because it costs least.
     safe_D = None if options.guard is None else _guarded_mixture(reduced, guards, natural_D, options.guard)
-    free = solve(reduced, starts_SM=starts_SD)
+    ends = solver.end_points(reduced, starts_SM=starts_SD)
+    free = solver.best(reduced, ends)
     if options.guard is None and options.tail is None:
         return Optimum(free, guards)
-    starts_SD = free.weights_M[None]
-    if not reduced.convex:
-        starts_SD = np.stack([free.weights_M, natural_D if safe_D is None else safe_D])
     tail_samples, share = (None, 1.0) if options.tail is None else (samples, options.tail)
+    starts_SD = _lowest_tails(reduced, solver.distinct(ends), tail_samples, share)
+    if not reduced.convex and options.guard is not None:
+        starts_SD = np.stack([starts_SD[0], natural_D if safe_D is None else safe_D])
     guarded = guard_functions.solve(reduced, guards, tail_samples, share, starts_SM=starts_SD, safe_M=safe_D)
     return Optimum(guarded.solution, guards, guarded)
+
+
+def _lowest_tails(reduced: Problem, minima_BD, samples, share: float) -> np.ndarray:
+    """Return the GUARDED_STARTS minima of the law with the lowest objective under the tail, lowest first."""
+    if samples is not None and len(minima_BD) > 1:
+        tail_B = np.array([guard_functions.tail_at(reduced, samples, share, p_D) for p_D in minima_BD])
+        penalty_B = reduced.kl_weight * reduced.kl(minima_BD) if reduced.kl_weight > 0 else 0.0
+        minima_BD = minima_BD[np.argsort(tail_B + penalty_B, kind="stable")]
+    return minima_BD[:GUARDED_STARTS]
 
 
 def proposes_a_run(law: Law, options: Options) -> bool:

@@ -21,7 +21,6 @@ def pareto_front(
     *,
     natural_M,
     proposed_M,
-    ratios_KM=None,
     seed: int = 0,
 ) -> Front | None:
     """Solve over a grid of family weights, and keep the mixtures that no other one dominates.
@@ -33,8 +32,7 @@ def pareto_front(
       families: {family: its tasks}.
       tasks: N names.
       domains: M names.
-      natural_M, proposed_M: mixtures to compare with the front.
-      ratios_KM: the swarm's runs, as starting points for a law that is not convex.
+      natural_M, proposed_M: mixtures to compare with the front; the latter is also a starting point.
       seed: of starting points that are drawn.
 
     Returns:
@@ -45,7 +43,9 @@ def pareto_front(
         return None
     rows_FN = np.array([[(task in families[name]) / len(families[name]) for task in tasks] for name in names])
     grid_PF = np.array(_compositions(STEPS[len(names)], len(names)), np.float64) / STEPS[len(names)]
-    best_PM = solve_variants(problem, problem.kl_weight, weights_PN=grid_PF @ rows_FN, ratios_KM=ratios_KM, seed=seed)
+    weights_PN = grid_PF @ rows_FN
+    variants = solve_variants(problem, problem.kl_weight, weights_PN=weights_PN, near_M=proposed_M, seed=seed)
+    best_PM = variants.ratios_PM
     compared_CM = np.concatenate([best_PM, natural_M[None], proposed_M[None]])
     *bpb_PF, natural_F, proposed_F = evaluate(problem.law, problem.params, compared_CM) @ rows_FN.T
     # The KL term is part of the objective, so an optimum for one weighting may be dominated by that for another.
@@ -58,7 +58,13 @@ def pareto_front(
         )
         for i in kept
     )
-    return Front(tuple(names), tuple(points), natural=by_name(names, natural_F), proposed=by_name(names, proposed_F))
+    return Front(
+        tuple(names),
+        tuple(points),
+        natural=by_name(names, natural_F),
+        proposed=by_name(names, proposed_F),
+        unconverged=variants.unconverged,
+    )
 
 
 def _dominates(one_F, other_F) -> bool:

@@ -14,14 +14,17 @@ KL_WEIGHTS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 REPEAT_FACTORS = (0.5, 1.0, 2.0, 4.0)
 
 
-def settings_path(formulation: Formulation, kl_weights_L, repeats_R, *, ratios_KM=None, seed: int = 0) -> Path | None:
+def settings_path(
+    formulation: Formulation, kl_weights_L, repeats_R, *, near_M=None, ratios_KM=None, seed: int = 0
+) -> Path | None:
     """Solve for every λ and every k. Only k/R matters, so twice the tokens act like half the repeats.
 
     Args:
       formulation: the problem; its λ and its repetition caps are replaced.
       kl_weights_L: λ > 0, ascending.
       repeats_R: k, ascending; [None] if repetition is not capped.
-      ratios_KM: the swarm's runs, as starting points for a law that is not convex.
+      near_M: the proposal, as a starting point for a law that is not convex.
+      ratios_KM: the swarm's runs, as starting points without a proposal.
       seed: of starting points that are drawn.
 
     Returns:
@@ -33,7 +36,8 @@ def settings_path(formulation: Formulation, kl_weights_L, repeats_R, *, ratios_K
     if not cells:
         return None
     kl_weight_P, upper_PM = np.array([kl_weights_L[i] for i, _ in cells]), np.stack([uppers[r] for _, r in cells])
-    best_PM = solve_variants(problem, kl_weight_P, upper_PM=upper_PM, ratios_KM=ratios_KM, seed=seed)
+    variants = solve_variants(problem, kl_weight_P, upper_PM=upper_PM, near_M=near_M, ratios_KM=ratios_KM, seed=seed)
+    best_PM = variants.ratios_PM
     predicted_P = evaluate(problem.law, problem.params, best_PM) @ problem.weights
 
     def table(values_P) -> tuple:
@@ -49,6 +53,7 @@ def settings_path(formulation: Formulation, kl_weights_L, repeats_R, *, ratios_K
         predicted=table(predicted_P.tolist()),
         kl=table(problem.kl(best_PM).tolist()),
         predicted_natural=float(natural_N @ problem.weights),
+        unconverged=variants.unconverged,
     )
 
 

@@ -151,10 +151,11 @@ class Proposal:
 
     @property
     def outcome(self) -> str:
-        """How the solver ended, in words: "local optimum, best of 8 starts"."""
+        """How the solver ended, in words: "local optimum, reached from 7 of 24 starts"."""
         certificate = self.certificate
         return self.status.describe(
             starts=certificate.starts or certificate.candidates,
+            agreeing=certificate.agreeing,
             iterations=certificate.iterations,
             gap=certificate.gap,
             residual=certificate.residual,

@@ -23,7 +23,7 @@ class Certificate:
       iterations: iterations of the solver.
       residual: violation of the optimality conditions; 0 at a stationary point.
       starts: number of starting points.
-      agreeing: number of starting points that ended within 1e-6 BPB of the best.
+      agreeing: number of starting points that reached this mixture, up to 0.01 in total variation and 1e-6 BPB.
       candidates: number of candidates of a search.
     """
 
@@ -142,6 +142,7 @@ class LambdaChoice:
       best: the chosen λ.
       splits: number of random halvings of the runs.
       used: whether the proposal uses ``best``.
+      unconverged: number of solves that did not converge, of one per λ and half.
     """
 
     kl_weight: tuple[float, ...]
@@ -150,6 +151,7 @@ class LambdaChoice:
     best: float
     splits: int
     used: bool
+    unconverged: int = 0
 
     def check(self) -> None:
         if not len(self.kl_weight) == len(self.gain) == len(self.gain_error):
@@ -168,6 +170,7 @@ class Path:
       kl: KL from the anchor [nats].
       predicted_natural: task-weighted BPB at natural.
       chosen: ``kl_weight`` and ``max_repeats`` of the proposal.
+      unconverged: number of mixtures whose solve did not converge.
     """
 
     kl_weight: tuple[float, ...]
@@ -177,6 +180,7 @@ class Path:
     kl: tuple[tuple[float | None, ...], ...]
     predicted_natural: float | None
     chosen: dict[str, float | None] | None = None
+    unconverged: int = 0
 
     def check(self) -> None:
         for name in ("weights", "predicted", "kl"):
@@ -208,12 +212,14 @@ class Front:
       families: names.
       points: mixtures on the front.
       natural, proposed: predicted BPB by family, at natural and at the proposal.
+      unconverged: number of solves that did not converge, including those of mixtures that are not on the front.
     """
 
     families: tuple[str, ...]
     points: tuple[FrontPoint, ...]
     natural: dict[str, float]
     proposed: dict[str, float]
+    unconverged: int = 0
 
     def check(self) -> None:
         """Raise ``ValueError`` if a mixture lacks the BPB of a family."""

@@ -9,9 +9,10 @@ import numpy as np
 from olmix_jax.laws import cpu, evaluate_each
 from olmix_jax.propose.formulation import Formulation
 from olmix_jax.propose.proposal_parts import Gain, by_name
+from olmix_jax.propose.variants import Variants
 from olmix_jax.solver import minimise
 from olmix_jax.solver.problem import Problem
-from olmix_jax.solver.solution import Solution
+from olmix_jax.solver.solution import Solution, tolerance
 from olmix_jax.utils.progress import counted
 
 # Quantiles at the ends of an interval.
@@ -67,11 +68,15 @@ def error_bars(
         return dataclasses.replace(bars, no_weight_intervals=GUARDS_NOT_RESOLVED)
     if bars.gain is None:
         return bars
-    optima_RD = sample_optima(formulation.reduced, formulation.reduced_law.samples, solution.weights_M)
-    optima_RM = formulation.expand(optima_RD)
+    optima = sample_optima(formulation.reduced, formulation.reduced_law.samples, solution.weights_M)
+    optima_RM = formulation.expand(optima.ratios_PM)
+    warnings = bars.warnings
+    if optima.unconverged:
+        warnings += (f"the intervals of the weights use {optima.unconverged} optima of samples that did not converge",)
     low_M, high_M = np.quantile(optima_RM, [LOW, HIGH], axis=0)
     return dataclasses.replace(
         bars,
+        warnings=warnings,
         weights_std=by_name(domains, optima_RM.std(axis=0)),
         weights_low=by_name(domains, low_M),
         weights_high=by_name(domains, high_M),
@@ -117,17 +122,19 @@ def _share(share: float, samples: int) -> str:
     return f"{round(share * samples)} of {counted(samples, 'sample')}"
 
 
-def sample_optima(problem: Problem, samples, start_M) -> np.ndarray:
-    """Return ratios_RM, the optimal mixtures for the first RESOLVED samples of the law, started from the proposal.
+def sample_optima(problem: Problem, samples, start_M) -> Variants:
+    """Return the optimal mixtures for the first RESOLVED samples of the law, started from the proposal.
 
     Their spread is the uncertainty of the weights. Samples without a finite optimum are left out.
     """
     objective, entropic = problem.objective, problem.kl_weight > 0
-    optima = []
+    optima, unconverged = [], 0
     with cpu.float64():
         for r in range(min(len(jax.tree.leaves(samples)[0]), RESOLVED)):
             params = jax.tree.map(lambda x, r=r: np.asarray(x)[r], samples)
             sampled = dataclasses.replace(objective, params=params)
             end = minimise.compiled(sampled, problem.bounds, ITERATIONS, start_M, entropic=entropic)
-            optima.append(np.asarray(end.weights_M))
-    return np.array([p_M for p_M in optima if np.isfinite(p_M).all()] or [start_M])
+            if np.isfinite(end.weights_M).all():
+                optima.append(np.asarray(end.weights_M))
+                unconverged += not end.gap <= tolerance(problem.convex, float(end.value))
+    return Variants(np.array(optima or [start_M]), unconverged)

@@ -1,27 +1,52 @@
 """Solve many variants of a problem at once: other caps, task weights, parameters of the law, or λ."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
 from olmix_jax.solver import batch, starts
 from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solution import tolerance
 from olmix_jax.utils.errors import UserError
 
-# Starting points for a law that is not convex. Variants lie close together, so two are enough.
-STARTS = 2
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Variants:
+    """The optimal mixtures of P variants.
+
+    Attributes:
+      ratios_PM: the mixtures.
+      unconverged: number of variants whose solve did not converge. Their mixtures are the best that were reached.
+    """
+
+    ratios_PM: np.ndarray
+    unconverged: int
 
 
 def solve_variants(
-    problem: Problem, kl_weight_P, *, params=None, weights_PN=None, upper_PM=None, ratios_KM=None, seed: int = 0
-) -> np.ndarray:
-    """Return the optimal mixtures of P variants, ratios_PM.
+    problem: Problem,
+    kl_weight_P,
+    *,
+    params=None,
+    weights_PN=None,
+    upper_PM=None,
+    near_M=None,
+    ratios_KM=None,
+    seed: int = 0,
+) -> Variants:
+    """Return the optimal mixtures of P variants.
+
+    If the law is not convex, all variants are solved from two mixtures: the anchor, and ``near_M`` or else the best
+    run.
 
     Args:
       problem: gives the parts that do not vary.
       kl_weight_P: λ of each variant, or one λ for all.
       params, weights_PN, upper_PM: other parameters of the law, task weights or caps, with a leading axis P; at least
         one of the three.
-      ratios_KM: the swarm's runs, as starting points for a law that is not convex.
+      near_M: the optimum of a problem close to the variants.
+      ratios_KM: the swarm's runs.
       seed: of starting points that are drawn.
 
     Raises:
@@ -34,10 +59,16 @@ def solve_variants(
     upper_PM = np.broadcast_to(upper_M if upper_PM is None else upper_PM, (number, len(upper_M)))
     kl_weight_P = np.broadcast_to(np.asarray(kl_weight_P, np.float64), (number,))
     varying = batch.Varying(params, weights_PN, upper_M=upper_PM, kl_weight=kl_weight_P)
-    starts_SM = problem.anchor_M[None] if problem.convex else starts.from_runs(problem, ratios_KM, seed)[:STARTS]
+    starts_SM = problem.anchor_M[None]
+    if not problem.convex:
+        other_M = starts.spread_out(problem, ratios_KM, seed)[1] if near_M is None else near_M
+        starts_SM = np.stack([problem.anchor_M, other_M])
     ends = [batch.solve_each(problem, varying, start_M=start_M) for start_M in starts_SM]
     value_SP = np.stack([np.where(np.isfinite(end.value), end.value, np.inf) for end in ends])
-    best_PM = np.stack([end.weights_M for end in ends])[value_SP.argmin(axis=0), np.arange(number)]
+    best_P, variants_P = value_SP.argmin(axis=0), np.arange(number)
+    best_PM = np.stack([end.weights_M for end in ends])[best_P, variants_P]
     if not np.isfinite(value_SP.min(axis=0)).all() or not np.isfinite(best_PM).all():
         raise UserError("the law predicts no finite BPB around the natural distribution; fit it on more runs")
-    return best_PM
+    gap_P = np.stack([end.gap for end in ends])[best_P, variants_P]
+    wide_P = [gap > tolerance(problem.convex, value) for gap, value in zip(gap_P, value_SP.min(axis=0))]
+    return Variants(best_PM, int(np.sum(wide_P)))

@@ -101,7 +101,7 @@ def _certificate_facts(certificate: Certificate) -> Facts:
         ("iterations", certificate.iterations),
         ("residual of the optimality conditions", certificate.residual),
         ("starting points", certificate.starts),
-        ("starting points that reach the best value", certificate.agreeing),
+        ("starting points that reach this mixture", certificate.agreeing),
         ("candidates of the search", certificate.candidates),
     ]
     return facts + [(name, value_text(value)) for name, value in values if value is not None]

@@ -37,7 +37,8 @@ def project(v_M, lower_M, upper_M, total=1.0):
     # v + τ rounds in units of |v|. Spread the resulting error over the entries that can still move.
     loose_M = (p_M > lower_M) & (p_M < upper_M)
     missing = (total - p_M.sum()) / jnp.maximum(loose_M.sum(), 1)
-    return inside(p_M + jnp.where(loose_M, missing, 0.0), lower_M, upper_M, total)
+    p_M = jnp.where(loose_M, jnp.clip(p_M + missing, lower_M, upper_M), p_M)
+    return _with_total(p_M, lower_M, upper_M, total)
 
 
 @jax.custom_jvp
@@ -66,10 +67,8 @@ def project_kl(log_v_M, lower_M, upper_M, total=1.0):
     share = jnp.maximum(1 + (total - p_M.sum()) / jnp.where(loose > 0, loose, 1.0), 0.0)
     p_M = jnp.where(loose_M, p_M * share, p_M)
     # For logarithms beyond 10^15 rounding changes whole factors, and clipping undoes the scaling, so the sum needs a
-    # correction. But correcting the last bit of a sum would cost small entries the digits of their logarithms, and so
-    # of KL's slopes.
-    sum_ = p_M.sum()
-    return inside(p_M, lower_M, upper_M, jnp.where(jnp.abs(total - sum_) <= LAST_BITS * total, sum_, total))
+    # correction.
+    return _with_total(p_M, lower_M, upper_M, total)
 
 
 def inside(v_M, lower_M, upper_M, total=1.0):
@@ -78,6 +77,17 @@ def inside(v_M, lower_M, upper_M, total=1.0):
     missing = total - p_M.sum()
     room_M = jnp.where(missing > 0, upper_M - p_M, p_M - lower_M)
     return jnp.clip(p_M + missing * room_M / jnp.maximum(room_M.sum(), TINY), lower_M, upper_M)
+
+
+def _with_total(p_M, lower_M, upper_M, total):
+    """Return :func:`inside`, but p itself if its sum equals the total up to rounding.
+
+    Correcting the last bits would move entries off their bounds, where derivatives are 0, and would cost small entries
+    the digits of their logarithms, and so of KL's slopes.
+    """
+    sum_ = p_M.sum()
+    rounding = LAST_BITS * jnp.sqrt(p_M.size) * jnp.abs(total)
+    return inside(p_M, lower_M, upper_M, jnp.where(jnp.abs(total - sum_) <= rounding, sum_, total))
 
 
 def fill(slope_M, lower_M, upper_M, total=1.0):

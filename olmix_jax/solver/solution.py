@@ -10,8 +10,9 @@ from olmix_jax.solver.status import Status
 TOLERANCE = 1e-9
 # The same for other laws. More digits are not possible: slopes of a Gaussian process are differences of large terms.
 LOCAL_TOLERANCE = 1e-7
-# Two end points agree if their values differ by at most this [BPB].
-AGREE = 1e-6
+# Two end points are the same minimum if their values differ by at most this [BPB], and their mixtures by at most this
+# [total variation].
+AGREE, SAME = 1e-6, 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Solution:
       multipliers_M: multipliers of the upper bounds, ≥ 0: fall of the minimum per unit increase of the bound [BPB].
       group_multipliers_G: multipliers of the groups' bounds, ≥ 0 at the upper bound and ≤ 0 at the lower bound [BPB].
       starts: number of starting points, or of candidates.
-      agreeing: number of end points within 1e-6 BPB of this one, including itself.
+      agreeing: number of starting points that reach this minimum: end points within 1e-6 BPB and 0.01 in total
+        variation.
       guard_excess: largest g_f − limit_f over guards [BPB], ≤ 0 if all guards hold; None without guards.
     """
 
@@ -56,8 +58,20 @@ class Solution:
         """Return the status with its figures, for people."""
         return self.status.describe(
             starts=self.starts,
+            agreeing=self.agreeing,
             iterations=self.iterations,
             gap=self.gap,
             residual=self.residual,
             guard_excess=self.guard_excess,
         )
+
+
+def tolerance(convex: bool, value: float) -> float:
+    """Return the largest ``gap`` of a converged solve [BPB]."""
+    return (TOLERANCE if convex else LOCAL_TOLERANCE) * max(1.0, abs(value))
+
+
+def count_agreeing(value_S, ratios_SM, value: float, weights_M) -> int:
+    """Return how many end points are the minimum at ``weights_M``."""
+    far_S = 0.5 * abs(np.asarray(ratios_SM) - weights_M).sum(axis=1)
+    return int(((np.asarray(value_S) <= value + AGREE) & (far_S <= SAME)).sum())

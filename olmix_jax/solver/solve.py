@@ -10,7 +10,7 @@ from olmix_jax.laws import cpu
 from olmix_jax.solver import feasibility
 from olmix_jax.solver.minimise import Minimum, compiled
 from olmix_jax.solver.problem import Problem, checked
-from olmix_jax.solver.solution import AGREE, LOCAL_TOLERANCE, TOLERANCE, Solution
+from olmix_jax.solver.solution import TOLERANCE, Solution, count_agreeing, tolerance
 from olmix_jax.solver.status import Status
 from olmix_jax.utils.errors import UserError
 
@@ -35,13 +35,23 @@ def solve(problem: Problem, *, starts_SM=None, max_iterations: int | None = None
       UserError: see :func:`olmix_jax.solver.problem.checked`; or no mixture meets the bounds; or the law's predictions
         are not finite.
     """
+    return best(problem, end_points(problem, starts_SM=starts_SM, max_iterations=max_iterations))
+
+
+def end_points(problem: Problem, *, starts_SM=None, max_iterations: int | None = None) -> list[Minimum]:
+    """Return the finite end points from every start; arguments and errors as for :func:`solve`."""
     problem = checked(problem)
     starts_SM = problem.anchor_M[None] if starts_SM is None else np.asarray(starts_SM, np.float64)
     limit = iteration_limit(problem) if max_iterations is None else max_iterations
     entropic = problem.kl_weight > 0
     with cpu.float64():
         ends = [compiled(problem.objective, problem.bounds, limit, start_M, entropic=entropic) for start_M in starts_SM]
-    return _best(problem, [jax.tree.map(np.asarray, end) for end in ends])
+    ends = [end for end in (jax.tree.map(np.asarray, end) for end in ends) if _finite(end)]
+    if not ends:
+        if fault := feasibility.explain(problem.bounds):
+            raise UserError(fault)
+        raise UserError("the law predicts no finite BPB around the natural distribution: fit it on more runs")
+    return ends
 
 
 def iteration_limit(problem: Problem) -> int:
@@ -49,32 +59,39 @@ def iteration_limit(problem: Problem) -> int:
     return MAX_ITERATIONS if problem.convex else LOCAL_ITERATIONS
 
 
-def _best(problem: Problem, ends: list[Minimum]) -> Solution:
+def distinct(ends: list[Minimum]) -> np.ndarray:
+    """Return the different minima among end points, lowest first, ratios_BM."""
+    ends = sorted(ends, key=lambda end: float(end.value))
+    found: list[Minimum] = []
+    for end in ends:
+        if not any(count_agreeing([end.value], [end.weights_M], np.inf, other.weights_M) for other in found):
+            found.append(end)
+    return np.stack([end.weights_M for end in found])
+
+
+def best(problem: Problem, ends: list[Minimum]) -> Solution:
     """Return the end point of least value; among values equal up to rounding, one that has converged."""
-    ends = [end for end in ends if _finite(end)]
-    if not ends:
-        if fault := feasibility.explain(problem.bounds):
-            raise UserError(fault)
-        raise UserError("the law predicts no finite BPB around the natural distribution: fit it on more runs")
     convex = problem.convex
     least = min(float(end.value) for end in ends)
-    small = (TOLERANCE if convex else LOCAL_TOLERANCE) * max(1.0, abs(least))
+    small = tolerance(convex, least)
     equal = least + TOLERANCE * max(1.0, abs(least))
     converged = [end for end in ends if end.gap <= small and end.value <= equal]
-    best = min(converged or ends, key=lambda end: float(end.value))
+    lowest = min(converged or ends, key=lambda end: float(end.value))
     success = Status.OPTIMAL if convex else Status.LOCAL_OPTIMUM
     return Solution(
         status=success if converged else Status.MAX_ITERATIONS,
-        weights_M=best.weights_M,
-        value=best.value.item(),
-        kl=best.kl.item(),
-        gap=best.gap.item() if convex else None,
-        iterations=best.iterations.item(),
-        residual=best.residual.item(),
-        multipliers_M=best.multipliers_M,
-        group_multipliers_G=best.group_multipliers_G,
+        weights_M=lowest.weights_M,
+        value=lowest.value.item(),
+        kl=lowest.kl.item(),
+        gap=lowest.gap.item() if convex else None,
+        iterations=lowest.iterations.item(),
+        residual=lowest.residual.item(),
+        multipliers_M=lowest.multipliers_M,
+        group_multipliers_G=lowest.group_multipliers_G,
         starts=len(ends),
-        agreeing=sum(bool(end.value <= best.value + AGREE) for end in ends),
+        agreeing=count_agreeing(
+            [end.value for end in ends], [end.weights_M for end in ends], lowest.value, lowest.weights_M
+        ),
     )
 
 

@@ -1,6 +1,8 @@
 """Starting points for problems that are not convex.
 
-:func:`from_runs` serves minimisation: the anchor, the best runs of the swarm, and mixtures between them.
+:func:`spread_out` serves minimisation: the anchor, the best runs of the swarm, mixtures between them, and mixtures of
+the whole feasible set. The last ones find minima that the runs are not close to. Most of them are sparse, because a law
+whose slope is steep at 0 has minima that differ in which domains they leave out.
 
 :func:`from_vertices` serves maximisation of a convex f(p) − λ·KL(p ‖ anchor), the search for the worst mixture. There
 the step from p to
@@ -31,27 +33,64 @@ from olmix_jax.utils import rng
 # that a run lacks.
 BEST_RUNS = 4
 SHARE_OF_ANCHOR = 0.02
+# Starts from the whole set: the best of DRAWN mixtures, and sparse mixtures, corners and runs at random. A start of the
+# first kind is FAR from all others [total variation].
+BEST_DRAWN, SPARSE, CORNERS, RUNS = 4, 8, 2, 2
+DRAWN, FAR = 128, 0.2
+# Concentration of sparse mixtures: about a tenth of the domains has most of the weight.
+CONCENTRATION = 0.1
 # Ascents from a single domain (at most), ascents from a random order, steps of each, and end points returned.
 SINGLES, ORDERS, STEPS, BEST_ENDS = 256, 128, 100, 8
 
 
-def from_runs(problem: Problem, ratios_KM, seed: int) -> np.ndarray:
-    """Return starts_SM: the anchor, the best runs, and mixtures between them.
+def spread_out(problem: Problem, ratios_KM, seed: int) -> np.ndarray:
+    """Return starts_SM: the anchor, the best runs, mixtures between them, and mixtures of the whole set.
 
     Args:
       problem: a problem with task weights.
       ratios_KM: mixtures of the swarm's runs; None draws Dirichlet mixtures in their place.
-      seed: seed of these draws.
+      seed: seed of all draws.
     """
     anchor_M = problem.anchor_M / problem.anchor_M.sum()
     if ratios_KM is None or not len(ratios_KM):
         draw = rng.generator(seed, "propose.starts")
         ratios_KM = draw.dirichlet(np.maximum(anchor_M, 1e-3) * len(anchor_M), size=2 * BEST_RUNS)
-    mixed_KM = (1 - SHARE_OF_ANCHOR) * np.asarray(ratios_KM, np.float64) + SHARE_OF_ANCHOR * anchor_M
-    inside_KM = problem.project(np.concatenate([mixed_KM, anchor_M[None]]))
-    best_BM = inside_KM[:-1][np.argsort(problem.values(inside_KM)[:-1], kind="stable")[:BEST_RUNS]]
+    draw, runs, domains = rng.generator(seed, "propose.starts.whole_set"), len(ratios_KM), len(anchor_M)
+    drawn_QM = np.concatenate([draw.dirichlet(np.full(domains, a), size=DRAWN // 2) for a in (CONCENTRATION, 1.0)])
+    mixed_KM = _with_anchor(np.concatenate([np.asarray(ratios_KM, np.float64), drawn_QM]), anchor_M)
+    # The nearest mixture to a point far outside the set is a corner.
+    far_CM = 100 * draw.normal(size=(CORNERS, domains))
+    # One call each of the projection and the law, because every shape compiles another program.
+    inside_KM = problem.project(np.concatenate([mixed_KM, anchor_M[None], far_CM]))
+    value_K = problem.values(inside_KM)
+    run_KM, drawn_QM, corner_CM = inside_KM[:runs], inside_KM[runs : runs + DRAWN], inside_KM[-CORNERS:]
+    best_BM = run_KM[np.argsort(value_K[:runs], kind="stable")[:BEST_RUNS]]
     between_BM = np.stack([(best_BM[0] + anchor_M) / 2, best_BM.mean(axis=0), 2 / 3 * best_BM[-1] + anchor_M / 3])
-    return np.concatenate([anchor_M[None], best_BM, between_BM])
+    near_SM = np.concatenate([anchor_M[None], best_BM, between_BM])
+    ordered_QM = drawn_QM[np.argsort(value_K[runs : runs + DRAWN], kind="stable")]
+    others = draw.permutation(runs)[:RUNS]
+    return np.concatenate(
+        [
+            near_SM,
+            _far_apart(ordered_QM, near_SM, BEST_DRAWN),
+            drawn_QM[:SPARSE],
+            _with_anchor(corner_CM, inside_KM[runs + DRAWN]),
+            run_KM[others],
+        ]
+    )
+
+
+def _with_anchor(ratios_KM, anchor_M):
+    return (1 - SHARE_OF_ANCHOR) * ratios_KM + SHARE_OF_ANCHOR * anchor_M
+
+
+def _far_apart(ordered_QM, near_SM, number: int) -> np.ndarray:
+    """Return the first mixtures that are at least FAR from ``near_SM`` and from each other; at most ``number``."""
+    known_SM, count = near_SM, len(near_SM)
+    for p_M in ordered_QM:
+        if len(known_SM) < count + number and (abs(known_SM - p_M).sum(axis=1) >= 2 * FAR).all():
+            known_SM = np.concatenate([known_SM, p_M[None]])
+    return known_SM[count:]
 
 
 def from_vertices(problem: Problem, seed: int) -> np.ndarray:

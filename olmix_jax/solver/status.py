@@ -29,19 +29,20 @@ class Status(enum.Enum):
         self,
         *,
         starts: int | None = None,
+        agreeing: int | None = None,
         iterations: int | None = None,
         gap: float | None = None,
         residual: float | None = None,
         guard_excess: float | None = None,
     ) -> str:
-        """Return the status with its figures, for people: "local optimum, best of 8 starts".
+        """Return the status with its figures, for people: "local optimum, reached from 7 of 24 starts".
 
         Arguments are those of :class:`olmix_jax.solver.solution.Solution`; those that are None are left out.
         """
         if self is Status.SEARCHED and starts is not None:
             return f"best of {starts:,} candidates"
         if self is Status.LOCAL_OPTIMUM and starts is not None:
-            return f"{self.value}, best of {starts} starts"
+            return f"{self.value}, {'best of' if agreeing is None else f'reached from {agreeing} of'} {starts} starts"
         if self is not Status.MAX_ITERATIONS:
             return self.value
         if guard_excess is not None and guard_excess > GUARD_TOLERANCE:

@@ -1,15 +1,17 @@
 """Guards on tasks and means over the worst samples, against cvxpy (also covers guard_rounds.py)."""
 
+import jax
 import numpy as np
 import pytest
 
-from olmix_jax.laws import evaluate, evaluate_each, log_linear
+from olmix_jax.laws import evaluate, evaluate_each, log_linear, warped_gp
 from olmix_jax.propose import guard_rounds, guards
 from olmix_jax.solver.bounds import box
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solve import solve
 from olmix_jax.solver.status import Status
 from olmix_jax.swarm import table, task_groups
+from tests.propose.cases import NATURAL_M, fitted_gp
 from tests.propose.guard_cases import (
     EACH_TASK,
     cvxpy_optimum,
@@ -136,3 +138,38 @@ def test_the_safe_mixture_is_returned_unproven_if_guards_hold_at_no_end_point(mo
     assert guarded.excess_F.max() <= 0 and solution.status is Status.MAX_ITERATIONS
     assert solution.describe().startswith("not converged (gap ")
     assert solution.value - solution.gap <= cvxpy_optimum(problem, guard)[1] + 1e-8
+
+
+def sampled_default_law():
+    """The default law on 30 runs of three domains with 20 samples, and a problem with it."""
+    fitted, _ = fitted_gp(noise=0.02)
+    samples = warped_gp.sample(fitted.params, 20, seed=0)
+    problem = Problem(warped_gp.LAW, fitted.params, np.full(2, 0.5), NATURAL_M, box(np.zeros(3), np.ones(3)), 0.05)
+    return problem, samples
+
+
+def test_tail_of_the_default_law_reaches_the_minimum_of_a_grid(monkeypatch):
+    problem, samples = sampled_default_law()
+    found = guards.solve(problem, guards.no_guards(problem), samples, 0.1, starts_SM=NATURAL_M[None])
+    assert found.solution.status is Status.LOCAL_OPTIMUM and found.solution.residual <= 2e-7
+    axis = np.linspace(0.01, 0.99, 50)
+    grid_KM = np.array([(a, b, 1 - a - b) for a in axis for b in axis if a + b < 0.9999])
+    value_SK = evaluate_each(problem.law, samples, grid_KM).mean(axis=2)
+    tail_K = np.sort(value_SK, axis=0)[-2:].mean(axis=0) + 0.05 * problem.kl(grid_KM)
+    assert tail_K.min() - 1e-3 < found.solution.value <= tail_K.min() + 1e-7
+    # With a limit on the rounds it is not called an optimum.
+    monkeypatch.setattr(guard_rounds, "ROUNDS", 1)
+    solution = guards.solve(problem, guards.no_guards(problem), samples, 0.1, starts_SM=NATURAL_M[None]).solution
+    assert solution.status is Status.MAX_ITERATIONS and solution.residual > 1e-5
+    assert solution.describe().startswith("not converged (residual ")
+
+
+def test_arrays_that_samples_share_are_passed_once_and_predictions_stay_the_same():
+    problem, samples = sampled_default_law()
+    combined = guard_rounds.with_samples(problem, samples)
+    params, drawn = combined.params
+    assert drawn.theta_NP.shape == params.theta_NP.shape and drawn.alpha_NK.shape == (20, *params.alpha_NK.shape)
+    bpb_SN = evaluate(combined.law, combined.params, NATURAL_M[None])[0]
+    np.testing.assert_allclose(bpb_SN, guard_rounds.bpb_rows(problem, samples, NATURAL_M), rtol=1e-12)
+    one = jax.tree.map(lambda x: x[:1], samples)
+    assert guard_rounds.with_samples(problem, one).params[1].theta_NP.shape == one.theta_NP.shape

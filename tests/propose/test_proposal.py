@@ -58,7 +58,7 @@ def test_malformed_file_is_an_error_that_names_the_field(tmp_path, change, messa
     "status, certificate, text",
     [
         (Status.OPTIMAL, Certificate(gap=1e-12, iterations=9, residual=0.0), "optimal"),
-        (Status.LOCAL_OPTIMUM, Certificate(gap=None, starts=8, iterations=9, residual=0.0), "best of 8 starts"),
+        (Status.LOCAL_OPTIMUM, Certificate(gap=None, starts=8, agreeing=3, residual=0.0), "reached from 3 of 8 starts"),
         (Status.SEARCHED, Certificate(gap=None, candidates=3), "best of 3 candidates"),
         (Status.MAX_ITERATIONS, Certificate(gap=0.01, iterations=500, residual=0.1), "not converged (gap 0.01"),
     ],

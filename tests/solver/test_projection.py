@@ -158,3 +158,18 @@ def test_huge_inputs_give_a_mixture_within_bounds(box, scale):
     lower_M, upper_M, v_M = box
     for function in (projection.project, projection.project_kl):
         assert_inside(run(function, v_M * scale, lower_M, upper_M), lower_M, upper_M)
+
+
+def test_rounding_does_not_change_the_derivative_at_bounds():
+    """The derivative of max over q of ⟨q, v⟩ − ‖q‖²/2 is q, also if the last bits of Σq need a correction."""
+    draw, size = np.random.default_rng(0), 24
+    lower_M, upper_M = np.zeros(size), np.full(size, 0.1)
+
+    def largest(v_M):
+        q_M = projection.project(v_M, lower_M, upper_M)
+        return q_M @ v_M - 0.5 * (q_M**2).sum()
+
+    with jax.enable_x64(True):
+        slope = jax.jit(jax.grad(largest))
+        for v_M in 0.3 * draw.normal(size=(50, size)):
+            np.testing.assert_allclose(slope(v_M), run(projection.project, v_M, lower_M, upper_M), atol=1e-9)

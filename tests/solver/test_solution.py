@@ -16,7 +16,7 @@ def solution(status, **fields):
     "status, fields, text",
     [
         (Status.OPTIMAL, {"gap": 1e-12}, "optimal"),
-        (Status.LOCAL_OPTIMUM, {"starts": 8}, "local optimum, best of 8 starts"),
+        (Status.LOCAL_OPTIMUM, {"starts": 24, "agreeing": 7}, "local optimum, reached from 7 of 24 starts"),
         (Status.SEARCHED, {"starts": 20002}, "best of 20,002 candidates"),
         (Status.MAX_ITERATIONS, {"gap": 1e-3}, "not converged (gap 0.001 BPB after 500 iterations)"),
         (Status.MAX_ITERATIONS, {"residual": 0.02}, "not converged (residual 0.02 after 500 iterations)"),
