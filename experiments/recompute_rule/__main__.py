@@ -134,9 +134,14 @@ def losses(world: World, runs: int, seed: int) -> dict:
     setting = simulation.Setting(
         domains=change.new,
         natural_M=world.natural_M,
-        bounds=box(np.zeros(width), world.upper_M),
-        kl_weight=KL_WEIGHT,
-        task_weights_N=np.full(tasks, 1 / tasks),
+        problem=Problem(
+            log_linear.LAW,
+            None,
+            np.full(tasks, 1 / tasks),
+            world.natural_M,
+            box(np.zeros(width), world.upper_M),
+            KL_WEIGHT,
+        ),
         affected_M=np.arange(width) >= old,
         weights_M=weights_M,
         noise_N=np.full(tasks, world.noise),

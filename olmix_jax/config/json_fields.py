@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmix_jax.config import typed_text
@@ -117,6 +117,14 @@ def _of(source: str, field: str) -> str:
 def families(config: Config) -> Mapping[str, Any] | None:
     """Return ``fit.families`` as {family: task names or patterns}; None for the built-in families."""
     return read_mapping(config.fit.families, "fit.families")
+
+
+def families_of_tasks(config: Config, tasks: Sequence[str]) -> Mapping[str, Any] | None:
+    """Return the families of the tasks that a law is fitted to.
+
+    Unless it is fitted to single tasks, these are families or the mean of all tasks, and each is a family alone.
+    """
+    return families(config) if config.fit.granularity == "task" else {task: [task] for task in tasks}
 
 
 def propose_options(config: Config) -> dict[str, Any]:

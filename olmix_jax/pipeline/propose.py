@@ -4,6 +4,7 @@ import dataclasses
 import math
 import pathlib
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             full_law = None
             if fit_result is not None and fit_result.over is Over.BLOCKS:
                 full_law = law_over_domains(config, workdir, plan, fit_result)
-            reuse = _reuse_cost(plan, fit_result, fitted_law, full_law, swarm, options, proposal, seed)
+            always_kept = json_fields.propose_options(config)["keep_ratios"]
+            reuse = _reuse_cost(plan, fit_result, fitted_law, full_law, swarm, options, always_kept, proposal, seed)
             proposal = dataclasses.replace(proposal, reuse=reuse)
     with left_out.unless_fails("propose", "whole sequences or tokens per domain"):
         proposal = dataclasses.replace(proposal, counts=_counts(config, workdir, options, proposal))
@@ -84,8 +86,9 @@ def _fitted_swarm(
     """Read the swarm and its ``fit.json``; an update that needs no runs has an empty swarm and no fit."""
     if plan is not None and plan.needs_no_runs:
         domains, tasks = workdirs.read_domains(workdir), history.read_noise(workdir).tasks
-        no_runs = np.zeros((0, len(domains))), np.zeros((0, len(tasks)))
-        return table.SwarmTable((), domains.names, tasks, *no_runs, domains.natural_M, domains.tokens_M, ()), None
+        no_runs, sizes = (np.zeros((0, len(domains))), np.zeros((0, len(tasks)))), history.task_sizes(workdir)
+        facts = domains.names, tasks, *no_runs, domains.natural_M, domains.tokens_M
+        return table.SwarmTable((), *facts, (), sizes_N=np.array([sizes.get(task, 1.0) for task in tasks])), None
     swarm_table, fit_result = workdirs.read_table(config, workdir), FitResult.read(workdir / "fit/fit.json")
     if (fit_result.law, tuple(fit_result.tasks)) != (config.fit.law, swarm_table.tasks):
         raise UserError(f"{workdir / 'fit'}: fitted with a different law or different tasks; run --stages=fit,propose")
@@ -98,12 +101,7 @@ def trained_here(config: Config, workdir: pathlib.Path) -> bool:
 
 def swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> SwarmFacts:
     """Return the facts that a proposal depends on. Token counts are those that a run can use."""
-    if config.fit.granularity == "task":
-        families = json_fields.families(config)
-    else:
-        # The tasks of this table are already families, or the mean of all tasks.
-        families = {task: [task] for task in swarm_table.tasks}
-    swarm = SwarmFacts.from_table(swarm_table, families)
+    swarm = SwarmFacts.from_table(swarm_table, json_fields.families_of_tasks(config, swarm_table.tasks))
     if not trained_here(config, workdir):
         return swarm
     # A run reads whole sequences, so the tokens after a domain's last sequence are not used.
@@ -117,7 +115,8 @@ def options_of(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -
     options = Options(**json_fields.propose_options(config))
     if trained_here(config, workdir):
         options = dataclasses.replace(options, target_tokens=budget.target_tokens(config))
-    if plan is not None and plan.kept and options.keep_ratios is None:
+    if plan is not None and plan.kept:
+        # The plan keeps the blocks of the config too.
         options = dataclasses.replace(options, keep_ratios=plan.kept)
     return options
 
@@ -129,10 +128,11 @@ def _reuse_cost(
     full_law: laws.FittedLaw | None,
     swarm: SwarmFacts,
     options: Options,
+    always_kept: Mapping[str, Mapping[str, float]] | None,
     proposal: Proposal,
     seed: int,
 ) -> ReuseCost:
-    """Return the predicted cost of keeping ratios, and the cost by the new law [BPB].
+    """Return the predicted cost of keeping ratios, and the cost by the new law [BPB]; ``always_kept`` costs nothing.
 
     The cost is the minimum with kept ratios minus the minimum without. A law over blocks gives only the first. In
     that case ``full_law``, fitted to old and new runs over all domains, is used instead, if it is not None.
@@ -140,7 +140,7 @@ def _reuse_cost(
     unknown = ReuseCost(dataclasses.asdict(plan.predicted_loss), None)
     if options.worst:
         return unknown
-    if options.keep_ratios is None:
+    if options.keep_ratios == always_kept:
         return dataclasses.replace(unknown, loss=0.0, by="law")
     kept, by, law = proposal.objective, "law", fitted_law
     options = dataclasses.replace(options, explore=False)
@@ -150,7 +150,9 @@ def _reuse_cost(
         # `tail` needs samples of the parameters, and this law has none.
         by, law, options = "old runs", full_law, dataclasses.replace(options, tail=None, guard=None)
         kept = propose.propose(law, swarm, options, seed=seed).objective
-    best = propose.propose(law, swarm, dataclasses.replace(options, keep_ratios=None), seed=seed)
+    best = propose.propose(law, swarm, dataclasses.replace(options, keep_ratios=always_kept), seed=seed)
+    if not (best.status.converged and proposal.status.converged):
+        return unknown
     loss = None if kept is None or best.objective is None else kept - best.objective
     return dataclasses.replace(unknown, loss=loss, free=best.weights, by=by)
 

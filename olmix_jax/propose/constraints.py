@@ -14,6 +14,7 @@ import numpy as np
 
 from olmix_jax.solver import bounds as solver_bounds
 from olmix_jax.solver.bounds import Bounds
+from olmix_jax.solver.feasibility import feasible
 from olmix_jax.utils.errors import UserError
 
 
@@ -42,6 +43,18 @@ class Repetition:
         return repetition_caps(
             self.tokens_M, self.target_tokens, self.max_repeats if max_repeats is None else max_repeats
         )
+
+    def within(self, bounds: Bounds, user_upper_M, max_repeats: float | None = None) -> Bounds:
+        """Return the bounds with these upper bounds and the caps.
+
+        If no mixture meets them, but some mixture exceeds each cap by at most a token, the caps are a token larger. So
+        a target run of exactly k passes over all tokens is feasible, however R, N and k·N are rounded.
+        """
+        caps_M = self.caps(max_repeats)
+        strict, token_M = bounds._replace(upper_M=np.minimum(user_upper_M, caps_M)), np.sign(self.tokens_M)
+        looser_M = np.minimum(user_upper_M, caps_M + token_M / self.target_tokens)
+        looser = bounds._replace(upper_M=looser_M)
+        return looser if not feasible(strict) and feasible(looser) else strict
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,10 +119,10 @@ def constraints(
             "the other"
         )
     low_G, high_G = (np.array([groups[name][i] for name in names]) for i in (1, 2))
-    upper_M = user_upper_M if repetition is None else np.minimum(user_upper_M, repetition.caps())
+    limits = Bounds(lower_M, user_upper_M, member_GM, low_G, high_G)
     return Constraints(
         names=domains,
-        bounds=Bounds(lower_M, upper_M, member_GM, low_G, high_G),
+        bounds=limits if repetition is None else repetition.within(limits, user_upper_M),
         groups=tuple(names),
         user_upper_M=user_upper_M,
         repetition=repetition,

@@ -124,10 +124,16 @@ def _guards(formulation: Formulation, swarm: SwarmFacts, options: Options) -> Gu
     problem = formulation.problem
     if options.guard is None:
         return guard_functions.no_guards(problem)
+    natural_N = evaluate(problem.law, problem.params, formulation.natural_M[None])[0]
+    return guards_over_natural(swarm, options, natural_N)
+
+
+def guards_over_natural(swarm: SwarmFacts, options: Options, natural_N) -> Guards:
+    """Return the guards that the options ask for; with natural_N of 0, their limits are relative to natural."""
     groups: dict[str, tuple[str, ...]] = {task: (task,) for task in swarm.tasks}
     if options.guard_by == "family":
         groups = task_groups.families_of(swarm.tasks, swarm.families)
-    natural_N = evaluate(problem.law, problem.params, formulation.natural_M[None])[0]
+    assert options.guard is not None
     return guard_functions.group_guards(swarm.tasks, natural_N, groups, options.guard)
 
 

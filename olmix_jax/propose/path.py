@@ -60,8 +60,9 @@ def settings_path(
 def _upper(formulation: Formulation, max_repeats: float | None) -> np.ndarray | None:
     """Return the upper bounds with another k; None if no mixture meets them."""
     problem, constraints = formulation.problem, formulation.constraints
-    upper_M = np.ones(len(problem.anchor_M)) if constraints.user_upper_M is None else constraints.user_upper_M
+    bounds, upper_M = problem.bounds, constraints.user_upper_M
+    upper_M = np.ones(len(problem.anchor_M)) if upper_M is None else upper_M
     if max_repeats is not None and constraints.repetition is not None:
-        upper_M = np.minimum(upper_M, constraints.repetition.caps(max_repeats))
+        upper_M = constraints.repetition.within(bounds, upper_M, max_repeats).upper_M
     upper_M = np.where(problem.anchor_M > 0, upper_M, 0.0)
-    return upper_M if feasible(problem.bounds._replace(upper_M=upper_M)) else None
+    return upper_M if feasible(bounds._replace(upper_M=upper_M)) else None

@@ -57,8 +57,10 @@ def explain(bounds: Bounds, names: Sequence[str] = (), groups: Sequence[str] = (
         items = [f"{names[j]} {upper_M[j]:.6g}" for j in np.argsort(upper_M)]
         items = [f"{name} {high:.6g}" for name, high in zip(groups, bounds.high_G) if high < 1] + items
         short = 1 - most_M.sum()
+        # Six digits would hide a small shortage.
+        total = f"{most_M.sum():.6g}" if short > 1e-6 else f"1 − {short:.3g}"
         return (
-            f"the caps sum to {most_M.sum():.6g}, less than 1, so no mixture meets them: {listed(items)}; raise them "
+            f"the caps sum to {total}, less than 1, so no mixture meets them: {listed(items)}; raise them "
             f"by {short:.6g} in total"
         )
     return None

@@ -17,6 +17,9 @@ from olmix_jax.utils.errors import UserError
 
 # Tolerance for float arithmetic on `weight × total`, in sequences.
 SLACK = 1e-6
+# If no whole numbers meet the caps, a cap of at least this many sequences may be exceeded by less than one: 1 % of it.
+# Caps k·N_j/R with R = k·ΣN leave no room for rounding all of them down.
+LARGE = 100
 # An error suggests a larger total that works. At most this many totals are tried.
 _TOTALS_TRIED = 2000
 
@@ -25,9 +28,9 @@ def snap(weights_M: np.ndarray, total: int, caps_M: np.ndarray | None = None) ->
     """Return the mixture of ``total`` sequences nearest to ``weights_M``, by largest remainders.
 
     argmin over integer counts_M ≥ 0, Σ counts = total, of Σ_j |counts_j − total·w_j|^p, for every p ≥ 1 including ∞
-    (the largest error). With caps, counts_j ≤ total·caps_j as well, so rounding never breaks a cap that the weights
-    keep. Ties go to the lower index. A zero weight stays zero unless the caps leave no other place. A weight below one
-    sequence may become zero.
+    (the largest error). With caps, counts_j ≤ total·caps_j as well. Only if no whole numbers meet the caps, caps of
+    LARGE sequences or more are rounded up instead of down. Ties go to the lower index. A zero weight stays zero unless
+    the caps leave no other place. A weight below one sequence may become zero.
 
     Args:
       weights_M: weights ≥ 0; normalised here.
@@ -73,7 +76,10 @@ def _max_counts(wanted_M: np.ndarray, total: int, caps_M: np.ndarray | None) -> 
     """Return the largest number of sequences allowed per domain."""
     if caps_M is None:
         return np.full(len(wanted_M), total)
-    most_M = np.floor(np.clip(caps_M, 0, 1) * total + SLACK).astype(np.int64)
+    room_M = np.clip(caps_M, 0, 1) * total
+    most_M = np.floor(room_M + SLACK).astype(np.int64)
+    if most_M.sum() < total:
+        most_M = np.where(room_M >= LARGE, np.ceil(room_M - SLACK).astype(np.int64), most_M)
     if most_M.sum() < total:
         raise UserError(
             f"infeasible: in whole sequences the caps leave room for {most_M.sum()} of {total}; raise a cap"

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olmix_jax.swarm.apportion import checked_weights
+from olmix_jax.swarm.apportion import LARGE, checked_weights
 from olmix_jax.utils.errors import UserError, listed
 
 # Absolute tolerance of `bound × total` [units], and its relative tolerance: a float cap k·N/R has been rounded twice.
@@ -57,11 +57,12 @@ class _Node(NamedTuple):
 def counts(
     weights_M, total: int, lower_M, upper_M, groups: Sequence[Group] = (), names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Return the mixture in whole units nearest to ``weights_M`` that keeps every bound.
+    """Return the mixture in whole units nearest to ``weights_M`` that keeps every bound, up to rounding.
 
     argmin over integer counts_M, Σ counts = total, of Σ_j φ(counts_j − total·w_j) for every strictly convex, even φ at
     once, with ceil(lower·total) ≤ counts ≤ floor(upper·total) for each domain and for the sum of each group. A product
-    within 1e-9 of an integer, or within the two roundings of a cap k·N/R, counts as that integer. Every
+    within 1e-9 of an integer, or within the two roundings of a cap k·N/R, counts as that integer. Only if no whole
+    numbers meet these bounds, bounds of LARGE units or more are rounded outwards, by less than one unit. Every
     |counts_j − total·w_j| is below 1 unless the bounds in whole units forbid it. Ties go to the lower index. A zero
     weight stays zero unless the bounds leave no other place.
 
@@ -94,6 +95,9 @@ def counts(
     _check_inside(share_M, tree)
     low_V, high_V = _whole(tree, total)
     if conflict := _propagate(tree, low_V, high_V):
+        low_V, high_V = _whole(tree, total, outwards=True)
+        conflict = _propagate(tree, low_V, high_V)
+    if conflict:
         raise UserError(f"{conflict} ({total} units): {_advice(tree, total)}")
     wanted_M = [w * total for w in share_M]
     return np.array(_nearest(tree, wanted_M, low_V, high_V), np.int64)
@@ -146,10 +150,16 @@ def _summed(tree: list[_Node], leaf_M: list) -> list:
     return sum_V
 
 
-def _whole(tree: list[_Node], total: int) -> tuple[list[int], list[int]]:
-    """Return the bounds of each node in units: lower and upper."""
-    low_V = [math.ceil(node.lower * total * (1 - ROUNDED) - SLACK) for node in tree]
-    high_V = [math.floor(node.upper * total * (1 + ROUNDED) + SLACK) for node in tree]
+def _whole(tree: list[_Node], total: int, *, outwards: bool = False) -> tuple[list[int], list[int]]:
+    """Return the bounds of each node in units: lower and upper. ``outwards`` rounds large ones outwards."""
+    down, up = (1 - ROUNDED) * total, (1 + ROUNDED) * total
+    low_V = [math.ceil(node.lower * down - SLACK) for node in tree]
+    high_V = [math.floor(node.upper * up + SLACK) for node in tree]
+    if outwards:
+        low_V = [math.floor(n.lower * up + SLACK) if n.lower * total >= LARGE else low for n, low in zip(tree, low_V)]
+        high_V = [
+            math.ceil(n.upper * down - SLACK) if n.upper * total >= LARGE else top for n, top in zip(tree, high_V)
+        ]
     low_V[-1] = high_V[-1] = total
     return [max(low, 0) for low in low_V], high_V
 
@@ -245,7 +255,7 @@ def _advice(tree: list[_Node], total: int) -> str:
     needed = [(1 - SLACK) / n.upper for n in tree if n.upper > 0 and n.lower * total > 2 * SLACK]
     first = max(total + 1, math.ceil(max(needed, default=1) * (1 - ROUNDED)))
     for larger in range(first, first + TRIED):
-        if not _propagate(tree, *_whole(tree, larger)):
+        if not _propagate(tree, *_whole(tree, larger, outwards=True)):
             return f"use a total of {larger} units, the smallest that works, or loosen each bound by 1/{total}"
     # If each bound is looser by one unit, every node may round up or down, and a solution always exists.
     return f"no total up to {first + TRIED - 1} works: loosen each bound by 1/{total}"

@@ -12,12 +12,15 @@ from olmix_jax.propose.blocks import Blocks, swarm_size
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import changes, history, new_domains, old_runs, recompute, strategies
-from olmix_jax.update.simulation import Choice, Setting
+from olmix_jax.update.simulation import Choice, Setting, blocks_of
 from olmix_jax.update.strategies import Reuse, Strategy
 from olmix_jax.update.update_plan import Candidate, Interval, OldRuns, PredictedGain, UpdatePlan
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
+
+# Options that change a proposal and that the simulation does not follow.
+SIMULATED_WITHOUT = ("tail", "choose_kl_weight", "worst")
 
 # (parent's workdir, old domains, new domains) → probabilities_MO that a new domain resembles an old one, or None.
 Likeness = Callable[[pathlib.Path, DomainSet, DomainSet], np.ndarray | None]
@@ -64,8 +67,8 @@ def decide(
     setting = new_domains.simulation_setting(config, domains, proposal, runs)
     likeness_MO = None if likeness is None else likeness(parent, domains.old, new)
     laws = new_domains.sample_laws(parent, domains, likeness_MO, rng.derive(config.seed, "update"))
-    full = _apply(Strategy.FULL, setting)
-    decision = _simulate(config, laws, setting, _fixed(config, change, setting, sum(map(len, runs))), full.proxies)
+    full = swarm_size(len(blocks_of(setting, range(len(new))).names))
+    decision = _simulate(config, laws, setting, _fixed(config, change, setting, sum(map(len, runs))), full)
     taken, gain = decision.taken, _interval(decision.gain_S)
     _check_runs(config, taken)
     plan = UpdatePlan(
@@ -80,12 +83,12 @@ def decide(
         kept=_kept_ratios(taken.blocks, new.names),
         recomputed=taken.recomputed,
         proxies=taken.proxies,
-        proxies_full=full.proxies,
+        proxies_full=full,
         predicted_loss=_interval(taken.loss_S),
         predicted_gain=PredictedGain(gain.mean, gain.low, gain.high),
         candidates=tuple(Candidate(c.recomputed, c.proxies, _interval(c.loss_S)) for c in decision.candidates),
         old_runs=tuple(OldRuns(old.age, len(old)) for old in runs),
-        why=_why(Strategy(settings.strategy), change, decision, full.proxies),
+        why=_why(config, change, decision, full),
         history=history.past_updates(parent),
     )
     log.info("update: %s", plan.why)
@@ -156,10 +159,12 @@ def _kept_ratios(blocks: Blocks, domains: Sequence[str]) -> dict[str, dict[str, 
     return {name: row for name, row in ratios.items() if len(row) > 1}
 
 
-def _why(strategy: Strategy, change: changes.Change, decision: recompute.Decision, full: int) -> str:
+def _why(config: Config, change: changes.Change, decision: recompute.Decision, full: int) -> str:
     """Explain the decision in one sentence. Full recomputation takes ``full`` runs."""
-    taken = decision.taken
+    strategy, taken = Strategy(config.update.strategy), decision.taken
     loss = f"predicted loss {taken.loss:.4f} BPB, out of a predicted gain over natural of {decision.gain:.4f} BPB"
+    if ignored := [name for name in SIMULATED_WITHOUT if getattr(config.propose, name)]:
+        loss += f" (predicted without {' and '.join(f'propose.{name}' for name in ignored)})"
     if not change.affected and not taken.proxies:
         result = "the old ratios are kept"
         if taken.recomputed:

@@ -156,6 +156,14 @@ def read_noise(workdir: pathlib.Path) -> Noise:
     return Noise(std, float(np.clip(shared, 0.0, MAX_SHARED)))
 
 
+def task_sizes(workdir: pathlib.Path) -> dict[str, float]:
+    """Return how many tasks each task of the workdir's law stands for, from its table or its parent's."""
+    table, plan = trained_table(workdir), read_if_any(workdir)
+    if table is None and plan is not None:
+        return task_sizes(pathlib.Path(plan.parent))
+    return {} if table is None else dict(zip(table.tasks, table.sizes_N.tolist()))
+
+
 def past_updates(workdir: pathlib.Path) -> tuple[PastUpdate, ...]:
     """Return a summary of ``workdir`` and each of its ancestors, the oldest first."""
     plan, proposal = read_if_any(workdir), Proposal.read(workdir / "propose/proposal.json")

@@ -10,12 +10,12 @@ import numpy as np
 from olmix_jax.config import budget, json_fields
 from olmix_jax.config.schema import Config
 from olmix_jax.config.workdir import read_config, read_table
-from olmix_jax.laws import log_linear
-from olmix_jax.propose.constraints import constraints as combine_constraints
-from olmix_jax.propose.feasibility import check_feasible
+from olmix_jax.laws import FittedLaw, log_linear
+from olmix_jax.propose import optimum
+from olmix_jax.propose.formulation import formulate
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.proposal import Proposal
-from olmix_jax.propose.task_weights import task_weights
+from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.meta import Meta
 from olmix_jax.update import changes, history, prior
@@ -27,6 +27,8 @@ from olmix_jax.utils.progress import log
 
 # Number of samples of the old law in a simulation.
 SAMPLES = 32
+# Name of a user's block called "kept", which is the name of the update's own block.
+KEPT_UNIT = "kept by propose.keep_ratios"
 # The simulation needs a pull towards natural, so that every law has one optimum [BPB per nat].
 MIN_KL_WEIGHT = 1e-3
 
@@ -113,27 +115,54 @@ def simulation_setting(config: Config, domains: NewDomains, proposal: Proposal, 
     """
     parent, change, new = pathlib.Path(config.update.parent), domains.change, domains.new
     tasks = tuple(proposal.predicted)
-    target = config.propose.target_tokens if read_config(parent).swarm.ratios else budget.target_tokens(config)
-    options = Options(**json_fields.propose_options(config))
-    constraints = combine_constraints(
-        options.bounds, new.names, tokens_M=new.tokens_M, target_tokens=target, max_repeats=options.max_repeats
-    )
-    check_feasible(constraints)
+    swarm, options = _swarm_facts(config, new, tasks), _options(config, proposal)
+    formulation = formulate(FittedLaw(log_linear.LAW, None), swarm, options)
     noise = history.read_noise(parent)
     weights = {name: proposal.weights[change.origin[name]] for name in change.unaffected}
     return Setting(
         domains=new.names,
         natural_M=new.natural_M,
-        bounds=constraints.bounds,
-        kl_weight=max(options.kl_weight, MIN_KL_WEIGHT),
-        task_weights_N=task_weights(options.task_weights, tasks, families=json_fields.families(config)),
+        problem=formulation.problem,
         affected_M=np.array([name in change.affected for name in new.names]),
         weights_M=np.array([weights.get(name, 0.0) for name in new.names]),
         noise_N=np.array([noise.std[task] for task in tasks]),
         shared=noise.shared,
         old_KM=np.concatenate([old.ratios_KM for old in runs]) if runs else np.zeros((0, len(new.names))),
         trust_K=np.concatenate([old.trust(EXPECTED_TRUST) for old in runs]) if runs else np.zeros(0),
+        guards=None if options.guard is None else optimum.guards_over_natural(swarm, options, np.zeros(len(tasks))),
+        units={KEPT_UNIT if name == "kept" else name: unit for name, unit in (options.keep_ratios or {}).items()},
     )
+
+
+def _swarm_facts(config: Config, new: DomainSet, tasks: tuple[str, ...]) -> SwarmFacts:
+    """Return the facts of the swarm that the update will have. Token counts are those that a run can use."""
+    parent = pathlib.Path(config.update.parent)
+    tokens_M, sizes = np.asarray(new.tokens_M, np.float64), history.task_sizes(parent)
+    if not read_config(parent).swarm.ratios:
+        # A run reads whole sequences, and the first target needs one token before it.
+        tokens_M = np.maximum(tokens_M - 1, 0) // config.proxy.length * config.proxy.length
+    return SwarmFacts(
+        tasks=tasks,
+        domains=new.names,
+        natural_M=new.natural_M,
+        tokens_M=tokens_M,
+        sizes_N=np.array([sizes.get(task, 1.0) for task in tasks]),
+        families=json_fields.families_of_tasks(config, tasks),
+    )
+
+
+def _options(config: Config, proposal: Proposal) -> Options:
+    """Return the options of the proposal that the update will make, as far as the simulation can follow them.
+
+    λ is at least MIN_KL_WEIGHT. If it is chosen from the runs, the parent's is the best guess. The plan always serves
+    the best mixture.
+    """
+    options = Options(**json_fields.propose_options(config))
+    kl_weight = proposal.kl_weight if options.choose_kl_weight else options.kl_weight
+    target = options.target_tokens
+    if not read_config(pathlib.Path(config.update.parent)).swarm.ratios:
+        target = budget.target_tokens(config)
+    return dataclasses.replace(options, kl_weight=max(kl_weight, MIN_KL_WEIGHT), target_tokens=target, worst=False)
 
 
 def sample_laws(parent: pathlib.Path, domains: NewDomains, likeness_MO, seed: int) -> log_linear.Params:

@@ -131,13 +131,14 @@ def _grow(simulation: Simulation, budget: float) -> list[Choice]:
 def _complete(setting: Setting, chain: list[int]) -> tuple[int, ...]:
     """Return ``chain`` and all domains that cannot keep their ratio.
 
-    Three kinds of domains leave the kept block: unaffected domains without weight in the old mixture; members of a
-    bounded group, if the block also has domains outside that group; and the domains with the tightest bounds, if the
-    bounds are infeasible for the block.
+    Four kinds of domains leave the kept block: unaffected domains without weight in the old mixture; members of a
+    bounded group, if the block also has domains outside that group; units that are recomputed in part or had other
+    ratios; and the domains with the tightest bounds, if the bounds are infeasible for the block.
     """
     absent_M = ~setting.affected_M & (setting.weights_M <= 0)
     chain = list(dict.fromkeys([*chain, *np.flatnonzero(absent_M).tolist()]))
     while True:
+        chain = list(dict.fromkeys([*chain, *_broken_units(setting, chain)]))
         blocks = blocks_of(setting, chain)
         ratios_M = blocks.ratios_DM[0]
         if blocks.names[0] != "kept":
@@ -155,3 +156,14 @@ def _complete(setting: Setting, chain: list[int]) -> tuple[int, ...]:
             smallest_M = np.where(ratios_M > 0, setting.bounds.lower_M / ratios_M, 0.0)
         # Either the lower bounds sum to more than 1, or the tightest cap leaves the block too little.
         chain.append(int(smallest_M.argmax() if bounds_D.lower_M.sum() > 1 else largest_M.argmin()))
+
+
+def _broken_units(setting: Setting, chain: Sequence[int]) -> list[int]:
+    """Return the domains of units that cannot be part of the kept block."""
+    broken = []
+    for ratios in setting.units.values():
+        members = [setting.domains.index(name) for name in ratios]
+        share_U = setting.weights_M[members] / np.array([*ratios.values()], np.float64)
+        if any(j in chain for j in members) or np.ptp(share_U) > 1e-6 * share_U.max():
+            broken += members
+    return broken

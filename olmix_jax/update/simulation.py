@@ -7,22 +7,32 @@ For a choice of domains to recompute, and for each sampled law (a *truth*):
        prior of the coefficients.
     3. The optimal mixture of the fitted law is evaluated under the truth. The loss is its objective minus the optimum
        of the truth.
+
+The objective is that of the proposal: :func:`olmix_jax.propose.formulation.formulate` makes the problem of both.
+Guards enter by their multipliers u at the optimum of each truth: they add Σ_f u_f r_f to the task weights. A loss is
+then never negative, because the optimum under the guards minimises this sum.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import numpy as np
 
 from olmix_jax.laws import log_linear
+from olmix_jax.propose import guard_rounds
 from olmix_jax.propose.blocks import Blocks, collapse, collapsed_anchor, collapsed_bounds, expand, form_blocks
+from olmix_jax.propose.guards import Guards
 from olmix_jax.solver import batch
 from olmix_jax.solver.bounds import Bounds
+from olmix_jax.solver.objective import mean
 from olmix_jax.solver.problem import Problem
 from olmix_jax.utils import rng
 
 # Problems in one call of the solver. With one more, the solver would compile another program.
 PROBLEMS_PER_CALL = batch.MANY - 1
+# Rounds of the method of multipliers for guards, stiffness of the first one, and its factor from round to round.
+GUARD_ROUNDS, FIRST_STIFFNESS, STIFFER = 8, 10.0, 4.0
 # Lower limit of 1 − D/K, the share of K runs that D weights leave over.
 MIN_SPARE = 0.1
 
@@ -34,9 +44,8 @@ class Setting:
     Attributes:
       domains: M names.
       natural_M: p0.
-      bounds: repetition caps and the bounds of the config.
-      kl_weight: λ > 0 [BPB per nat].
-      task_weights_N: w, summing to 1.
+      problem: what a proposal over the new set minimises, and within which bounds; λ > 0. The simulation gives the
+        parameters of its law, which is log-linear.
       affected_M: which domains have to be recomputed.
       weights_M: the old mixture on unaffected domains, 0 elsewhere; of any sum.
       noise_N: standard deviation of a run's score that the law does not explain [BPB].
@@ -44,13 +53,13 @@ class Setting:
       old_KM: mixtures of old runs, expressed on the new set; K may be 0.
       trust_K: weights of old runs; a new run has weight 1.
       tempered: exponent t; the mixtures of the new swarm are centred on natural^t.
+      guards: the proposal's guards, with limits relative to natural; None without.
+      units: blocks of domains that every proposal keeps, ``propose.keep_ratios``.
     """
 
     domains: tuple[str, ...]
     natural_M: np.ndarray
-    bounds: Bounds
-    kl_weight: float
-    task_weights_N: np.ndarray
+    problem: Problem
     affected_M: np.ndarray
     weights_M: np.ndarray
     noise_N: np.ndarray
@@ -58,6 +67,13 @@ class Setting:
     old_KM: np.ndarray
     trust_K: np.ndarray
     tempered: float = 0.7
+    guards: Guards | None = None
+    units: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def bounds(self) -> Bounds:
+        """The bounds of the problem."""
+        return self.problem.bounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +99,12 @@ class Choice:
 
 
 def blocks_of(setting: Setting, recomputed: Sequence[int]) -> Blocks:
-    """Return the blocks of a choice: ``kept`` with the old ratios, and every other domain alone."""
+    """Return the blocks of a choice: ``kept`` with the old ratios, recomputed units, and every other domain alone."""
     names = setting.domains
+    units = {name: ratios for name, ratios in setting.units.items() if names.index(next(iter(ratios))) in recomputed}
     kept = {names[j]: float(setting.weights_M[j]) for j in range(len(names)) if j not in recomputed}
     kept = {name: weight for name, weight in kept.items() if weight > 0}
-    return form_blocks({"kept": kept} if len(kept) > 1 else {}, names)
+    return form_blocks(({"kept": kept} if len(kept) > 1 else {}) | units, names)
 
 
 class Simulation:
@@ -109,10 +126,19 @@ class Simulation:
         """
         self.setting = setting
         self._truth, self._runs_for, self._seed = truth, runs_for, seed
-        alone = form_blocks({}, setting.domains)
-        self._optimum_S = self._objective(self.optima([truth.coef_NM], [alone])[0])
-        natural_SM = np.broadcast_to(setting.natural_M, (len(truth.log_c_N), len(alone.names)))
-        self.gain_S = self._objective(natural_SM) - self._optimum_S
+        free, problem = blocks_of(setting, range(len(setting.domains))), setting.problem
+        weights_SN = np.broadcast_to(problem.weights, truth.log_c_N.shape)
+        self._weights_SN = weights_SN
+        if setting.guards is not None:
+            self._weights_SN = weights_SN + self._multipliers(setting.guards, free) @ setting.guards.rows_FN
+        (optimum_SM,) = self.optima([truth.coef_NM], [free])
+        self._optimum_S = self._objective(optimum_SM, self._weights_SN)
+        natural_M = setting.natural_M
+        if not np.isfinite(problem.kl(natural_M[None])).all():
+            # The anchor excludes domains. The nearest mixture without them takes the place of natural.
+            natural_M = problem.project(natural_M[None])[0]
+        natural_SM = np.broadcast_to(natural_M, optimum_SM.shape)
+        self.gain_S = self._objective(natural_SM, weights_SN) - self._objective(optimum_SM, weights_SN)
         self._prior_mean_N = truth.coef_NM.mean(axis=(0, 2))
         self._prior_std_N = np.maximum(truth.coef_NM.std(axis=(0, 2)), 1e-3)
 
@@ -122,54 +148,80 @@ class Simulation:
         runs = [self._runs_for(len(b.names)) if len(b.names) > 1 else 0 for b in blocks]
         mixtures = self.optima([self._refit(b, k) for b, k in zip(blocks, runs)], blocks)
         return [
-            Choice(tuple(self.setting.domains[j] for j in choice), b, k, self._objective(mixture_SM) - self._optimum_S)
+            Choice(
+                recomputed=tuple(self.setting.domains[j] for j in choice),
+                blocks=b,
+                proxies=k,
+                loss_S=self._objective(mixture_SM, self._weights_SN) - self._optimum_S,
+            )
             for choice, b, k, mixture_SM in zip(choices, blocks, runs, mixtures)
         ]
 
-    def optima(self, coefs: Sequence[np.ndarray], blocks: Sequence[Blocks]) -> list[np.ndarray]:
+    def optima(
+        self, coefs: Sequence[np.ndarray], blocks: Sequence[Blocks], *, weights_S=None, merge: Callable = mean
+    ) -> list[np.ndarray]:
         """Return the optimal mixture_SM of each coef_SNM over its blocks.
 
         All problems are padded to M weights and solved together, so that they share one compiled program.
+
+        Args:
+          coefs: coefficients of the laws.
+          blocks: of each.
+          weights_S: first argument of ``merge`` for each truth; by default task weights, with the guards' multipliers.
+          merge: see :class:`olmix_jax.solver.problem.Problem`.
         """
-        setting, (samples, _, width) = self.setting, self._truth.coef_NM.shape
-        rows = []
+        problem, (samples, _, width) = self.setting.problem, self._truth.coef_NM.shape
+        weights_S, rows = self._weights_SN if weights_S is None else weights_S, []
         for coef_SNM, b in zip(coefs, blocks):
-            bounds, pad = collapsed_bounds(setting.bounds, b), (0, width - len(b.names))
+            bounds, pad = collapsed_bounds(problem.bounds, b), (0, width - len(b.names))
             coef_SND = np.pad(coef_SNM @ b.ratios_DM.T, ((0, 0), (0, 0), pad))
-            anchor_D = np.pad(collapsed_anchor(setting.natural_M, b), pad, constant_values=1e-9)
+            params = log_linear.Params(self._truth.log_c_N, coef_SND)
+            anchor_D = np.pad(collapsed_anchor(problem.anchor_M, b), pad, constant_values=1e-9)
             limits = np.pad(bounds.lower_M, pad), np.pad(bounds.upper_M, pad), np.pad(bounds.member_GM, ((0, 0), pad))
-            rows.append((coef_SND, *(np.broadcast_to(x, (samples, *x.shape)) for x in (anchor_D, *limits))))
+            anchor, lower, upper, member = (np.broadcast_to(x, (samples, *x.shape)) for x in (anchor_D, *limits))
+            rows.append(batch.Varying(params, weights_S, anchor, lower_M=lower, upper_M=upper, member_GM=member))
         # P problems: all samples of the first blocks, then of the second, and so on.
-        problems_P = [np.concatenate(column) for column in zip(*rows)]
-        starts = range(0, len(problems_P[0]), PROBLEMS_PER_CALL)
-        solved = [self._solve(*(x[start : start + PROBLEMS_PER_CALL] for x in problems_P)) for start in starts]
+        problems_P = jax.tree.map(lambda *columns: np.concatenate(columns), *rows)
+        number, merged = samples * len(blocks), dataclasses.replace(problem, law=log_linear.LAW, merge=merge)
+        solved = [
+            _solve(merged, jax.tree.map(lambda x, i=i: x[i : i + PROBLEMS_PER_CALL], problems_P))
+            for i in range(0, number, PROBLEMS_PER_CALL)
+        ]
         weights_BSD = np.concatenate(solved).reshape(len(blocks), samples, width)
         return [expand(weights_SD[:, : len(b.names)], b) for weights_SD, b in zip(weights_BSD, blocks)]
 
-    def _solve(self, *problems_P) -> np.ndarray:
-        """Solve a batch of problems. A small batch is padded with copies, so that all batches share one program."""
-        setting, number = self.setting, len(problems_P[0])
-        filled = np.arange(max(number, batch.CHUNK)) % number
-        coef, anchor_M, lower_M, upper_M, member_GM = (x[filled] for x in problems_P)
-        params = log_linear.Params(np.zeros(coef.shape[:2]), coef)
-        problem = Problem(
-            law=log_linear.LAW,
-            params=None,
-            weights=setting.task_weights_N,
-            anchor_M=setting.natural_M,
-            bounds=setting.bounds,
-            kl_weight=setting.kl_weight,
-        )
-        varying = batch.Varying(params, anchor_M=anchor_M, lower_M=lower_M, upper_M=upper_M, member_GM=member_GM)
-        return np.asarray(batch.solve_each(problem, varying).weights_M)[:number]
+    def _multipliers(self, guards: Guards, blocks: Blocks) -> np.ndarray:
+        """Return multipliers_SF of the guards at the optimum of each truth, by the method of multipliers."""
+        truth, rows_FN = self._truth, guards.rows_FN
+        samples, groups = len(truth.log_c_N), len(rows_FN)
+        natural_SM = np.broadcast_to(self.setting.natural_M, (samples, len(self.setting.domains)))
+        limit_SF = self._bpb(natural_SM) @ rows_FN.T + guards.limit_F
+        multipliers_SF, stiffness = np.zeros((samples, groups)), FIRST_STIFFNESS
+        for _ in range(GUARD_ROUNDS):
+            terms = guard_rounds.SmoothedTerms(
+                task_weights_N=self._weights_SN,
+                rows_FN=np.broadcast_to(rows_FN, (samples, *rows_FN.shape)),
+                limit_F=limit_SF,
+                multipliers_F=multipliers_SF,
+                stiffness=np.full(samples, stiffness),
+                sample_weights_S=np.zeros((samples, 0)),
+                largest_weight=np.ones(samples),
+                softness=np.ones(samples),
+            )
+            (mixture_SM,) = self.optima([truth.coef_NM], [blocks], weights_S=terms, merge=_smoothed)
+            excess_SF = self._bpb(mixture_SM) @ rows_FN.T - limit_SF
+            multipliers_SF, stiffness = np.maximum(multipliers_SF + stiffness * excess_SF, 0.0), stiffness * STIFFER
+        return multipliers_SF
 
-    def _objective(self, ratios_SM) -> np.ndarray:
+    def _bpb(self, ratios_SM) -> np.ndarray:
+        """Return bpb_SN of each mixture under its truth."""
+        truth = self._truth
+        return np.exp(truth.log_c_N) + np.exp(np.einsum("snm,sm->sn", truth.coef_NM, ratios_SM))
+
+    def _objective(self, ratios_SM, weights_SN) -> np.ndarray:
         """Return the objective of each mixture under its truth [BPB]."""
-        truth, setting = self._truth, self.setting
-        bpb_SN = np.exp(truth.log_c_N) + np.exp(np.einsum("snm,sm->sn", truth.coef_NM, ratios_SM))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms_SM = np.where(ratios_SM > 0, ratios_SM * np.log(ratios_SM / setting.natural_M), 0.0)
-        return bpb_SN @ setting.task_weights_N + setting.kl_weight * terms_SM.sum(axis=1)
+        problem = self.setting.problem
+        return (self._bpb(ratios_SM) * weights_SN).sum(axis=1) + problem.kl_weight * problem.kl(ratios_SM)
 
     def _refit(self, blocks: Blocks, runs: int) -> np.ndarray:
         """Simulate a new swarm over the blocks; return coef_SNM, fitted to it and to the old runs."""
@@ -206,3 +258,16 @@ class Simulation:
         score_NM = np.einsum("nk,kn,km->nm", weight_NK, error_KN, ratios_KM, optimize=True)
         score_NM = score_NM - (coef_NM - self._prior_mean_N[:, None]) / self._prior_std_N[:, None] ** 2
         return coef_NM + np.linalg.solve(precision_NMM, score_NM[..., None])[..., 0]
+
+
+def _solve(problem: Problem, varying: batch.Varying) -> np.ndarray:
+    """Solve a batch of problems. A small batch is padded with copies, so that all batches share one program."""
+    number = len(varying.anchor_M)
+    filled = np.arange(max(number, batch.CHUNK)) % number
+    solution = batch.solve_each(problem, jax.tree.map(lambda x: x[filled], varying))
+    return np.asarray(solution.weights_M)[:number]
+
+
+def _smoothed(terms: guard_rounds.SmoothedTerms, bpb_N):
+    """Return the smoothed objective of a round without samples [BPB]."""
+    return guard_rounds.smoothed_value(terms, bpb_N[None])

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from olmix_jax.propose.constraints import Repetition, constraints, mixture, repetition_caps
+from olmix_jax.propose.feasibility import check_feasible
+from olmix_jax.solver.feasibility import feasible
 from olmix_jax.utils.errors import UserError
 
 NAMES = ("code:c", "code:py", "web", "math")
@@ -87,3 +89,18 @@ def test_mixture_is_normalised():
 def test_invalid_mixture_is_an_error_that_names_the_field(weights, message):
     with pytest.raises(UserError, match=re.escape(f"propose.anchor: {message}" if "domain" in message else message)):
         mixture(weights, NAMES, "propose.anchor")
+
+
+def test_a_target_of_exactly_k_passes_is_feasible_up_to_a_token_per_domain():
+    """24 domains of 7.5e12 tokens in all; 18 tokens are missing because k·N is rounded."""
+    tokens_M = np.random.default_rng(0).dirichlet(np.ones(24)) * 5e12
+    names = [f"d{j}" for j in range(24)]
+    for k in (1.5, 4 / 3, 2.7):
+        target = k * tokens_M.sum()
+        for missing, fits in ((-1, True), (0, True), (18, True), (1000, False)):
+            limits = constraints(None, names, tokens_M=tokens_M, target_tokens=target + missing, max_repeats=k)
+            assert feasible(limits.bounds) == fits
+            if fits:
+                assert (limits.bounds.upper_M * (target + missing) <= k * tokens_M + 1.01).all()
+    with pytest.raises(UserError, match="the caps sum to 1 − 7.41e-11, less than 1"):
+        check_feasible(limits)

@@ -12,7 +12,7 @@ from olmix_jax.solver.solve import solve
 from olmix_jax.update import changes, prior, recompute
 from olmix_jax.update.simulation import Simulation
 from olmix_jax.utils.errors import UserError
-from tests.update.worlds import ADDED, NAMES, NATURAL, TASKS, WEIGHTS, make_setting, old_law
+from tests.update.worlds import ADDED, NAMES, NATURAL, TASKS, WEIGHTS, make_setting, old_law, posed
 
 
 def sample_laws(old, change=ADDED, likeness_MO=None):
@@ -105,10 +105,22 @@ def test_domains_of_a_partly_kept_group_and_absent_domains_are_recomputed():
     laws = sample_laws(old_law(np.random.default_rng(6)))
     setting = make_setting(ADDED, NATURAL, np.array([0.3, 0.2, 0.2, 0.3, 0.0, 0.0]), upper=6)
     member_GM = np.array([[True, False, True, False, False, True]])
-    bounds = setting.bounds._replace(member_GM=member_GM, low_G=np.array([0.0]), high_G=np.array([0.4]))
-    decision = recompute.choose(laws, dataclasses.replace(setting, bounds=bounds), always(16))
+    setting = posed(setting, member_GM=member_GM, low_G=np.array([0.0]), high_G=np.array([0.4]))
+    decision = recompute.choose(laws, setting, always(16))
     for choice in (decision.taken, *decision.candidates):
         assert {"new", "a", "c", "e"} <= set(choice.recomputed)
+
+
+def test_units_stay_whole_and_leave_the_kept_block_if_their_ratio_changed():
+    laws, setting = sample_laws(old_law(np.random.default_rng(6))), make_setting(ADDED, NATURAL, WEIGHTS)
+    same, other = {"pair": {"b": 1, "c": 1}}, {"pair": {"b": 1, "c": 3}}
+    alone, full = recompute.choose(laws, dataclasses.replace(setting, units=same), always(16)).candidates[:2]
+    assert alone.recomputed == ("new",) and alone.blocks.names == ("kept", "new")
+    assert full.blocks.names == ("pair", "a", "d", "e", "new")
+    judged = recompute.judge(laws, dataclasses.replace(setting, units=other), ("new",), always(16)).taken
+    assert judged.recomputed == ("new", "b", "c") and judged.blocks.names == ("kept", "pair", "new")
+    np.testing.assert_allclose(judged.blocks.ratios_DM[1], [0, 0.25, 0.75, 0, 0, 0])
+    assert (judged.loss_S >= -1e-9).all()
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])

@@ -1,9 +1,12 @@
 """Inputs of simulated updates: an old law over five domains, to which one is added."""
 
+import dataclasses
+
 import numpy as np
 
 from olmix_jax.laws import log_linear
 from olmix_jax.solver.bounds import box
+from olmix_jax.solver.problem import Problem
 from olmix_jax.update import changes
 from olmix_jax.update.simulation import Setting
 
@@ -28,12 +31,11 @@ def make_setting(change, natural_M, weights_M, upper=4.0, noise=0.01, **more):
     """A setting whose caps are ``upper`` times natural."""
     natural_M = np.asarray(natural_M)
     affected_M = np.array([name in change.affected for name in change.new])
+    bounds = box(np.zeros(len(natural_M)), np.minimum(1, upper * natural_M))
     fields = {
         "domains": change.new,
         "natural_M": natural_M,
-        "bounds": box(np.zeros(len(natural_M)), np.minimum(1, upper * natural_M)),
-        "kl_weight": 0.02,
-        "task_weights_N": np.full(TASKS, 1 / TASKS),
+        "problem": Problem(log_linear.LAW, None, np.full(TASKS, 1 / TASKS), natural_M, bounds, 0.02),
         "affected_M": affected_M,
         "weights_M": np.where(affected_M, 0.0, weights_M),
         "noise_N": np.full(TASKS, noise),
@@ -42,3 +44,10 @@ def make_setting(change, natural_M, weights_M, upper=4.0, noise=0.01, **more):
         "trust_K": np.zeros(0),
     }
     return Setting(**fields | more)
+
+
+def posed(setting, **parts):
+    """The setting with other parts of its problem; parts of its bounds may be given too."""
+    bounds = {name: parts.pop(name) for name in list(parts) if name in setting.bounds._fields}
+    problem = dataclasses.replace(setting.problem, bounds=setting.bounds._replace(**bounds), **parts)
+    return dataclasses.replace(setting, problem=problem)
