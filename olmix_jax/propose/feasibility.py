@@ -46,7 +46,8 @@ def rounded(value: float, direction, digits: int = 6) -> str:
 def _feasible_with(constraints: Constraints, limit: Repetition, repeats: float) -> bool:
     user_upper_M = constraints.user_upper_M
     user_upper_M = np.ones(len(constraints.names)) if user_upper_M is None else np.asarray(user_upper_M, np.float64)
-    return feasible(limit.within(constraints.bounds, user_upper_M, repeats))
+    upper_M = np.minimum(user_upper_M, limit.caps(repeats))
+    return feasible(constraints.bounds._replace(upper_M=upper_M))
 
 
 def _fewest_repeats(constraints: Constraints, limit: Repetition, enough: float) -> float:
