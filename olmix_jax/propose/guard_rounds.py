@@ -98,14 +98,16 @@ def run(problem: Problem, terms: SmoothedTerms, samples, start_M) -> LastRound:
     close = GUARD_TOLERANCE if problem.convex else TIGHTER + GUARD_TOLERANCE
     previous, largest, iterations = np.inf, LAST_STIFFNESS, 0
     smoothed, weights_M = with_samples(problem, samples), start_M
-    with Progress("guards or tail", ROUNDS, "rounds") as progress:
-        for _ in range(ROUNDS):
+    # A round gains about as many digits as the one before it.
+    with Progress("guards or tail", round(-np.log10(close)), "digits") as progress:
+        for number in range(1, ROUNDS + 1):
             this_round = dataclasses.replace(smoothed, weights=terms, merge=smoothed_value)
             solution = solve(this_round, starts_SM=weights_M[None])
             iterations += solution.iterations
             bpb_SN = bpb_rows(problem, samples, solution.weights_M)
             updated, distance = _updated(terms, bpb_SN)
-            progress.advance(note=f"{distance:.0e} BPB from a solution, ends at {close:.0e}")
+            digits = np.clip(-np.log10(max(distance, close)), 0, progress.total) if np.isfinite(distance) else 0
+            progress.advance(max(round(digits) - progress.done, 0), f"{distance:.0e} BPB off after {number} rounds")
             if not solution.converged and terms.stiffness > FIRST_STIFFNESS:
                 largest = terms.stiffness / 4
                 terms = terms._replace(stiffness=largest, softness=terms.softness * 4)
