@@ -76,9 +76,6 @@ class Section:
             content = read_object(text, f"{self.name}.{field}").content
         else:
             content = self.get(field, dict, {})
-        bad = [name for name in content if not isinstance(name, str)]
-        if bad:
-            raise self.fault(field, f"the name {bad[0]!r} is not text; put it in quotes")
         return {name: self.parsed(f"{field}.{name}", value) for name, value in content.items()}
 
     def names(self, field: str) -> list[str]:

@@ -154,8 +154,6 @@ def _families(sections: dict[str, Section], by_family: bool) -> tuple[dict[str, 
     families = {}
     for family, tasks in section.get("tasks", dict, {}).items():
         names = list(tasks.values()) if isinstance(tasks, dict) else tasks
-        if not isinstance(family, str):
-            raise section.fault("tasks", f"the name {family!r} is not text; put it in quotes")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise section.fault(f"tasks.{family}", f"must be a list of metric columns, not {tasks!r}")
         families[family] = [name for name in names if name not in drop and not (by_family and family in drop)]

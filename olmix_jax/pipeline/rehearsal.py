@@ -42,7 +42,7 @@ def check_settings(config: Config) -> None:
     json_fields.families(config)
     optimum.check_options(law, options, has_samples=bool(config.fit.resamples) and law.cheap_refits)
     if config.update.parent and config.update.file:
-        steps = changes_file.parse(config.update.file, yaml_files.read(config.update.file))
+        steps = changes_file.parse(config.update.file, yaml_files.read(config.update.file, names=True))
         before, parent = history.parent_config(config), pathlib.Path(config.update.parent)
         external = workdirs.read_table(before, parent) if before.swarm.ratios else None
         changes.change(history.read_domains(parent, external).names, steps)

@@ -13,6 +13,6 @@ from olmix_jax.update import changes_file, decide
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Write ``update/plan.json``."""
     file = config.update.file
-    steps = changes_file.parse(file, yaml_files.read(file)) if file else None
+    steps = changes_file.parse(file, yaml_files.read(file, names=True)) if file else None
     similar = functools.partial(similarity.match_probabilities, workdir)
     decide.decide(config, workdir, steps, similar).write(workdir / workdirs.UPDATE_PLAN)

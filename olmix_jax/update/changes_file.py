@@ -1,6 +1,7 @@
 """The content of an update file, which lists the steps of a change.
 
-The file is YAML or JSON; :func:`olmix_jax.config.yaml_files.read` reads it. Example:
+The file is YAML or JSON; :func:`olmix_jax.config.yaml_files.read` reads it. Names are text as written, also ``no`` and
+``1.10``. Example:
 
     updates:
       - add: [stack-edu:python, stack-edu:rust]
@@ -61,7 +62,7 @@ def parse_step(where: str, row: Any) -> list[Update]:
         shape = "{domain: [parts]}" if kind is Kind.PARTITION else "{domain: new name}"
         raise UserError(f"{where}: {kind} must be {shape}, not {domains!r}")
     return [
-        Update(kind, (str(domain),), _names(f"{where}: {domain}", [into] if kind is Kind.RENAME else into))
+        Update(kind, (domain,), _names(f"{where}: {domain}", [into] if kind is Kind.RENAME else into))
         for domain, into in domains.items()
     ]
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -79,7 +80,8 @@ def load_json(text: str, source: str) -> Any:
       source: a path or a config field, for errors.
 
     Raises:
-      UserError: a key appears twice in one object. JSON would silently keep the last value.
+      UserError: a key appears twice in one object, of which JSON would silently keep the last value; or a number is not
+        finite.
       json.JSONDecodeError: the text is not JSON.
     """
 
@@ -90,7 +92,19 @@ def load_json(text: str, source: str) -> Any:
             raise UserError(f"{source}: the key {twice} appears twice; keep one of them")
         return dict(pairs)
 
-    return json.loads(text, object_pairs_hook=unique)
+    def finite(number: str) -> float:
+        if not math.isfinite(float(number)):
+            raise UserError(f"{source}: {number} is not a finite number; give a number or null")
+        return float(number)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=finite, parse_float=finite)
+    except RecursionError as e:
+        raise json.JSONDecodeError("too many brackets inside each other", text, 0) from e
+    except ValueError as e:
+        if isinstance(e, json.JSONDecodeError):
+            raise
+        raise json.JSONDecodeError("a whole number is too long", text, 0) from e
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:

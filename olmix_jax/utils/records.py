@@ -2,7 +2,7 @@
 
 A record is a frozen dataclass. Its fields hold text, numbers, booleans, enums, other records, ``tuple[X, ...]``,
 ``dict[str, X]`` or ``X | None``. Numbers must be finite. A field without a default is always written; a field that
-equals its default is left out. Unknown keys are ignored, so a file may hold extra notes.
+equals its default is left out. Unknown fields are ignored with a warning, so a file may hold extra notes.
 """
 
 import dataclasses
@@ -14,7 +14,8 @@ import typing
 from typing import Any, TypeVar
 
 from olmix_jax.utils import files
-from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.errors import UserError, listed
+from olmix_jax.utils.progress import log
 
 R = TypeVar("R")
 
@@ -64,9 +65,30 @@ def read(path: str | os.PathLike, kind: type[R], stage: str) -> R:
     if schema != expected:
         raise UserError(f"{path}: has schema {schema!r}, but this version of olmix_jax reads {expected}; {remedy}")
     try:
-        return from_plain(kind, content)
+        record = from_plain(kind, content)
     except ValueError as e:
         raise UserError(f"{path}: {e}; {remedy}") from e
+    if unknown := [name for name in unknown_fields(kind, content) if name != "schema"]:
+        log.warning("%s: unknown fields are ignored: %s", path, listed(unknown))
+    return record
+
+
+def unknown_fields(kind: Any, value: Any, where: str = "") -> list[str]:
+    """Return the paths of the fields in a JSON value that a record of type ``kind`` does not have."""
+    inner = [option for option in typing.get_args(kind) if option is not types.NoneType and option is not Ellipsis]
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints = typing.get_type_hints(kind)
+        names = {name: f"{where}.{name}" if where else name for name in value}
+        return [
+            path
+            for name, path in names.items()
+            for path in (unknown_fields(hints[name], value[name], path) if name in hints else [path])
+        ]
+    if isinstance(value, list) and inner:
+        return [path for i, item in enumerate(value) for path in unknown_fields(inner[0], item, f"{where}[{i}]")]
+    if isinstance(value, dict) and typing.get_origin(kind) is dict:
+        return [path for name, item in value.items() for path in unknown_fields(inner[-1], item, f"{where}.{name}")]
+    return unknown_fields(inner[0], value, where) if len(inner) == 1 and isinstance(value, dict) else []
 
 
 def from_plain(kind: type[R], content: Any, where: str = "") -> R:

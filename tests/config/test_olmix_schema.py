@@ -46,7 +46,6 @@ from tests.config.published_yaml import PUBLISHED
         ({"swarm": "ratios.csv"}, "`swarm` must be a mapping"),
         ({"swarm.metrics": None}, "`swarm.metrics`: missing"),
         ({"swarm.ratios": "nowhere.csv"}, "`swarm.ratios`: no file nowhere.csv in the working directory or at"),
-        ({"priors.relative_sizes": {True: 1}}, "`priors.relative_sizes`: the name True is not text"),
         ({"priors.relative_sizes": {}, "priors.token_counts": {}}, "`priors.relative_sizes`: missing"),
         ({"priors.token_counts": None}, "`priors.token_counts`: missing, and `constraints.enabled` is true"),
         ({"constraints.target_tokens": None}, "`constraints.target_tokens`: missing, and `enabled` is true"),
@@ -58,7 +57,6 @@ from tests.config.published_yaml import PUBLISHED
             {"eval.tasks": {"math": ["old"]}},
             "`eval.tasks`: `filtering.drop_metrics` drops all of them; keep at least one",
         ),
-        ({"eval.tasks": {True: ["math:a"]}}, "`eval.tasks`: the name True is not text; put it in quotes"),
         (
             {"filtering.drop_metrics": ["qa"], "filtering.obj_weights": {"qa": 1}},
             "`filtering.obj_weights`: `drop_metrics` drops every name in it: qa",

@@ -24,6 +24,16 @@ def test_written_steps_are_read_back(tmp_path, name):
     assert changes_file.parse(path, yaml_files.read(path)) == STEPS
 
 
+def test_names_are_text_as_written(tmp_path):
+    path = tmp_path / "update.yaml"
+    path.write_text("updates:\n- rename: {no: norwegian, 1.10: 2.0}\n- add: [on, 1e3, 2020-01-01, 12:30:00]\n")
+    assert changes_file.parse(path, yaml_files.read(path, names=True)) == [
+        changes.rename("no", "norwegian"),
+        changes.rename("1.10", "2.0"),
+        changes.add("on", "1e3", "2020-01-01", "12:30:00"),
+    ]
+
+
 def test_rename_and_partition_of_several_domains_are_one_step_each():
     assert changes_file.parse_step("here", {"rename": {"a": "x", "b": "y"}}) == [
         changes.rename("a", "x"),
