@@ -74,11 +74,15 @@ def read(path: str | os.PathLike, kind: type[R], stage: str) -> R:
 
 
 def unknown_fields(kind: Any, value: Any, where: str = "") -> list[str]:
-    """Return the paths of the fields in a JSON value that a record of type ``kind`` does not have."""
+    """Return the paths of the fields in a JSON value that a record of type ``kind`` does not have.
+
+    A file may also hold the record's properties, for people to read.
+    """
     inner = [option for option in typing.get_args(kind) if option is not types.NoneType and option is not Ellipsis]
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints = typing.get_type_hints(kind)
-        names = {name: f"{where}.{name}" if where else name for name in value}
+        known = [name for name in value if isinstance(getattr(kind, name, None), property)]
+        names = {name: f"{where}.{name}" if where else name for name in value if name not in known}
         return [
             path
             for name, path in names.items()
