@@ -8,7 +8,7 @@ from typing import Any
 
 from olmix_jax.config import typed_text
 from olmix_jax.config.schema import Config
-from olmix_jax.utils import files
+from olmix_jax.utils import files, os_errors
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import normal
 
@@ -104,7 +104,7 @@ def _text_of(path: str, field: str, remedy: str) -> str:
     except FileNotFoundError as e:
         raise UserError(f"config field `{field}`: {path}: no such file; {remedy}") from e
     except OSError as e:
-        raise UserError(f"config field `{field}`: {path}: cannot be read: {e.strerror}; {remedy}") from e
+        raise UserError(f"config field `{field}`: {path}: cannot be read: {os_errors.reading(e)}; {remedy}") from e
     except UnicodeDecodeError as e:
         raise UserError(f"config field `{field}`: {path}: not valid UTF-8: {e}; {remedy}") from e
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from olmix_jax.utils import files
+from olmix_jax.utils import files, os_errors
 from olmix_jax.utils.errors import UserError
 
 _INT = re.compile(r"[+-]?(0|[1-9][0-9_]*)")
@@ -106,7 +106,7 @@ def read(path: str | pathlib.Path, *, names: bool = False) -> Any:
         loader = _NamesLoader if names else _Loader
         return loader(path.read_text(encoding="utf-8-sig")).get_single_data()
     except OSError as e:
-        raise UserError(f"{path}: cannot be read: {e.strerror}") from e
+        raise UserError(f"{path}: cannot be read: {os_errors.reading(e)}") from e
     except RecursionError as e:
         raise UserError(f"{path}: not valid YAML: too many brackets inside each other") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:

@@ -16,7 +16,7 @@ from olmix_jax.corpus.readers import Document, content_of, hash64
 from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.swarm.domains import DomainSet
-from olmix_jax.utils import files, rng
+from olmix_jax.utils import files, os_errors, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import Progress, log, tracked
 
@@ -174,7 +174,7 @@ def _remove(record: pathlib.Path) -> None:
     try:
         record.unlink(missing_ok=True)
     except OSError as e:
-        raise UserError(f"cannot replace {record}: {e.strerror}; choose another --workdir") from e
+        raise UserError(f"cannot replace {record}: {os_errors.writing(e, record)}") from e
 
 
 def _shuffled(documents: list[Document], seed: int) -> list[Document]:

@@ -108,9 +108,11 @@ def folds_of(ratios_KM: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
     number = which_K.max() + 1
     if folds < 2:
         raise UserError(f"cross-validation needs at least 2 folds, not {folds}; raise fit.folds")
+    if number < 2:
+        raise UserError("all runs have the same mixture, which determines no law; add runs with other mixtures")
     if number < folds:
         raise UserError(
-            f"{number} different mixtures cannot be split into {folds} folds; set fit.folds to {max(number, 2)} or less"
+            f"{number} different mixtures cannot be split into {folds} folds; set fit.folds to {number} or less"
         )
     return (rng.generator(seed, "quality.folds").permutation(number) % folds)[which_K]
 

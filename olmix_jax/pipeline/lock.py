@@ -16,6 +16,7 @@ from typing import IO
 
 from olmix_jax.config import part
 from olmix_jax.config.schema import Config
+from olmix_jax.utils import os_errors
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -39,8 +40,12 @@ def locked(config: Config, workdir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(path: pathlib.Path, shared: bool) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+", encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"--workdir={path.parent} is not writable: {os_errors.writing(e, path)}") from e
+    with opened as file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as e:

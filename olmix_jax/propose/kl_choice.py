@@ -80,7 +80,10 @@ def halves(law: Law, ratios_KM, splits: int = SPLITS, seed: int = 0) -> np.ndarr
     number = int(mixture_K.max()) + 1
     least = 2 * max(4, law.parameters(ratios_KM.shape[1]) + 1)
     if number < least:
-        raise UserError(f"{number} different mixtures are too few to fit laws to halves of them; {least} are needed")
+        raise UserError(
+            f"{number} different mixtures are too few to fit laws to halves of them; add runs up to {least}, or set "
+            "propose.kl_weight"
+        )
     # The name of the stream is part of every result; it must not change.
     draw = rng.generator(seed, "paths.choose_kl_weight")
     first_SK = np.stack([(draw.permutation(number) < number // 2)[mixture_K] for _ in range(splits)])

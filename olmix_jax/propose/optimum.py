@@ -106,7 +106,10 @@ def check_options(law: Law, options: Options, has_samples: bool) -> None:
             "or propose.method=exact"
         )
     if options.tail is not None and not has_samples:
-        raise UserError("propose.tail needs samples of the law; set fit.resamples to 100 and run --stages=fit,propose")
+        raise UserError(
+            "propose.tail needs samples of the law; set fit.resamples to 100, and if it is fitted already, run "
+            "--stages=fit,propose"
+        )
     if proposes_a_run(law, options) and options.keep_ratios is not None:
         which = "propose.method=search" if options.method == "search" else "fit.law=search"
         raise UserError(

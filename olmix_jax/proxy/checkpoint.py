@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from olmix_jax.utils import os_errors
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -113,7 +114,7 @@ class Checkpoints:
                 pathlib.Path(folder).absolute(), options=options, item_handlers={ITEM: _NpzHandler()}
             )
         except OSError as e:
-            raise UserError(f"cannot write to {folder}: {e.strerror}. Use another --workdir") from e
+            raise UserError(f"cannot write to {folder}: {os_errors.writing(e, folder)}") from e
 
     @property
     def busy(self) -> bool:
@@ -156,9 +157,12 @@ class Checkpoints:
             self.manager.save(step, args=ocp.args.Composite(**{ITEM: _Args(arrays, metadata)}))
             self.write_seconds = time.monotonic() - start
         except (OSError, ValueError) as e:
+            reason = os_errors.writing(e, self.manager.directory) if isinstance(e, OSError) else str(e)
+            if isinstance(e, OSError) and e.errno == errno.ENOSPC and e.strerror:
+                reason = f"{e.strerror}; free disk space"
             raise UserError(
-                f"cannot write checkpoint {step} in {self.manager.directory}: {e}. Free some space and run the same "
-                "command again; it resumes from the previous checkpoint"
+                f"cannot write checkpoint {step} in {self.manager.directory}: {reason}. Run the same command again; it "
+                "resumes from the previous checkpoint"
             ) from e
 
     def restore(self, template) -> Restored | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from olmix_jax.config.schema import Track
-from olmix_jax.utils import files
+from olmix_jax.utils import files, os_errors
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.optional import reason_of
 from olmix_jax.utils.progress import log
@@ -80,9 +80,7 @@ class Tracker:
             with open(self.path, "a", encoding="utf-8") as f:
                 f.write(json.dumps(row) + "\n")
         except OSError as e:
-            raise UserError(
-                f"cannot write {self.path}: {e.strerror}. Free some space and run the same command again"
-            ) from e
+            raise UserError(f"cannot write {self.path}: {os_errors.writing(e, self.path)}") from e
         self._to_sinks(lambda sink: sink.write(step, row))
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
+from olmix_jax.utils import os_errors
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import normal
 
@@ -40,7 +41,7 @@ def read(path: str | os.PathLike) -> Lines:
     except FileNotFoundError as e:
         raise UserError(f"{path}: no such file") from e
     except OSError as e:
-        raise UserError(f"{path}: cannot be read: {e.strerror}") from e
+        raise UserError(f"{path}: cannot be read: {os_errors.reading(e)}") from e
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: not UTF-8 text: {e}; save it as comma-separated UTF-8") from e
     lines = _split(path, text, _separator(path, text))

@@ -9,6 +9,7 @@ import numpy as np
 from olmix_jax.swarm.apportion import SLACK, snap
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError, listed
+from olmix_jax.utils.progress import counted
 
 # Candidates drawn for one member before sampling fails.
 _TRIES = 2000
@@ -138,6 +139,11 @@ def _check_request(natural_M, size: int, earlier_runs: int, min_runs: int, names
 
 def _whole(minimum: float, total: int, most: float) -> float:
     """Return the minimum weight rounded up to whole sequences, so that no realised weight falls below it."""
+    if 1 / total > most - 1e-9:
+        raise UserError(
+            f"runs of {counted(total, 'sequence')} are too short for a dense swarm of these domains; raise train.steps "
+            "or train.batch"
+        )
     if minimum * total < 1 - SLACK:
         raise UserError(
             f"config field `swarm.min_weight` is {minimum}, less than one of {total} sequences, so a domain with the "

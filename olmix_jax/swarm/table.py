@@ -153,10 +153,12 @@ class SwarmTable:
         if self.inherited is not None:
             runs += len(self.inherited.trust_J)
         if runs < needed:
+            remedy = "train more runs"
+            if needed > _FEWEST:
+                remedy += ", merge domains, or choose a `fit.law` that needs fewer"
             raise UserError(
                 f"{runs} runs for {len(self.domains)} domains, but a fit of this law needs at least {needed}, "
-                f"better {max(3 * (len(self.domains) + 1), needed)}; train more runs, merge domains, or choose a "
-                "`fit.law` that needs fewer"
+                f"better {max(3 * (len(self.domains) + 1), needed)}; {remedy}"
             )
 
     def ordered(self, domains: Sequence[str]) -> "SwarmTable":

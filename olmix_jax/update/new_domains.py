@@ -179,7 +179,10 @@ def sample_laws(parent: pathlib.Path, domains: NewDomains, likeness_MO, seed: in
     """
     fitted = history.read_law(parent)
     if fitted.samples is None:
-        raise UserError(f"{parent}: its law has no samples; run its --stages=fit,propose with fit.resamples=100")
+        remedy = "fit.resamples=100"
+        if not fitted.law.cheap_refits:
+            remedy = "a fit.law that has samples, such as warped_gp or log_linear"
+        raise UserError(f"{parent}: its law has no samples; run its --stages=fit,propose with {remedy}")
     fitted = dataclasses.replace(fitted, samples=jax.tree.map(lambda x: np.asarray(x)[:SAMPLES], fitted.samples))
     swarm = history.trained_table(parent)
     # The law is translated at the parent's mixtures, or at natural if the parent has no runs.

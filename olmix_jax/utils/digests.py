@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 from collections.abc import Iterable
 
-from olmix_jax.utils import files
+from olmix_jax.utils import files, os_errors
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import tracked
 
@@ -41,7 +41,7 @@ class Digests:
             for path in tracked(new, "compare files", "files") if len(new) > SHOW_PROGRESS else new:
                 self.known[keys[path]] = [*stamps[path], _content(path)]
         except OSError as e:
-            raise UserError(f"{e.filename}: cannot be read: {e.strerror or e}") from e
+            raise UserError(f"{e.filename}: cannot be read: {os_errors.reading(e)}") from e
         if new:
             files.write_json(self.cache, self.known)
         return [self.known[keys[path]][2] for path in keys]

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from olmix_jax.utils import os_errors
 from olmix_jax.utils.errors import UserError
 
 
@@ -25,7 +26,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     Readers see the old file or the complete new one. If the block raises, the old file stays.
 
     Raises:
-      UserError: the disk is full, or the folder is not writable.
+      UserError: the file cannot be written; the message says why and what to do.
     """
     path = pathlib.Path(path)
     temporary = None
@@ -43,7 +44,11 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
         os.replace(temporary, path)
         temporary = None
     except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; free disk space or choose another --workdir") from e
+        if e.filename is not None and str(e.filename) not in (str(path), temporary, str(path.parent)):
+            others = [str(folder) for folder in path.parents]
+            if str(e.filename) not in others and not str(e.filename).startswith(str(path.parent / f".{path.name}.")):
+                raise UserError(f"{path} is not written: {e.filename}: {os_errors.reading(e)}") from e
+        raise UserError(f"cannot write {path}: {os_errors.writing(e, path)}") from e
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -118,9 +123,11 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     except FileNotFoundError as e:
         raise UserError(f"{path}: no such file") from e
     except OSError as e:
-        raise UserError(f"{path}: cannot be read: {e.strerror}") from e
+        raise UserError(f"{path}: cannot be read: {os_errors.reading(e)}") from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not valid JSON: {e}; delete the file and rerun the stage that writes it") from e
+        raise UserError(
+            f"{path}: not valid JSON: {e}; correct it, or delete it if a stage wrote it, and rerun that stage"
+        ) from e
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a JSON object, not {type(content).__name__}")
     return content
@@ -147,7 +154,7 @@ def list_files(folder: str | os.PathLike) -> list[pathlib.Path]:
     try:
         return sorted(walk(folder, frozenset()))
     except OSError as e:
-        raise UserError(f"{e.filename or folder}: cannot be read: {e.strerror or e}") from e
+        raise UserError(f"{e.filename or folder}: cannot be read: {os_errors.reading(e)}") from e
 
 
 def plain(value: Any) -> Any:

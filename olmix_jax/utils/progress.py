@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import tqdm
 
+from olmix_jax.utils import os_errors
 from olmix_jax.utils.errors import UserError
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def start_log(workdir: str | pathlib.Path | None, process: int = 0) -> None:
             pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
             file = _FileHandler(pathlib.Path(workdir) / name, encoding="utf-8")
         except OSError as e:
-            raise UserError(f"--workdir={workdir} is not writable: {e.strerror}; choose another folder") from e
+            raise UserError(f"--workdir={workdir} is not writable: {os_errors.writing(e, workdir)}") from e
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
 

@@ -133,3 +133,13 @@ def test_positive_laws_refuse_negative_losses(name):
     bpb_KN[3, 1] = -0.01
     with pytest.raises(UserError, match=f"{name} cannot predict negative losses.*fit.law=warped_gp.*: y$"):
         laws.LAWS[name].fit(ratios_KM, bpb_KN, tasks=("x", "y"))
+
+
+def test_advice_on_folds_can_be_followed():
+    """Two folds cannot be lowered to two: equal mixtures are the fault."""
+    with pytest.raises(UserError, match="all runs have the same mixture, which determines no law"):
+        quality.folds_of(np.full((5, 2), 0.5), 2)
+    with pytest.raises(
+        UserError, match="2 different mixtures cannot be split into 3 folds; set fit.folds to 2 or less"
+    ):
+        quality.folds_of(np.array([[0.5, 0.5], [0.4, 0.6], [0.4, 0.6]]), 3)

@@ -31,5 +31,7 @@ def test_lambda_is_small_for_a_clean_signal_and_large_for_noise(law, noise, best
 
 def test_too_few_runs_are_an_error_that_says_how_many_are_needed():
     problem, ratios_KM = free_problem(), np.random.default_rng(1).dirichlet(np.ones(5), size=6)
-    with pytest.raises(UserError, match="6 different mixtures are too few to fit laws to halves of them; 14 are"):
+    with pytest.raises(
+        UserError, match="6 different mixtures are too few to fit laws to halves of them; add runs up to 14"
+    ):
         choose_kl_weight(log_linear.LAW, ratios_KM, np.ones((6, 6)), problem, LAMBDAS, natural_M=problem.anchor_M)

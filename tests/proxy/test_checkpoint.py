@@ -99,7 +99,7 @@ def test_unfinished_checkpoint_is_ignored(saved):
 def test_full_disk_raises_before_anything_is_written(saved, monkeypatch, capfd):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=3999))
     checkpoints = Checkpoints(saved)
-    with pytest.raises(UserError, match=r"cannot write checkpoint 12 .*No space left.* 0.0 MB free\. Free some"):
+    with pytest.raises(UserError, match=r"cannot write checkpoint 12 .*No space left.* 0.0 MB free; free disk space"):
         checkpoints.save(12, {"w": np.zeros(1000, np.float32)})
         checkpoints.wait()
     assert sorted(path.name for path in saved.iterdir()) == ["4", "8"] and capfd.readouterr().err == ""

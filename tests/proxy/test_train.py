@@ -62,7 +62,7 @@ def test_full_disk_raises_an_error_that_says_how_to_resume(trained, toy_tasks, t
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", full)
-    with pytest.raises(UserError, match=r"No space left on device.*Free some space and run the same command again"):
+    with pytest.raises(UserError, match=r"No space left on device.*free disk space. Run the same command again"):
         train.train(trained[0], toy_tasks, tmp_path, "toy")
 
 

@@ -130,3 +130,10 @@ def test_default_minimum_weight_leaves_mixtures_of_many_domains():
     many = 900
     c = draw(natural_M=np.ones(many), size=many + 2, total=9000, names=tuple(map(str, range(many))), min_runs=1)
     assert ((c > 0).sum(axis=0) >= 1).all() and (c[1:][c[1:] > 0] >= 40).all()
+
+
+def test_runs_too_short_for_a_dense_swarm_are_not_blamed_on_the_minimum_weight():
+    """With 4 sequences for 8 domains no minimum weight works: less than a sequence, or too much for a mixture."""
+    with pytest.raises(UserError, match="runs of 4 sequences are too short for a dense swarm of these domains"):
+        sampling.least_weight(8, 4, "dense", None)
+    assert sampling.least_weight(8, 10, "dense", None) == 0.1

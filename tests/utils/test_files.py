@@ -29,7 +29,7 @@ def test_full_disk_is_an_error_and_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="cannot write .*a.txt: No space left on device; free disk space"):
+    with pytest.raises(UserError, match="cannot write .*a.txt: the disk is full; free disk space"):
         files.write_text(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
 
@@ -96,7 +96,7 @@ def test_files_are_listed_in_order_with_links_and_without_cycles(tmp_path):
 
 
 def test_unreadable_folder_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="nowhere: cannot be read: No such file"):
+    with pytest.raises(UserError, match="nowhere: cannot be read: no such file"):
         files.list_files(tmp_path / "nowhere")
 
 

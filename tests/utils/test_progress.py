@@ -52,7 +52,7 @@ def test_starting_the_log_twice_writes_every_line_once(tmp_path, capsys):
 
 def test_workdir_that_is_a_file_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--workdir=.*file is not writable: .*; choose another folder"):
+    with pytest.raises(UserError, match="--workdir=.*file is not writable: .*file is a file, not a folder; remove it"):
         progress.start_log(tmp_path / "file")
 
 
