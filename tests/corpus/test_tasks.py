@@ -64,7 +64,7 @@ def test_invalid_line_is_named_with_its_file(tmp_path, content, message):
 
 
 def test_missing_task_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere.jsonl.*no such file"):
+    with pytest.raises(UserError, match="nowhere.jsonl.*[Nn]o such file"):
         tasks.read_task(tmp_path / "nowhere.jsonl")
 
 
