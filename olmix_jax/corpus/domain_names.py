@@ -87,7 +87,7 @@ def _problem(name: str, taken: str) -> str:
     if name != normal(name):
         return "has spaces at an end of its name, or several in a row"
     if taken:
-        return f"has a name that tables use for {taken}"
+        return f"has a name that tables leave out ({taken})"
     if len(files.file_name(name).encode()) > _LONGEST:
         return f"has a name of more than {_LONGEST} bytes"
     return ""

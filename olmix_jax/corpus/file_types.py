@@ -149,4 +149,4 @@ def refuse_unread(unread: Iterable[str | os.PathLike], root: str | os.PathLike) 
         advice = next(text for pattern, text in _CONVERT if re.fullmatch(pattern, name, re.I))
         advice = advice.replace("{name}", name).replace("{stem}", stem)
     more = f" (and {len(paths) - 1:,} more such files)" if len(paths) > 1 else ""
-    raise UserError(f"{paths[0]}: not read, so its text would be missing{more}; {advice}, or move it out of {root}")
+    raise UserError(f"{paths[0]}: not read, so its content would be missing{more}; {advice}, or move it out of {root}")

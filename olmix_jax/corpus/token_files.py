@@ -191,6 +191,8 @@ def _match_pattern(pattern: str, domain: str) -> list[str]:
         advice = (
             f"; it is a folder: write {folder}/*.npy, or {folder}/**/*.npy for all sub-folders" if is_folder else ""
         )
+        if Kind.TEXT in kinds.values():
+            advice = ", only text; to read text, set corpus.path to a folder of domains"
         raise UserError(f"corpus.path: domain {domain}: no {', '.join(SUFFIXES)} file matches {pattern}{advice}")
     refuse_unread([p for p, kind in kinds.items() if kind in (Kind.TEXT, Kind.UNREAD)], f"the pattern {pattern}")
     return [_full_path(system, p, pattern) for p in matches]

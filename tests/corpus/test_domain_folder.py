@@ -33,7 +33,7 @@ def test_every_text_is_listed_and_documentation_is_named_in_the_log(folder, capl
 def test_file_that_may_be_data_is_an_error(folder, name):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("x")
-    with pytest.raises(UserError, match=f"{name}: not read, so its text would be missing; "):
+    with pytest.raises(UserError, match=f"{name}: not read, so its content would be missing; "):
         domain_folder.text_files(folder)
 
 

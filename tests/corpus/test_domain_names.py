@@ -15,16 +15,16 @@ def test_ordinary_names_are_accepted(names):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("run", "domain 'run' has a name that tables use for an id"),
-        ("Index", "domain 'Index' has a name that tables use"),
-        ("run_id", "has a name that tables use for an id"),
+        ("run", "domain 'run' has a name that tables leave out .an id"),
+        ("Index", "domain 'Index' has a name that tables leave out"),
+        ("run_id", "has a name that tables leave out .an id"),
         (" web", "has spaces at an end of its name"),
         ("web ", "has spaces at an end of its name"),
         ("we  b", "several in a row"),
         ("we\nb", r"domain 'we\\nb' has invisible characters"),
         ("we\u200bb", r"domain 'we\\u200bb' has invisible characters"),
         ("we\xa0b", "has invisible characters"),
-        ("id", "has a name that tables use for an id"),
+        ("id", "has a name that tables leave out .an id"),
         ("gr\udcf6\udcdfe", r"'gr\\xf6\\xdfe' has a name that is not UTF-8"),
         ("x" * 201, "has a name of more than 200 bytes"),
         ("日" * 70, "has a name of more than 200 bytes"),
@@ -72,6 +72,6 @@ def test_names_of_tasks_that_are_no_scores_are_errors():
     domain_names.check_tasks(("qa",), "tasks")
     for name in ("_runtime", "seed", "qa_stderr", "run"):
         with pytest.raises(
-            UserError, match=f"tasks.path=tasks: task '{name}' has a name that tables use for .*; rename"
+            UserError, match=f"tasks.path=tasks: task '{name}' has a name that tables leave out .*; rename"
         ):
             domain_names.check_tasks(("qa", name), "tasks")

@@ -34,6 +34,8 @@ def three_folders(tmp_path) -> pathlib.Path:
     """Three folders 0, 1 and 2 with a token file each."""
     for n in range(3):
         put(tmp_path / f"{n}", "dolma.npy")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("text")
     return tmp_path
 
 
@@ -51,6 +53,7 @@ def test_domains_may_be_listed_as_patterns(three_folders):
     [
         ('{"a": "FOLDER/9/*"}', r"domain a: no .npy, .ds, .bin file matches .*/9/\*"),
         ('{"a": "FOLDER/1"}', r"it is a folder: write .*/1/\*.npy, or .*/1/\*\*/\*.npy for all sub-folders"),
+        ('{"a": "FOLDER/text/*"}', r"matches .*/text/\*, only text; to read text, set corpus.path to a folder"),
         ('{"a": 3}', "domain 'a' needs a name, and a file pattern"),
         ('{"a": []}', "domain 'a' needs a name, and a file pattern"),
         ('{"": "b"}', "domain '' needs a name"),
