@@ -27,9 +27,10 @@ SIDECARS = (
 
 # Documentation beside the domains or directly in a domain's folder. Deeper, a README.md is a text like others.
 _DOCUMENTATION = re.compile(
-    r"(readme|licen[cs]e)([._-][a-z]+)*|(copying|notice|changelog|authors|contributing|citation|version)(\.[a-z]+)*",
-    re.I,
+    r"(readme|licen[cs]e|copying|notice|changelog|authors|contributing|citation|version)(\.[a-z]+)*", re.I
 )
+# Variants such as LICENSE-MIT, which may be the texts of a domain if they have the ending of a text.
+_VARIANT = re.compile(r"(readme|licen[cs]e)([._-][a-z]+)*", re.I)
 _BOOKKEEPING = re.compile(
     r"\._.*|\.ds_store|thumbs\.db|desktop\.ini|\.git(attributes|ignore|keep|modules)|\.keep|\.dvcignore|_(success|"
     r"started|committed.*|temporary)|.*\.(md5|sha\d+|crc|crc32|checksum|sig|asc|lock)|(md5|sha\d+)sums?(\..*)?|"
@@ -116,7 +117,10 @@ def kind_of(parts: Sequence[str]) -> Kind:
         return Kind.NO_DATA
     if any(part.startswith(".") for part in parts):
         return Kind.UNREAD if _HIDDEN_DATA.search(name) else Kind.NO_DATA
-    if suffix not in JSON_LINES and _DOCUMENTATION.fullmatch(name) and (len(parts) < 3 or suffix not in SUFFIXES):
+    if suffix not in JSON_LINES and any(
+        pattern.fullmatch(name) and (suffix not in SUFFIXES or len(parts) <= levels)
+        for pattern, levels in ((_DOCUMENTATION, 2), (_VARIANT, 1))
+    ):
         return Kind.NO_DATA
     if suffix in SUFFIXES:
         return Kind.TEXT

@@ -7,8 +7,9 @@ from olmix_jax.utils.errors import UserError
 
 KINDS = {
     Kind.TEXT: "web/a.txt C.JSONL web/part-0000.json.gz a.Json.ZST web/a.ndjson code.md web/deep/README.md "
-    "readme.jsonl web/readme-001.txt web/notice-7.txt license/a.txt web/authors.jsonl.gz",
-    Kind.NO_DATA: "README README.md readme.zh.txt LICENSE-MIT web/README.md.gz _SUCCESS web/_SUCCESS .gitattributes "
+    "readme.jsonl web/readme-001.txt web/notice-7.txt web/LICENSE-MIT.txt license/a.txt web/authors.jsonl.gz",
+    Kind.NO_DATA: "README README.md readme.zh.txt LICENSE-MIT web/README.md.gz web/LICENSE.txt web/LICENSE-MIT "
+    "_SUCCESS web/_SUCCESS .gitattributes "
     "web.jsonl.md5 .DS_Store web/._a.txt .git/a.txt __MACOSX/web/._a.txt web/a.png get.sh sha256sums.txt "
     "dataset_infos.json web/.cache/a.lock web/deep/LICENSE",
     Kind.UNREAD: "c.parquet web/a.csv web/a.py web web/.part.jsonl web/.a.jsonl.Xy12 .web/a.txt web/a.txt.bz2 "
