@@ -14,6 +14,7 @@ from olmix_jax.corpus.file_types import JSON_LINES, split_name
 from olmix_jax.corpus.text_streams import LONGEST_PIECE, blocks, lines, pieces
 from olmix_jax.swarm.domains import CONTENT_MODULUS
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import composed
 from olmix_jax.utils.progress import counted, log, tracked
 
 # A domain that is one single text is cut into documents of about this many characters. That is long enough for a prompt
@@ -170,7 +171,7 @@ class _Invalid:
 def domain_of(source: str) -> str:
     """Return the domain of a file by its path relative to ``corpus.path``: "web" of ``web/a.txt`` and ``web.jsonl``."""
     folder, inside, _ = source.partition("/")
-    return folder if inside else split_name(source).stem
+    return composed(folder if inside else split_name(source).stem)
 
 
 def _reader(root: pathlib.Path, paths: list[pathlib.Path], skipped: Skipped | None) -> Callable[[], Iterator[Document]]:

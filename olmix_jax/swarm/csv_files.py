@@ -191,6 +191,11 @@ def _row(path: pathlib.Path, header: _Header, line: int, cells: list[str]) -> Ro
     return Row(line, dict(zip(header.columns, cells)))
 
 
+def _is_reserved(column: str) -> bool:
+    """Return whether a column of values would be mistaken for one of those that are written with the ids."""
+    return column.casefold() in (*KEYS, "run_id")
+
+
 def write_sheet(
     path: str | os.PathLike, runs: Sequence[str], names: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence]
 ) -> None:
@@ -200,7 +205,7 @@ def write_sheet(
       UserError: the file cannot be written, or could not be read back: a run is repeated or empty, or a column is
         repeated, empty or reserved.
     """
-    bad = [c for c in columns if c != normal(c) or not c or bookkeeping.id_kind(c) or list(columns).count(c) > 1]
+    bad = [c for c in columns if c != normal(c) or not c or _is_reserved(c) or list(columns).count(c) > 1]
     if bad:
         raise UserError(
             f"{path}: {bad[0]!r} cannot be a column (repeated, empty or reserved): rename the domain or task"

@@ -47,16 +47,11 @@ class Columns(NamedTuple):
 
 
 def domain_columns(ratios: Sheet) -> Columns:
-    """Return the domains: all columns but row numbers, further ids and text.
+    """Return the domains: all columns but text.
 
-    Other columns with names of bookkeeping are domains only if their weights bring the sums closer to 1.
+    Columns with names of bookkeeping are domains only if their weights bring the sums closer to 1.
     """
-    left_out = {}
-    for column in ratios.columns:
-        if bookkeeping.is_row_number(column) or bookkeeping.id_kind(column):
-            left_out[column] = bookkeeping.by_name(column)
-        elif bookkeeping.is_text(_cells(ratios, column)):
-            left_out[column] = "text"
+    left_out = {c: bookkeeping.by_name(c) or "text" for c in ratios.columns if bookkeeping.is_text(_cells(ratios, c))}
     names = tuple(c for c in ratios.columns if c not in left_out)
     odd = {c: what for c in names if (what := bookkeeping.by_name(c))}
     if odd and len(odd) < len(names) and _off_one(ratios, [c for c in names if c not in odd]) < _off_one(ratios, names):

@@ -7,11 +7,16 @@ from collections.abc import Collection
 def normal(name: str) -> str:
     """Return the form in which names are compared.
 
-    Composed and decomposed letters become the same (NFC), invisible characters (zero-width spaces, byte-order marks)
-    are removed, and each run of white space becomes one space, with none at the ends.
+    Composed and decomposed letters become the same, invisible characters (zero-width spaces, byte-order marks) are
+    removed, every white space becomes a plain one, and those at the ends are removed.
     """
-    visible = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
-    return " ".join(visible.split())
+    visible = "".join(c for c in composed(name) if unicodedata.category(c) != "Cf")
+    return "".join(" " if c.isspace() else c for c in visible).strip()
+
+
+def composed(name: str) -> str:
+    """Return a name with composed letters (NFC). Some file systems decompose the names of files."""
+    return unicodedata.normalize("NFC", name)
 
 
 def shown(name: str) -> str:
