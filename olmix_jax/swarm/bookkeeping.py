@@ -1,6 +1,6 @@
 """Recognise the columns of a table that are no domains and no scores, by their names and cells.
 
-Four rules, each a sentence in docs/external-swarm.md. A column that no rule recognises is read, and its values are
+The rules are listed in docs/external-swarm.md. A column that no rule recognises is read, and its values are
 checked by :mod:`olmix_jax.swarm.score_checks`.
 """
 
