@@ -6,6 +6,7 @@ import pytest
 import olmix_jax
 from olmix_jax import config
 from olmix_jax.swarm import table
+from tests.swarm.small_swarm import BASE_METRICS, BASE_RATIOS
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,15 @@ def table_files() -> dict[str, str]:
 
 def test_every_public_name_exists():
     assert sorted(name for name in olmix_jax.__all__ if not hasattr(olmix_jax, name)) == []
+
+
+def test_bookkeeping_in_the_scores_leaves_the_proposal_unchanged(tmp_path):
+    (tmp_path / "ratios.csv").write_text(BASE_RATIOS)
+    head, *rows = BASE_METRICS.splitlines()
+    odd = (7100, 7900, 6900, 7600, 6800, 7700, 7300, 7000)
+    rows = [f"{k},{row},{seconds},{row.split(',')[1]}" for k, (row, seconds) in enumerate(zip(rows, odd, strict=True))]
+    (tmp_path / "metrics.csv").write_text("\n".join([f"Unnamed: 0.1,{head},_runtime,t1.1", *rows]))
+    natural = {"relative_sizes": {"web": 0.5, "code": 0.3, "wiki": 0.2}}
+    swarm = olmix_jax.read_swarm(tmp_path / "ratios.csv", tmp_path / "metrics.csv", natural)
+    weights = olmix_jax.propose_mixture(olmix_jax.fit_law(swarm, samples=0), swarm).weights
+    assert weights == pytest.approx({"web": 0.249, "code": 0.389, "wiki": 0.363}, abs=6e-4)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from olmix_jax.laws.fit_result import Sampled
+from olmix_jax.laws.fit_result import Outlier, Sampled
 from olmix_jax.propose.proposal_parts import Gain
 from olmix_jax.report import caveats
 from tests.report import samples
@@ -85,3 +85,10 @@ def test_diverged_runs_are_named(small):
 
 def test_warnings_of_the_proposal_come_first(small):
     assert caveats.warnings(small)[0] == "Small <script>warning</script>."
+
+
+def test_outliers_and_what_was_left_out_are_named(small):
+    outlier = Outlier("r3", "t1", 11.0, 1.12, 40.0)
+    texts = caveats.warnings(samples.with_fit(small, outliers=(outlier,), warnings=("1 run is left out",)))
+    assert "1 run is left out." in texts
+    assert any("does not fit the others: r3 (t1: 11, expected 1.12); check their scores" in text for text in texts)
