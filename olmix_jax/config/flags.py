@@ -34,7 +34,10 @@ class _ListParser(absl_flags.ArgumentParser):
     syntactic_help = "a list such as a,b"
 
     def parse(self, argument):
-        return typed_text.read_list(argument) if isinstance(argument, str) else tuple(argument)
+        try:
+            return typed_text.read_list(argument) if isinstance(argument, str) else tuple(argument)
+        except ValueError as e:
+            raise ValueError(f'{e}; write a list as a,b or ["a","b"]') from e
 
 
 config_flags.register_flag_parser_for_type(tuple, _ListParser())

@@ -122,5 +122,5 @@ def _depths(text: str) -> list[tuple[int, int]]:
             result.append((at, len(open_)))
         at += 1
     if open_ or quote:
-        raise ValueError(f"{(open_ or quote)[-1]} is missing")
+        raise ValueError(f"the closing {(open_ or quote)[-1]} is missing")
     return result

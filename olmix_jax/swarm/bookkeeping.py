@@ -29,7 +29,7 @@ RUN_DATA = frozenset(
 _HIGHER = {"acc", "accuracy", "f1", "bleu", "rouge", "rouge1", "rouge2", "rougel", "em"}
 _HIGHER_PAIRS = ("exact_match", "primary_score", "pass_at", "win_rate")
 _LOSS = {"bpb", "bits", "byte", "loss", "nll", "ce", "ppl", "perplexity", "entropy"}
-_OF_OTHER = re.compile(r"(?P<column>.+?)[ _./-]+(min|max|std|stdev|sd|sem|se|var|count|n)", re.IGNORECASE)
+_OF_OTHER = re.compile(r"(?P<column>.+?)[ _./-]+(?P<kind>min|max|std|stdev|sd|sem|se|var|count|n)", re.IGNORECASE)
 
 
 def id_kind(column: str) -> str:
@@ -44,13 +44,8 @@ def is_row_number(column: str) -> bool:
     return re.fullmatch(r"(Unnamed: .*|level_\d+)?", column) is not None
 
 
-def by_name(column: str, columns: Collection[str] = ()) -> str:
-    """Return what a column is, if its name says that it is no score; else "".
-
-    Args:
-      column: its name.
-      columns: all columns of the table.
-    """
+def by_name(column: str) -> str:
+    """Return what a column is, if its name says that it is no score; else ""."""
     if column.startswith("_"):
         return "a leading underscore"
     if is_row_number(column):
@@ -59,12 +54,32 @@ def by_name(column: str, columns: Collection[str] = ()) -> str:
         return "an id"
     if "stderr" in _words(column):
         return "a standard error"
-    of = _OF_OTHER.fullmatch(column)
-    if column.endswith(("__MIN", "__MAX")) or (of is not None and of["column"] in columns):
+    if column.endswith(("__MIN", "__MAX")):
         return "a statistic of another column"
     if "_".join(_words(column.rpartition("/")[2])) in RUN_DATA:
         return "data about the run"
     return ""
+
+
+def original(column: str, columns: Collection[str]) -> str:
+    """Return the column whose statistic a column is by name: ``t1`` for ``t1_std``; "" for none."""
+    of = _OF_OTHER.fullmatch(column)
+    return of["column"] if of is not None and of["column"] in columns else ""
+
+
+def is_statistic(column: str, values: Sequence[float], of: Sequence[float]) -> bool:
+    """Return whether values agree with a name such as ``t1_max``, given the values ``of`` the column t1.
+
+    A task whose name only ends like a statistic has scores of its own size.
+    """
+    named = _OF_OTHER.fullmatch(column)
+    kind = named["kind"].casefold() if named is not None else ""
+    if kind in ("count", "n"):
+        return all(value == round(value) for value in values)
+    pairs = list(zip(values, of, strict=True))
+    if kind in ("min", "max"):
+        return all(value <= other if kind == "min" else value >= other for value, other in pairs)
+    return all(0 <= value < other / 2 for value, other in pairs)
 
 
 def is_text(cells: Sequence[str]) -> bool:

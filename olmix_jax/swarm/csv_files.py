@@ -161,7 +161,7 @@ def _sheet(content: csv_lines.Lines, key: str, prefix: str) -> Sheet:
 def _header(content: csv_lines.Lines, names: list[str], prefix: str) -> _Header:
     """Check the header, and remove ``prefix`` from the names of all value columns if all of them have it."""
     path, header = content.path, names
-    named = [c for c in header if c not in KEYS and not bookkeeping.by_name(c, header)]
+    named = [c for c in header if c not in KEYS and not bookkeeping.by_name(c)]
     if "run" in header or not all(c.startswith(prefix) and c.removeprefix(prefix) not in KEYS for c in named):
         prefix = ""
     header = [c if c in KEYS else c.removeprefix(prefix) for c in header]

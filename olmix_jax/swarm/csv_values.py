@@ -70,15 +70,19 @@ def not_scores(metrics: Sheet) -> dict[str, str]:
     found = {}
     for column in metrics.columns:
         cells = _cells(metrics, column)
-        original = re.sub(r"\.\d+$", "", column)
-        if what := bookkeeping.by_name(column, metrics.columns):
+        values, original = _numbers(cells), re.sub(r"\.\d+$", "", column)
+        if what := bookkeeping.by_name(column):
             found[column] = what
         elif bookkeeping.is_text(cells):
             found[column] = "text"
         elif original != column and original in metrics.columns and cells == _cells(metrics, original):
             found[column] = f"a copy of {original}"
-        elif (values := _numbers(cells)) and bookkeeping.is_higher_better(column, values):
+        elif values and bookkeeping.is_higher_better(column, values):
             found[column] = "better when higher"
+        elif of := bookkeeping.original(column, metrics.columns):
+            other = _numbers(_cells(metrics, of))
+            if len(values) == len(other) > 0 and bookkeeping.is_statistic(column, values, other):
+                found[column] = f"a statistic of {of}"
     return found
 
 
@@ -185,7 +189,7 @@ def mixtures(sheet: Sheet, runs: tuple[str, ...], domains: tuple[str, ...]) -> n
         where = f"{sheet.path}: line {sheet.rows[runs[worst]].line} ({sheet.key} {runs[worst]})"
         percent = abs(sums_K[worst] / 100 - 1) <= _SUM_TOLERANCE
         advice = "divide percentages by 100" if percent else "give every domain its share of the run"
-        odd = [domain for domain in domains if bookkeeping.by_name(domain, domains)]
+        odd = [domain for domain in domains if bookkeeping.by_name(domain)]
         advice = f"remove the column {odd[0]}, unless it is a domain" if odd else advice
         raise UserError(f"{where}: weights sum to {sums_K[worst]:.6g}, not to 1; {advice}")
     rounded_K = off_K > _SUM_EXACT

@@ -21,8 +21,6 @@ _FEWEST = 4
 # Two columns are the same if no run differs by more than this share of their range. On the published swarms two
 # columns are equal, and the next ones differ by 11 %.
 SAME = 0.02
-# Columns with a lower correlation than this are not the same up to a factor.
-ALIKE = 0.99
 # Rank correlation with the other scores, and with a single one, below which a column may be better when higher. On the
 # published swarms the lowest are -0.2 and -0.5.
 AGAINST_ALL, AGAINST_ONE = -0.6, -0.8
@@ -109,24 +107,23 @@ def warnings(tasks: Sequence[str], bpb_KN: np.ndarray) -> list[str]:
 
 def _same(bpb_KN: np.ndarray) -> list[list[int]]:
     """Return the groups of columns that are the same, up to rounding or, from 8 runs on, a factor and an offset."""
-    room_N = SAME * np.ptp(bpb_KN, axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        alike_NN = np.atleast_2d(np.corrcoef(bpb_KN.T)) >= ALIKE
-    groups: list[list[int]] = []
-    for n in range(bpb_KN.shape[1]):
-        first = np.array([group[0] for group in groups], int)
-        equal_G = np.abs(bpb_KN[:, first] - bpb_KN[:, [n]]).max(axis=0) <= room_N[first]
-        for g in np.flatnonzero((room_N[first] > 0) & (equal_G | alike_NN[n, first])):
-            if equal_G[g] or _proportional(bpb_KN[:, first[g]], bpb_KN[:, n], room_N[first[g]]):
-                groups[g].append(n)
-                break
-        else:
-            groups.append([n])
-    return [group for group in groups if len(group) > 1]
+    off_KN = bpb_KN - bpb_KN.mean(axis=0)
+    size_N = np.sqrt((off_KN**2).sum(axis=0))
+    unit_KN = off_KN / np.where(size_N > 0, size_N, np.inf)
+    group_of: dict[int, list[int]] = {}
+    for i, j in np.argwhere(np.triu(unit_KN.T @ unit_KN, 1) > 0.99).tolist():
+        if j not in group_of and _equal(bpb_KN[:, i], bpb_KN[:, j]):
+            group = group_of.setdefault(i, [i])
+            group.append(j)
+            group_of[j] = group
+    return [group for first, group in group_of.items() if group[0] == first]
 
 
-def _proportional(one_K: np.ndarray, other_K: np.ndarray, room: float) -> bool:
-    if len(one_K) < 8 or np.ptp(other_K) == 0:
+def _equal(one_K: np.ndarray, other_K: np.ndarray) -> bool:
+    room = SAME * np.ptp(one_K)
+    if np.abs(other_K - one_K).max() <= room:
+        return True
+    if len(one_K) < 8:
         return False
     slope, offset = np.polyfit(other_K, one_K, 1)
     return bool(np.abs(one_K - offset - slope * other_K).max() <= room)
@@ -138,7 +135,7 @@ def _higher_is_better(bpb_KN: np.ndarray) -> list[int]:
     if runs < 6 or tasks < 2:
         return []
     rank_KN = scipy.stats.rankdata(bpb_KN, axis=0)
-    total_K, share_N = rank_KN.sum(axis=1), bpb_KN.max(axis=0) <= 1
+    share_N = bpb_KN.max(axis=0) <= 1
     found = []
     for n in range(tasks):
         others = np.delete(np.arange(tasks), n)
@@ -146,10 +143,9 @@ def _higher_is_better(bpb_KN: np.ndarray) -> list[int]:
         telling = np.median(bpb_KN[:, n]) > 10 or (share_N[n] and share_N[others].mean() < 0.5)
         if np.ptp(rank_KN[:, n]) == 0 or not (telling or (share_N[n] and len(others) >= 3)):
             continue
-        against = _correlation(rank_KN[:, n], total_K - rank_KN[:, n])
-        if against <= AGAINST_ALL or (
-            telling and min(_correlation(rank_KN[:, n], rank_KN[:, m]) for m in others) <= AGAINST_ONE
-        ):
+        against = _correlation(rank_KN[:, n], rank_KN[:, others].mean(axis=1))
+        single = min(_correlation(rank_KN[:, n], rank_KN[:, m]) for m in others)
+        if against <= AGAINST_ALL or (telling and single <= AGAINST_ONE):
             found.append(n)
     return found
 

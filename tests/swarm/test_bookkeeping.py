@@ -12,18 +12,15 @@ from olmix_jax.swarm import bookkeeping
         *((name, "row numbers") for name in ("Unnamed: 0", "Unnamed: 0.1", "level_0", "")),
         *((name, "an id") for name in ("ID", "Name", "run_id", "Index")),
         *((name, "a standard error") for name in ("bpb_stderr,none", "acc_stderr", "t1/bpb_stderr", "stderr")),
-        *(
-            (name, "a statistic of another column")
-            for name in ("r0 - t1__MIN", "t1__MAX", "t1_std", "t1.min", "t1/max")
-        ),
+        *((name, "a statistic of another column") for name in ("r0 - t1__MIN", "t1__MAX")),
         *((name, "data about the run") for name in ("step", "train/global_step", "Epoch", "lr", "learning-rate")),
         *((name, "data about the run") for name in ("State", "Tags", "Created", "GPU Type", "num_instances", "alias")),
-        *((name, "") for name in ("t1", "min_arithmetic", "max_flow", "t2_min", "basic_skills:rc::olmes", "mmlu_step")),
+        *((name, "") for name in ("t1", "min_arithmetic", "max_flow", "t1_min", "basic_skills:rc::olmes", "mmlu_step")),
         *((name, "") for name in ("time_dial", "std_library", "seed_bench", "metric/loss", "tokenization", "gsm8k.1")),
     ],
 )
 def test_columns_are_recognised_by_their_names(column, what):
-    assert bookkeeping.by_name(column, ("t1", column)) == what
+    assert bookkeeping.by_name(column) == what
 
 
 @pytest.mark.parametrize(
@@ -42,6 +39,23 @@ def test_columns_are_recognised_by_their_names(column, what):
 )
 def test_accuracies_are_recognised_by_name_and_range(column, values, higher):
     assert bookkeeping.is_higher_better(column, values) is higher
+
+
+@pytest.mark.parametrize(
+    "column, values, statistic",
+    [
+        ("t1_std", (0.02, 0.03), True),
+        ("t1.min", (1.0, 1.2), True),
+        ("t1/max", (1.1, 1.3), True),
+        ("t1_n", (100, 100), True),
+        ("t1_se", (0.9, 1.5), False),
+        ("t1_max", (0.9, 1.5), False),
+    ],
+)
+def test_statistics_of_another_column_agree_with_their_name(column, values, statistic):
+    assert bookkeeping.original(column, ("t1", column)) == "t1"
+    assert bookkeeping.is_statistic(column, values, (1.0, 1.2)) is statistic
+    assert bookkeeping.original("t2_min", ("t1",)) == ""
 
 
 def test_text_columns_hold_no_number():

@@ -38,7 +38,7 @@ def test_columns_that_are_no_scores_are_left_out_and_named(tmp_path, name, cells
 
 
 def test_named_columns_are_read_whatever_their_names(tmp_path):
-    metrics = with_column("t1_min", [0.9 + 0.01 * (k * k % 7) for k in range(8)])
+    metrics = with_column("t1_min", [float(cell) - 0.01 - 0.04 * (k % 2) for k, cell in enumerate(T1)])
     assert write_and_read(tmp_path, BASE_RATIOS, metrics).tasks == ("t1", "t2")
     got = write_and_read(tmp_path, BASE_RATIOS, metrics, keep_metrics=("t1", "t1_min"))
     assert got.tasks == ("t1", "t1_min") and not got.warnings
