@@ -100,16 +100,15 @@ def warnings(tasks: Sequence[str], bpb_KN: np.ndarray) -> list[str]:
     for n in sorted(set(_higher_is_better(bpb_KN)) - {n for group in copies for n in group}):
         texts.append(
             f"{tasks[n]} rises in the runs in which other scores fall; if it is an accuracy, leave it out with "
-            f"--config.fit.drop_metrics={_flag([tasks[n]])}, because lower has to be better"
+            f"--config.fit.drop_metrics={_flag([tasks[n]])}, because lower has to be better; a loss may do so where "
+            "domains compete"
         )
     return texts
 
 
 def _same(bpb_KN: np.ndarray) -> list[list[int]]:
     """Return the groups of columns that are the same, up to rounding or, from 8 runs on, a factor and an offset."""
-    off_KN = bpb_KN - bpb_KN.mean(axis=0)
-    size_N = np.sqrt((off_KN**2).sum(axis=0))
-    unit_KN = off_KN / np.where(size_N > 0, size_N, np.inf)
+    unit_KN = _unit(bpb_KN)
     group_of: dict[int, list[int]] = {}
     for i, j in np.argwhere(np.triu(unit_KN.T @ unit_KN, 1) > 0.99).tolist():
         if j not in group_of and _equal(bpb_KN[:, i], bpb_KN[:, j]):
@@ -134,21 +133,22 @@ def _higher_is_better(bpb_KN: np.ndarray) -> list[int]:
     runs, tasks = bpb_KN.shape
     if runs < 6 or tasks < 2:
         return []
-    rank_KN = scipy.stats.rankdata(bpb_KN, axis=0)
+    unit_KN = _unit(scipy.stats.rankdata(bpb_KN, axis=0))
+    others_KN = _unit(unit_KN.sum(axis=1, keepdims=True) - unit_KN)
+    against_N = (unit_KN * others_KN).sum(axis=0)
     share_N = bpb_KN.max(axis=0) <= 1
     found = []
     for n in range(tasks):
-        others = np.delete(np.arange(tasks), n)
-        # If most scores are at most 1, the range says nothing, and only the average of several others does.
-        telling = np.median(bpb_KN[:, n]) > 10 or (share_N[n] and share_N[others].mean() < 0.5)
-        if np.ptp(rank_KN[:, n]) == 0 or not (telling or (share_N[n] and len(others) >= 3)):
-            continue
-        against = _correlation(rank_KN[:, n], rank_KN[:, others].mean(axis=1))
-        single = min(_correlation(rank_KN[:, n], rank_KN[:, m]) for m in others)
-        if against <= AGAINST_ALL or (telling and single <= AGAINST_ONE):
+        # If most scores are at most 1, the range says nothing, and tasks of competing domains look the same.
+        telling = np.median(bpb_KN[:, n]) > 10 or (share_N[n] and (share_N.sum() - 1) < 0.5 * (tasks - 1))
+        lowest = float((unit_KN.T @ unit_KN[:, n]).min())
+        if telling and (against_N[n] <= AGAINST_ALL or lowest <= AGAINST_ONE):
             found.append(n)
     return found
 
 
-def _correlation(one_K: np.ndarray, other_K: np.ndarray) -> float:
-    return float(np.corrcoef(one_K, other_K)[0, 1]) if np.ptp(one_K) > 0 and np.ptp(other_K) > 0 else 0.0
+def _unit(x_KN: np.ndarray) -> np.ndarray:
+    """Return the columns with mean 0 and length 1, so that their products are correlations; constant columns are 0."""
+    off_KN = x_KN - x_KN.mean(axis=0)
+    size_N = np.sqrt((off_KN**2).sum(axis=0))
+    return off_KN / np.where(size_N > 1e-9, size_N, np.inf)
