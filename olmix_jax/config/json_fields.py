@@ -10,7 +10,7 @@ from olmix_jax.config import typed_text
 from olmix_jax.config.schema import Config
 from olmix_jax.utils import files, os_errors
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.names import normal
+from olmix_jax.utils.names import with_normal_names
 
 # An example of the value of each field that holds a mapping.
 EXAMPLES = {
@@ -85,16 +85,7 @@ def read_mapping(spec: str, field: str) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise UserError(f"config field `{field}`: {_of(source, field)}must be a JSON object, not {kind}; {remedy}")
-    return _with_normal_names(content)
-
-
-def _with_normal_names(value: Any) -> Any:
-    """Return a JSON value with all keys and texts, which are names, in their normal form."""
-    if isinstance(value, dict):
-        return {normal(name): _with_normal_names(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_with_normal_names(item) for item in value]
-    return normal(value) if isinstance(value, str) else value
+    return with_normal_names(content)
 
 
 def _text_of(path: str, field: str, remedy: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from olmix_jax.update.changes import Kind, Update
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import with_normal_names
 
 
 def parse(path: str | pathlib.Path, content: Any) -> list[Update]:
@@ -28,6 +29,7 @@ def parse(path: str | pathlib.Path, content: Any) -> list[Update]:
     Raises:
       UserError: the content is not a list of steps.
     """
+    content = with_normal_names(content)
     rows = content.get("updates") if isinstance(content, dict) else None
     if not isinstance(rows, list):
         raise UserError(

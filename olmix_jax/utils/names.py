@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Collection
+from typing import Any
 
 
 def normal(name: str) -> str:
@@ -12,6 +13,15 @@ def normal(name: str) -> str:
     """
     visible = "".join(c for c in composed(name) if unicodedata.category(c) != "Cf")
     return "".join(" " if c.isspace() else c for c in visible).strip()
+
+
+def with_normal_names(value: Any) -> Any:
+    """Return a value of a JSON or YAML file with all keys and texts, which are names, in their normal form."""
+    if isinstance(value, dict):
+        return {normal(key) if isinstance(key, str) else key: with_normal_names(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_normal_names(item) for item in value]
+    return normal(value) if isinstance(value, str) else value
 
 
 def composed(name: str) -> str:

@@ -17,5 +17,11 @@ def test_names_of_other_letters_stay_different_and_are_shown_apart():
     assert names.shown("\u0441ode") == "\u0441ode (\\u0441ode)" and names.shown("code") == "code"
 
 
+def test_names_in_nested_values_become_normal():
+    decomposed = unicodedata.normalize("NFD", "café")
+    value = {decomposed: [decomposed, 1, None], 1: {"a": f" {decomposed}"}}
+    assert names.with_normal_names(value) == {"café": ["café", 1, None], 1: {"a": "café"}}
+
+
 def test_long_lists_are_cut():
     assert names.listed("abc", most=2) == "a, b and 1 more" and names.listed(["a"]) == "a"
