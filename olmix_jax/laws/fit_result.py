@@ -8,6 +8,7 @@ from typing import Any
 
 from olmix_jax.utils import records
 from olmix_jax.utils.names import listed
+from olmix_jax.utils.progress import counted
 
 
 class Over(enum.StrEnum):
@@ -278,7 +279,7 @@ class FitResult:
 def outliers_text(outliers: tuple[Outlier, ...]) -> str:
     """Return a sentence that names outliers and says what to do."""
     return (
-        f"{len(outliers)} of the runs {'does' if len(outliers) == 1 else 'do'} not fit the others: "
+        f"{counted(len(outliers), 'run')} {'does' if len(outliers) == 1 else 'do'} not fit the others: "
         f"{listed([str(outlier) for outlier in outliers])}; check their scores and mixtures, and leave the faulty ones "
         f'out with {{"diverged": {json.dumps([outlier.run for outlier in outliers[:2]])}}} in meta.json'
     )
