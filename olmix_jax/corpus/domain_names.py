@@ -53,7 +53,7 @@ def check_tasks(names: Sequence[str], where: str) -> None:
     Raises:
       UserError: as :func:`check`, except that one task is enough.
     """
-    _check(names, f"tasks.path={where}: task", lambda name: bookkeeping.by_name(name, names))
+    _check(names, f"tasks.path={where}: task", bookkeeping.by_name)
 
 
 def _check(names: Sequence[str], start: str, taken: Callable[[str], str]) -> None:

@@ -9,10 +9,10 @@ def normal(name: str) -> str:
     """Return the form in which names are compared.
 
     Composed and decomposed letters become the same, invisible characters (zero-width spaces, byte-order marks) are
-    removed, every white space becomes a plain one, and those at the ends are removed.
+    removed, each run of white space becomes one space, with none at the ends.
     """
     visible = "".join(c for c in composed(name) if unicodedata.category(c) != "Cf")
-    return "".join(" " if c.isspace() else c for c in visible).strip()
+    return " ".join(visible.split())
 
 
 def with_normal_names(value: Any) -> Any:
