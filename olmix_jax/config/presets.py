@@ -79,10 +79,14 @@ def values(config: Any) -> dict[str, tuple[Any, str]]:
     batch = per_step if train.batch is None else train.batch
     target = config.propose.target_tokens
     tokens, of = own.tokens, f"{own.tokens:,} tokens, by {preset}"
-    if target is not None and target < tokens:
-        tokens, of = int(max(target, 1)), f"{target:,.0f} tokens, by propose.target_tokens"
+    if target is not None:
+        limit = f"{target:,.0f} tokens, by propose.target_tokens"
+        tokens, of = (int(max(target, 1)), limit) if target < tokens else (tokens, of)
     made = max(1, tokens // max(1, batch * length))
     steps = made if train.steps is None else train.steps
+    longer, by = max(1, round(own.validation * steps)), f"{own.validation:g} × train.steps, by {preset}"
+    if target is not None and target < longer * batch * length:
+        longer, by = max(1, int(max(target, 1)) // max(1, batch * length)), limit
     return {
         "corpus.vocabulary": (own.vocabulary, preset),
         "proxy.length": (own.length, preset),
@@ -93,7 +97,7 @@ def values(config: Any) -> dict[str, tuple[Any, str]]:
         "train.lr": (own.lr, preset if own.lr else "the number of parameters"),
         "train.warmup": (own.warmup, preset if own.warmup else "the number of parameters"),
         "train.remat": (own.remat, preset),
-        "validate.steps": (max(1, round(own.validation * steps)), f"{own.validation:g} × train.steps, by {preset}"),
+        "validate.steps": (longer, by),
         "validate.seeds": (scored.seeds, f"the preset {validate.preset or proxy.preset}"),
     }
 

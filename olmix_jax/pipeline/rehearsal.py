@@ -82,6 +82,11 @@ def _check_budget(config: Config) -> None:
         _warn(f"{found}; {remedy}")
     elif validated < own:
         _warn(f"a validation model trains on {validated:,} tokens, less than a proxy's {own:,}; raise validate.steps")
+    if validated > target:
+        _warn(
+            f"a validation model trains on {validated:,} tokens, more than the target run's {target:,.0f}, so it "
+            "repeats text more often; lower validate.steps"
+        )
     if (config.train.warmup or 0) > 0.5:
         _warn(f"the warm-up takes {config.train.warmup:.0%} of the steps; lower train.warmup")
     if config.tasks.length > config.proxy.length:

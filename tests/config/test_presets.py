@@ -74,6 +74,11 @@ def test_another_preset_brings_its_trainer_and_an_own_value_stays():
     # A batch of whole micro-batches, and steps of a proxy that is no longer than the target run.
     assert settings("paper:", proxy_length=3000).train.batch == 40
     assert budget.tokens(settings("own:30M", propose_target_tokens=1e8)) == 762 * 131_072
+    # The same for validation models, which are otherwise 1.8 times as long as a proxy of this preset.
+    c = settings("own:", propose_target_tokens=300_000)
+    assert (c.train.steps, c.validate.steps) == (585, 585)
+    assert settings("own:", propose_target_tokens=800_000).validate.steps == 800_000 // 512
+    assert settings("own:", propose_target_tokens=1e9).validate.steps == 1800
 
 
 def test_replacing_a_section_keeps_the_values_of_the_others():
