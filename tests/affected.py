@@ -13,6 +13,7 @@ COVERED_BY = {
     "config/olmix_proposer.py": "tests/config/test_olmix_yaml.py",
     "config/schema_decision.py": "tests/config/test_schema.py",
     "cli.py": "tests/pipeline/test_runner.py",
+    "corpus/collect.py": "tests/corpus/test_repeated.py",
     "laws/cpu.py": "tests/laws/test_law.py",
     "laws/inputs.py": "tests/laws/test_law.py",
     "laws/per_task.py": "tests/laws/test_warped_gp.py",

@@ -4,10 +4,11 @@ import dataclasses
 import json
 import pathlib
 
-from olmix_jax.corpus import task_makers
+import numpy as np
+
+from olmix_jax.corpus import holdout, task_makers
 from olmix_jax.corpus.builtin import builtin_domains
-from olmix_jax.corpus.clean import split
-from olmix_jax.corpus.readers import Document
+from olmix_jax.corpus.readers import Document, hash64
 from olmix_jax.corpus.store import file_name
 from olmix_jax.utils import files
 from olmix_jax.utils.progress import log
@@ -39,8 +40,10 @@ def steps(max_bytes: int, examples: int) -> tuple[list[Step], dict]:
     """
     train, heldout = {}, {}
     for name, documents in builtin_domains(max_bytes).items():
-        sides = split(documents, HELDOUT, 0)
-        train[name], heldout[name] = sides.train, sides.heldout
+        sizes_D = np.array([len(d.text.encode()) for d in documents])
+        chosen_D = holdout.choose(sizes_D, np.array([hash64(f"0:{d.source}") for d in documents], np.uint64), HELDOUT)
+        train[name] = [d for d, is_heldout in zip(documents, chosen_D) if not is_heldout]
+        heldout[name] = [d for d, is_heldout in zip(documents, chosen_D) if is_heldout]
     pool = {}
     for name, topics in TOPICS.items():
         for document in train[name]:

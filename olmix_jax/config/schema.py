@@ -31,7 +31,8 @@ class Corpus:
     skip_bad: bool = False
     # Maximum bytes of text to keep over all domains; each domain is reduced by the same factor. 0: keep everything.
     max_bytes: int = 0
-    # Share of the text held out of training; whole files, chosen by the hash of their names.
+    # Share of the bytes of each domain that is held out of training, if tasks are made of it: documents, or passages of
+    # large ones, chosen by the hash of their names.
     heldout: float = 0.1
     # Entries of the trained vocabulary (dolma2 has 100,278; small proxies need a small one). None: the preset's.
     vocabulary: int = derived()

@@ -83,7 +83,14 @@ class Skipped(Exception):
 
 
 def builtin_domains(max_bytes: int = 0, installation: Installation | None = None) -> dict[str, list[Document]]:
-    """Read the eight domains of :data:`NAMES`. A domain without any file is an empty list.
+    """Return the documents of :func:`stream`."""
+    return {name: list(documents) for name, documents in stream(max_bytes, installation)}
+
+
+def stream(max_bytes: int = 0, installation: Installation | None = None) -> Iterator[tuple[str, Iterator[Document]]]:
+    """Yield the eight domains of :data:`NAMES` and their documents, which are to be read before the next domain.
+
+    A domain without any file has no documents.
 
     Args:
       max_bytes: if not 0, every domain is thinned by the same factor, to about this many bytes in total. Files are
@@ -96,13 +103,11 @@ def builtin_domains(max_bytes: int = 0, installation: Installation | None = None
         sizes[name] *= _text_share(paths[name][:_SAMPLE], READERS[name])
     share = min(1.0, max_bytes / max(1.0, sum(sizes.values()))) if max_bytes else 1.0
     skipped: collections.Counter[str] = collections.Counter()
-    domains = {}
     for name in tracked(NAMES, "read", "domains"):
         documents = _documents(paths[name], READERS.get(name, _code), skipped)
-        domains[name] = _take(documents, sizes[name] * share) if share < 1 else list(documents)
+        yield name, _take(documents, sizes[name] * share) if share < 1 else documents
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "none"
     log.info("built-in corpus: kept a share of %.3g of the installation's text; files left out: %s", share, reasons)
-    return domains
 
 
 def _classify(installation: Installation) -> dict[str, list[_File]]:
@@ -161,17 +166,15 @@ def _documents(
             skipped["unreadable"] += 1
 
 
-def _take(documents: Iterator[Document], budget: float) -> list[Document]:
-    """Return the first documents, with a total size as close to ``budget`` as possible; at least one document."""
-    kept: list[Document] = []
+def _take(documents: Iterator[Document], budget: float) -> Iterator[Document]:
+    """Yield the first documents, with a total size as close to ``budget`` as possible; at least one document."""
     total = 0
     for document in documents:
         size = len(document.text.encode())
-        if kept and total + size - budget > budget - total:
+        if total and total + size - budget > budget - total:
             break
-        kept.append(document)
+        yield document
         total += size
-    return kept
 
 
 def _text(file: _File) -> str:
@@ -185,7 +188,7 @@ def _code(file: _File) -> Iterator[Document]:
     text = _text(file)
     if max(map(len, text.split("\n"))) > LONGEST_LINE:
         raise Skipped("data rather than code")
-    yield Document(text, file.name, file.name)
+    yield Document(text, file.name)
 
 
 def _parse(text: str) -> ast.Module:
@@ -212,7 +215,7 @@ def _docstrings(file: _File) -> Iterator[Document]:
     text = "\n\n".join(docstrings(_text(file)))
     if re.search("[\ud800-\udfff]", text):
         raise Skipped("not UTF-8")
-    yield Document(text, file.name, file.name)
+    yield Document(text, file.name)
 
 
 def _text_share(files: list[_File], read: Callable[[_File], Iterator[Document]]) -> float:
@@ -230,14 +233,14 @@ def _topics(file: _File) -> Iterator[Document]:
     for name in sorted(sections, key=hash64):
         paragraphs = [p for p in sections[name].split("\n\n") if p.strip() not in seen]
         seen.update(p.strip() for p in paragraphs if len(p) >= SMALLEST)
-        yield Document("\n\n".join(paragraphs), name, name)
+        yield Document("\n\n".join(paragraphs), name)
 
 
 def _package(file: _File) -> Iterator[Document]:
     text = _text(file)
     if file.path.name == "METADATA":
         text = text.partition("\n\n")[2]  # drop the header fields, which are not prose
-    yield Document(text, file.name, file.name)
+    yield Document(text, file.name)
 
 
 # {domain: reader of its files}. Files of all other domains are read as code.

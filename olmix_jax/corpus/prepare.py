@@ -1,19 +1,19 @@
 """The prepare stage: read, clean and split text, train the tokenizer and write token stores; or link token files."""
 
+import contextlib
 import json
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from olmix_jax import config as configs
-from olmix_jax.config.workdir import ancestors
-from olmix_jax.corpus import readers, store, token_agreement, token_files, tokenizer
-from olmix_jax.corpus.builtin import builtin_domains
-from olmix_jax.corpus.clean import deduplicate, split
-from olmix_jax.corpus.readers import Document, content_of, hash64
+from olmix_jax.corpus import store, tasks, token_agreement, token_files, tokenizer
+from olmix_jax.corpus.collect import DomainText, collect, held_out_earlier
 from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path
+from olmix_jax.corpus.token_repeats import TokenContents
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils import files, os_errors, rng
@@ -22,8 +22,6 @@ from olmix_jax.utils.progress import Progress, log, tracked
 
 # The tokenizer is trained on about this many characters of training text, all domains in their natural proportions.
 SAMPLE = 16_000_000
-# Domain name for text that earlier runs held out. No real domain has an empty name.
-EARLIER = ""
 
 
 class _Domain(NamedTuple):
@@ -64,9 +62,10 @@ def _link_token_files(config: configs.Config, workdir: pathlib.Path, paths_of: d
     """Record token files as stores. Nothing is copied and nothing is held out."""
     bpe = _tokenizer_of_token_files(config, next(iter(paths_of.values()))[0])
     _write_tokenizer(workdir, bpe)
-    rows = []
+    rows, contents = [], TokenContents(bpe.size)
     for name, paths in tracked(paths_of.items(), "read", "domains"):
         domain = token_files.read(paths, bpe, name)
+        contents.add(domain.shards)
         token_agreement.check(domain.shards, bpe, name)
         tokens = store.link_store(store_path(workdir, name), domain.shards, bpe.size)
         log.info("%-24s %7d token files, %15d tokens, %15d bytes", name, len(domain.shards), tokens, domain.bytes)
@@ -92,7 +91,7 @@ def _tokenizer_of_token_files(config: configs.Config, example: str) -> Tokenizer
     result = Tokenizer.read(corpus.tokenizer)
     if parent and result.digest != Tokenizer.read(tokenizer_path(parent)).digest:
         raise UserError(f"corpus.tokenizer={corpus.tokenizer}: differs from the tokenizer of update.parent={parent}")
-    if parent and _held_out_earlier(pathlib.Path(parent)):
+    if next(held_out_earlier(parent), None) is not None:
         raise UserError(
             f"update.parent={parent} made its tasks from held-out text, which cannot be removed from token files; set "
             "corpus.path to text"
@@ -102,52 +101,59 @@ def _tokenizer_of_token_files(config: configs.Config, example: str) -> Tokenizer
 
 def _tokenize_text(config: configs.Config, workdir: pathlib.Path) -> list[_Domain]:
     """Read, clean and split text, and write the tokens of the training part. Stores that are up to date are kept."""
-    corpus, seed = config.corpus, rng.derive(config.seed, "corpus")
-    skipped = readers.Skipped()
-    text = _read_text(config, skipped)
-    skipped.log()
-    parent = pathlib.Path(config.update.parent) if config.update.parent else None
-    # Deduplication keeps the first of similar documents. With the earlier held-out text first, no copy of it is kept.
-    clean = deduplicate({EARLIER: _held_out_earlier(parent)} | text.documents)
-    # An update keeps its parent's tasks, so it needs no new held-out text.
-    share = corpus.heldout if parent is None else 0.0
-    splits = {name: split(_shuffled(clean.kept[name], seed), share, seed) for name in text.documents}
-    train = {name: sides.train for name, sides in splits.items()}
-    sizes = {name: sum(len(d.text.encode()) for d in documents) for name, documents in train.items()}
-    bpe = _tokenizer(train, config, seed)
-    _write_tokenizer(workdir, bpe)
-    tokens = {}
-    with Progress("tokenize", sum(sizes.values()), "bytes") as progress:
-        for name, documents in train.items():
-            tokens[name] = _write_store(store_path(workdir, name), documents, bpe, progress)
-            _write_heldout(heldout_path(workdir, name), splits[name].heldout)
-    for name, documents in text.documents.items():
-        counts = (len(documents), clean.dropped[name], len(splits[name].heldout), sizes[name], tokens[name])
+    seed = rng.derive(config.seed, "corpus")
+    with _scratch(workdir / "corpus" / ".scratch") as folder:
+        domains = collect(config, folder, seed, _heldout_share(config))
+        bpe = _tokenizer(domains, config)
+        _write_tokenizer(workdir, bpe)
+        tokens = []
+        with Progress("tokenize", sum(domain.bytes for domain in domains), "bytes") as progress:
+            for domain in domains:
+                tokens.append(_write_store(store_path(workdir, domain.name), domain, bpe, progress))
+        with Progress("hold out", sum(len(domain.heldout) for domain in domains), "documents") as progress:
+            for domain in domains:
+                _write_heldout(heldout_path(workdir, domain.name), domain, progress)
+    for domain, count in zip(domains, tokens):
+        dropped = domain.repeats.documents - domain.repeats.kept
+        counts = (domain.repeats.documents, dropped, len(domain.heldout), domain.bytes, count)
         log.info(
-            "%-24s %7d documents, %5d near-identical, %5d held out; training %11d bytes, %10d tokens", name, *counts
+            "%-24s %7d documents, %5d near-identical, %5d held out; training %11d bytes, %10d tokens",
+            *(domain.name, *counts),
         )
-    return [
-        _Domain(name, tokens[name], sizes[name], text.content[name], skipped.count(name)) for name in text.documents
-    ]
+    return [_Domain(d.name, n, d.bytes, d.spool.content, d.skipped) for d, n in zip(domains, tokens)]
 
 
-def _read_text(config: configs.Config, skipped: readers.Skipped) -> readers.Corpus:
-    """Read the user's text, or the built-in corpus."""
-    corpus = config.corpus
-    if corpus.path:
-        return readers.read_domains(corpus.path, corpus.max_bytes, skipped if corpus.skip_bad else None)
-    documents = builtin_domains(config.corpus.max_bytes)
-    return readers.Corpus(documents, {name: content_of(rows) for name, rows in documents.items()})
+@contextlib.contextmanager
+def _scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Make an empty folder and remove it at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as e:
+        raise UserError(
+            f"cannot write in {folder}: {e.strerror or e}; free disk space or choose another --workdir"
+        ) from e
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_store(path: pathlib.Path, documents: list[Document], bpe: Tokenizer, progress: Progress) -> int:
+def _heldout_share(config: configs.Config) -> float:
+    """Return the share to hold out: 0 if no task is made from held-out text.
+
+    An update keeps its parent's tasks, so it needs no new held-out text.
+    """
+    return config.corpus.heldout if not config.update.parent and tasks.are_made_from_text(config) else 0.0
+
+
+def _write_store(path: pathlib.Path, domain: DomainText, bpe: Tokenizer, progress: Progress) -> int:
     """Write the tokens of a domain, unless an interrupted run has written them. Returns their number."""
-    source = files.digest([bpe.digest, *(d.source for d in documents), content_of(documents)])
+    source = files.digest([bpe.digest, domain.spool.digest(domain.train)])
     tokens = store.tokens_if_current(path, source)
     if tokens is None:
-        ids = bpe.encode_stream(_texts(documents, progress))
+        ids = bpe.encode_stream(_texts(domain, progress))
         return store.write_store(path, ids, bpe.size, bpe.end, source)
-    progress.advance(sum(len(d.text.encode()) for d in documents), note=f"{path.name} is up to date")
+    progress.advance(domain.bytes, note=f"{path.name} is up to date")
     return tokens
 
 
@@ -159,16 +165,6 @@ def _write_tokenizer(workdir: pathlib.Path, bpe: Tokenizer) -> None:
         np.save(f, bpe.token_bytes_V, allow_pickle=False)
 
 
-def _held_out_earlier(parent: pathlib.Path | None) -> list[Document]:
-    """Read the held-out documents of an update's parent and of all its ancestors. Tasks are made from them."""
-    documents = []
-    for workdir in ancestors(parent) if parent else ():
-        for path in sorted((workdir / "corpus" / "heldout").glob("*.jsonl")):
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-            documents += [Document(row["text"], row["source"], row["source"]) for row in rows]
-    return documents
-
-
 def _remove(record: pathlib.Path) -> None:
     """Remove the record of an earlier run. Until it is written again, the other files may belong to different runs."""
     try:
@@ -177,12 +173,7 @@ def _remove(record: pathlib.Path) -> None:
         raise UserError(f"cannot replace {record}: {os_errors.writing(e, record)}") from e
 
 
-def _shuffled(documents: list[Document], seed: int) -> list[Document]:
-    """Sort documents by a hash, so that neighbours in a folder are not neighbours in the store."""
-    return sorted(documents, key=lambda d: (hash64(f"{seed}:order:{d.source}"), d.source))
-
-
-def _tokenizer(train: dict[str, list[Document]], config: configs.Config, seed: int) -> Tokenizer:
+def _tokenizer(domains: list[DomainText], config: configs.Config) -> Tokenizer:
     """Return the parent's tokenizer for an update, else the one of ``corpus.tokenizer``, else a newly trained one.
 
     An update keeps its parent's tokenizer because the earlier runs and tasks are in its tokens.
@@ -197,10 +188,7 @@ def _tokenizer(train: dict[str, list[Document]], config: configs.Config, seed: i
         return bpe
     if path:
         return Tokenizer.read(path)
-    documents = [d for rows in train.values() for d in rows]
-    share = SAMPLE / max(1, sum(len(d.text) for d in documents))
-    sample = (d.text for d in documents if hash64(f"{seed}:tokenizer:{d.source}") < share * 2**64)
-    result = tokenizer.train(sample, vocabulary)
+    result = tokenizer.train(_sample(domains), vocabulary)
     if result.size < vocabulary:
         log.info(
             "tokenizer: %d entries of the %d requested, because the text has no more repeated pairs",
@@ -209,16 +197,34 @@ def _tokenizer(train: dict[str, list[Document]], config: configs.Config, seed: i
     return result
 
 
-def _texts(documents: list[Document], progress: Progress) -> Iterator[str]:
-    for document in documents:
-        yield document.text
-        progress.advance(len(document.text.encode()), note=document.source)
+def _sample(domains: list[DomainText]) -> Iterator[str]:
+    """Yield the training documents that the tokenizer is trained on, chosen by a hash of their names."""
+    characters = sum(int(domain.train["characters"].sum(dtype=np.int64)) for domain in domains)
+    share = SAMPLE / max(1, characters)
+    rows_of = [
+        domain.train if share >= 1 else domain.train[domain.train["sample"] < np.uint64(share * 2**64)]
+        for domain in domains
+    ]
+    with Progress(
+        "train tokenizer", sum(int(rows["size"].sum(dtype=np.int64)) for rows in rows_of), "bytes"
+    ) as progress:
+        for domain, rows in zip(domains, rows_of):
+            for stored in domain.spool.read(rows):
+                yield stored.text.decode()
+                progress.advance(len(stored.text), note=stored.name)
 
 
-def _write_heldout(path: pathlib.Path, documents: list[Document]) -> None:
+def _texts(domain: DomainText, progress: Progress) -> Iterator[str]:
+    for stored in domain.spool.read(domain.train):
+        yield stored.text.decode()
+        progress.advance(len(stored.text), note=stored.name)
+
+
+def _write_heldout(path: pathlib.Path, domain: DomainText, progress: Progress) -> None:
     with files.atomic_write(path) as f:
-        for document in documents:
-            f.write(json.dumps({"text": document.text, "source": document.source}) + "\n")
+        for stored in domain.spool.read(domain.heldout):
+            f.write(json.dumps({"text": stored.text.decode(), "source": stored.name}) + "\n")
+            progress.advance(note=stored.name)
 
 
 def _check_sizes(tokens: dict[str, int], config: configs.Config) -> None:

@@ -1,25 +1,19 @@
-"""Read the user's text: folders of text and JSON-lines files, plain or compressed, thinned to a given size."""
+"""Read the documents of text and JSON-lines files, plain or compressed."""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from olmix_jax.corpus.domain_folder import shown, text_files
+from olmix_jax.corpus.domain_folder import shown
 from olmix_jax.corpus.file_types import JSON_LINES, split_name
 from olmix_jax.corpus.text_streams import LONGEST_PIECE, blocks, lines, pieces
-from olmix_jax.swarm.domains import CONTENT_MODULUS
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import composed
-from olmix_jax.utils.progress import counted, log, tracked
-
-# A domain that is one single text is cut into documents of about this many characters. That is long enough for a prompt
-# and its answer, and short enough to hold out a tenth of the smallest domain allowed (about 16 kB).
-_PIECE = 4096
+from olmix_jax.utils.progress import counted, log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +23,10 @@ class Document:
     Attributes:
       text: the text.
       source: name of the document in messages and hashes, unique in the domain.
-      group: the unit of the held-out split: all documents of a group are on the same side.
     """
 
     text: str
     source: str
-    group: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """The documents of each domain, and the content hash of each domain before thinning."""
-
-    documents: dict[str, list[Document]]
-    content: dict[str, str]
 
 
 def hash64(name: str) -> int:
@@ -58,57 +42,6 @@ def cutoff(hashes: Iterable[int], sizes: Iterable[int], budget: float) -> int:
     hashes_D, sizes_D = np.asarray(hashes, np.uint64), np.asarray(sizes, np.float64)
     order_D = np.argsort(hashes_D, kind="stable")
     return int(hashes_D[order_D][np.argmin(np.abs(np.cumsum(sizes_D[order_D]) - budget))])
-
-
-def content_of(documents: Iterable[Document]) -> str:
-    """Return the content hash of a domain: the sum of its texts' hashes. Names and order of texts do not matter."""
-    hashes = (hashlib.blake2b(d.text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for d in documents)
-    return f"{sum(int.from_bytes(h, 'big') for h in hashes) % CONTENT_MODULUS:032x}"
-
-
-def read_domains(path: str | pathlib.Path, max_bytes: int = 0, skipped: "Skipped | None" = None) -> Corpus:
-    """Read every domain under ``path``, sorted by name.
-
-    :func:`read_documents` says what a document is. A domain that is one single text is cut into documents at blank
-    lines.
-
-    Args:
-      max_bytes: if not 0, every domain is thinned by the same factor, to about this many bytes in total. The files are
-        then read three times, and only the kept documents, chosen by the hash of their source, are held in memory.
-      skipped: see :func:`read_documents`.
-
-    Raises:
-      UserError: see :func:`domain_folder.text_files` and :func:`read_documents`; or a domain has no text.
-    """
-    root = pathlib.Path(path)
-    readers = {name: _reader(root, paths, skipped) for name, paths in text_files(root).items()}
-    cutoffs: dict[str, int] = {}
-    content: dict[str, str] = {}
-    if max_bytes:
-        content = {name: content_of(read()) for name, read in readers.items()}
-        sizes = {name: _hashes_and_sizes(read, name) for name, read in readers.items()}
-        total = sum(size for rows in sizes.values() for _, size in rows)
-        if total > max_bytes:
-            cutoffs = {name: _share_cutoff(rows, max_bytes / total) for name, rows in sizes.items()}
-    documents = {}
-    for name, read in tracked(readers.items(), "read", "domains"):
-        limit = cutoffs.get(name)
-        documents[name] = [d for d in read() if limit is None or hash64(d.source) <= limit]
-        if not documents[name]:
-            raise UserError(f"domain {name}: no text in its files under {root}; add text or remove the domain")
-    return Corpus(documents, content or {name: content_of(rows) for name, rows in documents.items()})
-
-
-def _hashes_and_sizes(read: Callable[[], Iterator[Document]], name: str) -> list[tuple[int, int]]:
-    rows = [(hash64(d.source), len(d.text.encode())) for d in read()]
-    if not rows:
-        raise UserError(f"domain {name}: no text in its files; add text or remove the domain")
-    return rows
-
-
-def _share_cutoff(rows: list[tuple[int, int]], share: float) -> int:
-    hashes, sizes = zip(*rows)
-    return cutoff(hashes, sizes, share * sum(sizes))
 
 
 def read_documents(path: pathlib.Path, source: str, skipped: "Skipped | None" = None) -> Iterator[Document]:
@@ -174,34 +107,6 @@ def domain_of(source: str) -> str:
     return composed(folder if inside else split_name(source).stem)
 
 
-def _reader(root: pathlib.Path, paths: list[pathlib.Path], skipped: Skipped | None) -> Callable[[], Iterator[Document]]:
-    """Return a function that yields the documents of ``paths``. It can be called several times."""
-
-    def documents() -> Iterator[Document]:
-        for path in paths:
-            yield from read_documents(path, shown(path.relative_to(root).as_posix()), skipped)
-
-    def pieces_or_documents() -> Iterator[Document]:
-        stream = documents()
-        first_two = [d for _, d in zip(range(2), stream)]
-        yield from _cut(first_two[0]) if len(first_two) == 1 else first_two
-        yield from stream
-
-    return pieces_or_documents
-
-
-def _cut(document: Document) -> Iterator[Document]:
-    """Cut a text into pieces of about ``_PIECE`` characters, at blank lines if possible, else at line breaks."""
-    text, start, number = document.text, 0, 0
-    paragraph, line = re.compile(r"\n[ \t\r]*\n"), re.compile(r"\n")
-    while start < len(text):
-        border = paragraph.search(text, start + _PIECE, start + 2 * _PIECE) or line.search(text, start + _PIECE)
-        end = border.end() if border else len(text)
-        name = f"{document.source}#{number}"
-        yield Document(text[start:end], name, name)
-        start, number = end, number + 1
-
-
 def _parse_text(path: pathlib.Path, source: str) -> Iterator[Document | _Invalid]:
     start, number, previous = 0, 0, b""
     for piece in pieces(blocks(path), LONGEST_PIECE):
@@ -223,7 +128,7 @@ def _text(data: bytes, name: str, start: int, path: pathlib.Path) -> Document | 
         text = data.decode("utf-8")
     except UnicodeDecodeError as e:
         return _Invalid(f"{shown(path)}: {_not_utf8(start + e.start)}")
-    return Document(text if start else text.removeprefix("\ufeff"), name, name)
+    return Document(text if start else text.removeprefix("\ufeff"), name)
 
 
 def _not_utf8(position: int) -> str:
@@ -243,10 +148,10 @@ def _parse_lines(path: pathlib.Path, source: str) -> Iterator[Document | _Invali
         if isinstance(text, _Invalid):
             yield _Invalid(f"{shown(path)}, line {number}: {text.problem}")
         elif len(text) <= LONGEST_PIECE // 4:  # at most four bytes per character
-            yield Document(text, name, name)
+            yield Document(text, name)
         else:
             for n, piece in enumerate(pieces([text.encode()], LONGEST_PIECE)):
-                yield Document(piece.decode(), f"{name}#{n}", f"{name}#{n}")
+                yield Document(piece.decode(), f"{name}#{n}")
 
 
 def _check_first_line(line: bytes, path: pathlib.Path) -> None:

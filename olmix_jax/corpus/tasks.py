@@ -6,24 +6,26 @@ They are scored in bits per byte of the answers (:mod:`olmix_jax.corpus.task_set
 import dataclasses
 import json
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import olmes, task_files, task_makers
 from olmix_jax.corpus.examples import Example, sample
 from olmix_jax.corpus.store import file_name, heldout_path
-from olmix_jax.corpus.task_files import read_task, rows, string
+from olmix_jax.corpus.task_files import read_task
 from olmix_jax.corpus.task_set import DOCUMENT, POOLED, TaskSet, pack
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import counted, log
+from olmix_jax.utils.progress import counted, log, tracked
 
 # The list of a workdir's tasks, below the workdir.
 INDEX = "tasks/tasks.json"
 # The score of a task with fewer examples is mostly noise.
 MIN_EXAMPLES = 8
+# Bytes of a domain's held-out text from which tasks are made; all examples of a task come from far less.
+_ENOUGH = 1 << 24
 
 
 def _index_path(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -128,7 +130,7 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     sources = {}
     if config.update.parent:
         sources["update.parent"] = read_examples(config.update.parent)
-    elif settings.builtin and not (config.corpus.path and (settings.path or settings.olmes)):
+    elif are_made_from_text(config):
         sources["tasks.builtin"] = _builtin_tasks(config, workdir)
     if settings.path:
         sources["tasks.path"] = task_files.read_folder(settings.path)
@@ -152,6 +154,12 @@ def make_tasks(config: Config, workdir: str | pathlib.Path) -> tuple[str, ...]:
     if by_document:
         log.info("the BPB of %s is the mean over documents (tasks.aggregate)", counted(len(by_document), "task"))
     return write_tasks(workdir, tasks, by_document)
+
+
+def are_made_from_text(config: Config) -> bool:
+    """Return whether tasks are made from held-out text; of the user's own text only if no others are given."""
+    settings = config.tasks
+    return settings.builtin and not (config.corpus.path and (settings.path or settings.olmes))
 
 
 def _by_document(config: Config, source_of: dict[str, str]) -> set[str]:
@@ -195,15 +203,27 @@ def _check_sizes(tasks: dict[str, list[Example]], source_of: dict[str, str], con
 
 
 def _builtin_tasks(config: Config, workdir: str | pathlib.Path) -> dict[str, list[Example]]:
-    names = DomainSet.read(pathlib.Path(workdir) / "domains.json").names
+    names, wanted = DomainSet.read(pathlib.Path(workdir) / "domains.json").names, config.tasks.max_examples
     documents = {name: _heldout(heldout_path(workdir, name)) for name in names}
     if not config.corpus.path:
-        return task_makers.make(documents, config.tasks.max_examples)
-    return {f"continue:{n}": task_makers.continuations(d, config.tasks.max_examples) for n, d in documents.items()}
+        return task_makers.make(documents, wanted)
+    makers = tracked(documents.items(), "make tasks", "domains")
+    return {f"continue:{name}": task_makers.continuations(texts, wanted) for name, texts in makers}
 
 
-def _heldout(path: pathlib.Path) -> list[str]:
-    return [string(row, "text", f"{path}, line {number}") for number, row in rows(path)]
+def _heldout(path: pathlib.Path) -> Iterator[str]:
+    """Yield held-out documents, in their random order, until they have :data:`_ENOUGH` bytes."""
+    size = 0
+    try:
+        with open(path, encoding="utf-8", newline="\n") as f:
+            for line in f:
+                text = json.loads(line)["text"]
+                yield text
+                size += len(line)
+                if size > _ENOUGH:
+                    return
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path}: not held-out text ({e}); rerun --stages=prepare") from e
 
 
 def read_tasks(workdir: str | pathlib.Path, tokenizer: Tokenizer, length: int) -> TaskSet:

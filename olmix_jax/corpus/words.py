@@ -1,23 +1,29 @@
-"""Encoding by words: the pre-tokens of GPT-2's pattern, each of which is encoded once and then looked up.
+"""Encoding by words: text is cut into words, each of which is encoded once and then looked up.
 
-Byte-level BPE encodes every pre-token by itself. A text repeats its words, so looking them up is several times faster
-than encoding them again (benchmarks/prepare.md).
+Byte-level BPE encodes the pre-tokens of a text one by one. A text repeats its words, so looking them up is several
+times faster than encoding them again (benchmarks/prepare.md).
 """
 
+import array
 import functools
 import re
 import sys
 import unicodedata
+from collections.abc import Callable
 
 import numpy as np
 import tokenizers
 
-# The table is emptied above this many entries or characters, so its memory is bounded by about 150 MB.
-_ENTRIES, _CHARACTERS = 400_000, 1 << 23
+# A table is emptied above this many entries or characters, so that the two need at most about 400 MB.
+_ENTRIES, _CHARACTERS = 1 << 20, 1 << 24
+# Marks a cut. Texts with this control character are not cut.
+_MARK = "\x1f"
 
 
 class WordEncoder:
     """Encodes texts word by word, with the result of encoding the whole texts.
+
+    There are two tables: of words, which are cut at white space, and of pre-tokens, into which new words are cut.
 
     Args:
       bpe: a tokenizer whose only pre-tokenisation is GPT-2's pattern, and which finds no added tokens in text.
@@ -25,26 +31,40 @@ class WordEncoder:
 
     def __init__(self, bpe: tokenizers.Tokenizer):
         self._bpe = bpe
-        self._ids: dict[str, bytes] = {}
-        self._characters = 0
+        self._pretokens = _Table(self._encode_pretokens)
+        self._words = _Table(self._encode_words)
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """Return the token ids of each text, int32."""
-        words = [_split(text) for text in texts]
-        new = list(set().union(*words).difference(self._ids))
+        words = [_cut(text) for text in texts]
+        return [np.frombuffer(ids, np.int32) for ids in self._words.joined(words)]
+
+    def _encode_words(self, words: list[str]) -> list[bytes]:
+        return self._pretokens.joined([_split(word) for word in words])
+
+    def _encode_pretokens(self, pretokens: list[str]) -> list[bytes]:
+        return [array.array("i", encoding.ids).tobytes() for encoding in self._bpe.encode_batch_fast(pretokens)]
+
+
+class _Table:
+    """Looks up the ids of parts of text, and computes those of new parts."""
+
+    def __init__(self, compute: Callable[[list[str]], list[bytes]]):
+        self._compute = compute
+        self._ids: dict[str, bytes] = {}
+        self._characters = 0
+
+    def joined(self, rows: list[list[str]]) -> list[bytes]:
+        """Return the ids of the parts of each row, one after another."""
+        parts = set().union(*rows)
+        new = list(parts.difference(self._ids))
         if len(self._ids) + len(new) > _ENTRIES or self._characters > _CHARACTERS:
-            self._ids.clear()
-            self._characters, new = 0, list(set().union(*words))
+            # Parts of this call are likely to come again.
+            self._ids = {part: self._ids[part] for part in parts if part in self._ids}
+            self._characters = sum(map(len, self._ids))
         self._characters += sum(map(len, new))
-        for word, encoding in zip(new, self._bpe.encode_batch_fast(new)):
-            self._ids[word] = np.array(encoding.ids, np.int32).tobytes()
-        return [np.frombuffer(b"".join(map(self._ids.__getitem__, row)), np.int32) for row in words]
-
-
-def _split(text: str) -> list[str]:
-    if text.isascii():
-        return _ASCII.findall(text)
-    return [text] if _unknown().search(text) else _unicode().findall(text)
+        self._ids.update(zip(new, self._compute(new)))
+        return [b"".join(map(self._ids.__getitem__, row)) for row in rows]
 
 
 def splits_like_gpt2(content: dict) -> bool:
@@ -56,6 +76,33 @@ def splits_like_gpt2(content: dict) -> bool:
         and step.get("use_regex", True)
         and not step.get("add_prefix_space")
     )
+
+
+def _cut(text: str) -> list[str]:
+    """Cut a text before every blank or line end that follows a character other than white space.
+
+    No match of GPT-2's pattern contains white space after another character, so none is cut.
+    """
+    if _MARK in text:
+        return [text]
+    marked = text.replace(" ", _MARK + " ").replace("\n", _MARK + "\n")
+    for space in " \n\t\r\v\f" if text.isascii() else _spaces():
+        if space in text:
+            marked = marked.replace(space + _MARK, space)
+    return marked.split(_MARK)
+
+
+@functools.cache
+def _spaces() -> str:
+    """Return all characters that Python or any version of Unicode counts as white space."""
+    return "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1)))) + "\u180e"
+
+
+def _split(text: str) -> list[str]:
+    """Return the pre-tokens of a text."""
+    if text.isascii():
+        return _ASCII.findall(text)
+    return [text] if _unknown().search(text) else _unicode().findall(text)
 
 
 # GPT-2's pattern for text of ASCII characters. The library writes the pattern as

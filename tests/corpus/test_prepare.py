@@ -148,3 +148,48 @@ def test_domain_of_blank_text_is_an_error(two_domains, tmp_path):
     (two_domains / "blank" / "x.txt").write_text(" \n" * 3000)
     with pytest.raises(UserError, match="domain blank: no text"):
         prepare(config_for(two_domains), tmp_path / "run")
+
+
+def test_nothing_is_held_out_where_no_task_is_made_of_it(two_domains, tmp_path):
+    config = config_for(two_domains)
+    for number, tasks in enumerate(
+        (configs.Tasks(path="mine"), configs.Tasks(olmes="data"), configs.Tasks(builtin=False))
+    ):
+        prepare(dataclasses.replace(config, tasks=tasks), tmp_path / str(number))
+        assert heldout_texts(tmp_path / str(number)) == []
+    prepare(config, tmp_path / "own")
+    assert len(heldout_texts(tmp_path / "own")) > 2
+
+
+def test_share_of_two_large_files_is_held_out_in_passages(tmp_path):
+    (tmp_path / "text" / "web").mkdir(parents=True)
+    texts = [prose(i, 20_000) for i in range(2)]
+    for i, text in enumerate(texts):
+        (tmp_path / "text" / "web" / f"{i}.txt").write_text(text, encoding="utf-8")
+    domains = prepare(config_for(tmp_path / "text", heldout=0.1), tmp_path / "run")
+    heldout, trained = heldout_texts(tmp_path / "run"), training_text(tmp_path / "run")
+    size = len("".join(texts).encode())
+    assert sum(len(t.encode()) for t in heldout) == pytest.approx(0.1 * size, rel=0.05)
+    assert domains.bytes[0] + sum(len(t.encode()) for t in heldout) == size
+    assert len(heldout) > 5 and not any(text in trained for text in heldout)
+    assert all(any(text in t for t in texts) for text in heldout)
+
+
+def test_finished_domains_are_not_tokenised_again_after_an_interruption(two_domains, tmp_path, monkeypatch):
+    prepare(config_for(two_domains), tmp_path / "whole")
+    write_store, written = store.write_store, []
+
+    def interrupted(path, *args):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        return write_store(path, *args)
+
+    monkeypatch.setattr(store, "write_store", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config_for(two_domains), tmp_path / "run")
+    assert not (tmp_path / "run/corpus/.scratch").exists() and not (tmp_path / "run/domains.json").exists()
+    monkeypatch.setattr(store, "write_store", lambda path, *args: written.append(path.name) or write_store(path, *args))
+    prepare(config_for(two_domains), tmp_path / "run")
+    assert written == ["b.bin", "source%3Atopic.bin"]
+    assert digests(tmp_path / "run") == digests(tmp_path / "whole")
