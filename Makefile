@@ -6,8 +6,8 @@ TPU := .venv-tpu
 # mypy has a separate environment: the built-in corpus is text of installed packages, so tools would change it.
 LINT := .venv-lint
 
-.PHONY: quickstart check lint test test-wheel test-slow test-tpu bench-laws bench-propose bench-accelerator five-updates \
-	equal-runs recompute-rule olmes format clean
+.PHONY: quickstart check lint test test-wheel test-slow test-tpu bench-laws bench-propose bench-prepare bench-accelerator \
+	five-updates equal-runs recompute-rule olmes format clean
 
 # Create the virtual environment $(1) with the requirements and $(2).
 define environment
@@ -62,6 +62,10 @@ bench-laws: $(VENV)/ready
 # The solver compared with cvxpy: rewrites benchmarks/propose.md in about a minute
 bench-propose: $(VENV)/ready
 	$(BIN)/python -m benchmarks.propose
+
+# Speed and memory of text preparation, compared with an earlier commit: rewrites benchmarks/prepare.md in ten minutes
+bench-prepare: $(VENV)/ready
+	$(BIN)/python -m benchmarks.prepare
 
 # The swarm engine on the local accelerator, or at reduced size on the CPU: rewrites benchmarks/accelerator.md in a few
 # minutes. TORCH: a Python that has PyTorch, to compare with

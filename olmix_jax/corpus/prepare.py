@@ -12,6 +12,7 @@ import numpy as np
 from olmix_jax import config as configs
 from olmix_jax.corpus import store, tasks, token_agreement, token_files, tokenizer
 from olmix_jax.corpus.collect import DomainText, collect, held_out_earlier
+from olmix_jax.corpus.encoding import Encoder
 from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path
 from olmix_jax.corpus.token_repeats import TokenContents
 from olmix_jax.corpus.tokenizer import Tokenizer
@@ -107,9 +108,10 @@ def _tokenize_text(config: configs.Config, workdir: pathlib.Path) -> list[_Domai
         bpe = _tokenizer(domains, config)
         _write_tokenizer(workdir, bpe)
         tokens = []
-        with Progress("tokenize", sum(domain.bytes for domain in domains), "bytes") as progress:
+        size = sum(domain.bytes for domain in domains)
+        with Progress("tokenize", size, "bytes") as progress, Encoder(bpe, size) as encoder:
             for domain in domains:
-                tokens.append(_write_store(store_path(workdir, domain.name), domain, bpe, progress))
+                tokens.append(_write_store(store_path(workdir, domain.name), domain, encoder, progress))
         with Progress("hold out", sum(len(domain.heldout) for domain in domains), "documents") as progress:
             for domain in domains:
                 _write_heldout(heldout_path(workdir, domain.name), domain, progress)
@@ -146,12 +148,13 @@ def _heldout_share(config: configs.Config) -> float:
     return config.corpus.heldout if not config.update.parent and tasks.are_made_from_text(config) else 0.0
 
 
-def _write_store(path: pathlib.Path, domain: DomainText, bpe: Tokenizer, progress: Progress) -> int:
+def _write_store(path: pathlib.Path, domain: DomainText, encoder: Encoder, progress: Progress) -> int:
     """Write the tokens of a domain, unless an interrupted run has written them. Returns their number."""
+    bpe = encoder.tokenizer
     source = files.digest([bpe.digest, domain.spool.digest(domain.train)])
     tokens = store.tokens_if_current(path, source)
     if tokens is None:
-        ids = bpe.encode_stream(_texts(domain, progress))
+        ids = encoder.encode(_texts(domain, progress))
         return store.write_store(path, ids, bpe.size, bpe.end, source)
     progress.advance(domain.bytes, note=f"{path.name} is up to date")
     return tokens

@@ -110,14 +110,8 @@ class Tokenizer:
         Raises:
           UserError: a text does not come back exactly.
         """
-        chunk, size = [], 0
-        for text in texts:
-            chunk.append(text)
-            size += len(text)
-            if size >= _CHUNK:
-                yield from self._encode_chunk(chunk)
-                chunk, size = [], 0
-        yield from self._encode_chunk(chunk)
+        for chunk in chunks(texts):
+            yield from self._encode_chunk(chunk)
 
     def _encode_chunk(self, texts: list[str]) -> Iterator[np.ndarray]:
         if self._words is not None:
@@ -146,6 +140,19 @@ def check_size(vocabulary: int) -> None:
         raise UserError(
             f"config field `corpus.vocabulary` is {vocabulary}; must be {SMALLEST} or more (256 bytes and an end token)"
         )
+
+
+def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield lists of texts that are encoded at once."""
+    chunk, size = [], 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if size >= _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:

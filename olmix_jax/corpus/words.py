@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import tokenizers
 
-# A table is emptied above this many entries or characters, so that the two need at most about 400 MB.
-_ENTRIES, _CHARACTERS = 1 << 20, 1 << 24
+# A table is emptied above this many entries or characters, so that the two need about 100 MB.
+_ENTRIES, _CHARACTERS = 1 << 18, 1 << 23
 # Marks a cut. Texts with this control character are not cut.
 _MARK = "\x1f"
 
