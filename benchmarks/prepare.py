@@ -184,10 +184,10 @@ def main(_: list[str]) -> None:
         " ".join(verdicts),
         f"Old is commit {OLD.value}, the last one that kept all text in memory. Speed is bytes of the files per second "
         f"of `prepare`, the fastest of {TURNS.value}; old and new take turns. The load of the machine before the run "
-        f"was {load:.1f}. Peak memory is `ru_maxrss` of the process. With its processes, it is the sum over it and those "
-        "that encode text, sampled ten times a second. The text is made of random paragraphs of the built-in corpus, "
-        "mostly code, in documents of 5 to 40. Both train a tokenizer on the same 16 MB, which takes most of the time "
-        "for the two files.",
+        f"was {load:.1f}. Peak memory is `ru_maxrss` of the process. With its processes, it is the sum over it and "
+        "those that encode text, sampled ten times a second. The text is made of random paragraphs of the built-in "
+        "corpus, mostly code, in documents of 5 to 40. Both train a tokenizer on the same 16 MB, which takes most of "
+        "the time for the two files.",
     ]
     (HERE / "prepare.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
     print("\n".join(verdicts))

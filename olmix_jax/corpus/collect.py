@@ -73,7 +73,8 @@ def collect(config: Config, folder: pathlib.Path, seed: int, share: float) -> li
             sizes = rows["size"][owner_D == other]
             by_domain[spools[other].name] = (len(sizes), int(sizes.sum(dtype=np.int64)))
         total = int(rows["size"].sum(dtype=np.int64))
-        repeats = repeated.Repeats(spool.name, len(rows), total, int(kept.sum()), by_domain)
+        names = _example(spools, rows_of, starts, number, domain_first_D)
+        repeats = repeated.Repeats(spool.name, len(rows), total, int(kept.sum()), by_domain, names)
         clean = rows[kept]
         clean = clean[np.argsort(clean["order"], kind="stable")]
         is_heldout = holdout.split(clean, share)
@@ -107,6 +108,22 @@ def _fingerprint(
         return starts, prints.firsts()
     finally:
         prints.close()
+
+
+def _example(
+    spools: list[Spool], rows_of: list[np.ndarray], starts: np.ndarray, number: int, first_D: np.ndarray
+) -> tuple[str, str] | tuple[()]:
+    """Return the names of a document of domain ``number`` that repeats another one, and of that one."""
+    own = np.arange(starts[number], starts[number + 1])
+    repeats = np.flatnonzero((first_D != own) & (first_D >= starts[0]))
+    if not len(repeats):
+        return ()
+    places = own[repeats[0]], first_D[repeats[0]]
+    owners = [int(np.searchsorted(starts, place, side="right")) - 1 for place in places]
+    one, two = (
+        next(spools[k].read(rows_of[k][[place - starts[k]]])).name for k, place in zip(owners, places, strict=True)
+    )
+    return one, two
 
 
 def held_out_earlier(parent: str) -> Iterator[str]:

@@ -33,6 +33,8 @@ class _Domain(NamedTuple):
     bytes: int
     content: str
     skipped: int = 0
+    # How much of its text was left out because it is in other domains.
+    repeats: str = ""
 
 
 def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
@@ -52,8 +54,8 @@ def prepare(config: configs.Config, workdir: str | pathlib.Path) -> DomainSet:
     _remove(record)
     paths_of = token_files.domain_files(config.corpus.path) if config.corpus.path else {}
     rows = _link_token_files(config, workdir, paths_of) if paths_of else _tokenize_text(config, workdir)
-    _check_sizes({row.name: row.tokens for row in rows}, config)
-    names, tokens, sizes, content, skipped = zip(*rows)
+    _check_sizes(rows, config)
+    names, tokens, sizes, content, skipped, _ = zip(*rows)
     domains = DomainSet(names, tokens, sizes, content, skipped)
     domains.write(record)
     return domains
@@ -122,7 +124,7 @@ def _tokenize_text(config: configs.Config, workdir: pathlib.Path) -> list[_Domai
             "%-24s %7d documents, %5d near-identical, %5d held out; training %11d bytes, %10d tokens",
             *(domain.name, *counts),
         )
-    return [_Domain(d.name, n, d.bytes, d.spool.content, d.skipped) for d, n in zip(domains, tokens)]
+    return [_Domain(d.name, n, d.bytes, d.spool.content, d.skipped, d.repeats.summary) for d, n in zip(domains, tokens)]
 
 
 @contextlib.contextmanager
@@ -230,11 +232,11 @@ def _write_heldout(path: pathlib.Path, domain: DomainText, progress: Progress) -
             progress.advance(note=stored.name)
 
 
-def _check_sizes(tokens: dict[str, int], config: configs.Config) -> None:
+def _check_sizes(domains: list[_Domain], config: configs.Config) -> None:
     """Raise a UserError if a domain has too few training tokens."""
     corpus, sequence = config.corpus, config.proxy.length + 1
     least, field = max((corpus.min_tokens, "corpus.min_tokens"), (sequence, "proxy.length"))
-    small = [f"{name} has {count:,}" for name, count in tokens.items() if count < least]
+    small = [f"{d.name} has {d.tokens:,}{d.repeats}" for d in domains if d.tokens < least]
     if not small:
         return
     remedies = "add text, remove the domain" if corpus.path else "install more packages, use corpus.path"

@@ -53,6 +53,7 @@ class Repeats:
       documents, bytes: all its documents, and their size.
       kept: documents that repeat no other.
       by_domain: number and bytes of documents that repeat one of another domain, by that domain.
+      example: names of a document that repeats another one, and of that one; empty if there is none.
     """
 
     name: str
@@ -60,11 +61,27 @@ class Repeats:
     bytes: int
     kept: int
     by_domain: dict[str, tuple[int, int]]
+    example: tuple[str, str] | tuple[()] = ()
+
+    def share(self, other: str) -> float:
+        """Return the share of the domain's bytes that is also in another domain."""
+        return self.by_domain[other][1] / max(1, self.bytes)
+
+    @property
+    def summary(self) -> str:
+        """How much of the text is in other domains, in brackets; empty if none is."""
+        shares = [f"{self.share(other):.0%} of its text is in {other}" for other in self.by_domain]
+        return f" ({', '.join(shares)})" if shares else ""
 
     def log(self) -> None:
-        """Log the shares that repeat other domains."""
-        for other, (documents, size) in self.by_domain.items():
-            share = size / max(1, self.bytes)
+        """Log how many documents repeat others, and the shares that repeat other domains."""
+        if self.example:
+            log.info(
+                "%s: %s of %s repeated, such as %s, which is near-identical to %s; the first counts",
+                *(self.name, f"{self.documents - self.kept:,}", counted(self.documents, "document"), *self.example),
+            )
+        for other, (documents, _) in self.by_domain.items():
+            share = self.share(other)
             level = log.warning if share >= _NOTABLE else log.info
             level(
                 "%s: %s of %s (%.3g %% of its bytes) are also in %s, where they count",

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -129,6 +131,14 @@ def test_domain_with_too_few_tokens_is_an_error_and_leaves_no_record(two_domains
         prepare(config_for(two_domains, min_tokens=9_000, max_bytes=10**7), tmp_path / "run")
     assert "source:topic" not in str(e.value) and "raise corpus.max_bytes (now 10,000,000)" in str(e.value)
     assert not (tmp_path / "run" / "domains.json").exists()
+    assert re.search(r"b has [\d,]+;", str(e.value))
+
+
+def test_domain_that_is_small_because_it_repeats_another_is_an_error_that_says_so(two_domains, tmp_path):
+    shutil.copytree(two_domains / "source:topic", two_domains / "zz")
+    (two_domains / "zz" / "more.txt").write_text(prose(7), encoding="utf-8")
+    with pytest.raises(UserError, match=r"zz has [\d,]+ \(.*9\d% of its text is in source:topic\); .* requires"):
+        prepare(config_for(two_domains, min_tokens=2000), tmp_path / "run")
 
 
 def test_domain_smaller_than_one_sequence_is_an_error(two_domains, tmp_path):

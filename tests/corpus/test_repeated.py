@@ -58,13 +58,16 @@ def test_link_to_a_file_that_is_read_is_an_error(tmp_path):
 
 
 def test_shared_documents_are_dropped_from_the_second_domain_and_reported(tmp_path, caplog):
+    caplog.set_level("INFO", logger="olmix_jax")
     root = write(tmp_path / "text", {"a.jsonl": jsonl(range(10)), "b.jsonl": jsonl(range(6, 16))})
     assert collected(root, tmp_path) == {"a": 10, "b": 6}
+    assert "4 of 10 documents repeated, such as b.jsonl:1, which is near-identical to a.jsonl:7" in caplog.text
     assert "b: 4 of 10 documents (" in caplog.text and "% of its bytes) are also in a, where they count" in caplog.text
 
 
 def test_repeated_single_documents_are_dropped_and_are_no_error(tmp_path, caplog):
+    caplog.set_level("INFO", logger="olmix_jax")
     files = {f"code/{i}/__init__.py.txt": b"# The licence of this package is MIT." for i in range(5)}
     files |= {f"code/{i}/a.jsonl": jsonl([i]) for i in (1, 2)} | {"web.jsonl": jsonl([3, 4, 3])}
     assert collected(write(tmp_path / "text", files), tmp_path) == {"code": 3, "web": 2}
-    assert "also in" not in caplog.text
+    assert "also in" not in caplog.text and "web: 1 of 3 documents repeated, such as web.jsonl:3" in caplog.text
