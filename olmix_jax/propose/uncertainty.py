@@ -136,5 +136,5 @@ def sample_optima(problem: Problem, samples, start_M) -> Variants:
             end = minimise.compiled(sampled, problem.bounds, ITERATIONS, start_M, entropic=entropic)
             if np.isfinite(end.weights_M).all():
                 optima.append(np.asarray(end.weights_M))
-                unconverged += not end.gap <= tolerance(problem.convex, float(end.value))
+                unconverged += not float(end.gap) <= tolerance(problem.convex, float(end.value))
     return Variants(np.array(optima or [start_M]), unconverged)
