@@ -170,7 +170,13 @@ def _check_validation(config: Config, formulation: Formulation) -> None:
     train = budget.validated(config).train
     natural_D = formulation.collapse(formulation.natural_M)[None]
     allowed_M = formulation.expand(formulation.reduced.project(natural_D))[0]
+    total = train.steps * train.batch
     try:
-        apportion.snap(allowed_M, train.steps * train.batch, formulation.problem.bounds.upper_M)
+        apportion.snap(allowed_M, total, formulation.problem.bounds.upper_M)
     except UserError as e:
-        raise UserError(f"validation models of {train.steps} steps: {e}; or raise validate.steps") from e
+        # Rounding down takes less than one sequence from each domain.
+        by = np.ceil(1e4 * len(allowed_M) / total) / 100
+        raise UserError(
+            f"validation models of {train.steps} steps: {e} (all by {by:g} %: propose.bounds, propose.max_repeats, or "
+            "a lower propose.target_tokens), or raise validate.steps"
+        ) from e
