@@ -73,7 +73,7 @@ def _solve(ratios_KM, bpb_KN, weight_RK, starts: int, seed: int, tasks, near: Pa
     """Minimise over θ = (c, ln A, α)."""
     del seed
 
-    def begin(weight_K):
+    def begin(weight_K, _):
         return _starts(ratios_KM, bpb_KN, weight_K, starts)
 
     near_NP = None

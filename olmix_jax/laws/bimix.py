@@ -75,7 +75,7 @@ def _solve(ratios_KM, bpb_KN, weight_RK, starts: int, seed: int, tasks, near: Pa
     span_KM = log_KM - least_M
     seen_RM = inputs.seen(ratios_KM, weight_RK)
 
-    def begin(weight_K):
+    def begin(weight_K, _):
         seen_M = inputs.seen(ratios_KM, weight_K[None])[0]
         return _starts(span_KM, bpb_KN, weight_K, seen_M, starts)
 

@@ -4,8 +4,16 @@ Per task, with runs k of weight ω_k (1 unless resampled), the fit is the publis
 
     min over (log c, A) of  Σ_k ω_k · huber_δ(c + exp(Aᵀ p_k) − y_k),   δ = 0.02 BPB,
 
-where huber_δ(r) = r²/2 for |r| ≤ δ and δ(|r| − δ/2) beyond. There is no penalty; log c and A are bounded by REACH_DOWN
-and REACH_UP. The minimiser is :mod:`olmix_jax.laws.descent`, over θ = (log c, A).
+where huber_δ(r) = r²/2 for |r| ≤ δ and δ(|r| − δ/2) beyond. There is no penalty, and no bound that changes a run's
+prediction (REACH). The minimiser is :mod:`olmix_jax.laws.descent`, over θ = (log c, A).
+
+A domain that never exceeds 1 % of a mixture can need a coefficient of ±1000, and exp overflows at a mixture of that
+domain alone. So above t_i, the largest exponent A_iᵀ p_k of the runs, exp continues as its tangent:
+
+    f_i(p) = c_i + g(A_iᵀ p),   g(x) = e^x for x ≤ t_i,  e^(t_i)·(1 + x − t_i) beyond.
+
+The law is the published one for all mixtures that it predicts to be no worse than the worst run; beyond, it is lower
+and finite. It stays convex, because g is convex and increasing. No convex continuation with this slope at t_i is lower.
 """
 
 from typing import NamedTuple
@@ -18,23 +26,40 @@ from olmix_jax.laws.law import Fit, Law
 from olmix_jax.utils import rng
 
 DELTA = 0.02
-# Bounds of log c and of A around the log of the task's mean BPB. If very few runs contain a domain, the objective has
-# minima at A = ±∞. e^5 = 150 times the mean exceeds the BPB of any model, so held-out predictions stay finite.
-REACH_DOWN, REACH_UP = 100.0, 5.0
-# Lower bound of A at the start of a refit, around the same log. Far below it the slope vanishes, and A cannot rise.
-NEAR_DOWN = 12.0
+# Share of the positive part of the second-order terms of exp in the curvature; see _derivatives.
+BEND = 0.1
+# Bounds, around the log of the task's mean BPB: of log c, and of A_j times the domain's least positive weight. They
+# change no prediction of a run, as e^−100 is 0 to rounding. Without them A_j falls to −∞ if c alone fits best.
+REACH = 100.0
+# The same below, for A at the start of a refit. Far below it the slope vanishes, and A cannot rise.
+NEAR_REACH = 12.0
+# Standard deviation of A_j at the start, in units of 1 / (root mean square of the domain's weight).
+JITTER = 0.3
+# Whoever asks for at most this many starts wants speed: no further rounds of starts are run.
+FEW = 4
 
 
 class Params(NamedTuple):
-    """log c_i [log BPB] and A_i. Resamples, if any, are leading axes."""
+    """Parameters of the law. Resamples, if any, are leading axes.
+
+    Attributes:
+      log_c_N: log c_i [log BPB].
+      coef_NM: A_i.
+      top_N: t_i, the exponent above which exp continues as its tangent; None for never.
+    """
 
     log_c_N: np.ndarray
     coef_NM: np.ndarray
+    top_N: np.ndarray | None = None
 
 
 def predict(params: Params, ratios_KM):
-    """Return bpb_KN = c_N + exp(ratios_KM coef_NMᵀ) [BPB]. Pure JAX, differentiable."""
-    return jnp.exp(params.log_c_N)[None, :] + jnp.exp(ratios_KM @ params.coef_NM.T)
+    """Return bpb_KN = c_N + g(ratios_KM coef_NMᵀ) [BPB]. Pure JAX, differentiable, convex in the mixture."""
+    exponent_KN = ratios_KM @ params.coef_NM.T
+    if params.top_N is None:
+        return jnp.exp(params.log_c_N)[None, :] + jnp.exp(exponent_KN)
+    below_KN = jnp.minimum(exponent_KN, params.top_N[None, :])
+    return jnp.exp(params.log_c_N)[None, :] + jnp.exp(below_KN) * (1 + exponent_KN - below_KN)
 
 
 def parameters(domains: int) -> int:
@@ -101,49 +126,52 @@ def fit_weighted(
 
 
 def _solve(ratios_KM, bpb_KN, weight_RK, starts: int, seed: int, tasks, near: Params | None):
-    noise_SM = rng.generator(seed, "log_linear.starts").normal(size=(starts, ratios_KM.shape[1]))
+    generator, domains = rng.generator(seed, "log_linear.starts"), ratios_KM.shape[1]
+    noise_ESM = generator.normal(size=(descent.ROUNDS, starts, domains))
+    least_M = np.maximum(np.where(ratios_KM > 0, ratios_KM, 1.0).min(axis=0), 1e-12)
+    reach_P = np.concatenate([[REACH], REACH / least_M])
 
-    def begin(weight_K):
+    def begin(weight_K, number):
         mean_N = regression.weighted_mean(bpb_KN, weight_K)
         with np.errstate(all="ignore"):
-            scale_N1 = np.log(np.maximum(mean_N, 1e-6))[:, None]
-            low_NP, high_NP = (np.repeat(scale_N1 + r, 1 + ratios_KM.shape[1], 1) for r in (-REACH_DOWN, REACH_UP))
-            return _starts(ratios_KM, bpb_KN, weight_K, noise_SM), low_NP, high_NP
+            log_mean_N1 = np.log(np.maximum(mean_N, 1e-6))[:, None]
+            starts_NSP = _starts(ratios_KM, bpb_KN, weight_K, noise_ESM[number])
+        return starts_NSP, log_mean_N1 - reach_P, log_mean_N1 + reach_P
 
     near_NP = None
     if near is not None:
-        coef_NM = np.maximum(near.coef_NM, np.log(np.maximum(bpb_KN.mean(axis=0), 1e-6))[:, None] - NEAR_DOWN)
+        log_mean_N1 = np.log(np.maximum(bpb_KN.mean(axis=0), 1e-6))[:, None]
+        coef_NM = np.maximum(near.coef_NM, log_mean_N1 - NEAR_REACH / least_M)
         near_NP = np.concatenate([np.asarray(near.log_c_N)[:, None], coef_NM], axis=1)
-    upper = np.triu_indices(ratios_KM.shape[1])
+    upper = np.triu_indices(domains)
     features = ratios_KM, ratios_KM[:, upper[0]] * ratios_KM[:, upper[1]]
-    minima = descent.minimise(OBJECTIVE, features, bpb_KN, weight_RK, tasks, begin, near_NP)
+    rounds = descent.ROUNDS if near is None and starts > FEW else 1
+    minima = descent.minimise(OBJECTIVE, features, bpb_KN, weight_RK, tasks, begin, near_NP, rounds)
     log_c_RN, coef_RNM = minima.theta_RNP[..., 0], minima.theta_RNP[..., 1:]
     # Coefficients of unsampled domains drift by rounding in the solves, so they are set at the end.
     mean_RM = weight_RK @ ratios_KM / np.maximum(weight_RK.sum(axis=1, keepdims=True), 1e-300)
     prior_RN = np.einsum("rm,rnm->rn", mean_RM, coef_RNM)
     coef_RNM = np.where(inputs.seen(ratios_KM, weight_RK)[:, None, :], coef_RNM, prior_RN[..., None])
-    return Params(log_c_RN, coef_RNM), minima
+    # A resample without runs, of which nothing is asked, gets the exponents of all.
+    in_RK = (weight_RK > 0) | ~(weight_RK > 0).any(axis=1, keepdims=True)
+    top_RN = np.where(in_RK[:, None, :], coef_RNM @ ratios_KM.T, -np.inf).max(axis=2)
+    return Params(log_c_RN, coef_RNM, top_RN), minima
 
 
 def _starts(ratios_KM, bpb_KN, weight_K, noise_SM):
-    """Return starts_NSP: c at fractions of the least BPB, and A from ridge regression of log(y − c).
+    """Return starts_NSP: c at fractions of the least BPB, and random A around the constant law.
 
-    Every second A is jittered by ``noise_SM``. The published starts are log c in [−2, 1.5] × random A. For a given c
-    the law is a generalised linear model, so solving for A is better than drawing it. c cannot exceed the least BPB, so
-    the grid ends there, whatever the units.
+    The published starts are log c in [−2, 1.5] × random A. c cannot exceed the least BPB, so the grid ends there,
+    whatever the units. A_j is drawn in units of the domain's weights, so that rare domains start with as much effect as
+    common ones. Starts from regressions of log(y − c), without noise, end in fewer minima.
     """
-    starts, domains = noise_SM.shape
+    starts = len(noise_SM)
     least_N = regression.least(bpb_KN, weight_K, floor=1e-6)
     c_NS = least_N[:, None] * (np.arange(starts) + 0.5) / starts
-    target_NSK = np.log(np.maximum(bpb_KN.T[:, None, :] - c_NS[:, :, None], 1e-3 * least_N[:, None, None]))
-    gram_MM = (ratios_KM * weight_K[:, None]).T @ ratios_KM
-    ridge = 1e-3 * np.trace(gram_MM) / domains + 1e-12
-    # The ridge pulls towards equal coefficients. As Σ_j p_j = 1, their mean is an intercept without penalty.
-    mean_NS1 = (target_NSK @ weight_K)[..., None] / max(weight_K.sum(), 1e-300)
-    right_NSM = ((target_NSK - mean_NS1) * weight_K) @ ratios_KM
-    coef_NSM = right_NSM @ np.linalg.inv(gram_MM + ridge * np.eye(domains)) + mean_NS1
-    coef_NSM = coef_NSM + (np.arange(starts) % 2)[:, None] * noise_SM
-    return np.concatenate([np.log(c_NS)[..., None], coef_NSM], axis=2)
+    rest_NS = np.maximum(regression.weighted_mean(bpb_KN, weight_K)[:, None] - c_NS, 1e-3 * least_N[:, None])
+    size_M = np.sqrt(weight_K @ ratios_KM**2 / max(weight_K.sum(), 1e-300))
+    noise_SM = JITTER * noise_SM / np.where(size_M > 0, size_M, 1.0)
+    return np.concatenate([np.log(c_NS)[..., None], np.log(rest_NS)[..., None] + noise_SM], axis=2)
 
 
 def _terms(ratios_KM, theta_P, bpb_K):
@@ -159,13 +187,17 @@ def _loss(features, theta_P, bpb_K, weight_K):
 def _derivatives(features, theta_P, bpb_K, weight_K):
     """Return loss, gradient and curvature, as :class:`descent.Objective` asks.
 
+    In x = Aᵀ p the loss has the second derivative huber''·e^(2x) + ψ·e^x. Gauss–Newton leaves out the second term.
+    Where it is positive, the run is predicted too high, and BEND of it keeps steps from overshooting. That saves up to
+    half of the steps where domains are rare; all of it costs more steps on other swarms (docs/log.md).
+
     With outer_KQ, the packed p_k p_kᵀ of all runs, Σ_k h_k p_k p_kᵀ is one matrix product for all lanes.
     """
     ratios_KM, outer_KQ = features
     c, e_K, residual_K = _terms(ratios_KM, theta_P, bpb_K)
     loss, psi_K, curve_K = descent.huber(residual_K, weight_K, DELTA)
     gradient_P = jnp.concatenate([c * psi_K.sum()[None], (psi_K * e_K) @ ratios_KM])
-    block_Q = (curve_K * e_K**2) @ outer_KQ
+    block_Q = (curve_K * e_K**2 + BEND * jnp.maximum(psi_K * e_K, 0.0)) @ outer_KQ
     cross_M = c * ((curve_K * e_K) @ ratios_KM)
     corner = (c**2 * curve_K.sum())[None, None]
     return loss, gradient_P, jnp.block([[corner, cross_M[None, :]], [cross_M[:, None], block_Q[_unpack(len(cross_M))]]])

@@ -19,7 +19,7 @@ PARAMS, SAMPLES = "params.npz", "samples.npz"
 def save(path: str | os.PathLike, params: Any) -> None:
     """Write a law's Params atomically."""
     with files.atomic_write(path, "wb") as f:
-        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in params._asdict().items()}
+        arrays: dict[str, Any] = {name: np.asarray(x) for name, x in params._asdict().items() if x is not None}
         np.savez_compressed(f, **arrays)
 
 
@@ -30,14 +30,15 @@ def load(path: str | os.PathLike, law: Law) -> Any:
       UserError: the file is missing, cannot be read, or holds the arrays of another law.
     """
     names = law.Params._fields
+    optional = set(law.Params._field_defaults)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if set(arrays.files) != set(names):
+            if not set(names) - optional <= set(arrays.files) <= set(names):
                 raise UserError(
                     f"{path}: holds the arrays {', '.join(arrays.files)}, but {law.name} has {', '.join(names)}; "
                     "rerun --stages=fit"
                 )
-            return law.Params(**{name: arrays[name] for name in names})
+            return law.Params(**{name: arrays[name] for name in arrays.files})
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as e:
         raise UserError(f"{path}: cannot be read as a fitted law ({e}); rerun --stages=fit") from e
 

@@ -40,7 +40,7 @@ def to_log_linear(fitted: FittedLaw, ratios_KM, seed: int = 0) -> log_linear.Par
     # A fit treats tasks independently, so all samples are fitted in one call as S·N tasks.
     bpb_QT = bpb_SQN.transpose(1, 0, 2).reshape(len(points_QM), -1)
     params = log_linear.fit(points_QM, np.maximum(bpb_QT, 1e-6), starts=STARTS, seed=seed).params
-    return log_linear.Params(params.log_c_N.reshape(number, tasks), params.coef_NM.reshape(number, tasks, -1))
+    return jax.tree.map(lambda x: x.reshape(number, tasks, *x.shape[1:]), params)
 
 
 def sample_laws(old: log_linear.Params, matrix_OM, revised_M, likeness_MO=None, *, seed: int = 0) -> log_linear.Params:
@@ -84,4 +84,4 @@ def sample_laws(old: log_linear.Params, matrix_OM, revised_M, likeness_MO=None, 
         if parts_M.any():
             excess_SN = coef_SNM[:, :, parts_M] @ share_M[parts_M] - old.coef_NM[:, :, o]
             coef_SNM[:, :, parts_M] -= excess_SN[:, :, None]
-    return log_linear.Params(old.log_c_N, coef_SNM)
+    return old._replace(coef_NM=coef_SNM)

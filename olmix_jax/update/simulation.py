@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from olmix_jax.laws import log_linear
+from olmix_jax.laws import evaluate_each, log_linear
 from olmix_jax.propose import guard_rounds
 from olmix_jax.propose.blocks import Blocks, collapse, collapsed_anchor, collapsed_bounds, expand, form_blocks
 from olmix_jax.propose.guards import Guards
@@ -126,6 +126,7 @@ class Simulation:
         """
         self.setting = setting
         self._truth, self._runs_for, self._seed = truth, runs_for, seed
+        self._top_SN = np.full_like(truth.log_c_N, np.inf) if truth.top_N is None else truth.top_N
         free, problem = blocks_of(setting, range(len(setting.domains))), setting.problem
         weights_SN = np.broadcast_to(problem.weights, truth.log_c_N.shape)
         self._weights_SN = weights_SN
@@ -175,7 +176,7 @@ class Simulation:
         for coef_SNM, b in zip(coefs, blocks):
             bounds, pad = collapsed_bounds(problem.bounds, b), (0, width - len(b.names))
             coef_SND = np.pad(coef_SNM @ b.ratios_DM.T, ((0, 0), (0, 0), pad))
-            params = log_linear.Params(self._truth.log_c_N, coef_SND)
+            params = self._truth._replace(coef_NM=coef_SND)
             anchor_D = np.pad(collapsed_anchor(problem.anchor_M, b), pad, constant_values=1e-9)
             limits = np.pad(bounds.lower_M, pad), np.pad(bounds.upper_M, pad), np.pad(bounds.member_GM, ((0, 0), pad))
             anchor, lower, upper, member = (np.broadcast_to(x, (samples, *x.shape)) for x in (anchor_D, *limits))
@@ -215,8 +216,7 @@ class Simulation:
 
     def _bpb(self, ratios_SM) -> np.ndarray:
         """Return bpb_SN of each mixture under its truth."""
-        truth = self._truth
-        return np.exp(truth.log_c_N) + np.exp(np.einsum("snm,sm->sn", truth.coef_NM, ratios_SM))
+        return evaluate_each(log_linear.LAW, self._truth, ratios_SM[:, None, :])[:, 0]
 
     def _objective(self, ratios_SM, weights_SN) -> np.ndarray:
         """Return the objective of each mixture under its truth [BPB]."""
@@ -249,10 +249,10 @@ class Simulation:
         setting, coef_NM = self.setting, self._truth.coef_NM[s]
         normal = draw.normal(size=(len(ratios_KM), 1)), draw.normal(size=(len(ratios_KM), len(coef_NM)))
         noise_KN = np.sqrt(setting.shared) * normal[0] + np.sqrt(1 - setting.shared) * normal[1]
-        # With e = exp(coef·p), an error of σ in the score is an error of σ / e in coef·p.
-        height_KN = np.exp(ratios_KM @ coef_NM.T)
-        weight_NK = (height_KN**2 * trust_K[:, None]).T / setting.noise_N[:, None] ** 2
-        error_KN = inflation * noise_KN * setting.noise_N / np.sqrt(trust_K)[:, None] / height_KN
+        # With e, the slope of the score in coef·p, an error of σ in the score is an error of σ / e in coef·p.
+        slope_KN = np.exp(np.clip(ratios_KM @ coef_NM.T, -200.0, self._top_SN[s]))  # positive, also squared
+        weight_NK = (slope_KN**2 * trust_K[:, None]).T / setting.noise_N[:, None] ** 2
+        error_KN = inflation * noise_KN * setting.noise_N / np.sqrt(trust_K)[:, None] / slope_KN
         precision_NMM = np.einsum("nk,km,kj->nmj", weight_NK, ratios_KM, ratios_KM, optimize=True)
         precision_NMM = precision_NMM + np.eye(len(coef_NM.T)) / self._prior_std_N[:, None, None] ** 2
         score_NM = np.einsum("nk,kn,km->nm", weight_NK, error_KN, ratios_KM, optimize=True)

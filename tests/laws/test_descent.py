@@ -30,7 +30,7 @@ def problem(tasks=20, seed=0):
 def begin(tasks, starts=3, low=-10.0, high=10.0):
     starts_SP = np.stack([np.ones(starts), np.linspace(0.1, 3, starts), np.zeros(starts)], axis=1)
     low_NP, high_NP = (np.full((tasks, 3), x) for x in (low, high))
-    return lambda weight_K: (np.broadcast_to(starts_SP, (tasks, starts, 3)), low_NP, high_NP)
+    return lambda weight_K, _: (np.broadcast_to(starts_SP, (tasks, starts, 3)), low_NP, high_NP)
 
 
 def test_more_lanes_than_slots_are_all_solved(monkeypatch):
@@ -44,6 +44,26 @@ def test_more_lanes_than_slots_are_all_solved(monkeypatch):
     )
     np.testing.assert_allclose(narrow.theta_RNP, wide.theta_RNP, rtol=1e-7, atol=1e-7)
     np.testing.assert_array_equal(narrow.steps_RN, wide.steps_RN)
+
+
+def test_further_rounds_start_only_lanes_whose_minimum_was_reached_once():
+    x_K, _, y_KN = problem(tasks=2)
+    y_KN = y_KN + 0.1 * np.random.default_rng(0).normal(size=y_KN.shape)
+    law, asked = descent.least_squares(residual, jacobian, 200), []
+
+    def rounds_of(starts):
+        asked.clear()
+
+        def one(weight_K, number):
+            asked.append(number)
+            return begin(2, starts)(weight_K, number)
+
+        return descent.minimise(law, x_K, y_KN, np.ones((1, 25)), None, one, rounds=3)
+
+    agreed = rounds_of(starts=3)
+    assert asked == [0]
+    np.testing.assert_allclose(rounds_of(starts=1).loss_RN, agreed.loss_RN, rtol=1e-6)
+    assert asked == [0, 1]  # the second round agrees with the first
 
 
 def test_jacobian_matches_the_residual():

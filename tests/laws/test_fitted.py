@@ -1,5 +1,6 @@
 """Fitted laws: predictions, spread, and the view through a matrix."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from olmix_jax.laws.fitted import MappedParams
 from tests.laws.synthetic import noisy_swarm
 
 PARAMS = log_linear.Params(np.log([0.5]), np.array([[-1.0, 0.0, 1.0]]))
-SAMPLES = log_linear.Params(*(np.stack([x, x + 0.1]) for x in PARAMS))
+SAMPLES = jax.tree.map(lambda x: np.stack([x, x + 0.1]), PARAMS)
 # Block "ab" keeps its ratio of 3 to 1; "c" is alone.
 BLOCKS_DM = np.array([[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]])
 

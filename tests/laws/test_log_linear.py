@@ -1,14 +1,18 @@
 """The log-linear law: known laws, published minima, never NaN. Also tests regression.py."""
 
-import csv
-
 import jax
 import numpy as np
 import pytest
 import scipy.optimize
 
 from olmix_jax import laws
-from olmix_jax.laws import log_linear
+from olmix_jax.laws import cpu, log_linear
+from olmix_jax.solver.bounds import box
+from olmix_jax.solver.problem import Problem
+from olmix_jax.solver.solve import solve
+from olmix_jax.solver.status import Status
+from olmix_jax.swarm import task_groups
+from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
 
 
@@ -28,6 +32,85 @@ def objective(theta_P, ratios_KM, bpb_K, weight_K):
     loss = weight_K @ np.where(small, residual_K**2 / 2, 0.02 * (abs(residual_K) - 0.01))
     psi_K = weight_K * np.clip(residual_K, -0.02, 0.02)
     return loss, np.concatenate([[np.exp(theta_P[0]) * psi_K.sum()], (psi_K * e_K) @ ratios_KM])
+
+
+@pytest.fixture(scope="module")
+def rare():
+    """512 runs of 64 domains, most of them absent or rare, whose effects saturate at about 0.5 % of the mixture."""
+    rng = np.random.default_rng(0)
+    natural_M = rng.lognormal(0, 1.8, 64)
+    natural_M /= natural_M.sum()
+    ratios_KM = np.stack([rng.dirichlet(np.maximum(natural_M * rng.choice([2, 8, 32]), 1e-3)) for _ in range(512)])
+    ratios_KM[ratios_KM < 1e-3] = 0
+    ratios_KM[(rng.random(ratios_KM.shape) < 0.3) & (ratios_KM < 0.02)] = 1e-3
+    ratios_KM[rng.random(ratios_KM.shape) < 0.02] = 1e-4
+    ratios_KM /= ratios_KM.sum(axis=1, keepdims=True)
+    full_KM, bpb_KN = 1 - np.exp(-ratios_KM / 0.005), np.empty((512, 3))
+    for i in range(3):
+        effect_M = np.where(rng.random(64) < 0.06, rng.uniform(0.2, 0.8, 64), 0.0)
+        effect_M[i] = 0.6
+        bpb_KN[:, i] = 0.6 + 0.6 * np.exp(-full_KM @ effect_M + ratios_KM @ rng.normal(0, 0.3, 64))
+    bpb_KN[:, 2] += 0.3 * full_KM[:, 5]  # a domain that harms
+    bpb_KN += 0.005 * rng.standard_t(4, bpb_KN.shape)
+    return ratios_KM, bpb_KN, log_linear.fit(ratios_KM, bpb_KN)
+
+
+def test_scipy_finds_no_lower_minimum_where_domains_are_rare(rare):
+    """No bound on the coefficients binds; scipy has none."""
+    ratios_KM, bpb_KN, fit = rare
+    rng, size_P = np.random.default_rng(1), np.append(1.0, np.sqrt((ratios_KM**2).mean(axis=0)))
+    for i in range(3):
+        args = ratios_KM, bpb_KN[:, i], np.ones(512)
+
+        def scaled(z_P, args=args):
+            loss, gradient_P = objective(z_P / size_P, *args)
+            return loss, gradient_P / size_P
+
+        start_P = np.append(-1.0, rng.normal(size=64)) * size_P
+        with cpu.float64():  # one thread
+            other = scipy.optimize.minimize(scaled, start_P, jac=True, method="L-BFGS-B", options={"maxiter": 500}).fun
+        assert fit.loss_N[i] <= other * (1 + 1e-6)
+    assert fit.params.coef_NM.min() < -200
+
+
+def test_predictions_outside_the_runs_are_finite_and_convex(rare):
+    ratios_KM, _, fit = rare
+    params = fit.params._replace(coef_NM=100 * fit.params.coef_NM)  # exp would overflow
+    params = params._replace(top_N=(ratios_KM @ params.coef_NM.T).max(axis=0).clip(max=1.0))
+    rng = np.random.default_rng(2)
+    mixed = [np.concatenate([np.eye(64), rng.dirichlet(np.full(64, 0.1), size=64)])[rng.permutation(128)] for _ in "ab"]
+    between = laws.evaluate(log_linear.LAW, params, (mixed[0] + mixed[1]) / 2)
+    ends = [laws.evaluate(log_linear.LAW, params, x) for x in mixed]
+    assert np.isfinite(ends).all() and (between <= np.mean(ends, axis=0) * (1 + 1e-12)).all()
+    with jax.enable_x64(True):
+        function = lambda p_M: log_linear.predict(params, p_M[None])[0].sum()  # noqa: E731
+        vertex_M = np.eye(64)[params.coef_NM.max(axis=0).argmax()]
+        assert all(
+            np.isfinite(x).all()
+            for x in jax.jit(lambda p_M: (jax.grad(function)(p_M), jax.hessian(function)(p_M)))(vertex_M)
+        )
+
+
+def test_predictions_at_the_runs_are_those_of_the_published_law(rare):
+    ratios_KM, _, fit = rare
+    published_KN = np.exp(fit.params.log_c_N) + np.exp(ratios_KM @ fit.params.coef_NM.T)
+    np.testing.assert_allclose(laws.evaluate(log_linear.LAW, fit.params, ratios_KM), published_KN, rtol=1e-12)
+
+
+def test_the_tangent_continues_exp():
+    params = log_linear.Params(np.log([0.5]), np.array([[3.0, 0.0]]), np.array([1.0]))
+    bpb_KN = laws.evaluate(log_linear.LAW, params, np.array([[0.2, 0.8], [1 / 3, 2 / 3], [1.0, 0.0]]))
+    np.testing.assert_allclose(bpb_KN[:, 0], 0.5 + np.array([np.exp(0.6), np.e, 3 * np.e]), rtol=1e-12)
+
+
+def test_a_law_with_rare_domains_is_solved_to_a_certificate(rare):
+    _, _, fit = rare
+    anchor_M = np.full(64, 1 / 64)
+    problem = Problem(log_linear.LAW, fit.params, np.full(3, 1 / 3), anchor_M, box(np.zeros(64), np.ones(64)), 0.05)
+    solution = solve(problem)
+    assert solution.status == Status.OPTIMAL and np.isfinite(solution.value)
+    other_KM = np.concatenate([np.eye(64), np.random.default_rng(3).dirichlet(np.full(64, 0.3), size=500)])
+    assert problem.values(other_KM).min() >= solution.value - 1e-9
 
 
 def test_recovers_a_known_law():
@@ -120,7 +203,7 @@ def test_unsampled_domain_gets_the_documented_coefficient():
         assert fit.unseen == (2,)
         mean_N = (ratios_KM @ fit.params.coef_NM.T).mean(axis=0)
         np.testing.assert_allclose(fit.params.coef_NM[:, 2], mean_N, rtol=1e-12)
-    np.testing.assert_allclose(fits[0].params.coef_NM[:, 2], fits[1].params.coef_NM[:, 2], atol=1e-4)
+    np.testing.assert_allclose(fits[0].params.coef_NM[:, 2], fits[1].params.coef_NM[:, 2], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -165,17 +248,11 @@ def test_describe_names_the_parameters():
 
 def test_published_minima(published):
     """METHOD §5: 0.03522 and 0.03774 by the released code with 300 starts; a fast solver must reach the same ones."""
-
-    def rows(name):
-        with open(published / "olmix_dclm" / name, encoding="utf-8", newline="") as f:
-            return {row["run"]: row for row in csv.DictReader(f)}
-
-    ratios, metrics = rows("ratios.csv"), rows("metrics.csv")
-    domains = [c for c in next(iter(ratios.values())) if c not in ("", "run", "name", "index")]
-    tasks = ["arc_challenge:rc::olmes", "arc_easy:rc::olmes"]
-    ratios_KM = np.array([[float(ratios[run][d]) for d in domains] for run in ratios])
-    bpb_KN = np.array([[float(metrics[run][t]) for t in tasks] for run in ratios])
-    assert ratios_KM.shape == (127, 24)
-    fit = log_linear.fit(ratios_KM, bpb_KN, tasks=tasks)
-    assert (fit.loss_N <= [0.035223, 0.0377425]).all()
-    assert (fit.loss_N >= [0.0352, 0.0377]).all()
+    folder, tasks = published / "olmix_dclm", ["arc_challenge:rc::olmes", "arc_easy:rc::olmes"]
+    table = SwarmTable.read(folder / "ratios.csv", folder / "metrics.csv", folder / "meta.json")
+    table = task_groups.grouped(table, mmlu_groups=True, granularity="task")
+    assert table.ratios_KM.shape == (127, 24) and len(table.tasks) == 52
+    fit = log_linear.fit(table.ratios_KM, table.bpb_KN, tasks=table.tasks)
+    loss_N = fit.loss_N[[table.tasks.index(t) for t in tasks]]
+    assert (loss_N <= [0.035223, 0.0377425]).all() and (loss_N >= [0.0352, 0.0377]).all()
+    assert fit.loss_N.sum() <= 5.9725

@@ -1,5 +1,6 @@
 """Parameters on disk: plain arrays, checked against the law that reads them."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,11 @@ def test_parameters_are_arrays_without_pickles(tmp_path):
         assert set(arrays.files) == {"log_c_N", "coef_NM"}
     for written, read in zip(PARAMS, params_files.load(tmp_path / "p.npz", log_linear.LAW), strict=True):
         np.testing.assert_array_equal(read, written)
+
+
+def test_an_optional_array_is_kept(tmp_path):
+    params_files.save(tmp_path / "p.npz", PARAMS._replace(top_N=np.array([0.5])))
+    np.testing.assert_array_equal(params_files.load(tmp_path / "p.npz", log_linear.LAW).top_N, [0.5])
 
 
 def test_arrays_of_another_law_are_refused(tmp_path):
@@ -34,7 +40,7 @@ def test_unreadable_and_missing_files_are_refused(tmp_path, content):
 def test_fitted_law_is_read_with_and_without_samples(tmp_path):
     params_files.save(tmp_path / params_files.PARAMS, PARAMS)
     assert params_files.load_fitted(tmp_path, log_linear.LAW).samples is None
-    samples = log_linear.Params(*(np.stack([x, x + 1]) for x in PARAMS))
+    samples = jax.tree.map(lambda x: np.stack([x, x + 1]), PARAMS)
     params_files.save(tmp_path / params_files.SAMPLES, samples)
     fitted = params_files.load_fitted(tmp_path, log_linear.LAW)
     assert fitted.law == log_linear.LAW and fitted.predict_samples(np.eye(3)).shape == (2, 3, 1)

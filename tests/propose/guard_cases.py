@@ -52,7 +52,7 @@ def cvxpy_optimum(problem: Problem, guard=None, samples=None, share=1.0):
     limits = [p >= 0, p <= problem.bounds.upper_M, cp.sum(p) == 1]
     value = problem.weights @ bpb(problem.params)
     if samples is not None:
-        each = [problem.weights @ bpb(log_linear.Params(*x)) for x in zip(*samples)]
+        each = [problem.weights @ bpb(log_linear.Params(*x)) for x in zip(*samples[:2])]
         t, over = cp.Variable(), cp.Variable(len(each), nonneg=True)
         limits += [over[s] >= each[s] - t for s in range(len(each))]
         value = t + cp.sum(over) / max(share * len(each), 1.0)

@@ -1,5 +1,6 @@
 import collections
 
+import jax
 import numpy as np
 import pytest
 
@@ -145,7 +146,7 @@ def test_extreme_options_give_a_mixture_within_bounds_or_an_error():
     rng, done, refused = np.random.default_rng(0), 0, collections.Counter()
     for _ in range(1500):
         params = log_linear.Params(0.3 * rng.normal(size=3), rng.choice([0.3, 1, 3]) * rng.normal(size=(3, 4)))
-        samples = log_linear.Params(*(x + 0.1 * rng.normal(size=(6, *x.shape)) for x in params))
+        samples = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=(6, *x.shape)), params)
         natural_M = rng.dirichlet(np.ones(4)) * (rng.uniform(size=4) >= rng.choice([0.0, 0.0, 0.2]))
         tokens_M = rng.choice([1e8, 1e9, 1e10], size=4) * rng.uniform(0.5, 2, size=4)
         options, natural_M = extreme_options(rng), natural_M if natural_M.sum() > 0 else np.ones(4)

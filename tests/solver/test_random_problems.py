@@ -1,14 +1,15 @@
 """Thousands of random problems for :mod:`olmix_jax.solver.solve`, against cvxpy or with corrupted inputs. Slow."""
 
 import dataclasses
+import functools
 
 import cvxpy as cp
 import hypothesis
 import hypothesis.strategies as st
+import jax
 import numpy as np
 import pytest
 
-from olmix_jax.laws import log_linear
 from olmix_jax.solver.bounds import Bounds, box
 from olmix_jax.solver.feasibility import feasible
 from olmix_jax.solver.status import Status
@@ -97,7 +98,7 @@ def test_ten_thousand_corrupted_inputs_give_a_mixture_or_an_error():
         size, kl_weight = int(rng.integers(1, BOX_SIZE + 1)), float(rng.choice([0.0, 1e-9, 0.05, 1e9, np.nan, -1.0]))
         problem = random_box_problem(rng, size, 0.0, str(rng.choice(["free", "loose"])))
         share = float(rng.choice([0.0, 0.02, 0.2]))
-        params = log_linear.Params(*(corrupt(x, share / 4) for x in problem.params))
+        params = jax.tree.map(functools.partial(corrupt, share=share / 4), problem.params)
         lower_M, upper_M, anchor_M = (corrupt(x, share) for x in (*problem.bounds[:2], problem.anchor_M))
         if not (anchor_M >= 0).all() or not 0 < anchor_M.sum() < np.inf:
             continue

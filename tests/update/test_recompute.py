@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -28,7 +29,7 @@ def always(runs):
 def test_domain_that_shares_tasks_with_the_new_one_is_recomputed():
     """As with software development in the paper when Stack-Edu is added (METHOD §3)."""
     old = old_law(np.random.default_rng(2))
-    mean, natural_O = log_linear.Params(*(x.mean(axis=0) for x in old)), NATURAL[:5] / NATURAL[:5].sum()
+    mean, natural_O = jax.tree.map(lambda x: x.mean(axis=0), old), NATURAL[:5] / NATURAL[:5].sum()
     bounds, equal_N = box(np.zeros(5), np.minimum(1, 4 * natural_O)), np.full(TASKS, 1 / TASKS)
     weights_M = np.append(solve(Problem(log_linear.LAW, mean, equal_N, natural_O, bounds, 0.02)).weights_M, 0.0)
     like_a_MO = np.tile(np.eye(len(NAMES))[0], (6, 1))
