@@ -57,8 +57,8 @@ class Measured:
 
 def paragraphs() -> list[str]:
     """Return the paragraphs of the built-in corpus."""
-    texts = (document.text for _, documents in builtin.stream(60_000_000) for document in documents)
-    return [paragraph for text in texts for paragraph in text.split("\n\n") if paragraph.strip()]
+    texts = (document.text.replace("\0", "") for _, documents in builtin.stream(60_000_000) for document in documents)
+    return [paragraph for text in texts for paragraph in text.split("\n\n") if paragraph.strip("\0 \n")]
 
 
 def write_jsonl(path: pathlib.Path, source: list[str], size: int, seed: int) -> None:

@@ -6,6 +6,7 @@ ids.
 
 import collections
 import contextlib
+import gc
 import itertools
 import os
 import pathlib
@@ -109,6 +110,8 @@ def _ended(process: subprocess.Popen[bytes]) -> UserError:
 
 def main(source: IO[bytes], target: IO[bytes]) -> None:
     """Read a tokenizer and chunks of texts until the end, and write the ids of each chunk."""
+    # Nothing here forms reference cycles, and looking for them takes a sixth of the time.
+    gc.disable()
     tokenizer = Tokenizer(pickle.load(source))
     with contextlib.suppress(EOFError):
         while True:
