@@ -16,6 +16,7 @@ from olmix_jax.laws.law import Fit, Law
 from olmix_jax.laws.summary import summarise
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, rng
+from olmix_jax.utils.names import listed
 from olmix_jax.utils.optional import LeftOut
 from olmix_jax.utils.progress import counted, log
 
@@ -117,7 +118,7 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     ratios_KM, bpb_KN, (weight_K,) = quality.joined(*data, np.ones((1, len(table.runs))), table.inherited)
     fitted = law.fit(ratios_KM, bpb_KN, starts=options.starts, **common, weight_K=weight_K)
     sizes = counted(len(ratios_KM), "run"), counted(len(table.domains), "domain"), counted(len(table.tasks), "task")
-    log.info("fit: %s on %s × %s, %s", options.law, *sizes)
+    log.info("fit: %s on %s × %s, %s: %s", options.law, *sizes, listed(table.tasks, 12))
     _warn_of_early_end(fitted, table.tasks)
     common["inherited"] = table.inherited
     starts, repeats = min(options.starts, STARTS), 2 if law.cheap_refits else 1

@@ -25,11 +25,33 @@ RUN_DATA = frozenset(
     "model model_name model_hash model_path task_hash task_idx alias version filter n_shot num_fewshot fewshot limit "
     "num_instances num_docs n_samples num_samples samples primary_metric".split()
 )
+# Words that only a name of run data has, wherever they stand in it: ``gpu_hours``, ``eval_steps_per_second``.
+_RUN_WORDS = re.compile(
+    r"(?:^|_)(?:seconds|secs|hours|minutes|runtime|walltime|elapsed|timestamp|throughput|flops|flos|lr|mfu|tps|usd|"
+    r"dropout|warmup|microbatch|per_sec|per_second|wall_clock|wall_time|grad_norm|batch_size|weight_decay|"
+    r"learning_rate|loss_scale|world_size|gpu_count|gpu_memory|model_size|n_layers|num_layers|"
+    r"(?:start|end|step|iteration|relative|load|train|eval)_time)(?:_|$)"
+    r"|^(?:memory|mem|tokens|params|time|duration|runtime|cost|size)_(?:[bmkgt]|s|h|ms|min|gb|mb|gib|mib|billions|millions)$"
+)
+# Folders of training logs and of settings: ``train/loss``, ``optim/LR (group 0)``, ``config.width``.
+_LOGS = re.compile(
+    r"(?:(?:train|training|trainer|optim|optimizer|throughput|system|perf|memory|time|wall_clock|lr[^/]*)/"
+    r"|(?:params|parameters|config|hparams|args|tags)[/.]).+",
+    re.IGNORECASE,
+)
+# The words of a training loss, of which one is `train` or `training`.
+_TRAINING_LOSS = set("train training loss ce lm nll ppl perplexity cross entropy avg mean total final metrics".split())
 # Words of scores that are better when higher, and of losses, which are better when lower.
-_HIGHER = {"acc", "accuracy", "f1", "bleu", "rouge", "rouge1", "rouge2", "rougel", "em"}
-_HIGHER_PAIRS = ("exact_match", "primary_score", "pass_at", "win_rate")
+_HIGHER = set(
+    "acc accuracy f1 bleu chrf rouge rouge1 rouge2 rougel em recall precision auc auroc mcc likelihood".split()
+)
+_HIGHER_PAIRS = ("exact_match", "primary_score", "pass_at", "win_rate", "correct_prob")
 _LOSS = {"bpb", "bits", "byte", "loss", "nll", "ce", "ppl", "perplexity", "entropy"}
-_OF_OTHER = re.compile(r"(?P<column>.+?)[ _./-]+(?P<kind>min|max|std|stdev|sd|sem|se|var|count|n)", re.IGNORECASE)
+_OF_OTHER = re.compile(
+    r"(?P<column>.+?)[ _./-]+(?P<kind>min|max|std|stdev|sd|sem|se|err|error|var|count|n|"
+    r"(?:ci_?)?(?:low|high|lower|upper))",
+    re.IGNORECASE,
+)
 
 
 def id_kind(column: str) -> str:
@@ -56,9 +78,18 @@ def by_name(column: str) -> str:
         return "a standard error"
     if column.endswith(("__MIN", "__MAX")):
         return "a statistic of another column"
-    if "_".join(_words(column.rpartition("/")[2])) in RUN_DATA:
+    name = "_".join(_words(column.rpartition("/")[2]))
+    if name in RUN_DATA or _RUN_WORDS.search(name) or _LOGS.fullmatch(column):
         return "data about the run"
+    words = set(_words(column))
+    if words & {"train", "training"} and words <= _TRAINING_LOSS:
+        return "a training loss"
     return ""
+
+
+def is_perplexity(column: str) -> bool:
+    """Return whether a column is a perplexity by name; its logarithm is a loss."""
+    return bool({"ppl", "perplexity"} & set(_words(column))) and "log" not in _words(column)
 
 
 def original(column: str, columns: Collection[str]) -> str:
@@ -79,6 +110,9 @@ def is_statistic(column: str, values: Sequence[float], of: Sequence[float]) -> b
     pairs = list(zip(values, of, strict=True))
     if kind in ("min", "max"):
         return all(value <= other if kind == "min" else value >= other for value, other in pairs)
+    if kind.endswith(("low", "lower", "high", "upper")):  # a bound of an interval
+        below = kind.endswith(("low", "lower"))
+        return all(other / 2 < value <= other if below else other <= value < 2 * other for value, other in pairs)
     return all(0 <= value < other / 2 for value, other in pairs)
 
 

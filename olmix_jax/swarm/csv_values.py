@@ -79,11 +79,20 @@ def not_scores(metrics: Sheet) -> dict[str, str]:
             found[column] = f"a copy of {original}"
         elif values and bookkeeping.is_higher_better(column, values):
             found[column] = "better when higher"
+        elif bookkeeping.is_perplexity(column) and not all(map(bookkeeping.is_perplexity, metrics.columns)):
+            found[column] = "a perplexity beside other scores"
         elif of := bookkeeping.original(column, metrics.columns):
             other = _numbers(_cells(metrics, of))
             if len(values) == len(other) > 0 and bookkeeping.is_statistic(column, values, other):
                 found[column] = f"a statistic of {of}"
     return found
+
+
+def weights_among(metrics: Sheet, ratios: Sheet, runs: Sequence[str], domains: Sequence[str]) -> dict[str, str]:
+    """Return the columns of scores that repeat the weights of a domain: {column: what it is}."""
+    weights = {tuple(number_in(ratios.rows[run].cells[d]) for run in runs): d for d in reversed(domains)}
+    of = {c: weights.get(tuple(number_in(metrics.rows[run].cells[c]) for run in runs)) for c in metrics.columns}
+    return {column: f"the weights of {domain}" for column, domain in of.items() if domain is not None}
 
 
 def _cells(sheet: Sheet, column: str) -> list[str]:
@@ -97,7 +106,12 @@ def _numbers(cells: Sequence[str]) -> list[float]:
 
 
 def choose_columns(
-    metrics: Sheet, shared_drop: Sequence[str], drop: Sequence[str], keep: Sequence[str], every: bool = False
+    metrics: Sheet,
+    shared_drop: Sequence[str],
+    drop: Sequence[str],
+    keep: Sequence[str],
+    every: bool = False,
+    others: Mapping[str, str] | None = None,
 ) -> Columns:
     """Return the task columns to read, in the file's order.
 
@@ -108,6 +122,7 @@ def choose_columns(
       keep: names to read, unless they are also dropped; empty for all columns that are not recognised as something
         else, see :func:`not_scores`.
       every: whether all columns are tasks, so that none is recognised as something else.
+      others: columns that the mixtures show to be no scores: {column: what it is}.
 
     Raises:
       UserError: a name in ``drop``, or one in ``keep`` that is not dropped, is unknown; or all columns are dropped.
@@ -120,12 +135,13 @@ def choose_columns(
         unknown = [name for name in names if metrics.column(name) is None]
         if unknown:
             near = difflib.get_close_matches(unknown[0], metrics.columns, n=1, cutoff=0.0)[0]
+            commas = "; separate names by commas" if re.search(r"[;|\s]", unknown[0]) else ""
             raise UserError(
                 f"{metrics.path}: line 1: no column {', '.join(map(shown, unknown))}, which `{field}` names; the "
-                f"nearest to {unknown[0]} is {near}"
+                f"nearest to {unknown[0]} is {near}{commas}"
             )
     dropped, kept = {metrics.column(name) for name in (*shared_drop, *drop)}, {metrics.column(name) for name in keep}
-    left_out = {} if every or kept else not_scores(metrics)
+    left_out = {} if every or kept else not_scores(metrics) | dict(others or {})
     left_out = {column: what for column, what in left_out.items() if column not in dropped}
     columns = tuple(c for c in metrics.columns if c not in dropped and (not kept or c in kept) and c not in left_out)
     if not columns and left_out:

@@ -1,6 +1,7 @@
 """``meta.json`` of a swarm: sizes of the domains, metric columns to drop, runs that diverged."""
 
 import dataclasses
+import difflib
 import math
 import os
 from collections.abc import Mapping
@@ -39,11 +40,11 @@ class Meta:
     diverged: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, meta: str | os.PathLike | Mapping, domains: tuple[str, ...]) -> "Meta":
+    def read(cls, meta: str | os.PathLike | Mapping, domains: tuple[str, ...], source: str = "") -> "Meta":
         """Read a file, a JSON object as text, or a mapping. Empty input gives an empty ``Meta``.
 
         Errors name the file; for a mapping they name its ``source``, if it has one. Without ``relative_sizes`` the
-        natural distribution is proportional to ``token_counts``.
+        natural distribution is proportional to ``token_counts``. ``source`` is the file whose columns are the domains.
 
         Raises:
           UserError: a field has the wrong type, or its names differ from ``domains``.
@@ -53,10 +54,19 @@ class Meta:
         where, content = read_object(meta, "swarm.meta")
         content = {field: _normal(where, field, value) for field, value in content.items()}
         unused = sorted(set(content) - {*_FIELDS, "source"})
+        for field in unused:
+            near = difflib.get_close_matches(field.casefold(), _FIELDS, n=1, cutoff=0.8)
+            if near and near[0] not in content:
+                raise UserError(f"{where}: unknown field `{field}`; rename it to `{near[0]}`")
         if unused:
             log.info("%s: fields not used: %s", where, ", ".join(unused))
-        tokens_M = _by_name(where, content, "token_counts", domains)
-        natural_M = _by_name(where, content, "relative_sizes", domains)
+        tokens_M = _by_name(where, content, "token_counts", domains, source)
+        natural_M = _by_name(where, content, "relative_sizes", domains, source)
+        if tokens_M is not None and tokens_M.min() < 1:
+            raise UserError(
+                f"{where}: `token_counts` has {tokens_M.min():.6g} for {domains[int(tokens_M.argmin())]}; write unique "
+                "tokens, and shares in `relative_sizes`"
+            )
         if natural_M is not None and abs(natural_M.sum() - 1) > _SUM_TOLERANCE:
             raise UserError(
                 f"{where}: `relative_sizes` must sum to 1, not to {natural_M.sum():.6g}; write each domain's share of "
@@ -85,7 +95,7 @@ def _normal(where: str, field: str, value: Any) -> Any:
     return result
 
 
-def _by_name(where: str, content: dict, field: str, domains: tuple[str, ...]) -> np.ndarray | None:
+def _by_name(where: str, content: dict, field: str, domains: tuple[str, ...], source: str) -> np.ndarray | None:
     """Return the positive numbers of ``field`` in the order of ``domains``; None if the field is absent."""
     sizes = content.get(field)
     if sizes is None:
@@ -96,8 +106,9 @@ def _by_name(where: str, content: dict, field: str, domains: tuple[str, ...]) ->
     if lacking or unknown:
         faults = [f"lacks {', '.join(map(shown, lacking))}"] * bool(lacking)
         faults += [f"has unknown {', '.join(map(shown, unknown))}"] * bool(unknown)
+        hint = f", the columns of {source}; remove those from it that are no domains" if source and lacking else ""
         raise UserError(
-            f"{where}: `{field}` {' and '.join(faults)}; its names must be the domains {', '.join(domains)}"
+            f"{where}: `{field}` {' and '.join(faults)}; its names must be the domains {', '.join(domains)}{hint}"
         )
     for d in domains:
         v = sizes[d]

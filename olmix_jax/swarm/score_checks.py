@@ -21,6 +21,9 @@ _FEWEST = 4
 # Two columns are the same if no run differs by more than this share of their range. On the published swarms two
 # columns are equal, and the next ones differ by 11 %.
 SAME = 0.02
+# A column of which level and spread are more than this multiple of the other columns' is of another scale. On the
+# published swarms the highest level is 2.1 times the median.
+SCALE = 4.0
 # Rank correlation with the other scores, and with a single one, below which a column may be better when higher. On the
 # published swarms the lowest are -0.2 and -0.5.
 AGAINST_ALL, AGAINST_ONE = -0.6, -0.8
@@ -97,13 +100,34 @@ def warnings(tasks: Sequence[str], bpb_KN: np.ndarray) -> list[str]:
             f"{listed(names)} are the same scores, up to rounding or a factor, so they count {len(names)} times; leave "
             f"out the copies with --config.fit.drop_metrics={_flag(names[1:])}"
         )
-    for n in sorted(set(_higher_is_better(bpb_KN)) - {n for group in copies for n in group}):
+    large = [n for n in _of_another_scale(bpb_KN) if tasks[n] not in counting]
+    if large:
+        names = [tasks[n] for n in large]
+        are, them = ("is", "it") if len(large) == 1 else ("are", "them")
+        texts.append(
+            f"{listed(names)} {are} over {SCALE:.0f} times as high as the median task, and vary so much more, so "
+            f"that {'it' if len(large) == 1 else 'they'} outweigh{'s' if len(large) == 1 else ''} it in the mean; if "
+            f"this is another measure (a perplexity, a percentage, a sum), leave {them} out with "
+            f"--config.fit.drop_metrics={_flag(names)}, else consider propose.task_weights"
+        )
+    for n in sorted(set(_higher_is_better(bpb_KN)) - {n for group in [*copies, large] for n in group}):
         texts.append(
             f"{tasks[n]} rises in the runs in which other scores fall; if it is an accuracy, leave it out with "
             f"--config.fit.drop_metrics={_flag([tasks[n]])}, because lower has to be better; a loss may do so where "
             "domains compete"
         )
     return texts
+
+
+def _of_another_scale(bpb_KN: np.ndarray) -> list[int]:
+    """Return the columns whose level and spread are both more than SCALE times those of the median of the others."""
+    level_N, spread_N = np.median(bpb_KN, axis=0), np.ptp(np.quantile(bpb_KN, (0.25, 0.75), axis=0), axis=0)
+    tasks = np.arange(bpb_KN.shape[1])
+    return [
+        n
+        for n in tasks.tolist()
+        if len(tasks) > 1 and all(x_N[n] > SCALE * np.median(x_N[tasks != n]) for x_N in (level_N, spread_N))
+    ]
 
 
 def _same(bpb_KN: np.ndarray) -> list[list[int]]:
@@ -140,7 +164,7 @@ def _higher_is_better(bpb_KN: np.ndarray) -> list[int]:
     found = []
     for n in range(tasks):
         # If most scores are at most 1, the range says nothing, and tasks of competing domains look the same.
-        telling = np.median(bpb_KN[:, n]) > 10 or (share_N[n] and (share_N.sum() - 1) < 0.5 * (tasks - 1))
+        telling = share_N[n] and (share_N.sum() - 1) < 0.5 * (tasks - 1)
         lowest = float((unit_KN.T @ unit_KN[:, n]).min())
         if telling and (against_N[n] <= AGAINST_ALL or lowest <= AGAINST_ONE):
             found.append(n)

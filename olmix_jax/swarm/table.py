@@ -115,13 +115,13 @@ class SwarmTable:
             raise UserError(f"`missing` must be error, drop_run or drop_task, not {missing!r}")
         sheets = csv_files.read_sheets(ratios, metrics)
         domains = csv_values.domain_columns(sheets.ratios)
-        about = Meta.read(meta, domains.names)
-        unknown = sorted(set(about.diverged) - set(sheets.ratios.rows))
-        if unknown:
+        about = Meta.read(meta, domains.names, str(sheets.ratios.path))
+        if unknown := sorted(set(about.diverged) - set(sheets.ratios.rows)):
             raise UserError(f"{about.where}: `diverged` names runs not in {sheets.ratios.path}: {', '.join(unknown)}")
         runs, unmatched = csv_values.common_runs(sheets, set(about.diverged))
         drop = about.drop_metrics, drop_metrics
-        tasks = csv_values.choose_columns(sheets.metrics, *drop, keep_metrics, every=every_column)
+        weights = csv_values.weights_among(sheets.metrics, sheets.ratios, runs, domains.names)
+        tasks = csv_values.choose_columns(sheets.metrics, *drop, keep_metrics, every=every_column, others=weights)
         ratios_KM = csv_values.mixtures(sheets.ratios, runs, domains.names)
         scores = csv_values.scores(sheets.metrics, runs, tasks.names, missing)
         left_out = [csv_values.left_out_text(sheet, c) for sheet, c in zip(sheets, (domains, tasks)) if c.left_out]

@@ -16,6 +16,14 @@ from olmix_jax.swarm import bookkeeping
         *((name, "data about the run") for name in ("step", "train/global_step", "Epoch", "lr", "learning-rate")),
         *((name, "data about the run") for name in ("State", "Tags", "Created", "GPU Type", "num_instances", "alias")),
         *((name, "") for name in ("t1", "min_arithmetic", "max_flow", "t1_min", "basic_skills:rc::olmes", "mmlu_step")),
+        *(
+            (name, "data about the run")
+            for name in ("gpu_hours", "eval_steps_per_second", "tokens_B", "optim/LR (group 0)")
+        ),
+        *((name, "data about the run") for name in ("train/CE loss", "memory/peak", "params.width", "iteration-time")),
+        *((name, "a training loss") for name in ("train_loss", "loss/train/total", "metrics.train_loss")),
+        *((name, "") for name in ("training_data_qa", "trains", "second_language", "sec_filings", "memory_recall_bpb")),
+        *((name, "") for name in ("eval/loss", "math_train_val_loss", "counting_and_probability", "time_series_loss")),
         *((name, "") for name in ("time_dial", "std_library", "seed_bench", "metric/loss", "tokenization", "gsm8k.1")),
     ],
 )
@@ -33,6 +41,8 @@ def test_columns_are_recognised_by_their_names(column, what):
         ("gsm8k_exact_match", (0.0, 0.1), True),
         ("primary_score", (0.2, 0.5), True),
         ("hellaswag_acc_bpb", (0.2, 0.5), False),
+        ("trivia_recall", (0.2, 0.5), True),
+        ("counting_and_probability", (0.2, 0.5), False),
         ("accounting", (0.2, 0.5), False),
         ("f1_racing_acc", (1.2, 1.9), False),
     ],
@@ -48,6 +58,11 @@ def test_accuracies_are_recognised_by_name_and_range(column, values, higher):
         ("t1.min", (1.0, 1.2), True),
         ("t1/max", (1.1, 1.3), True),
         ("t1_n", (100, 100), True),
+        ("t1_err", (0.02, 0.03), True),
+        ("t1_ci_low", (0.9, 1.1), True),
+        ("t1_upper", (1.1, 1.3), True),
+        ("t1_low", (0.9, 1.3), False),
+        ("t1_low", (0.1, 0.2), False),
         ("t1_se", (0.9, 1.5), False),
         ("t1_max", (0.9, 1.5), False),
     ],

@@ -43,10 +43,16 @@ def test_error_names_the_source_of_a_mapping():
     "meta, message",
     [
         ({"relative_sizes": {"web": 1.0}}, "`relative_sizes` lacks code; its names must be the domains web, code"),
+        ({"token_counts": {"web": 1}}, r"lacks code; .* domains web, code, the columns of .*ratios.csv; remove those"),
+        (
+            {"token_counts": {"web": 0.6, "code": 0.4}},
+            "`token_counts` has 0.4 for code; write unique tokens, and shares",
+        ),
+        ({"relative_size": {"web": 1, "code": 1}}, "unknown field `relative_size`; rename it to `relative_sizes`"),
         ({"token_counts": {"web": 1, "code": 1, "law": 1}}, "`token_counts` has unknown law"),
         ({"relative_sizes": {"web": 1, "code": 0}}, "code must be a positive number, not 0"),
         ({"relative_sizes": {"web": "1", "code": 1}}, "web must be a positive number, not '1'"),
-        ({"relative_sizes": {"web": float("nan"), "code": 1}}, "web must be a positive number, not nan"),
+        ({"relative_sizes": {"web": float("nan"), "code": 1}}, "NaN is not a finite number"),
         ({"relative_sizes": {"web": 0.9, "code": 0.323}}, "`relative_sizes` must sum to 1, not to 1.223; write each"),
         ({"relative_sizes": {"web": 3, "code": 1}}, "must sum to 1, not to 4; .*, and tokens in `token_counts`"),
         ({"token_counts": {"web": 1, "\u200bweb ": 2}}, "`token_counts` has web twice; keep one of them"),

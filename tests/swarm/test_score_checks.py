@@ -26,6 +26,8 @@ T1 = [row.split(",")[1] for row in BASE_METRICS.splitlines()[1:]]
         ("t1.1", T1, False, "t1.1 (a copy of t1)"),
         ("bpb_stderr", (0.01,) * 8, False, "bpb_stderr (a standard error)"),
         ("Notes", ["good"] * 8, False, "Notes (data about the run)"),
+        ("ppl", (19.1, 23, 16, 20, 18, 21, 17, 19), False, "ppl (a perplexity beside other scores)"),
+        ("w", (0.6, 0.2, 0.1, 0.4, 0.3, 0.1, 0.8, 0.3), False, "w (the weights of web)"),
         ("comment", ["good"] * 8, False, "comment (text)"),
         ("hellaswag_acc", (0.25, 0.28, 0.3, 0.26, 0.3, 0.27, 0.27, 0.28), False, "hellaswag_acc (better when higher)"),
     ],
@@ -75,6 +77,19 @@ def test_columns_that_cannot_be_scores_are_refused_with_run_and_column(tmp_path,
 def test_base_swarm_has_no_warning(tmp_path):
     """Its two tasks are in conflict: their rank correlation is -0.85."""
     assert write_and_read(tmp_path, BASE_RATIOS, BASE_METRICS).warnings == ()
+
+
+def test_scores_of_another_scale_are_named(tmp_path):
+    metrics = with_column("x", (19.1, 23, 16, 20, 18, 21, 17, 19))
+    (warning,) = write_and_read(tmp_path, BASE_RATIOS, metrics).warnings
+    assert warning.startswith("x is over 4 times as high as the median task") and "drop_metrics=x," in warning
+    hard = with_column("x", [2.5 * float(cell) for cell in (1.1, 1.2, 1.0, 1.1, 1.05, 1.15, 1.1, 1.1)])
+    assert write_and_read(tmp_path, BASE_RATIOS, hard).warnings == ()
+
+
+def test_perplexities_alone_are_read(tmp_path):
+    metrics = BASE_METRICS.replace("t1", "a_ppl").replace("t2", "b_perplexity")
+    assert write_and_read(tmp_path, BASE_RATIOS, metrics).tasks == ("a_ppl", "b_perplexity")
 
 
 def test_copies_are_named(tmp_path):
