@@ -3,17 +3,20 @@
 import dataclasses
 import os
 import pathlib
+import re
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-from olmix_jax.corpus.file_types import SUFFIXES, Kind, kind_of, refuse_unread, split_name
+from olmix_jax.corpus.file_types import JSON_LINES, SUFFIXES, Kind, kind_of, refuse_unread, split_name
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
 
 Files = TypeVar("Files")
 
+# Documentation has fewer bytes.
+_MUCH = 1 << 20
 LAYOUT = "one sub-folder, or one .txt, .md or .jsonl file (optionally .gz or .zst), per domain"
 
 
@@ -91,6 +94,11 @@ def text_files(root: pathlib.Path, quiet: bool = False) -> dict[str, list[pathli
     entries = walk(root)
     kinds = [kind_of(entry.parts) for entry in entries]
     refuse_unread([e.path for e, kind in zip(entries, kinds) if kind not in (Kind.TEXT, Kind.NO_DATA)], root)
+    for entry in (entry for entry, kind in zip(entries, kinds) if kind is Kind.NO_DATA and _holds_text(entry)):
+        raise UserError(
+            f"{shown(entry.path)}: has the name of documentation or bookkeeping, which is not read, but holds text; "
+            f"rename it if it is data, else move it out of {root}"
+        )
     domains: dict[str, list[pathlib.Path]] = {}
     for entry, kind in zip(entries, kinds):
         if kind is Kind.TEXT:
@@ -123,6 +131,17 @@ def composed(domains: Mapping[str, Files], root: str | os.PathLike) -> dict[str,
             raise UserError(f"{root}: two domains are called {key}, with composed and decomposed letters; rename one")
         result[key] = domains[name]
     return dict(sorted(result.items()))
+
+
+def _holds_text(entry: Entry) -> bool:
+    """Return whether a file that is no data by its name is by its content: JSON lines with text, or much text."""
+    suffix = split_name(entry.path.name).suffix
+    if suffix not in SUFFIXES or kind_of((*entry.parts[:-1], "x.jsonl")) is not Kind.TEXT:
+        return False
+    if suffix not in JSON_LINES:
+        return entry.path.stat().st_size > _MUCH
+    with open(entry.path, "rb") as f:
+        return re.match(rb'\s*\{.*?"text"\s*:\s*"', f.readline(1 << 16)) is not None
 
 
 def _check_folders(root: pathlib.Path, domains: set[str]) -> None:

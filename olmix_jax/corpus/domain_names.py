@@ -40,7 +40,7 @@ def check(names: Sequence[str], where: str) -> None:
       UserError: there are fewer than two domains; a name is that of another column, too long, not UTF-8, or has
         control characters or unusual spaces; or two names differ only in case or in the form of their letters.
     """
-    _check(names, f"corpus.path={where}: domain", lambda name: bookkeeping.id_kind(name) and "an id")
+    _check(names, f"corpus.path={where}: domain", _column_of_runs)
     if len(names) == 1:
         raise UserError(
             f"corpus.path={where}: has one domain, {names[0]}, but a mixture needs two; {_advice(where, names[0])}"
@@ -53,7 +53,16 @@ def check_tasks(names: Sequence[str], where: str) -> None:
     Raises:
       UserError: as :func:`check`, except that one task is enough.
     """
-    _check(names, f"tasks.path={where}: task", bookkeeping.by_name)
+    _check(names, f"tasks.path={where}: task", _other_than_score)
+
+
+def _column_of_runs(name: str) -> str:
+    return "its column of runs" if name.casefold() in bookkeeping.KEYS else ""
+
+
+def _other_than_score(name: str) -> str:
+    # A column `id` of scores is a task, such as that of Indonesian.
+    return _column_of_runs(name) or ("" if name.casefold() == "id" else bookkeeping.by_name(name))
 
 
 def _check(names: Sequence[str], start: str, taken: Callable[[str], str]) -> None:
@@ -87,7 +96,7 @@ def _problem(name: str, taken: str) -> str:
     if name != normal(name):
         return "has spaces at an end of its name, or several in a row"
     if taken:
-        return f"has a name that tables leave out ({taken})"
+        return f"has a name that a table takes for another column ({taken})"
     if len(files.file_name(name).encode()) > _LONGEST:
         return f"has a name of more than {_LONGEST} bytes"
     return ""

@@ -72,6 +72,10 @@ _CONVERT = (
 )
 
 
+# How advice begins after which the file is still there.
+_STAYS = ("convert", "unpack", "extract")
+
+
 class Kind(enum.Enum):
     """What a file is."""
 
@@ -153,4 +157,5 @@ def refuse_unread(unread: Iterable[str | os.PathLike], root: str | os.PathLike) 
         advice = next(text for pattern, text in _CONVERT if re.fullmatch(pattern, name, re.I))
         advice = advice.replace("{name}", name).replace("{stem}", stem)
     more = f" (and {len(paths) - 1:,} more such files)" if len(paths) > 1 else ""
-    raise UserError(f"{paths[0]}: not read, so its content would be missing{more}; {advice}, or move it out of {root}")
+    move = f"{'and' if advice.startswith(_STAYS) else 'or'} move it out of {root}"
+    raise UserError(f"{paths[0]}: not read, so its content would be missing{more}; {advice}, {move}")

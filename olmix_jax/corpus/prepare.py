@@ -89,6 +89,8 @@ def _tokenizer_of_token_files(config: configs.Config, example: str) -> Tokenizer
         )
     if corpus.max_bytes:
         raise UserError("config field `corpus.max_bytes` has no effect on token files; list fewer files in corpus.path")
+    if corpus.skip_bad:
+        raise UserError("config field `corpus.skip_bad` has no effect on token files; set it to False")
     if not (config.tasks.path or config.tasks.olmes or parent):
         raise UserError("tasks cannot be made from token files; set tasks.path, or tasks.olmes (run `make olmes`)")
     result = Tokenizer.read(corpus.tokenizer)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import shlex
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -56,8 +57,8 @@ def read_documents(path: pathlib.Path, source: str, skipped: "Skipped | None" = 
       skipped: counts documents that are not valid, which are left out; None: they are errors.
 
     Raises:
-      UserError: the file cannot be read or is truncated; or a document is not valid and ``skipped`` is None, or none
-        is valid.
+      UserError: the file cannot be read or is truncated; or a document is not valid and ``skipped`` is None; or the
+        file has several documents, none of them valid.
     """
     is_json = split_name(path.name).suffix in JSON_LINES
     invalid, valid, first = 0, 0, ""
@@ -71,8 +72,11 @@ def read_documents(path: pathlib.Path, source: str, skipped: "Skipped | None" = 
             what = "lines" if is_json else "text"
             raise UserError(f"{item.problem}; corpus.skip_bad=True leaves out such {what}")
         invalid, first = invalid + 1, first or item.problem
-    if invalid and not valid:
-        raise UserError(f"{first}; nothing in this file is valid, so corpus.skip_bad does not leave it out")
+    if invalid > 1 and not valid:
+        raise UserError(
+            f"{first}; none of its {invalid:,} documents is valid, so the format may be another one, and "
+            "corpus.skip_bad does not leave them out; correct the file, or move it away"
+        )
     if skipped is not None and invalid:
         skipped.by_file[source] = (invalid, first)
 
@@ -90,8 +94,15 @@ class Skipped:
 
     def count(self, domain: str) -> int:
         """Return the number of documents left out of a domain."""
-        by_domain = ((domain_of(source), count) for source, (count, _) in self.by_file.items())
-        return sum(count for name, count in by_domain if name == domain)
+        return sum(count for count, _ in self._of(domain))
+
+    def describe(self, domain: str) -> str:
+        """Return the number of documents left out of a domain and the first problem, in brackets; empty for none."""
+        first = next((first for _, first in self._of(domain)), "")
+        return f" (corpus.skip_bad left out {self.count(domain):,}; the first: {first})" if first else ""
+
+    def _of(self, domain: str) -> list[tuple[int, str]]:
+        return [item for source, item in self.by_file.items() if domain_of(source) == domain]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +174,10 @@ def _check_first_line(line: bytes, path: pathlib.Path) -> None:
         kind, program = "an object over several lines", "."
     else:
         return
+    name, tool = shlex.quote(shown(path.name)), {".gz": "gzip", ".zst": "zstd"}.get(split_name(path.name).compression)
+    convert = f"{tool} -dc {name} | jq -c {program} | {tool}" if tool else f"jq -c {program} {name}"
     raise UserError(
-        f"{shown(path)}: has {kind} instead of one object per line; convert it: jq -c {program} {shown(path.name)} > "
-        f"{split_name(shown(path.name)).stem}.jsonl"
+        f"{shown(path)}: has {kind} instead of one object per line; convert it: {convert} > new && mv new {name}"
     )
 
 

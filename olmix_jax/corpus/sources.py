@@ -107,7 +107,9 @@ class _Reader:
 
                 yield name, documents()
                 if not number:
-                    raise UserError(f"domain {shown(name)}: no text in its files; add text or remove the domain")
+                    left_out = self.skipped.describe(name) if self.skipped else ""
+                    problem = f"no text in its files{left_out}; add text or remove the domain"
+                    raise UserError(f"domain {shown(name)}: {problem}")
 
     def _documents(self, path: pathlib.Path, contents: FileContents, progress: Progress) -> Iterator[Document]:
         source = shown(path.relative_to(self.root).as_posix())

@@ -25,6 +25,8 @@ from olmix_jax.utils.progress import counted, log
 
 # At most this many tokens of a domain are read to count its bytes, in blocks spread over all of its files.
 COUNTED, _BLOCK = 1 << 22, 1 << 16
+# At most this many ids of a domain on disk are compared with the vocabulary, in larger blocks.
+_COMPARED, _LARGE_BLOCK = 1 << 32, 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +128,8 @@ def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
     """Inspect the token files of a domain and count its bytes of text.
 
     All tokens are counted if there are at most :data:`COUNTED`. Otherwise that many are counted, in blocks spread over
-    all files, and the result is scaled. Ids are checked here for the counted tokens, and for all others when read.
+    all files, and the result is scaled. On disk up to :data:`_COMPARED` ids are compared with the vocabulary, by URL
+    the counted ones; all others when they are read.
 
     Raises:
       UserError: a file cannot be read, or has ids outside the tokenizer's vocabulary.
@@ -138,9 +141,10 @@ def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
         log.warning("%s: %s without tokens, such as %s", domain, counted(len(empty), "file"), empty[0])
         shards = [shard for shard in shards if shard.tokens]
     store = TokenStore(domain, shards, tokenizer.size)
-    starts = list(range(0, len(store), _BLOCK))
-    if len(store) > COUNTED:
-        starts = np.linspace(0, len(store) - _BLOCK, COUNTED // _BLOCK).astype(np.int64).tolist()
+    if shards and not is_remote(shards[0].path):
+        for start in _starts(len(store), _LARGE_BLOCK, _COMPARED):
+            store.read(start, start + _LARGE_BLOCK)
+    starts = _starts(len(store), _BLOCK, COUNTED)
     sampled, size, ends = 0, 0, 0
     for start in starts:
         ids = store.read(start, start + _BLOCK)
@@ -153,6 +157,13 @@ def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
             *(domain, tokenizer.end, sampled),
         )
     return TokenText(shards, round(size * len(store) / max(1, sampled)), f"{content % CONTENT_MODULUS:032x}")
+
+
+def _starts(tokens: int, block: int, most: int) -> list[int]:
+    """Return where to read blocks: all of them, or blocks of ``most`` tokens spread evenly."""
+    if tokens <= most:
+        return list(range(0, tokens, block))
+    return np.linspace(0, tokens - block, most // block).astype(np.int64).tolist()
 
 
 def _has_patterns(where: str) -> bool:

@@ -122,6 +122,11 @@ def is_text(cells: Sequence[str]) -> bool:
     return bool(words) and not any(re.match(r"[+-]?(\.?\d|inf)(?!\d*[-/:]\d)", word, re.IGNORECASE) for word in words)
 
 
+def has_fractions(cells: Sequence[str]) -> bool:
+    """Return whether a column has numbers that are not whole, as ids and row numbers have not."""
+    return any(re.fullmatch(r"[+-]?\d*\.(?=\d*[1-9])\d+(e[+-]?\d+)?|\d+e-\d+", cell, re.IGNORECASE) for cell in cells)
+
+
 def is_higher_better(column: str, values: Sequence[float]) -> bool:
     """Return whether name and values say that higher is better: an accuracy, F1, pass@k, exact match, BLEU or ROUGE.
 

@@ -193,7 +193,7 @@ def _row(path: pathlib.Path, header: _Header, line: int, cells: list[str]) -> Ro
 
 def _is_reserved(column: str) -> bool:
     """Return whether a column of values would be mistaken for one of those that are written with the ids."""
-    return column.casefold() in (*KEYS, "run_id")
+    return column.casefold() in KEYS
 
 
 def write_sheet(

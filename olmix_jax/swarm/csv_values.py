@@ -71,7 +71,9 @@ def not_scores(metrics: Sheet) -> dict[str, str]:
     for column in metrics.columns:
         cells = _cells(metrics, column)
         values, original = _numbers(cells), re.sub(r"\.\d+$", "", column)
-        if what := bookkeeping.by_name(column):
+        # Scores of Indonesian, whose code is `id`, have fractions; ids have none.
+        is_code = column.casefold() == "id" and bookkeeping.has_fractions(cells)
+        if not is_code and (what := bookkeeping.by_name(column)):
             found[column] = what
         elif bookkeeping.is_text(cells):
             found[column] = "text"

@@ -15,9 +15,9 @@ ACCEPTED = "`run` (or `run_id`, `id`), `name` or `index`"
 def labelled(content: Lines) -> list[str]:
     """Return the header with the columns of ids renamed to KEYS, each at most once.
 
-    ``id`` is ``run`` if there is no run and no name. A first column without a name is ``index`` if the table has no
-    other id. An ``index`` of names, not numbers, is ``run``. Without any such column, a first column of different texts
-    is ``run``.
+    ``id`` is ``run`` if there is no run and no name, unless it has fractions: weights or scores of Indonesian. A first
+    column without a name is ``index`` if the table has no other id. An ``index`` of names, not numbers, is ``run``.
+    Without any such column, a first column of different texts is ``run``.
     """
     header = list(content.header)
     for key in KEYS:
@@ -26,7 +26,10 @@ def labelled(content: Lines) -> list[str]:
         if found:
             header[found[0]] = key
     if not {"run", "name"} & set(header):
-        header = ["run" if c.casefold() == "id" else c for c in header]
+        header = [
+            "run" if c.casefold() == "id" and not bookkeeping.has_fractions(content.column(at)) else c
+            for at, c in enumerate(header)
+        ]
     first = content.column(0)
     unnamed = bookkeeping.is_row_number(content.header[0])
     if unnamed:

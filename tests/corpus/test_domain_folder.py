@@ -37,6 +37,16 @@ def test_file_that_may_be_data_is_an_error(folder, name):
         domain_folder.text_files(folder)
 
 
+@pytest.mark.parametrize("name", ["stats.json", "web/metadata.json", "authors.txt", "web/readme.md"])
+def test_documentation_that_holds_text_is_an_error(folder, monkeypatch, name):
+    monkeypatch.setattr(domain_folder, "_MUCH", 1000)
+    (folder / name).write_text('{"version": 1, "about": {"text": {"dtype": "string"}}}')
+    domain_folder.text_files(folder)
+    (folder / name).write_text('{"id": 7, "text": "some text"}\n' * 40)
+    with pytest.raises(UserError, match=f"{name}: has the name of documentation or bookkeeping, .* rename it"):
+        domain_folder.text_files(folder)
+
+
 @pytest.mark.parametrize("name", ["lost", "lost.txt", "web/part.jsonl"])
 def test_broken_link_is_an_error_that_names_its_target(folder, name):
     (folder / name).symlink_to("/mnt/missing")

@@ -144,9 +144,20 @@ def test_bad_line_is_an_error_or_left_out_and_counted(tmp_path, monkeypatch, cap
     assert read.skipped.count("web") == 2
     read.skipped.log()
     assert "left out 2 documents" in caplog.text and "a.jsonl, line 2: " in caplog.text
-    path.write_bytes(BAD_LINES[kind])
-    with pytest.raises(UserError, match=r"a\.jsonl, line 1: .*nothing in this file is valid"):
+    path.write_bytes(BAD_LINES[kind] + b"\n" + BAD_LINES[kind])
+    with pytest.raises(UserError, match=r"a\.jsonl, line 1: .*none of its 2 documents is valid"):
         read_domains(tmp_path, skip_bad=True)
+
+
+@pytest.mark.parametrize("bad, name", [(b"caf\xe9", "bad.txt"), (b"a\0b", "bad.md"), (b'{"content": "a"}', "bad.json")])
+def test_file_of_one_bad_document_is_left_out_and_counted(tmp_path, bad, name):
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / name).write_bytes(bad)
+    with pytest.raises(UserError, match=rf"domain web: no text in its files \(corpus.skip_bad left out 1; .*{name}"):
+        read_domains(tmp_path, skip_bad=True)
+    (tmp_path / "web" / "good.txt").write_text("one")
+    read = read_domains(tmp_path, skip_bad=True)
+    assert texts_of(read.documents["web"]) == ["one"] and read.skipped.count("web") == 1
 
 
 def test_valid_json_that_python_limits_is_read(tmp_path):
@@ -158,7 +169,10 @@ def test_valid_json_that_python_limits_is_read(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b'[{"text": "a"}, {"text": "b"}]', r"has an array instead .* jq -c '\.\[\]' web\.json > web\.jsonl"),
+        (
+            b'[{"text": "a"}, {"text": "b"}]',
+            r"has an array .* jq -c '\.\[\]' web\.json > new && mv new web\.json",
+        ),
         (b'{\n "text": "a"\n}\n', r"has an object over several lines .* jq -c \. web\.json"),
         (b"\x1f\x8b\x08", "compressed with gzip; append .gz"),
         (b"PAR1\0\0", "a Parquet file"),

@@ -124,11 +124,19 @@ def test_id_outside_the_vocabulary_is_an_error_when_it_is_read(tmp_path, monkeyp
     monkeypatch.setattr(token_formats, "_EDGE", 64)
     ids = IDS[:4000].copy()
     ids[2000] = 999
+    monkeypatch.setattr(token_files, "_COMPARED", 64)
+    monkeypatch.setattr(token_files, "_LARGE_BLOCK", 32)
     tokens = open_files([put(tmp_path, "olmo_core.npy", ids)])
     assert tokens.sequence(0, 100).max() < BPE.size
     message = r"olmo_core.npy: token ids 0 to 999 from token 2,000 on are outside the vocabulary of 300"
     with pytest.raises(UserError, match=message):
         tokens.sequence(20, 100)
+    monkeypatch.undo()
+    monkeypatch.setattr(token_files, "COUNTED", 64)
+    monkeypatch.setattr(token_files, "_BLOCK", 32)
+    monkeypatch.setattr(token_formats, "_EDGE", 64)
+    with pytest.raises(UserError, match="olmo_core.npy: token ids 0 to 999 from token 0 on are outside"):
+        open_files([put(tmp_path, "olmo_core.npy", ids)])
 
 
 def test_documents_without_end_tokens_give_a_warning(tmp_path, caplog, monkeypatch):
@@ -272,6 +280,7 @@ def test_linked_file_that_changes_size_is_an_error_that_asks_to_restore_it(tmp_p
     [
         ({"corpus__tokenizer": ""}, "is a token file: set corpus.tokenizer"),
         ({"corpus__max_bytes": 5}, "corpus.max_bytes"),
+        ({"corpus__skip_bad": True}, "corpus.skip_bad` has no effect on token files"),
         ({"tasks__path": ""}, "tasks.path, or tasks.olmes"),
         ({"corpus__min_tokens": 10**6}, "too few training tokens"),
     ],

@@ -77,3 +77,8 @@ def test_text_columns_hold_no_number():
     assert bookkeeping.is_text(["finished", "crashed", ""]) and bookkeeping.is_text(["2026-01-02T10:00", "1:02:03"])
     for cells in (["1,1", "1,2"], ["", "nan"], ["1.0", "bad"], ["inf"], [".5"], ["1e-3"], ["1.2-"]):
         assert not bookkeeping.is_text(cells)
+
+
+@pytest.mark.parametrize("cell, fractions", [("0.5", True), (".5", True), ("1e-3", True), ("7", False), ("1.0", False)])
+def test_ids_have_no_fractions(cell, fractions):
+    assert bookkeeping.has_fractions(["1", cell]) is fractions and not bookkeeping.has_fractions(["x1", "19g3guks", ""])

@@ -16,6 +16,15 @@ def test_usual_names_of_the_key_column_are_accepted(tmp_path, key):
     assert got.runs == ("r1", "r2", "r3") and got.domains == ("web", "code")
 
 
+@pytest.mark.parametrize("key", ["run", "index", "", "name"])
+def test_id_with_fractions_is_a_domain_and_a_task(tmp_path, key):
+    """Indonesian has the code `id`."""
+    ratios = f"{key},en,id\n0,0.25,0.75\n1,1,0\n2,0.5,0.5\n"
+    got = write_and_read(tmp_path, ratios=ratios, metrics=f"{key},id,en\n0,1.5,1\n1,1.25,1.1\n2,1.125,1.2\n")
+    assert got.domains == ("en", "id") and got.tasks == ("id", "en") and got.runs == ("0", "1", "2")
+    assert got.bpb_KN[:, 0].tolist() == [1.5, 1.25, 1.125] and not got.warnings
+
+
 def test_export_of_a_tracker_is_joined_by_its_names(tmp_path):
     """The columns ID, State and Created of the tracker are no scores."""
     head, *rows = PLAIN.splitlines()
