@@ -169,7 +169,8 @@ def stamp_of(stage: Stage, config: Config, workdir: pathlib.Path, writers: dict[
                 if config.swarm.ratios and file in (workdirs.RATIOS, workdirs.METRICS, workdirs.META)
                 else f"run --stages={writers[file]} first"
             )
-            raise UserError(f"{stage.name} needs {path}, which does not exist; {advice}")
+            missing = "is no file" if path.exists() else "does not exist"
+            raise UserError(f"{stage.name} needs {path}, which {missing}; {advice}")
         inputs[file] = UpdatePlan.read(path).digest if file == workdirs.UPDATE_PLAN else digests.of(path)
     for field in PATHS:
         if settings.get(field) and not settings[field].lstrip().startswith("{"):

@@ -23,6 +23,7 @@ from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.solver.problem import Problem
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import listed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,6 +52,14 @@ class Formulation:
     def sign(self) -> int:
         """−1 if the worst mixture is sought, else 1."""
         return 1 if self.problem.weights.sum() > 0 else -1
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Sentences that name the domains that ``propose.anchor`` keeps at 0."""
+        anchored = self.has_anchor and self.problem.kl_weight > 0
+        names = [name for name, weight in zip(self.constraints.names, self.problem.anchor_M) if weight <= 0]
+        text = f"propose.anchor gives {listed(names)} no weight, and so the proposal none; give weight to every domain"
+        return (text,) if anchored and names else ()
 
     def expand(self, ratios_KD) -> np.ndarray:
         """Return mixtures of domains for mixtures of blocks."""

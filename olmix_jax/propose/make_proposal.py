@@ -91,7 +91,7 @@ def solve(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None, 
         proposal = _with_guards(proposal, formulation, optimum, fitted, options)
     if formulation.constraints.repetition is None:
         proposal = dataclasses.replace(proposal, warnings=(*proposal.warnings, _why_uncapped(swarm)))
-    proposal = dataclasses.replace(proposal, choice=choice)
+    proposal = dataclasses.replace(proposal, choice=choice, warnings=(*proposal.warnings, *formulation.excluded))
     return Solved(proposal, fitted, swarm, options, seed, formulation, optimum)
 
 

@@ -18,8 +18,8 @@ from olmix_jax.utils.names import listed
 HIGHEST = 30.0
 # The fewest runs in which equal or whole numbers are no coincidence.
 _FEWEST = 4
-# Two columns are the same if no run differs by more than this share of their range. On the published swarms two
-# columns are equal, and the next ones differ by 11 %.
+# Two columns are the same if no run differs by more than this share of their range without outliers. On the published
+# swarms two columns are equal, and the next ones differ by 11 %.
 SAME = 0.02
 # A column of which level and spread are more than this multiple of the other columns' is of another scale. On the
 # published swarms the highest level is 2.1 times the median.
@@ -42,7 +42,20 @@ def check(sheet: Sheet, scores: Scores, chosen: bool) -> list[str]:
     """
     if not chosen:
         _refuse_impossible(sheet, scores.runs, scores.tasks, scores.bpb_KN)
-    return warnings(scores.tasks, scores.bpb_KN)
+    return [*_same_runs(scores), *warnings(scores.tasks, scores.bpb_KN)]
+
+
+def _same_runs(scores: Scores) -> list[str]:
+    """Return a sentence for each group of runs with the same scores in all of 3 or more tasks."""
+    runs_of: dict[bytes, list[str]] = {}
+    for run, y_N in zip(scores.runs, scores.bpb_KN):
+        runs_of.setdefault(y_N.tobytes(), []).append(run)
+    return [
+        f"runs {listed(runs)} have the same scores in all {len(scores.tasks)} tasks; if one is a copy, correct it, "
+        "or name it in `diverged` in meta.json"
+        for runs in runs_of.values()
+        if len(runs) > 1 and len(scores.tasks) > 2
+    ]
 
 
 def _refuse_impossible(sheet: Sheet, runs: Sequence[str], tasks: Sequence[str], bpb_KN: np.ndarray) -> None:
@@ -143,7 +156,8 @@ def _same(bpb_KN: np.ndarray) -> list[list[int]]:
 
 
 def _equal(one_K: np.ndarray, other_K: np.ndarray) -> bool:
-    room = SAME * np.ptp(one_K)
+    # Twice the range of the middle half, so that one outlying run does not make everything else look the same.
+    room = SAME * min(np.ptp(one_K), 2 * np.ptp(np.quantile(one_K, (0.25, 0.75))))
     if np.abs(other_K - one_K).max() <= room:
         return True
     if len(one_K) < 8:

@@ -117,6 +117,8 @@ def simulation_setting(config: Config, domains: NewDomains, proposal: Proposal, 
     tasks = tuple(proposal.predicted)
     swarm, options = _swarm_facts(config, new, tasks), _options(config, proposal)
     formulation = formulate(FittedLaw(log_linear.LAW, None), swarm, options)
+    for text in formulation.excluded:
+        log.warning("update: %s", text)
     noise = history.read_noise(parent)
     weights = {name: proposal.weights[change.origin[name]] for name in change.unaffected}
     return Setting(

@@ -33,6 +33,8 @@ def test_anchor_without_a_domain_caps_it_at_zero_only_with_kl():
     anchor = {"web:b": 0.5, "code": 0.5}
     assert log_linear_formulation(anchor=anchor).problem.bounds.upper_M[0] == 0
     assert log_linear_formulation(anchor=anchor, kl_weight=0.0).problem.bounds.upper_M[0] == 1
+    assert "propose.anchor gives web:a no weight" in log_linear_formulation(anchor=anchor).excluded[0]
+    assert not log_linear_formulation(anchor=anchor, kl_weight=0.0).excluded and not log_linear_formulation().excluded
 
 
 def test_lower_bound_of_a_domain_without_anchor_weight_is_an_error():

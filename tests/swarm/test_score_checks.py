@@ -87,6 +87,21 @@ def test_scores_of_another_scale_are_named(tmp_path):
     assert write_and_read(tmp_path, BASE_RATIOS, hard).warnings == ()
 
 
+def test_runs_with_the_same_scores_are_named(tmp_path):
+    rows = with_column("x", (1.1, 1.2, 1.3, 1.15, 1.25, 1.05, 1.1, 1.22)).splitlines()
+    rows[3] = "r2" + rows[2].removeprefix("r1")
+    (warning,) = write_and_read(tmp_path, BASE_RATIOS, "\n".join(rows)).warnings
+    assert warning.startswith("runs r1, r2 have the same scores in all 3 tasks; if one is a copy, correct it")
+
+
+def test_outlier_does_not_make_other_scores_look_the_same():
+    bpb_KN = np.random.default_rng(0).normal(1.5, 0.1, (20, 2))
+    assert score_checks.warnings(("a", "b"), bpb_KN) == []
+    bpb_KN[7] *= 2.7
+    assert score_checks.warnings(("a", "b"), bpb_KN) == []
+    assert score_checks.warnings(("a", "b"), bpb_KN[:, [0, 0]]) != []
+
+
 def test_perplexities_alone_are_read(tmp_path):
     metrics = BASE_METRICS.replace("t1", "a_ppl").replace("t2", "b_perplexity")
     assert write_and_read(tmp_path, BASE_RATIOS, metrics).tasks == ("a_ppl", "b_perplexity")
