@@ -65,14 +65,16 @@ def _link_token_files(config: configs.Config, workdir: pathlib.Path, paths_of: d
     """Record token files as stores. Nothing is copied and nothing is held out."""
     bpe = _tokenizer_of_token_files(config, next(iter(paths_of.values()))[0])
     _write_tokenizer(workdir, bpe)
-    rows, contents = [], TokenContents(bpe.size)
+    rows, shards, contents = [], [], TokenContents(bpe.size)
     for name, paths in tracked(paths_of.items(), "read", "domains"):
         domain = token_files.read(paths, bpe, name)
         contents.add(domain.shards)
+        shards += domain.shards
         token_agreement.check(domain.shards, bpe, name)
         tokens = store.link_store(store_path(workdir, name), domain.shards, bpe.size)
         log.info("%-24s %7d token files, %15d tokens, %15d bytes", name, len(domain.shards), tokens, domain.bytes)
         rows.append(_Domain(name, tokens, domain.bytes, domain.content))
+    token_agreement.warn_of_cut_documents(shards, bpe)
     return rows
 
 

@@ -45,7 +45,6 @@ def check(shards: Sequence[Shard], tokenizer: Tokenizer, domain: str) -> None:
     Raises:
       UserError: names the file, the share of tokens that agree, and a text.
     """
-    _warn_of_cut_documents(shards, tokenizer, domain)
     for shard in shards:
         result = measure(TokenStore(domain, [shard], tokenizer.size), tokenizer, -(-_BLOCKS // len(shards)))
         if not result.suffices:
@@ -56,14 +55,14 @@ def check(shards: Sequence[Shard], tokenizer: Tokenizer, domain: str) -> None:
             )
 
 
-def _warn_of_cut_documents(shards: Sequence[Shard], tokenizer: Tokenizer, domain: str) -> None:
-    """Log files that end within a document, if other files of the domain do not."""
-    stores = [TokenStore(domain, [shard], tokenizer.size) for shard in shards]
+def warn_of_cut_documents(shards: Sequence[Shard], tokenizer: Tokenizer) -> None:
+    """Log files of all domains that end within a document, if most files do not."""
+    stores = [TokenStore(shard.path, [shard], tokenizer.size) for shard in shards]
     cut = [s.shards[0].path for s in stores if s.read(len(s) - 1, len(s))[0] != tokenizer.end]
     if 0 < len(cut) < len(shards) / 2:
         log.warning(
-            "%s: %s not end with the end-of-document token, as the others do, and may be cut short, such as %s",
-            *(domain, f"{counted(len(cut), 'file')} do", cut[0]),
+            "%s not end with the end-of-document token, as the others do, and may be cut short, such as %s",
+            *(f"{counted(len(cut), 'token file')} {'does' if len(cut) == 1 else 'do'}", cut[0]),
         )
 
 

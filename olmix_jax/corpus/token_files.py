@@ -27,6 +27,8 @@ from olmix_jax.utils.progress import counted, log
 COUNTED, _BLOCK = 1 << 22, 1 << 16
 # At most this many ids of a domain on disk are compared with the vocabulary, in larger blocks.
 _COMPARED, _LARGE_BLOCK = 1 << 32, 1 << 22
+# Zeros in a row, which no text has: a part of a file that was not written, or padding. Twice as many are always found.
+_GAP = 1 << 11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +143,8 @@ def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
         log.warning("%s: %s without tokens, such as %s", domain, counted(len(empty), "file"), empty[0])
         shards = [shard for shard in shards if shard.tokens]
     store = TokenStore(domain, shards, tokenizer.size)
-    if shards and not is_remote(shards[0].path):
-        for start in _starts(len(store), _LARGE_BLOCK, _COMPARED):
-            store.read(start, start + _LARGE_BLOCK)
+    for shard in (shard for shard in shards if not is_remote(shard.path)):
+        _check_ids(shard, tokenizer.size, max(_LARGE_BLOCK, _COMPARED // len(shards)))
     starts = _starts(len(store), _BLOCK, COUNTED)
     sampled, size, ends = 0, 0, 0
     for start in starts:
@@ -157,6 +158,24 @@ def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
             *(domain, tokenizer.end, sampled),
         )
     return TokenText(shards, round(size * len(store) / max(1, sampled)), f"{content % CONTENT_MODULUS:032x}")
+
+
+def _check_ids(shard: Shard, vocabulary: int, most: int) -> None:
+    """Compare up to ``most`` ids of a file with the vocabulary, and find gaps in it.
+
+    Raises:
+      UserError: an id is outside the vocabulary, or the file has a gap: zeros, by the size of :data:`_GAP` and more.
+    """
+    store = TokenStore(shard.path, [shard], vocabulary)
+    for start in _starts(len(store), _LARGE_BLOCK, most):
+        ids = store.read(start, start + _LARGE_BLOCK)
+        parts = ids[: len(ids) // _GAP * _GAP].reshape(-1, _GAP)
+        at = next((n for n in np.flatnonzero(parts[:, 0] == 0) if not parts[n].any()), None)
+        if at is not None:
+            raise UserError(
+                f"{shard.path}: has {_GAP:,} zeros or more in a row from token {start + at * _GAP:,} on, so it was not "
+                "written completely, or is padded; write it again"
+            )
 
 
 def _starts(tokens: int, block: int, most: int) -> list[int]:

@@ -108,7 +108,7 @@ def inspect(system: fsspec.AbstractFileSystem, inner_path: str, path: str) -> To
     if layout and layout.offset + layout.tokens * np.dtype(layout.dtype).itemsize != size:
         raise UserError(
             f"{path}: has {size - layout.offset} bytes of tokens, which is not the {layout.tokens} tokens of type "
-            f"{layout.dtype} that it should hold; it is truncated or replaced"
+            f"{layout.dtype} that it should hold; it is truncated or replaced: restore it"
         )
     offset = layout.offset if layout else 0
     first, last = head[offset:], tail[max(0, len(tail) - (size - offset)) :]

@@ -74,7 +74,14 @@ class Tokenizer:
         Raises:
           UserError: the file is missing, damaged, or not a lossless byte-level BPE.
         """
-        content = files.read_json(path)
+        is_other = pathlib.Path(path).suffix.lower() not in ("", ".json") and pathlib.Path(path).is_file()
+        content = {} if is_other else files.read_json(path)
+        if "model" not in content:
+            problem = "it is of another format" if is_other else "it has no `model`"
+            raise UserError(
+                f"{path}: not the tokenizer.json of a tokenizer: {problem}; give that file, or write it with "
+                "transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+            )
         try:
             return cls(json.dumps(content, ensure_ascii=False))
         except Exception as e:  # the library raises plain Exceptions

@@ -191,6 +191,10 @@ def test_file_that_was_allocated_but_not_filled_is_an_error(tmp_path):
     path = put(tmp_path, "olmo_core.npy", np.append(IDS, np.zeros(5_000, int)))
     with pytest.raises(UserError, match="last .* bytes or more repeat one token, so it was not written completely"):
         open_files([path])
+    path = put(tmp_path, "olmo_core.npy", np.concatenate([IDS, np.zeros(5_000, int), IDS]))
+    with pytest.raises(UserError, match=r"olmo_core.npy: has 2,048 zeros or more in a row from token [\d,]+ on"):
+        open_files([path])
+    open_files([put(tmp_path, "olmo_core.npy", np.concatenate([IDS, np.zeros(2_000, int), IDS]))])
 
 
 @pytest.mark.parametrize(

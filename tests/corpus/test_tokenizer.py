@@ -229,3 +229,17 @@ def test_training_gives_the_same_tokenizer_in_another_process(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2]), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "t.json")], check=True, env=environment)
     assert (tmp_path / "t.json").read_text(encoding="utf-8") == BPE.to_json()
+
+
+@pytest.mark.parametrize(
+    "name, content, problem",
+    [
+        ("config.json", '{"tokenizer_class": "GPT2Tokenizer"}', "it has no `model`"),
+        ("r50k.tiktoken", "IQ== 0", "it is of another format"),
+        ("sp.model", "\n\x0e", "it is of another format"),
+    ],
+)
+def test_another_file_than_tokenizer_json_is_named(tmp_path, name, content, problem):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name}: not the tokenizer.json of a tokenizer: {problem}; give that file"):
+        tokenizer.Tokenizer.read(tmp_path / name)
