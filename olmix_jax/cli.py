@@ -62,6 +62,7 @@ def _run_or_explain(argv: list[str]) -> int:
     """Run and return the exit code: 2 after a user's mistake, with one line on stderr; 130 after ctrl-C."""
     del argv
     logging.set_verbosity(logging.WARNING)  # JAX logs every backend that it does not find
+    progress.hold_log()
     try:
         given = [*config_flags.get_override_values(flags.FLAGS["config"]), *_NONE]
         config = configs.from_dict(configs.with_none(CONFIG.value.to_dict(), _NONE), given)

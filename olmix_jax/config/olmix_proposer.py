@@ -3,6 +3,7 @@
 These are ``proposer`` and ``constraints``, and ``filtering.fixed_weight``. See :mod:`olmix_jax.config.olmix_yaml`.
 """
 
+import difflib
 import json
 import math
 from typing import Any
@@ -89,6 +90,9 @@ def _fixed_weights(sections: dict[str, Section]) -> dict[str, Any]:
                 f"{name} is a source of several domains, whose weights are not fixed each. Remove it, and set "
                 f"--config.propose.bounds='{{\"{name}:*\": {fixed[name]:g}}}', which fixes their sum",
             )
+        if name not in domains:
+            near = difflib.get_close_matches(name, domains, n=1, cutoff=0.0)[0]
+            raise filtering.fault("fixed_weight", f"{name} is no domain of `priors`; the nearest is {near}")
     return {"propose.bounds": json.dumps(fixed)} if fixed else {}
 
 

@@ -201,6 +201,11 @@ class SwarmTable:
                 f"config field `fit.train_split` asks for {number} runs, and the swarm has {total}; a value up to 1 is "
                 "a share of the runs, a value above 1 a number of runs"
             )
+        if number < _FEWEST <= total:
+            raise UserError(
+                f"config field `fit.train_split` keeps {number} of {total} runs, and a fit needs at least {_FEWEST}; "
+                "raise it"
+            )
         kept = np.sort(np.random.default_rng(seed).permutation(total)[:number])
         return dataclasses.replace(
             self,

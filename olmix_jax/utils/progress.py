@@ -38,14 +38,38 @@ class _FileHandler(logging.FileHandler):
             self.close()
 
 
-def start_log(workdir: str | pathlib.Path | None, process: int = 0) -> None:
-    """Send ``log`` to the terminal and, if ``workdir`` is given, to a file in it.
+class _HoldingHandler(logging.Handler):
+    """Keeps log lines until :func:`start_log` writes them."""
 
-    The first process writes ``log.txt``, the others ``log-‹process›.txt``.
-    """
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def _close_handlers() -> None:
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
+
+
+def hold_log() -> None:
+    """Keep the lines of ``log``, such as those about the config, until :func:`start_log` is called."""
+    _close_handlers()
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(_HoldingHandler())
+
+
+def start_log(workdir: str | pathlib.Path | None, process: int = 0) -> None:
+    """Send ``log`` to the terminal and, if ``workdir`` is given, to a file in it, with the lines held until now.
+
+    The first process writes ``log.txt``, the others ``log-‹process›.txt``.
+    """
+    held = [record for handler in log.handlers if isinstance(handler, _HoldingHandler) for record in handler.records]
+    _close_handlers()
     log.setLevel(logging.INFO)
     log.propagate = False
     terminal = _TerminalHandler()
@@ -60,6 +84,8 @@ def start_log(workdir: str | pathlib.Path | None, process: int = 0) -> None:
             raise UserError(f"--workdir={workdir} is not writable: {os_errors.writing(e, workdir)}") from e
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(file)
+    for record in held if process == 0 else []:
+        log.handle(record)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from tests.config.published_yaml import PUBLISHED
             {"filtering.fixed_weight": {"dclm": 0.5}},
             r"`filtering.fixed_weight`: dclm is a source of .*propose.bounds='{.dclm:\*.: 0.5}'",
         ),
+        ({"filtering.fixed_weight": {"wbe": 0.5}}, "`filtering.fixed_weight`: wbe is no domain .*; the nearest is web"),
         ({"filtering.fixed_weight": {"web": "x"}}, "`filtering.fixed_weight.web`: must be a number"),
         (
             {"proposer.type": "simulation", "proposer.make_worst_mix": True},

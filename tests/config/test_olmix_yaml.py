@@ -226,6 +226,8 @@ def test_command_line_runs_a_published_config(translate, tmp_path):
     flags += [f"--config.olmix_yaml={tmp_path / 'fit.yaml'}", "--config.propose.kl_weight=0.25"]
     done = subprocess.run([sys.executable, "run.py", *flags], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    override = "propose.kl_weight is given as a flag, which overrides the file"
+    assert override in done.stderr and override in (tmp_path / "work/log.txt").read_text()
     assert list(json.loads((tmp_path / "work/fit/fit.json").read_text())["tasks"]) == ["math", "qa"]
     resolved = json.loads((tmp_path / "work/config.json").read_text())
     assert resolved["propose"]["kl_weight"] == 0.25 and resolved["propose"]["max_repeats"] == 4.5

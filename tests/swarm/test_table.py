@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from olmix_jax.swarm import table
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
-from tests.swarm.small_swarm import META, METRICS, RATIOS, assert_same_table, write_and_read
+from tests.swarm.small_swarm import (
+    BASE_METRICS,
+    BASE_RATIOS,
+    META,
+    METRICS,
+    RATIOS,
+    assert_same_table,
+    write_and_read,
+)
 
 
 def test_read_returns_the_tables(tmp_path):
@@ -98,6 +106,9 @@ def test_subsampled_keeps_a_random_subset_in_order(tmp_path):
         match="`fit.train_split` asks for 4 runs, and the swarm has 3; a value up to 1 is a share of the runs",
     ):
         whole.subsampled(4, 0)
+    more = write_and_read(tmp_path, BASE_RATIOS, BASE_METRICS)
+    with pytest.raises(UserError, match="`fit.train_split` keeps 1 of 8 runs, and a fit needs at least 4; raise it"):
+        more.subsampled(0.1, 0)
     with pytest.raises(UserError, match="`fit.train_split` asks for 0 runs, .*a value above 1 a number of runs"):
         whole.subsampled(0.1, 0)
 

@@ -70,6 +70,16 @@ def test_log_file_is_dropped_after_a_failed_write(tmp_path, capsys, monkeypatch)
     assert file not in progress.log.handlers
 
 
+def test_lines_before_the_log_starts_are_held(tmp_path, capsys):
+    progress.hold_log()
+    progress.log.info("early")
+    assert capsys.readouterr().err == ""
+    progress.start_log(tmp_path)
+    progress.log.info("late")
+    assert capsys.readouterr().err == "early\nlate\n"
+    assert [line.split()[-1] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["early", "late"]
+
+
 def test_warnings_only_hides_information_and_restores_the_level(tmp_path, capsys):
     progress.start_log(None)
     with progress.warnings_only():
