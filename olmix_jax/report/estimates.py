@@ -32,7 +32,7 @@ class Comparison:
 
     Attributes:
       difference: other − this [BPB].
-      percent: 100 · (other − this) / other; None unless the other is positive, as for losses that may be negative.
+      percent: 100 · (other − this) / other; None unless both are positive, as losses below 0 have no percentages.
       errors: the difference in standard errors; None if its standard error is unknown or 0.
     """
 
@@ -74,7 +74,7 @@ def compare(this: Estimate, other: Estimate) -> Comparison:
     """Return how far ``this`` lies below ``other``. The seeds of the two are independent."""
     error = 0.0 if this.error is None or other.error is None else float(np.hypot(this.error, other.error))
     difference = other.mean - this.mean
-    percent = 100 * difference / other.mean if other.mean > 0 else None
+    percent = 100 * difference / other.mean if min(this.mean, other.mean) > 0 else None
     return Comparison(difference, percent, difference / error if error > 0 else None)
 
 

@@ -21,8 +21,8 @@ _FEWEST = 4
 # Two columns are the same if no run differs by more than this share of their range without outliers. On the published
 # swarms two columns are equal, and the next ones differ by 11 %.
 SAME = 0.02
-# A column of which level and spread are more than this multiple of the other columns' is of another scale. On the
-# published swarms the highest level is 2.1 times the median.
+# A column is of another scale if its level and its spread are more than this multiple of the lower quartiles of those
+# of the other columns. On the published swarms the highest level is 2.5 times the lower quartile.
 SCALE = 4.0
 # Rank correlation with the other scores, and with a single one, below which a column may be better when higher. On the
 # published swarms the lowest are -0.2 and -0.5.
@@ -116,11 +116,9 @@ def warnings(tasks: Sequence[str], bpb_KN: np.ndarray) -> list[str]:
     large = [n for n in _of_another_scale(bpb_KN) if tasks[n] not in counting]
     if large:
         names = [tasks[n] for n in large]
-        are, them = ("is", "it") if len(large) == 1 else ("are", "them")
         texts.append(
-            f"{listed(names)} {are} over {SCALE:.0f} times as high as the median task, and vary so much more, so "
-            f"that {'it' if len(large) == 1 else 'they'} outweigh{'s' if len(large) == 1 else ''} it in the mean; if "
-            f"this is another measure (a perplexity, a percentage, a sum), leave {them} out with "
+            f"{listed(names)}: level and spread are over {SCALE:.0f} times those of other tasks, so little else "
+            "counts in the mean; if this is another measure (a perplexity, a percentage, a sum), leave it out with "
             f"--config.fit.drop_metrics={_flag(names)}, else consider propose.task_weights"
         )
     for n in sorted(set(_higher_is_better(bpb_KN)) - {n for group in [*copies, large] for n in group}):
@@ -133,13 +131,13 @@ def warnings(tasks: Sequence[str], bpb_KN: np.ndarray) -> list[str]:
 
 
 def _of_another_scale(bpb_KN: np.ndarray) -> list[int]:
-    """Return the columns whose level and spread are both more than SCALE times those of the median of the others."""
+    """Return the columns whose level and spread exceed the lower quartiles of those of the others by SCALE."""
     level_N, spread_N = np.median(bpb_KN, axis=0), np.ptp(np.quantile(bpb_KN, (0.25, 0.75), axis=0), axis=0)
     tasks = np.arange(bpb_KN.shape[1])
     return [
         n
         for n in tasks.tolist()
-        if len(tasks) > 1 and all(x_N[n] > SCALE * np.median(x_N[tasks != n]) for x_N in (level_N, spread_N))
+        if len(tasks) > 1 and all(x_N[n] > SCALE * np.quantile(x_N[tasks != n], 0.25) for x_N in (level_N, spread_N))
     ]
 
 

@@ -14,6 +14,11 @@ def test_comparison_adds_the_errors_of_both():
     assert comparison.percent == pytest.approx(60) and comparison.errors == pytest.approx(3 / np.sqrt(4 / 3))
 
 
+def test_losses_below_zero_have_no_percentages():
+    for this, other in ((-0.03, 0.01), (0.01, -0.03), (-0.02, -0.01)):
+        assert compare(estimate([this]), estimate([other])).percent is None
+
+
 def test_no_standard_errors_without_spread():
     assert compare(estimate([1.0, 1.0]), estimate([2.0, 2.0])).errors is None
     assert estimate([1.0]).error is None

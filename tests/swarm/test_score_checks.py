@@ -82,7 +82,12 @@ def test_base_swarm_has_no_warning(tmp_path):
 def test_scores_of_another_scale_are_named(tmp_path):
     metrics = with_column("x", (19.1, 23, 16, 20, 18, 21, 17, 19))
     (warning,) = write_and_read(tmp_path, BASE_RATIOS, metrics).warnings
-    assert warning.startswith("x is over 4 times as high as the median task") and "drop_metrics=x," in warning
+    assert (
+        warning.startswith("x: level and spread are over 4 times those of other tasks") and "drop_metrics=x," in warning
+    )
+    bpb_KN = np.random.default_rng(0).normal((1, 1, 20, 20, 20), (0.1, 0.1, 2, 2, 2), (30, 5))
+    (text,) = score_checks.warnings(tuple("abcde"), bpb_KN)
+    assert text.startswith("c, d, e: level")
     hard = with_column("x", [2.5 * float(cell) for cell in (1.1, 1.2, 1.0, 1.1, 1.05, 1.15, 1.1, 1.1)])
     assert write_and_read(tmp_path, BASE_RATIOS, hard).warnings == ()
 
