@@ -59,8 +59,10 @@ def is_mapping(text: str) -> bool:
     """Return whether text without brackets is a mapping to numbers, such as ``t1=1,t2=0.5``, and not a path."""
     try:
         content = read_mapping(text, "")
-    except (ValueError, UserError):
+    except ValueError:
         return False
+    except UserError:
+        return True  # a key appears twice
     return bool(content) and all(isinstance(value, (int, float)) for value in content.values())
 
 

@@ -58,5 +58,5 @@ def test_repeated_key_is_an_error():
 
 
 def test_paths_are_no_mappings():
-    assert typed_text.is_mapping("t1=1,t2:2")
+    assert typed_text.is_mapping("t1=1,t2:2") and typed_text.is_mapping("t1=1,t1=2")
     assert not any(typed_text.is_mapping(path) for path in ("weights.json", "runs/k=4/weights.json", "C:/a.json", ""))
