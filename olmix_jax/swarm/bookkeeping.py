@@ -25,6 +25,14 @@ RUN_DATA = frozenset(
     "model model_name model_hash model_path task_hash task_idx alias version filter n_shot num_fewshot fewshot limit "
     "num_instances num_docs n_samples num_samples samples primary_metric".split()
 )
+# Columns that say how far a run was trained, and states of runs that did not reach the end: W&B, Slurm.
+_PROGRESS = frozenset(
+    "step steps global_step trainer_step epoch epochs iteration iterations iter tokens num_tokens n_tokens "
+    "total_tokens tokens_seen train_tokens".split()
+)
+_UNFINISHED = frozenset(
+    "crashed failed killed running preempted preempting pending error cancelled canceled timeout oom".split()
+)
 # Words that only a name of run data has, wherever they stand in it: ``gpu_hours``, ``eval_steps_per_second``.
 _RUN_WORDS = re.compile(
     r"(?:^|_)(?:seconds|secs|hours|minutes|runtime|walltime|elapsed|timestamp|throughput|flops|flos|lr|mfu|tps|usd|"
@@ -114,6 +122,16 @@ def is_statistic(column: str, values: Sequence[float], of: Sequence[float]) -> b
         below = kind.endswith(("low", "lower"))
         return all(other / 2 < value <= other if below else other <= value < 2 * other for value, other in pairs)
     return all(0 <= value < other / 2 for value, other in pairs)
+
+
+def is_progress(column: str) -> bool:
+    """Return whether a column says how far a run was trained: ``_step``, ``train/global_step``, ``tokens``."""
+    return "_".join(_words(column.rpartition("/")[2])) in _PROGRESS
+
+
+def is_unfinished(column: str, cell: str) -> bool:
+    """Return whether a cell says that a run did not reach its end: ``crashed`` in a column ``State``."""
+    return column.casefold() in ("state", "status") and cell.strip().casefold() in _UNFINISHED
 
 
 def is_text(cells: Sequence[str]) -> bool:

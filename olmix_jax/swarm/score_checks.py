@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import scipy.stats
 
-from olmix_jax.swarm.csv_files import Sheet
+from olmix_jax.swarm import bookkeeping
+from olmix_jax.swarm.csv_files import Sheet, number_in
 from olmix_jax.swarm.csv_values import Scores
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed
@@ -24,6 +25,8 @@ SAME = 0.02
 # A column is of another scale if its level and its spread are more than this multiple of the lower quartiles of those
 # of the other columns. On the published swarms the highest level is 2.5 times the lower quartile.
 SCALE = 4.0
+# A run stopped early if it has less than this share of the median run's steps or tokens.
+EARLY = 0.9
 # Rank correlation with the other scores, and with a single one, below which a column may be better when higher. On the
 # published swarms the lowest are -0.2 and -0.5.
 AGAINST_ALL, AGAINST_ONE = -0.6, -0.8
@@ -42,7 +45,28 @@ def check(sheet: Sheet, scores: Scores, chosen: bool) -> list[str]:
     """
     if not chosen:
         _refuse_impossible(sheet, scores.runs, scores.tasks, scores.bpb_KN)
-    return [*_same_runs(scores), *warnings(scores.tasks, scores.bpb_KN)]
+    return [*_unfinished(sheet, scores.runs), *_same_runs(scores), *warnings(scores.tasks, scores.bpb_KN)]
+
+
+def _unfinished(sheet: Sheet, runs: Sequence[str]) -> list[str]:
+    """Return a sentence that names the runs that crashed or stopped early, according to other columns of the table."""
+    found: dict[str, str] = {}
+    for column in sheet.columns:
+        cells = {run: sheet.rows[run].cells[column] for run in runs}
+        found |= {run: f"{column} {cell}" for run, cell in cells.items() if bookkeeping.is_unfinished(column, cell)}
+        numbers = [number_in(cell) for cell in cells.values()]
+        values_K = np.array([np.nan if value is None else value for value in numbers])
+        if bookkeeping.is_progress(column) and np.isfinite(values_K).all():
+            early = np.array(runs)[values_K < EARLY * np.median(values_K)].tolist()
+            found |= {run: f"{column} {cells[run]}" for run in early}
+    if not found:
+        return []
+    which = listed([f"{run} ({what})" for run, what in found.items()])
+    names = json.dumps(list(found)[:8], ensure_ascii=False)
+    return [
+        f"these runs may not have been trained to the end: {which}; unless their scores are final, leave them out with "
+        f'{{"diverged": {names}}} in meta.json'
+    ]
 
 
 def _same_runs(scores: Scores) -> list[str]:

@@ -92,6 +92,27 @@ def test_scores_of_another_scale_are_named(tmp_path):
     assert write_and_read(tmp_path, BASE_RATIOS, hard).warnings == ()
 
 
+@pytest.mark.parametrize(
+    "name, cells, which",
+    [
+        ("State", ["finished"] * 3 + ["crashed"] + ["finished"] * 4, "r3 (State crashed)"),
+        ("_step", [1000, 1000, 640, 1000, 990, 1000, 1000, 1000], "r2 (_step 640)"),
+        (
+            "train/tokens",
+            [2e9, 2e9, 1e9, 2e9, 2e9, 2e9, 2e9, 1.5e9],
+            "r2 (train/tokens 1000000000.0), r7 (train/tokens",
+        ),
+        ("State", ["finished"] * 8, None),
+        ("_step", [1000, 1002, 990, 1000, 1000, 1001, 1000, 1000], None),
+    ],
+)
+def test_runs_that_did_not_reach_their_end_are_named(tmp_path, name, cells, which):
+    got = write_and_read(tmp_path, BASE_RATIOS, with_column(name, cells))
+    texts = [text for text in got.warnings if "trained to the end" in text]
+    assert len(got.runs) == 8 and len(texts) == (which is not None)
+    assert which is None or f"end: {which}" in texts[0]
+
+
 def test_runs_with_the_same_scores_are_named(tmp_path):
     rows = with_column("x", (1.1, 1.2, 1.3, 1.15, 1.25, 1.05, 1.1, 1.22)).splitlines()
     rows[3] = "r2" + rows[2].removeprefix("r1")
