@@ -118,7 +118,7 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     ratios_KM, bpb_KN, (weight_K,) = quality.joined(*data, np.ones((1, len(table.runs))), table.inherited)
     fitted = law.fit(ratios_KM, bpb_KN, starts=options.starts, **common, weight_K=weight_K)
     sizes = counted(len(ratios_KM), "run"), counted(len(table.domains), "domain"), counted(len(table.tasks), "task")
-    log.info("fit: %s on %s × %s, %s: %s", options.law, *sizes, listed(table.tasks, 12))
+    log.info("fit: %s on %s × %s, %s: %s", options.law, *sizes, listed(table.tasks, 20))
     _warn_of_early_end(fitted, table.tasks)
     common["inherited"] = table.inherited
     starts, repeats = min(options.starts, STARTS), 2 if law.cheap_refits else 1
