@@ -11,6 +11,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.config.workdir import ancestors
 from olmix_jax.corpus import holdout, readers, repeated, sources
 from olmix_jax.corpus.duplicates import Fingerprints
+from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.corpus.spool import Spool
 from olmix_jax.utils.progress import Progress
 
@@ -45,6 +46,11 @@ class DomainText:
         """Bytes of training text."""
         return int(self.train["size"].sum(dtype=np.int64))
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of all text, training and held out."""
+        return self.bytes + int(self.heldout["size"].sum(dtype=np.int64))
+
 
 def collect(config: Config, folder: pathlib.Path, seed: int, share: float) -> list[DomainText]:
     """Read all domains into ``folder``, drop near-identical documents and hold out a share of each domain.
@@ -52,9 +58,9 @@ def collect(config: Config, folder: pathlib.Path, seed: int, share: float) -> li
     Raises:
       UserError: text cannot be read, a file or a domain repeats another one, or a domain has no text.
     """
-    skipped = readers.Skipped()
+    skipped, lines = readers.Skipped(), SharedLines()
     if config.corpus.path:
-        spools = sources.read_user_text(config.corpus, folder, seed, skipped)
+        spools = sources.read_user_text(config.corpus, folder, seed, skipped, lines)
         rows_of = [holdout.passages(spool, share) for spool in spools]
     else:
         # The built-in tasks need whole files, so they are not cut into passages.
@@ -80,6 +86,11 @@ def collect(config: Config, folder: pathlib.Path, seed: int, share: float) -> li
         is_heldout = holdout.split(clean, share)
         result.append(DomainText(spool, clean[~is_heldout], clean[is_heldout], skipped.count(spool.name), repeats))
     repeated.check([domain.repeats for domain in result])
+    sizes = {domain.name: max(1, domain.repeats.bytes) for domain in result}
+    shared: dict[tuple[str, str], float] = {}
+    for name, other, size in ((d.name, o, size) for d in result for o, (_, size) in d.repeats.by_domain.items()):
+        shared |= {(name, other): size / sizes[name], (other, name): size / sizes[other]}
+    lines.check({domain.name: 1 - domain.kept_bytes / sizes[domain.name] for domain in result}, shared)
     return result
 
 

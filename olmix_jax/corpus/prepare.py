@@ -13,6 +13,7 @@ from olmix_jax import config as configs
 from olmix_jax.corpus import store, tasks, token_agreement, token_files, tokenizer
 from olmix_jax.corpus.collect import DomainText, collect, held_out_earlier
 from olmix_jax.corpus.encoding import Encoder
+from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path
 from olmix_jax.corpus.token_repeats import TokenContents
 from olmix_jax.corpus.tokenizer import Tokenizer
@@ -65,9 +66,9 @@ def _link_token_files(config: configs.Config, workdir: pathlib.Path, paths_of: d
     """Record token files as stores. Nothing is copied and nothing is held out."""
     bpe = _tokenizer_of_token_files(config, next(iter(paths_of.values()))[0])
     _write_tokenizer(workdir, bpe)
-    rows, shards, contents = [], [], TokenContents(bpe.size)
+    rows, shards, contents, documents = [], [], TokenContents(bpe.size), SharedLines("documents", "files")
     for name, paths in tracked(paths_of.items(), "read", "domains"):
-        domain = token_files.read(paths, bpe, name)
+        domain = token_files.read(paths, bpe, name, documents)
         contents.add(domain.shards)
         shards += domain.shards
         token_agreement.check(domain.shards, bpe, name)
@@ -75,6 +76,7 @@ def _link_token_files(config: configs.Config, workdir: pathlib.Path, paths_of: d
         log.info("%-24s %7d token files, %15d tokens, %15d bytes", name, len(domain.shards), tokens, domain.bytes)
         rows.append(_Domain(name, tokens, domain.bytes, domain.content))
     token_agreement.warn_of_cut_documents(shards, bpe)
+    documents.check({}, {})
     return rows
 
 

@@ -2,7 +2,7 @@
 
 import array
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from olmix_jax.corpus import builtin, readers
 from olmix_jax.corpus.domain_folder import shown, text_files
 from olmix_jax.corpus.readers import Document, cutoff, hash64
 from olmix_jax.corpus.repeated import FileContents
+from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.corpus.spool import Spool, content_of
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import Progress
@@ -25,7 +26,9 @@ def read_builtin(corpus: Corpus, folder: pathlib.Path, seed: int) -> list[Spool]
     return spools
 
 
-def read_user_text(corpus: Corpus, folder: pathlib.Path, seed: int, skipped: readers.Skipped) -> list[Spool]:
+def read_user_text(
+    corpus: Corpus, folder: pathlib.Path, seed: int, skipped: readers.Skipped, lines: SharedLines | None = None
+) -> list[Spool]:
     """Write the documents of every domain under ``corpus.path`` to spools in ``folder``, sorted by name.
 
     :func:`readers.read_documents` says what a document is. With ``corpus.max_bytes``, every domain is thinned by the
@@ -34,6 +37,7 @@ def read_user_text(corpus: Corpus, folder: pathlib.Path, seed: int, skipped: rea
 
     Args:
       skipped: counts documents that are not valid, if ``corpus.skip_bad`` leaves them out.
+      lines: collects lines of the documents that are kept.
 
     Raises:
       UserError: see :func:`text_files` and :func:`readers.read_documents`; a file repeats another one; or a domain has
@@ -49,12 +53,20 @@ def read_user_text(corpus: Corpus, folder: pathlib.Path, seed: int, skipped: rea
         spool = Spool(name, folder / str(len(spools)), seed)
         if total > corpus.max_bytes:
             limit = sizes[name].limit(corpus.max_bytes / total)
-            spool.write(d for d in documents if hash64(d.source) <= limit)
+            spool.write(_noted((d for d in documents if hash64(d.source) <= limit), name, lines))
             spool.content = sizes[name].content
         else:
-            spool.write(documents)
+            spool.write(_noted(documents, name, lines))
         spools.append(spool)
     return spools
+
+
+def _noted(documents: Iterable[Document], domain: str, lines: SharedLines | None) -> Iterator[Document]:
+    """Yield documents, and add them to ``lines``."""
+    for document in documents:
+        if lines is not None:
+            lines.add(domain, document.text)
+        yield document
 
 
 class _Sizes:

@@ -195,8 +195,9 @@ def _check_sizes(tasks: dict[str, list[Example]], source_of: dict[str, str], con
         raise UserError(f"config field `tasks.max_examples` must be {MIN_EXAMPLES} or more, to limit noise")
     remedies = "add examples or remove the task"
     if "tasks.builtin" in source_of.values():
-        limit = config.corpus.max_bytes
-        more = f"raise corpus.max_bytes (now {limit:,})" if limit else "add text"
+        more = "add text, in documents of two paragraphs or more,"
+        if limit := config.corpus.max_bytes:
+            more = f"raise corpus.max_bytes (now {limit:,})"
         remedies += (
             f"; for built-in tasks, {more} or raise corpus.heldout (now {config.corpus.heldout:g}), or set "
             "tasks.builtin=False and tasks.path"

@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import fsspec
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from olmix_jax.corpus.domain_folder import composed, walk
 from olmix_jax.corpus.file_types import TOKENS as SUFFIXES
 from olmix_jax.corpus.file_types import Kind, described_by, kind_of, refuse_unread
+from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.corpus.store import Shard, TokenStore, errors_name, is_remote
 from olmix_jax.corpus.token_formats import inspect, shards_of
 from olmix_jax.corpus.tokenizer import Tokenizer
@@ -29,6 +30,8 @@ COUNTED, _BLOCK = 1 << 22, 1 << 16
 _COMPARED, _LARGE_BLOCK = 1 << 32, 1 << 22
 # Zeros in a row, which no text has: a part of a file that was not written, or padding. Twice as many are always found.
 _GAP = 1 << 11
+# Tokens by which documents are compared; shorter ones may be in many domains.
+_SHORT = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +129,7 @@ def stamp(where: str) -> str | None:
     return files.digest(versions)
 
 
-def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
+def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str, documents: SharedLines | None = None) -> TokenText:
     """Inspect the token files of a domain and count its bytes of text.
 
     All tokens are counted if there are at most :data:`COUNTED`. Otherwise that many are counted, in blocks spread over
@@ -144,7 +147,9 @@ def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
         shards = [shard for shard in shards if shard.tokens]
     store = TokenStore(domain, shards, tokenizer.size)
     for shard in (shard for shard in shards if not is_remote(shard.path)):
-        _check_ids(shard, tokenizer.size, max(_LARGE_BLOCK, _COMPARED // len(shards)))
+        for ids in _check_ids(shard, tokenizer.size, max(_LARGE_BLOCK, _COMPARED // len(shards))):
+            if documents is not None:
+                documents.add_parts(domain, _document_starts(ids, tokenizer.end))
     starts = _starts(len(store), _BLOCK, COUNTED)
     sampled, size, ends = 0, 0, 0
     for start in starts:
@@ -160,8 +165,8 @@ def read(paths: Sequence[str], tokenizer: Tokenizer, domain: str) -> TokenText:
     return TokenText(shards, round(size * len(store) / max(1, sampled)), f"{content % CONTENT_MODULUS:032x}")
 
 
-def _check_ids(shard: Shard, vocabulary: int, most: int) -> None:
-    """Compare up to ``most`` ids of a file with the vocabulary, and find gaps in it.
+def _check_ids(shard: Shard, vocabulary: int, most: int) -> Iterator[np.ndarray]:
+    """Yield up to ``most`` ids of a file in blocks, compared with the vocabulary and without gaps.
 
     Raises:
       UserError: an id is outside the vocabulary, or the file has a gap: zeros, by the size of :data:`_GAP` and more.
@@ -176,6 +181,14 @@ def _check_ids(shard: Shard, vocabulary: int, most: int) -> None:
                 f"{shard.path}: has {_GAP:,} zeros or more in a row from token {start + at * _GAP:,} on, so it was not "
                 "written completely, or is padded; write it again"
             )
+        yield ids
+
+
+def _document_starts(ids: np.ndarray, end: int) -> Iterator[bytes]:
+    """Yield the first tokens of each document, except short ones and the first, which may be cut."""
+    ends = np.flatnonzero(ids == end)
+    for start in ends[:-1][np.diff(ends) > _SHORT].tolist():
+        yield ids[start + 1 : start + 1 + _SHORT].tobytes()
 
 
 def _starts(tokens: int, block: int, most: int) -> list[int]:

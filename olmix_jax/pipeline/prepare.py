@@ -5,6 +5,7 @@ import pathlib
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import domain_names, prepare, store, tasks, tokenizer
 from olmix_jax.corpus.tokenizer import Tokenizer
+from olmix_jax.utils.errors import UserError
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -25,3 +26,5 @@ def _check_inputs(config: Config) -> None:
         tokenizer.check_size(config.corpus.vocabulary)
     if config.tasks.path:
         tasks.check_given(config)
+    if not config.corpus.heldout and not config.update.parent and tasks.are_made_from_text(config):
+        raise UserError("corpus.heldout is 0, but tasks are made from held-out text; raise it, or set tasks.path")

@@ -14,6 +14,7 @@ from olmix_jax import config as configs
 from olmix_jax.corpus import store
 from olmix_jax.corpus.prepare import prepare
 from olmix_jax.corpus.tokenizer import Tokenizer
+from olmix_jax.pipeline import prepare as stage
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
@@ -203,3 +204,11 @@ def test_finished_domains_are_not_tokenised_again_after_an_interruption(two_doma
     prepare(config_for(two_domains), tmp_path / "run")
     assert written == ["b.bin", "source%3Atopic.bin"]
     assert digests(tmp_path / "run") == digests(tmp_path / "whole")
+
+
+def test_tasks_from_no_heldout_text_are_an_error_before_text_is_read(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_bytes(b"\xff")
+    config = configs.Config(corpus=configs.Corpus(path=str(tmp_path), heldout=0.0))
+    with pytest.raises(UserError, match="corpus.heldout is 0, but tasks are made from held-out text; raise it"):
+        stage.run(config, tmp_path / "work")

@@ -11,10 +11,12 @@ import pytest
 from olmix_jax import config as configs
 from olmix_jax.corpus import store, token_files, token_formats, tokenizer
 from olmix_jax.corpus.prepare import prepare
+from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils.errors import UserError
 from tests.corpus.test_token_formats import FORMATS, IDS, open_files, put
 from tests.corpus.test_tokenizer import BPE, TEXTS
+from tests.corpus.texts import prose
 
 # The same documents in reverse order.
 OTHER_IDS = np.concatenate([np.append(BPE.encode(text), BPE.end) for text in TEXTS[::-1]])
@@ -306,3 +308,18 @@ def test_update_of_a_parent_with_heldout_text_cannot_use_token_files(tmp_path, m
     (tmp_path / "parent/corpus/heldout/web.jsonl").write_text(json.dumps({"text": "held", "source": "a"}) + "\n")
     with pytest.raises(UserError, match="made its tasks from held-out text"):
         prepare(make_config(update__parent=str(tmp_path / "parent")), tmp_path / "work")
+
+
+def test_documents_that_are_written_into_other_files_count_twice(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("olmix_jax"), "propagate", True)
+    parts = [np.concatenate([np.append(BPE.encode(prose(i)), BPE.end) for i in range(n, n + 70)]) for n in (0, 70)]
+    paths = [put(tmp_path / str(n), "olmo_core.npy", ids) for n, ids in enumerate((*parts, np.concatenate(parts)))]
+    documents = SharedLines("documents", "files")
+    token_files.read(paths, BPE, "web", documents)
+    documents.check({}, {})
+    assert "99 % of its documents are in several of its files; its text may count twice" in caplog.text
+    documents = SharedLines("documents", "files")
+    token_files.read(paths[:2], BPE, "a", documents)
+    token_files.read(paths[2:], BPE, "b", documents)
+    with pytest.raises(UserError, match="domain a repeats domain b: 100% of its documents are also in b, in other"):
+        documents.check({}, {})
