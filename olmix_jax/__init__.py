@@ -207,10 +207,13 @@ def run(config: "Config", workdir: str | os.PathLike, stages: Iterable[str] = ()
     Raises:
       UserError: a stage cannot run; the message says what to change.
     """
+    from olmix_jax.config import paths
     from olmix_jax.pipeline import processes, runner
     from olmix_jax.utils import files
 
-    processes.run(config, files.local_path(workdir, "workdir"), tuple(stages) or runner.default_stages(config))
+    folder = files.local_path(workdir, "workdir")
+    paths.check_workdir(config, folder)
+    processes.run(config, folder, tuple(stages) or runner.default_stages(config))
 
 
 def _law(name: str) -> Any:

@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from olmix_jax import config as configs
+from olmix_jax.config import paths
 from olmix_jax.utils import devices, files, progress
 from olmix_jax.utils.errors import UserError
 
@@ -47,7 +48,9 @@ def run(config: configs.Config, workdir: pathlib.Path, names: tuple[str, ...] = 
     devices.cache_compiled_programs(workdir)
     from olmix_jax.pipeline import processes, runner  # after the devices are set
 
+    paths.check_workdir(config, workdir)
     processes.start()
+    devices.check_backend()
     progress.start_log(workdir, processes.process_index())
     names = names or runner.default_stages(config)
     processes.run(config, workdir, names)

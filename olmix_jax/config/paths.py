@@ -1,10 +1,12 @@
 """Settings that hold paths: ``~`` becomes the home folder, and URLs are refused where only local files are read."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 from olmix_jax.config.schema import Config
 from olmix_jax.utils import files
+from olmix_jax.utils.errors import UserError
 
 # Fields with the path of a local file or folder. Some of them may hold JSON text instead.
 LOCAL = (
@@ -12,6 +14,10 @@ LOCAL = (
     "swarm.test_metrics fit.families propose.task_weights propose.bounds propose.anchor propose.keep_ratios "
     "update.parent update.file"
 ).split()
+
+# Inputs of ``prepare``, and the folders of a workdir that it replaces.
+PREPARED_FROM = ("corpus.path", "corpus.tokenizer", "tasks.path", "tasks.olmes")
+PREPARED = ("corpus", "tasks")
 
 
 def expanded(config: Config) -> Config:
@@ -29,3 +35,29 @@ def expanded(config: Config) -> Config:
             part = dataclasses.replace(part, **{field: path})
             config = dataclasses.replace(config, **{section: part}) if section else part
     return config
+
+
+def check_workdir(config: Config, workdir: pathlib.Path) -> None:
+    """Raise an error if text or tasks lie in a folder that the run replaces, or if the workdir lies among them.
+
+    Raises:
+      UserError: names the field and the folder.
+    """
+    results = workdir.resolve()
+    for name in PREPARED_FROM:
+        section, _, field = name.partition(".")
+        text = getattr(getattr(config, section), field)
+        if not text or text.lstrip().startswith("{") or "://" in text:
+            continue
+        path = pathlib.Path(text).expanduser().resolve()
+        replaced = [folder for folder in PREPARED if path.is_relative_to(results / folder)]
+        if replaced:
+            raise UserError(
+                f"config field `{name}`: {text} lies in {workdir / replaced[0]}, which the run replaces by its own "
+                "files; give another --workdir, or move these files"
+            )
+        if results.is_relative_to(path):
+            raise UserError(
+                f"--workdir={workdir} lies in {text} (config field `{name}`), so its files would be read as input; "
+                "give a --workdir outside"
+            )

@@ -4,6 +4,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from olmix_jax.utils.errors import UserError
+
 
 def use_all_cpus() -> None:
     """Make one JAX device per CPU core, unless XLA_FLAGS sets their number. Accelerators are not affected."""
@@ -11,6 +13,29 @@ def use_all_cpus() -> None:
 
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", count_cpus())
+
+
+def check_backend() -> None:
+    """Raise an error if JAX has no device of a kind that JAX_PLATFORMS asks for.
+
+    Raises:
+      UserError: names the environment variable and JAX's reason.
+    """
+    import jax
+
+    platforms = os.environ.get("JAX_PLATFORMS")
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as e:
+        if not platforms:
+            raise
+        # JAX's advice, to set the variable to '', follows in brackets.
+        first = (str(e).strip().splitlines() or ["no such device, or no plugin for it"])[0]
+        reason = first.split(" (set JAX_")[0].rstrip(".")
+        raise UserError(
+            f"environment: JAX_PLATFORMS={platforms} cannot be used: {reason}; unset it to use what this machine has, "
+            "or install the JAX plugin for it"
+        ) from e
 
 
 def count_cpus(system: pathlib.Path = pathlib.Path("/")) -> int:

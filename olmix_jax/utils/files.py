@@ -214,8 +214,11 @@ def local_path(text: str | os.PathLike, name: str) -> pathlib.Path:
       name: the flag or field that the text comes from, for errors.
 
     Raises:
-      UserError: the text is a URL, which ``pathlib`` would turn into a local folder such as ``gs:``.
+      UserError: the text is empty, which ``pathlib`` would take for the current folder, or a URL, which it would turn
+        into a local folder such as ``gs:``.
     """
+    if not str(text).strip():
+        raise UserError(f"{name} is empty; give a path, or . for the current folder")
     if re.match(r"[A-Za-z][\w+.-]+:/", str(text)):
         raise UserError(
             f"{name}: {text} is a URL, but a path of this machine is needed; mount the bucket or copy the files"

@@ -1,5 +1,7 @@
 """Paths in settings: the home folder and URLs."""
 
+import pathlib
+
 import pytest
 
 import olmix_jax
@@ -38,3 +40,36 @@ def test_tilde_is_the_home_folder(monkeypatch):
     config = configs.from_dict({"tasks": {"path": "~/tasks"}, "propose": {"anchor": ' {"web": "~/x"}'}})
     assert validation.get(config, "tasks.path") == "/home/ada/tasks"
     assert config.propose.anchor == ' {"web": "~/x"}'
+
+
+@pytest.mark.parametrize("workdir", ["", " "])
+def test_workdir_must_not_be_empty(workdir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="workdir is empty; give a path, or . for the current folder"):
+        olmix_jax.run(configs.from_dict({}), workdir)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "field, text, workdir, message",
+    [
+        ("tasks.path", "tasks", ".", "`tasks.path`: tasks lies in tasks, which the run replaces"),
+        ("corpus.path", "run/corpus", "run", "`corpus.path`: run/corpus lies in run/corpus"),
+        ("corpus.tokenizer", "run/corpus/tokenizer.json", "./run", "`corpus.tokenizer`: .* lies in run/corpus"),
+        ("corpus.path", ".", "runs/mine", r"--workdir=runs/mine lies in \. \(config field `corpus.path`\)"),
+        ("tasks.olmes", "data", "data", r"--workdir=data lies in data \(config field `tasks.olmes`\)"),
+    ],
+)
+def test_inputs_that_the_run_would_replace_or_read_as_its_own_are_refused(
+    field, text, workdir, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        olmix_jax.run(configs.from_dict(nested(field, text)), workdir)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["text", "corpus", "run/text", "gs://corpus/run", '{"a": "run/corpus/*.npy"}', ""])
+def test_inputs_beside_the_results_are_accepted(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths.check_workdir(configs.from_dict({"corpus": {"path": text, "tokenizer": "t.json"}}), pathlib.Path("run"))

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from olmix_jax.utils import devices
+from olmix_jax.utils.errors import UserError
 
 
 @pytest.fixture
@@ -63,3 +64,16 @@ def test_quota_of_a_container_limits_the_cpus(tmp_path, monkeypatch, cgroup, fil
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert devices.count_cpus(tmp_path) == cores
+
+
+def test_platform_that_jax_cannot_use_is_named(monkeypatch):
+    def unable():
+        raise RuntimeError("Unable to initialize backend 'tpu': no libtpu.so (set JAX_PLATFORMS='' to choose)\nmore")
+
+    monkeypatch.setattr("jax.local_devices", unable)
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    with pytest.raises(UserError, match="JAX_PLATFORMS=tpu cannot be used: Unable .* no libtpu.so; unset it"):
+        devices.check_backend()
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(RuntimeError):
+        devices.check_backend()
