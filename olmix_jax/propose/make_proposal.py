@@ -91,7 +91,8 @@ def solve(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None, 
         proposal = _with_guards(proposal, formulation, optimum, fitted, options)
     if formulation.constraints.repetition is None:
         proposal = dataclasses.replace(proposal, warnings=(*proposal.warnings, _why_uncapped(swarm)))
-    proposal = dataclasses.replace(proposal, choice=choice, warnings=(*proposal.warnings, *formulation.excluded))
+    warnings = *proposal.warnings, *formulation.excluded, *_beyond_runs(swarm, weights_M, formulation.natural_M)
+    proposal = dataclasses.replace(proposal, choice=choice, warnings=warnings)
     return Solved(proposal, fitted, swarm, options, seed, formulation, optimum)
 
 
@@ -255,3 +256,16 @@ def _with_error_bars(
 def _why_uncapped(swarm: SwarmFacts) -> str:
     missing = "unique tokens per domain" if swarm.tokens_M is None else "propose.target_tokens"
     return f"repetition is not capped: {missing} not given"
+
+
+def _beyond_runs(swarm: SwarmFacts, weights_M: np.ndarray, natural_M: np.ndarray) -> tuple[str, ...]:
+    """Return a warning if a weight is above the natural one and above twice the largest of any run."""
+    if swarm.ratios_KM is None:
+        return ()
+    largest_M = np.asarray(swarm.ratios_KM).max(axis=0)
+    beyond = np.flatnonzero(weights_M > np.maximum(2 * largest_M, natural_M) + 1e-6)
+    if not len(beyond):
+        return ()
+    listed = ", ".join(f"{swarm.domains[i]} {weights_M[i]:.3g} (runs: up to {largest_M[i]:.3g})" for i in beyond[:5])
+    more = f" and {len(beyond) - 5} more" if len(beyond) > 5 else ""
+    return (f"extrapolated: weights over twice those of any run, where no score tests the law: {listed}{more}",)

@@ -12,7 +12,15 @@ from olmix_jax.propose.options import Options
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.solver.status import Status
 from olmix_jax.utils.errors import UserError
-from tests.propose.cases import NATURAL_M, caps_of, log_linear_proposal, proposal_of, sampled_params, weights_of
+from tests.propose.cases import (
+    NATURAL_M,
+    RUNS_KM,
+    caps_of,
+    log_linear_proposal,
+    proposal_of,
+    sampled_params,
+    weights_of,
+)
 from tests.propose.test_proposal import reread
 
 TOKENS_M = np.array([20e9, 60e9, 120e9])
@@ -171,3 +179,11 @@ def test_extreme_options_give_a_mixture_within_bounds_or_an_error():
 
 def test_config_and_library_options_are_the_same():
     assert Options(**propose_options(from_dict({}))) == Options()
+
+
+def test_weight_far_above_those_of_all_runs_is_named():
+    runs_KM = np.array([[0.02, 0.3, 0.68], [0.01, 0.4, 0.59], [0.0, 0.5, 0.5]])
+    warning = "extrapolated: weights over twice those of any run, where no score tests the law: web:a "
+    named = log_linear_proposal(kl_weight=0.01, ratios_KM=runs_KM).warnings
+    assert any(text.startswith(warning) and text.endswith("(runs: up to 0.02)") for text in named)
+    assert not any("extrapolated" in text for text in log_linear_proposal(kl_weight=0.01, ratios_KM=RUNS_KM).warnings)
