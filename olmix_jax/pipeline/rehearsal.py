@@ -20,6 +20,7 @@ from olmix_jax.propose import baselines, blocks, exploration, optimum
 from olmix_jax.propose.constraints import constraints, mixture
 from olmix_jax.propose.formulation import Formulation, formulate
 from olmix_jax.propose.options import Options
+from olmix_jax.proxy import tracking
 from olmix_jax.swarm import apportion, sampling, table
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import changes, changes_file, history, update_plan
@@ -49,6 +50,7 @@ def check_settings(config: Config) -> None:
     if config.swarm.ratios:
         return
     fitting.check_library(config.fit.law)
+    tracking.check_libraries(config.track)
     _check_budget(config)
 
 

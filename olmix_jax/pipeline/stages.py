@@ -290,4 +290,5 @@ REPORT = Stage(
     writes=("report/index.html",),
     repeat=True,
 )
-STAGES = (PLAN, PREPARE, UPDATE, SAMPLE, TRAIN, FIT, PROPOSE, VALIDATE, REPORT)
+# The dry run comes after the stages that tell it the number of members.
+STAGES = (PREPARE, UPDATE, PLAN, SAMPLE, TRAIN, FIT, PROPOSE, VALIDATE, REPORT)

@@ -131,6 +131,14 @@ class _Wandb:
         self.run.finish()
 
 
+def check_libraries(track: Track) -> None:
+    """Raise an error if a tool that progress is sent to is not installed, before text is read."""
+    if track.tensorboard:
+        _import("tensorboardX", "track.tensorboard")
+    if track.wandb:
+        _import("wandb", "track.wandb")
+
+
 def _import(name: str, field: str) -> Any:
     try:
         return importlib.import_module(name)

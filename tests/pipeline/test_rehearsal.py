@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import pathlib
+import sys
 import traceback
 
 import pytest
@@ -232,6 +233,13 @@ def _raising(source: str) -> list[str]:
 def test_missing_library_is_an_error_before_training(prepared):
     with pytest.raises(UserError, match="requirements-lightgbm.txt"):
         rehearse(with_settings(fit_law="lightgbm"), prepared)
+
+
+@pytest.mark.parametrize("track, library", [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
+def test_missing_tracker_is_an_error_before_text_is_read(track, library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=f"`track.{track}` needs {library}: pip install -r requirements-track.txt"):
+        rehearsal.check_settings(with_settings(**{f"track_{track}": True if track == "tensorboard" else "mine"}))
 
 
 def test_contradictions_are_warned_of_once(prepared, monkeypatch):

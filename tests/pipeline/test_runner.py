@@ -145,7 +145,7 @@ def test_ctrl_c_exits_130_with_a_checkpoint(smoke, tmp_path):
         (["--config.swarm.sizee=3"], "no field `swarm.sizee`; the nearest is `swarm.size`"),
         (["--config.swarm.size=abc"], "swarm.size"),
         (["--config.train.steps=0"], "`train.steps` must be positive"),
-        (["--stages=fit,trian"], "no stage 'trian'; stages are plan, prepare, update, sample, train"),
+        (["--stages=fit,trian"], "no stage 'trian'; stages are prepare, update, plan, sample, train"),
         (["--config.swarm.size=9", "--stages=sample"], "made with swarm.size = 12, now it is 9; use another --workdir"),
         (["--config.train.lr=0.5", "--stages=train"], "made with train.lr = 0.015, now it is 0.5"),
         (["--config.proxy.preset=2M", "--stages=train"], "`proxy.preset` must be one of tiny, 1M"),

@@ -6,7 +6,7 @@ import pytest
 
 from olmix_jax import config
 from olmix_jax.laws import fitting
-from olmix_jax.pipeline import stage, stages
+from olmix_jax.pipeline import runner, stage, stages
 from olmix_jax.utils.errors import UserError
 
 
@@ -85,3 +85,8 @@ def test_every_input_of_a_stage_is_written_by_an_earlier_one(tmp_path):
     for each in stages.STAGES:
         assert set(each.reads(config.Config(), tmp_path)) <= written, each.name
         written |= set(each.writes)
+
+
+def test_dry_run_follows_the_stages_that_tell_it_the_members():
+    order = [each.name for each in runner.in_order(config.Config(), ("plan", "train", "prepare"))]
+    assert order == ["prepare", "plan", "train"]
