@@ -8,14 +8,14 @@ import collections
 import contextlib
 import gc
 import itertools
+import json
 import os
 import pathlib
-import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -81,24 +81,43 @@ class Encoder:
                 _send(process, chunk)
 
 
-def _send(process: subprocess.Popen[bytes], value: object) -> None:
+def _send(process: subprocess.Popen[bytes], value: str | list[str]) -> None:
     assert process.stdin is not None
     try:
-        pickle.dump(value, process.stdin, pickle.HIGHEST_PROTOCOL)
-        process.stdin.flush()
+        _write(process.stdin, json.dumps(value).encode())
     except OSError as e:
         raise _ended(process) from e
 
 
-def _receive(process: subprocess.Popen[bytes]) -> list[np.ndarray]:
+def _receive(process: subprocess.Popen[bytes]) -> Iterator[np.ndarray]:
+    """Yield the ids of the texts of one chunk."""
     assert process.stdout is not None
     try:
-        result = pickle.load(process.stdout)
-    except (OSError, EOFError, pickle.UnpicklingError) as e:
+        answer = json.loads(_read(process.stdout))
+        ids = np.frombuffer(_read(process.stdout), np.int32)
+    except (OSError, EOFError) as e:
         raise _ended(process) from e
-    if isinstance(result, UserError):
-        raise result
-    return result
+    if "error" in answer:
+        raise UserError(answer["error"])
+    start = 0
+    for count in answer["counts"]:
+        yield ids[start : start + count]
+        start += count
+
+
+def _write(target: IO[bytes], content: bytes) -> None:
+    """Write a message: its size in 8 bytes, and its content."""
+    target.write(len(content).to_bytes(8, "little") + content)
+    target.flush()
+
+
+def _read(source: IO[bytes]) -> bytes:
+    """Read a message of :func:`_write`. Raises EOFError if it is incomplete."""
+    size = source.read(8)
+    content = source.read(int.from_bytes(size, "little"))
+    if len(size) < 8 or len(content) < int.from_bytes(size, "little"):
+        raise EOFError
+    return content
 
 
 def _ended(process: subprocess.Popen[bytes]) -> UserError:
@@ -112,18 +131,17 @@ def main(source: IO[bytes], target: IO[bytes]) -> None:
     """Read a tokenizer and chunks of texts until the end, and write the ids of each chunk."""
     # Nothing here forms reference cycles, and looking for them takes a sixth of the time.
     gc.disable()
-    tokenizer = Tokenizer(pickle.load(source))
+    tokenizer = Tokenizer(json.loads(_read(source)))
     with contextlib.suppress(EOFError):
         while True:
-            pickle.dump(_encode(tokenizer, pickle.load(source)), target, pickle.HIGHEST_PROTOCOL)
-            target.flush()
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray] | UserError:
-    try:
-        return tokenizer.encode_many(texts)
-    except UserError as e:
-        return e
+            ids: list[np.ndarray] = []
+            try:
+                ids = tokenizer.encode_many(json.loads(_read(source)))
+                answer: dict[str, Any] = {"counts": list(map(len, ids))}
+            except UserError as e:
+                answer = {"error": str(e)}
+            _write(target, json.dumps(answer).encode())
+            _write(target, b"".join(map(bytes, ids)))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def settings(**changes):
     c = paper.get_config("smoke")
     c.train.steps, c.swarm.size, c.train.checkpoint_every, c.train.remat = 8, 12, 2, False
-    c.proxy.preset, c.validate.steps, c.validate.seeds = "tiny", 4, 1
+    c.proxy.preset, c.validate.steps, c.validate.seeds, c.train.match_repeats = "tiny", 4, 1, False
     for name, value in changes.items():
         section, field = name.split("_", 1)
         c[section][field] = value
@@ -73,7 +73,7 @@ def started(workdir, number: int, stages: str, devices: int = 2, **more):
     ]
     command += ["--config.train.steps=8", "--config.swarm.size=12", "--config.train.checkpoint_every=2"]
     command += ["--config.train.remat=False", "--config.proxy.preset=tiny"]
-    command += ["--config.validate.steps=4", "--config.validate.seeds=1"]
+    command += ["--config.validate.steps=4", "--config.validate.seeds=1", "--config.train.match_repeats=False"]
     running = []
     for index in range(number):
         environment = os.environ | dict(zip(launchers.VARIABLES, (address, str(number), str(index))))
