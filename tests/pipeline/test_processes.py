@@ -136,8 +136,8 @@ def test_resume_with_fewer_processes_after_one_is_killed(whole, prepared):
         np.testing.assert_allclose(*(np.array(row.split(",")[3:], float) for row in (one, other)), rtol=1e-5)
 
 
-def proposal(weights: dict[str, float]) -> Proposal:
-    """A proposal of these weights, with caps of 1 and no tasks."""
+def proposal(weights: dict[str, float], tasks: list[str]) -> Proposal:
+    """A proposal of these weights, with caps of 1 and tasks of equal weight."""
     ones, nothing = dict.fromkeys(weights, 1.0), dict.fromkeys(weights)
     return Proposal(
         status=Status.OPTIMAL,
@@ -145,13 +145,13 @@ def proposal(weights: dict[str, float]) -> Proposal:
         natural=dict.fromkeys(weights, 1 / len(weights)),
         caps=ones,
         lower=dict.fromkeys(weights, 0.0),
-        predicted={},
-        predicted_natural={},
+        predicted=dict.fromkeys(tasks, 1.0),
+        predicted_natural=dict.fromkeys(tasks, 1.0),
         objective=None,
         objective_natural=None,
         kl=None,
         certificate=Certificate(0.0),
-        task_weights={},
+        task_weights=dict.fromkeys(tasks, 1 / len(tasks)),
         worse_tasks=(),
         warnings=(),
         kl_weight=0.0,
@@ -170,7 +170,8 @@ def proposed(prepared):
 
 def write_proposal(workdir):
     names = [domain["name"] for domain in files.read_json(workdir / "domains.json")["domains"]]
-    proposal({name: float(i == 1) for i, name in enumerate(names)}).write(workdir / "propose/proposal.json")
+    tasks = [task["name"] for task in files.read_json(workdir / "tasks/tasks.json")["tasks"]]
+    proposal({name: float(i == 1) for i, name in enumerate(names)}, tasks).write(workdir / "propose/proposal.json")
 
 
 LARGE = {"train_mapping": "fsdp", "proxy_dtype": "float32"}
