@@ -34,7 +34,7 @@ def test_tasks_are_read_from_plain_and_compressed_files(folder):
         ("deep/four.jsonl", "deep/four.jsonl: not read as a task"),
         ("one.jsonl.gz", "task one is in .* twice"),
         ("ONE.jsonl", "differ only in case"),
-        ("_step.jsonl", "task '_step' has a name that tables leave out .a leading underscore"),
+        ("_step.jsonl", "task '_step' has a name that a table takes for another column .a leading underscore"),
     ],
 )
 def test_file_that_is_not_read_is_an_error(folder, name, message):
