@@ -181,7 +181,8 @@ def validated(workdir):
     return np.load(workdir / "validate/curves.npz")["loss_KT"]
 
 
-@pytest.mark.parametrize("interruption", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("interruption", [signal.SIGTERM, signal.SIGKILL])
 def test_resume_of_a_model_sharded_over_two_processes(proposed, tmp_path_factory, interruption):
     """One of two processes is stopped or killed in the second model. Resumed losses equal those of one process."""
     alone = tmp_path_factory.mktemp("alone") / "run"
