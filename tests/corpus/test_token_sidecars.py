@@ -25,9 +25,9 @@ def stated(folder, name: str, content: bytes):
         ("a.ds.metadata", b"org/name\n7\n7", [(7, None)]),
         ("a.ds.index", struct.pack("<QQ", 5, 9), [(9, None)]),
         ("a.ds.index", b"", []),
-        ("a.csv.gz", gzip.compress(CSV), [(50_000, None)]),
-        ("a.npy.csv.gz", gzip.compress(CSV[:-1]), [(50_000, None)]),
-        ("a.csv.gz", gzip.compress(b""), []),
+        ("a.csv.gz", gzip.compress(CSV, mtime=0), [(50_000, None)]),
+        ("a.npy.csv.gz", gzip.compress(CSV[:-1], mtime=0), [(50_000, None)]),
+        ("a.csv.gz", gzip.compress(b"", mtime=0), []),
     ],
 )
 def test_number_of_tokens_is_read(tmp_path, name, content, expected):
@@ -40,9 +40,9 @@ def test_number_of_tokens_is_read(tmp_path, name, content, expected):
         ("a.ds.metadata", b"gpt2|2\nmany\n", "second line is not a number"),
         ("a.ds.metadata", b"", "second line is not a number"),
         ("a.ds.index", b"123", "has 3 bytes, not a multiple of 8"),
-        ("a.csv.gz", gzip.compress(CSV)[:-900], "truncated or not a gz file"),
+        ("a.csv.gz", gzip.compress(CSV, mtime=0)[:-900], "truncated or not a gz file"),
         ("a.csv.gz", CSV, "truncated or not a gz file"),
-        ("a.csv.gz", gzip.compress(b"name,text\nx,y\n"), "describes no token file"),
+        ("a.csv.gz", gzip.compress(b"name,text\nx,y\n", mtime=0), "describes no token file"),
     ],
 )
 def test_damaged_sidecar_is_named(tmp_path, name, content, message):
