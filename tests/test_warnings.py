@@ -29,6 +29,6 @@ def test_warning_in_a_dependency_is_no_error(category, module):
 
 @pytest.mark.parametrize("category", [RuntimeWarning, ResourceWarning])
 def test_numerical_warnings_and_unclosed_files_are_errors_everywhere(category):
-    """NumPy and SciPy report divisions by zero in calls from here under the names of their own modules."""
+    """A division by zero is ours also where NumPy or SciPy computes it, and the warning names their module."""
     with pytest.raises(category):
         warn(category, "numpy.linalg")

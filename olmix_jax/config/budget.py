@@ -19,12 +19,14 @@ def target_tokens(config: Config) -> float:
 def validated(config: Config) -> Config:
     """Return the config of the validation models: the proxies' config with the fields of ``validate`` replaced.
 
-    Models of another preset have the learning rate and warm-up of that preset, unless ``validate.lr`` is set.
+    Models of another preset have the learning rate and warm-up of that preset, unless ``validate.lr`` is set, and as
+    many of them share a device as fit.
     """
-    v, proxy, train = config.validate, config.proxy, config.train
+    v, proxy, train, swarm = config.validate, config.proxy, config.train, config.swarm
     if v.preset is not None and v.preset != proxy.preset:
         other = presets.trainer(v.preset, "validate.preset")
         proxy = dataclasses.replace(proxy, preset=v.preset)
         train = dataclasses.replace(train, lr=other.lr, warmup=other.warmup)
+        swarm = dataclasses.replace(swarm, members_per_device=None)
     train = dataclasses.replace(train, steps=v.steps, lr=train.lr if v.lr is None else v.lr)
-    return dataclasses.replace(config, proxy=proxy, train=train)
+    return dataclasses.replace(config, swarm=swarm, proxy=proxy, train=train)

@@ -8,7 +8,7 @@ from typing import Any
 
 from olmix_jax.config import typed_text
 from olmix_jax.config.schema import Config
-from olmix_jax.utils import files, os_errors
+from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import with_normal_names
 
@@ -76,8 +76,10 @@ def read_mapping(spec: str, field: str) -> dict[str, Any] | None:
         text, source = spec, f"config field `{field}`"
     else:
         # The user wrote this file, so the advice to rerun a stage does not apply.
-        text, source = _text_of(spec, field, remedy), spec
-
+        try:
+            text, source = files.read_text(spec), spec
+        except UserError as e:
+            raise UserError(f"config field `{field}`: {e}; {remedy}") from e
     try:
         content = files.load_json(text, source)
     except json.JSONDecodeError as e:
@@ -86,18 +88,6 @@ def read_mapping(spec: str, field: str) -> dict[str, Any] | None:
         kind = type(content).__name__
         raise UserError(f"config field `{field}`: {_of(source, field)}must be a JSON object, not {kind}; {remedy}")
     return with_normal_names(content)
-
-
-def _text_of(path: str, field: str, remedy: str) -> str:
-    """Return the text of the file that a field names."""
-    try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError as e:
-        raise UserError(f"config field `{field}`: {path}: no such file; {remedy}") from e
-    except OSError as e:
-        raise UserError(f"config field `{field}`: {path}: cannot be read: {os_errors.reading(e)}; {remedy}") from e
-    except UnicodeDecodeError as e:
-        raise UserError(f"config field `{field}`: {path}: not valid UTF-8: {e}; {remedy}") from e
 
 
 def _of(source: str, field: str) -> str:

@@ -8,7 +8,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
-# Fields with the path of a local file or folder. Some of them may hold JSON text instead.
+# Fields with the path of a local file or folder. Some of them may hold JSON text instead, and ``corpus.path`` a URL.
 LOCAL = (
     "olmix_yaml corpus.tokenizer tasks.path tasks.olmes swarm.ratios swarm.metrics swarm.meta swarm.test_ratios "
     "swarm.test_metrics fit.families propose.task_weights propose.bounds propose.anchor propose.keep_ratios "
@@ -26,11 +26,12 @@ def expanded(config: Config) -> Config:
     Raises:
       UserError: a field holds a URL.
     """
-    for name in LOCAL:
+    for name in ("corpus.path", *LOCAL):
         section, _, field = name.rpartition(".")
         part: Any = getattr(config, section) if section else config
         text = getattr(part, field)
-        if text and not text.lstrip().startswith("{"):
+        # Token files may be given by URL.
+        if text and not text.lstrip().startswith("{") and not (name == "corpus.path" and "://" in text):
             path = str(files.local_path(text, f"config field `{name}`"))
             part = dataclasses.replace(part, **{field: path})
             config = dataclasses.replace(config, **{section: part}) if section else part
@@ -49,7 +50,7 @@ def check_workdir(config: Config, workdir: pathlib.Path) -> None:
         text = getattr(getattr(config, section), field)
         if not text or text.lstrip().startswith("{") or "://" in text:
             continue
-        path = pathlib.Path(text).expanduser().resolve()
+        path = pathlib.Path(text).resolve()
         replaced = [folder for folder in PREPARED if path.is_relative_to(results / folder)]
         if replaced:
             raise UserError(

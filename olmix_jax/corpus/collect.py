@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from olmix_jax.corpus import holdout, readers, repeated, sources
 from olmix_jax.corpus.duplicates import Fingerprints
 from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.corpus.spool import Spool
+from olmix_jax.corpus.text_streams import batches
 from olmix_jax.utils.progress import Progress
 
 # Bytes of text that are fingerprinted at once.
@@ -106,14 +107,14 @@ def _fingerprint(
     """
     prints = Fingerprints(folder / "fingerprints")
     try:
-        for batch in _batches(held_out_earlier(config.update.parent)):
+        for batch in batches(held_out_earlier(config.update.parent), _BATCH):
             prints.add(batch)
         starts = np.cumsum([prints.documents, *map(len, rows_of)])
         with Progress(
             "fingerprint", sum(int(rows["size"].sum(dtype=np.int64)) for rows in rows_of), "bytes"
         ) as progress:
             for spool, rows in zip(spools, rows_of):
-                for batch in _batches(stored.text.decode() for stored in spool.read(rows)):
+                for batch in batches((stored.text.decode() for stored in spool.read(rows)), _BATCH):
                     prints.add(batch)
                     progress.advance(sum(map(len, batch)), note=spool.name)
         return starts, prints.firsts()
@@ -143,16 +144,3 @@ def held_out_earlier(parent: str) -> Iterator[str]:
         for path in sorted((workdir / "corpus" / "heldout").glob("*.jsonl")):
             with open(path, encoding="utf-8", newline="\n") as f:
                 yield from (json.loads(line)["text"] for line in f if line.strip())
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -1,16 +1,15 @@
 """Which files of a folder belong to which domain. Every file is read, is no data, or is an error that names it."""
 
-import dataclasses
 import os
 import pathlib
 import re
-import stat
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from olmix_jax.corpus.file_types import JSON_LINES, SUFFIXES, Kind, kind_of, refuse_unread, split_name
+from olmix_jax.utils import names
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.folders import Entry, shown, walk
 from olmix_jax.utils.progress import counted, log
 
 Files = TypeVar("Files")
@@ -18,63 +17,6 @@ Files = TypeVar("Files")
 # Documentation has fewer bytes.
 _MUCH = 1 << 20
 LAYOUT = "one sub-folder, or one .txt, .md or .jsonl file (optionally .gz or .zst), per domain"
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A file below a folder.
-
-    Attributes:
-      path: its path.
-      parts: its path relative to the folder, as names.
-    """
-
-    path: pathlib.Path
-    parts: tuple[str, ...]
-
-
-def walk(root: str | os.PathLike) -> list[Entry]:
-    """List all files below a folder, sorted by path. Links are followed; links that form a cycle are skipped.
-
-    Raises:
-      UserError: a folder cannot be read, a link is broken, or an entry is neither a file nor a folder.
-    """
-
-    def entries(place: str, parts: tuple[str, ...], ancestors: frozenset[str]) -> Iterator[Entry]:
-        real = os.path.realpath(place)
-        # A folder that is its own ancestor is a cycle. Two separate links to one folder are no cycle; both are listed.
-        if real in ancestors:
-            return
-        for name in os.listdir(place):
-            path, inner = os.path.join(place, name), (*parts, name)
-            mode = _mode(path)
-            if stat.S_ISDIR(mode):
-                yield from entries(path, inner, ancestors | {real})
-            elif stat.S_ISREG(mode):
-                yield Entry(pathlib.Path(path), inner)
-            else:
-                raise UserError(f"{shown(path)}: not a regular file (a pipe, socket or device); remove it")
-
-    try:
-        return sorted(entries(os.fspath(root), (), frozenset()), key=lambda entry: entry.path)
-    except OSError as e:
-        raise UserError(f"{shown(e.filename or root)}: cannot be read: {e.strerror or e}") from e
-
-
-def _mode(path: str) -> int:
-    try:
-        return os.stat(path).st_mode
-    except OSError as e:
-        if os.path.islink(path):
-            raise UserError(
-                f"{shown(path)}: a broken link to {shown(os.readlink(path))}; mount or restore that, or remove the link"
-            ) from e
-        raise
-
-
-def shown(path: str | os.PathLike) -> str:
-    r"""Return a path for messages and JSON: bytes that are not UTF-8 are written as ``\xff``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def text_files(root: pathlib.Path, quiet: bool = False) -> dict[str, list[pathlib.Path]]:
@@ -126,7 +68,7 @@ def composed(domains: Mapping[str, Files], root: str | os.PathLike) -> dict[str,
     """
     result: dict[str, Files] = {}
     for name in sorted(domains):
-        key = unicodedata.normalize("NFC", name)
+        key = names.composed(name)
         if key in result:
             raise UserError(f"{root}: two domains are called {key}, with composed and decomposed letters; rename one")
         result[key] = domains[name]
@@ -165,5 +107,5 @@ def _log_empty(paths: list[pathlib.Path]) -> None:
 def _log_left_out(paths: list[pathlib.Path]) -> None:
     visible = [path for path in paths if not path.name.startswith(".")]
     if visible:
-        names = ", ".join(sorted({shown(path.name) for path in visible})[:5])
-        log.info("corpus: left out %s of documentation, bookkeeping or media: %s", counted(len(visible), "file"), names)
+        first = ", ".join(sorted({shown(path.name) for path in visible})[:5])
+        log.info("corpus: left out %s of documentation, bookkeeping or media: %s", counted(len(visible), "file"), first)

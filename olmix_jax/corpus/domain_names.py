@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from olmix_jax.config.schema import Corpus
 from olmix_jax.corpus import builtin, token_files
-from olmix_jax.corpus.domain_folder import shown, text_files
+from olmix_jax.corpus.domain_folder import text_files
 from olmix_jax.swarm import bookkeeping
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.folders import shown
 from olmix_jax.utils.names import normal
 
 # Bytes of a file name, without the ending that a store adds. File systems allow 255.

@@ -141,9 +141,7 @@ def _scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         folder.mkdir(parents=True)
         yield folder
     except OSError as e:
-        raise UserError(
-            f"cannot write in {folder}: {e.strerror or e}; free disk space or choose another --workdir"
-        ) from e
+        raise UserError(f"cannot write in {folder}: {os_errors.writing(e, folder)}") from e
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from olmix_jax.corpus.domain_folder import shown
 from olmix_jax.corpus.file_types import JSON_LINES, split_name
 from olmix_jax.corpus.text_streams import LONGEST_PIECE, blocks, lines, pieces
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.folders import shown
 from olmix_jax.utils.names import composed
 from olmix_jax.utils.progress import counted, log
 

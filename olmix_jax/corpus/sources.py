@@ -8,12 +8,13 @@ import numpy as np
 
 from olmix_jax.config.schema import Corpus
 from olmix_jax.corpus import builtin, readers
-from olmix_jax.corpus.domain_folder import shown, text_files
+from olmix_jax.corpus.domain_folder import text_files
 from olmix_jax.corpus.readers import Document, cutoff, hash64
 from olmix_jax.corpus.repeated import FileContents
 from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.corpus.spool import Spool, content_of
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.folders import shown
 from olmix_jax.utils.progress import Progress
 
 

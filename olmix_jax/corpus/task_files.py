@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from olmix_jax.corpus import domain_names
-from olmix_jax.corpus.domain_folder import shown, walk
 from olmix_jax.corpus.examples import Example
 from olmix_jax.corpus.file_types import JSON_LINES, Kind, kind_of, refuse_unread, split_name
 from olmix_jax.corpus.text_streams import blocks
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.folders import shown, walk
 
 
 def read_folder(folder: str) -> dict[str, list[Example]]:

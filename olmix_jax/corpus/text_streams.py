@@ -7,9 +7,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from olmix_jax.corpus.domain_folder import shown
 from olmix_jax.corpus.file_types import GIT_LFS, split_name
+from olmix_jax.utils import os_errors
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.folders import shown
 
 # Bytes read at once. A block of a compressed file may decompress to a thousand times its size.
 BLOCK, COMPRESSED_BLOCK = 1 << 20, 1 << 15
@@ -49,7 +50,7 @@ def blocks(path: str | os.PathLike) -> Iterator[bytes]:
             else:
                 yield from iter(lambda: f.read(BLOCK), b"")
     except OSError as e:
-        raise UserError(f"{shown(path)}: cannot be read: {e.strerror or e}") from e
+        raise UserError(f"{shown(path)}: cannot be read: {os_errors.reading(e)}") from e
 
 
 def _check_type(path: str | os.PathLike, head: bytes, compression: str) -> None:
@@ -103,6 +104,20 @@ def lines(stream: Iterable[bytes]) -> Iterator[bytes | None]:
                 yield line if len(line) <= LONGEST_LINE else None
             parts, size = [more[-1]], len(more[-1])
     yield b"".join(parts) if size <= LONGEST_LINE else None
+
+
+def batches(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Yield lists of texts with at least ``characters`` characters each, except the last."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def pieces(stream: Iterable[bytes], longest: int = LONGEST_PIECE) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import fsspec
 import numpy as np
 
-from olmix_jax.corpus.domain_folder import composed, walk
+from olmix_jax.corpus.domain_folder import composed
 from olmix_jax.corpus.file_types import TOKENS as SUFFIXES
 from olmix_jax.corpus.file_types import Kind, described_by, kind_of, refuse_unread
 from olmix_jax.corpus.shared_lines import SharedLines
@@ -22,6 +22,7 @@ from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.swarm.domains import CONTENT_MODULUS
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.folders import walk
 from olmix_jax.utils.progress import counted, log
 
 # At most this many tokens of a domain are read to count its bytes, in blocks spread over all of its files.

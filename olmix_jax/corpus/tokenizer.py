@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from olmix_jax.corpus import words
+from olmix_jax.corpus.text_streams import batches
 from olmix_jax.corpus.tokenizer_checks import alphabet, check_bytes, check_probes, describe_change, normalisers
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
@@ -151,15 +152,7 @@ def check_size(vocabulary: int) -> None:
 
 def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     """Yield lists of texts that are encoded at once."""
-    chunk, size = [], 0
-    for text in texts:
-        chunk.append(text)
-        size += len(text)
-        if size >= _CHUNK:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+    return batches(texts, _CHUNK)
 
 
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:

@@ -15,7 +15,7 @@ from olmix_jax.update import old_runs, update_plan
 from olmix_jax.update.old_runs import FitTable, Runs
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import rng
-from olmix_jax.utils.errors import listed
+from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import counted, log
 
 

@@ -34,16 +34,24 @@ class Job:
     label: str
     members_per_device: int | None
 
-    def part(self, part: Part | None) -> "Job":
-        """Return the job that trains one part of the models, or this job for None."""
+    def results(self, part: Part | None, domains: DomainSet) -> TrainResult | None:
+        """Train the models or merge their parts, and return the results. Of one part, write them and return None.
+
+        Args:
+          part: the part to train; None for all models.
+          domains: the domains of the corpus.
+        """
+        tasks, content = self.tasks.names, files.digest([domains, self.tasks])
         if part is None:
-            return self
-        return dataclasses.replace(
+            return part_results.merge(self.folder, self.swarm, tasks, content) or self.run()
+        own = dataclasses.replace(
             self,
             swarm=part_results.select(self.swarm, part),
             folder=self.folder / part.name,
             label=f"{self.label}, part {part}",
         )
+        part_results.write(self.folder, part, own.swarm, tasks, own.run(), content)
+        return None
 
     def run(self) -> TrainResult:
         """Train and score the models. If they are sharded over all devices, ask the other processes to join in."""

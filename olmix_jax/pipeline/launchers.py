@@ -73,8 +73,8 @@ def _local_devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
 
 def _slurm_place(environment: Mapping[str, str]) -> _Place | None:
     """Return the place of a Slurm task; SLURM_STEP_TASKS_PER_NODE looks like ``8(x3),4``."""
-    texts = [environment.get(name, "") for name in ("SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE")]
-    index, node, layout = texts
+    names = ("SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE")
+    index, node, layout = (environment.get(name, "") for name in names)
     if not (index.isdecimal() and node.isdecimal() and re.fullmatch(r"\d+(\(x\d+\))?(,\d+(\(x\d+\))?)*", layout)):
         return None
     counts = [

@@ -3,7 +3,7 @@
 import pathlib
 
 from olmix_jax.config.schema import Config
-from olmix_jax.corpus import domain_names, prepare, store, tasks, tokenizer
+from olmix_jax.corpus import prepare, store, tasks, tokenizer
 from olmix_jax.corpus.tokenizer import Tokenizer
 from olmix_jax.utils.errors import UserError
 
@@ -18,8 +18,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 
 def _check_inputs(config: Config) -> None:
-    """Raise an error for names of domains, a tokenizer or tasks that cannot be used, before text is read."""
-    domain_names.list_names(config.corpus)
+    """Raise an error for a tokenizer or tasks that cannot be used, before text is read."""
     if config.corpus.tokenizer:
         Tokenizer.read(config.corpus.tokenizer)
     elif not config.update.parent:

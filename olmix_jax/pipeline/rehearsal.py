@@ -58,11 +58,14 @@ def check_names(config: Config) -> None:
     """Raise an error for settings that do not suit the names of the corpus's domains, before text is read.
 
     Raises:
-      UserError: a setting names an unknown domain, or the swarm has too few runs for the domains.
+      UserError: a domain has a name that cannot be used, a setting names an unknown domain, or the swarm has too few
+        runs for the domains.
     """
-    if config.update.parent or config.swarm.ratios:
+    if config.swarm.ratios:
         return
     names, options = domain_names.list_names(config.corpus), Options(**json_fields.propose_options(config))
+    if config.update.parent:
+        return
     constraints(options.bounds, names)
     blocks.form_blocks(options.keep_ratios or {}, names)
     if options.anchor is not None:

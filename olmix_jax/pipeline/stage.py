@@ -11,18 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 from olmix_jax.config import workdir as workdirs
+from olmix_jax.config.paths import LOCAL
 from olmix_jax.config.schema import Config
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import files
 from olmix_jax.utils.digests import Digests
 from olmix_jax.utils.errors import UserError
 
-# Settings that name a file or folder. Its content counts, not its name.
-PATHS = (
-    "corpus.path corpus.tokenizer tasks.path tasks.olmes swarm.ratios swarm.metrics swarm.meta swarm.test_ratios "
-    "swarm.test_metrics fit.families update.file propose.task_weights propose.bounds propose.anchor "
-    "propose.keep_ratios"
-).split()
+# Settings that name a file or folder. Its content counts, not its name. The parent's content is evidence of the update.
+PATHS = tuple(name for name in ("corpus.path", *LOCAL) if name not in ("olmix_yaml", "update.parent"))
 # Settings that change how members are computed, not the results. They may change between runs, for example on a machine
 # with less memory.
 NOT_STAMPED = (

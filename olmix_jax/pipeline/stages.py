@@ -136,7 +136,7 @@ def _count_proxies(config: Config, workdir: pathlib.Path) -> int:
 def for_job(config: Config, stage: Stage) -> Stage:
     """Return a stage for one job of an array, with separate results and stamp, because jobs share a workdir."""
     job = part.parse(config.swarm.part)
-    if job is None or stage.count_models is None or stage.writes[0].endswith(".npz"):
+    if job is None or stage.count_models is None:
         return stage
     result = part.result_path(pathlib.Path(stage.name), job)
     return dataclasses.replace(

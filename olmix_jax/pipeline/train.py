@@ -9,10 +9,10 @@ from olmix_jax.config import budget, part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
-from olmix_jax.proxy import data, part_results, trainer
+from olmix_jax.proxy import data, trainer
 from olmix_jax.swarm import apportion, table
 from olmix_jax.update import update_plan
-from olmix_jax.utils import files, rng
+from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -26,14 +26,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             "train: proxies read a share of %.3f of every domain, to repeat it as often as the target run",
             job.swarm.share,
         )
-    tasks, content = job.tasks, files.digest([domains, job.tasks])
-    own_part = part.parse(config.swarm.part)
-    if own_part is not None:
-        part_results.write(workdir / "train", own_part, job.swarm, tasks.names, job.run(), content)
-        return
-    trained = part_results.merge(workdir / "train", job.swarm, tasks.names, content)
+    trained = job.results(part.parse(config.swarm.part), domains)
     if trained is None:
-        trained = job.run()
+        return
     runs, counts_KM = job.swarm.runs.names, job.swarm.runs.counts_KM
     names = table.read_ratios(workdir / "swarm/ratios.csv").names
     jobs.write_curves(workdir / "swarm/curves.npz", runs, trained, config)
@@ -45,7 +40,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         runs,
         names,
         domains.names,
-        tasks.names,
+        job.tasks.names,
         counts_KM / counts_KM.sum(1)[:, None],
         trained.bpb_KN,
         domains.natural_M,
@@ -64,7 +59,7 @@ def join(config: Config, workdir: pathlib.Path) -> None:
 
 
 def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
-    """Return the job that trains all members, or those of ``swarm.part``."""
+    """Return the job that trains all members."""
     domains = workdirs.read_domains(workdir)
     path = workdir / "swarm/ratios.csv"
     mixtures = table.read_ratios(path)
@@ -78,7 +73,7 @@ def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
     share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
     swarm = jobs.swarm_of(config, workdir, domains, data.Runs(mixtures.runs, counts_KM, seed_K, seed_K), share)
     tasks, members_per_device = jobs.tasks_of(config, workdir), config.swarm.members_per_device
-    return jobs.Job(swarm, tasks, workdir / "train", "swarm", members_per_device).part(part.parse(config.swarm.part))
+    return jobs.Job(swarm, tasks, workdir / "train", "swarm", members_per_device)
 
 
 def count_models(config: Config, workdir: pathlib.Path) -> int:

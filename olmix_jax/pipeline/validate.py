@@ -10,12 +10,12 @@ from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
 from olmix_jax.propose.proposal import Proposal
-from olmix_jax.proxy import data, part_results, trainer
+from olmix_jax.proxy import data, trainer
 from olmix_jax.proxy.train_result import TrainResult
 from olmix_jax.proxy.validation_result import MixtureScore, TaskScore, Validation
 from olmix_jax.swarm import apportion, task_means
 from olmix_jax.swarm.task_means import task_mean
-from olmix_jax.utils import files, rng
+from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -29,13 +29,10 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """
     proposal = Proposal.read(workdir / "propose/proposal.json")
     mixtures, caps = _candidates(workdir, proposal)
-    job, own_part = _job(config, workdir, mixtures, caps), part.parse(config.swarm.part)
-    tasks, content = job.tasks.names, files.digest([workdirs.read_domains(workdir), job.tasks])
-    if own_part is not None:
-        own = job.part(own_part)
-        part_results.write(job.folder, own_part, own.swarm, tasks, own.run(), content)
+    job = _job(config, workdir, mixtures, caps)
+    trained = job.results(part.parse(config.swarm.part), workdirs.read_domains(workdir))
+    if trained is None:
         return
-    trained = part_results.merge(job.folder, job.swarm, tasks, content) or job.run()
     weights = _weights_of_tasks(config, workdir, proposal)
     validation = _judge(config, workdir, job, mixtures, trained, proposal.weights, weights)
     validation.write(workdir / "validate/validation.json")
@@ -167,11 +164,11 @@ def _job(
     # All mixtures share the seeds, so that differences between mixtures come from the mixtures alone.
     seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(mixtures))
     runs = data.Runs(names, np.repeat(counts_CM, seeds, axis=0), seed_K, seed_K)
-    # The configured number of members per device is for proxies, not for models of another size.
-    members_per_device = config.swarm.members_per_device if target.proxy.preset == config.proxy.preset else None
     swarm = jobs.swarm_of(target, workdir, domains, runs)
     trainer.log_settings(target, swarm.train, "validate")
-    return jobs.Job(swarm, jobs.tasks_of(config, workdir), workdir / "validate", "validate", members_per_device)
+    return jobs.Job(
+        swarm, jobs.tasks_of(config, workdir), workdir / "validate", "validate", target.swarm.members_per_device
+    )
 
 
 def _score(weights: dict[str, float], bpb: Mapping[str, np.ndarray], task_weights: dict[str, float]) -> MixtureScore:

@@ -18,7 +18,8 @@ from olmix_jax.propose.proposal_parts import Certificate, Guard, Tail, by_name
 from olmix_jax.propose.sensitivity import sensitivity
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.solver.solution import Solution
-from olmix_jax.utils.errors import UserError, listed
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import listed
 from olmix_jax.utils.optional import LeftOut
 from olmix_jax.utils.progress import counted
 
@@ -263,9 +264,8 @@ def _beyond_runs(swarm: SwarmFacts, weights_M: np.ndarray, natural_M: np.ndarray
     if swarm.ratios_KM is None:
         return ()
     largest_M = np.asarray(swarm.ratios_KM).max(axis=0)
-    beyond = np.flatnonzero(weights_M > np.maximum(2 * largest_M, natural_M) + 1e-6)
-    if not len(beyond):
+    beyond = np.flatnonzero(weights_M > np.maximum(2 * largest_M, natural_M) + 1e-6).tolist()
+    if not beyond:
         return ()
-    listed = ", ".join(f"{swarm.domains[i]} {weights_M[i]:.3g} (runs: up to {largest_M[i]:.3g})" for i in beyond[:5])
-    more = f" and {len(beyond) - 5} more" if len(beyond) > 5 else ""
-    return (f"extrapolated: weights over twice those of any run, where no score tests the law: {listed}{more}",)
+    texts = [f"{swarm.domains[i]} {weights_M[i]:.3g} (runs: up to {largest_M[i]:.3g})" for i in beyond]
+    return (f"extrapolated: weights over twice those of any run, where no score tests the law: {listed(texts, 5)}",)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from olmix_jax.proxy.jax_errors import first_line
 from olmix_jax.utils import os_errors
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -205,10 +206,10 @@ class Checkpoints:
         except Exception as e:
             if isinstance(e, NOT_DAMAGE) or (isinstance(e, OSError) and e.errno in NOT_DAMAGE_ERRNO):
                 raise UserError(
-                    f"cannot read checkpoint {step} in {self.manager.directory} now ({_first_line(e)}). Fix the cause "
-                    "and run the same command again"
+                    f"cannot read checkpoint {step} in {self.manager.directory} now ({first_line(e)[:160]}). Fix the "
+                    "cause and run the same command again"
                 ) from e
-            raise DamagedCheckpoint(_first_line(e)) from e
+            raise DamagedCheckpoint(first_line(e)[:160]) from e
 
     def _move_aside(self, step: int, reason: str) -> None:
         """Move a damaged checkpoint to a neighbouring folder, where it can be inspected."""
@@ -225,7 +226,3 @@ class Checkpoints:
         self.wait()
         self.writer.shutdown()
         self.manager.close()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -80,8 +80,8 @@ def _train(
             stopping = group.any(stop.is_set())
             # A checkpoint that is due while the one before is being written follows later; training continues.
             due = run.step - saved_step >= swarm.train.checkpoint_every and not group.any(checkpoints.busy)
-            slow = group.any(checkpoints.write_seconds > GRACE_SECONDS)
-            if due or run.step == total_steps or (stopping and not slow):
+            last = stopping and not group.any(checkpoints.write_seconds > GRACE_SECONDS)
+            if due or last or run.step == total_steps:
                 arrays = {"states": swarm.on_host(run.states), "loss_KT": run.loss_KT.copy()}
                 group.on_writer(functools.partial(checkpoints.save, run.step, arrays))
                 saved_step = run.step

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from olmix_jax.solver.bounds import Bounds
-from olmix_jax.utils.errors import listed
+from olmix_jax.utils.names import listed
 
 # Bounds that contradict each other by at most this much count as feasible, because of rounding.
 SLACK = 1e-12

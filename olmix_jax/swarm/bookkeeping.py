@@ -7,6 +7,8 @@ checked by :mod:`olmix_jax.swarm.score_checks`.
 import re
 from collections.abc import Collection, Sequence
 
+from olmix_jax.swarm.csv_lines import is_missing
+
 # Columns that identify a run, and what they are called elsewhere: lower case, in the order of preference.
 KEYS = ("run", "name", "index")
 CALLED = {
@@ -14,22 +16,22 @@ CALLED = {
     "name": ("name", "run_name", "run name", "display_name"),
     "index": ("index",),
 }
-# Names of what a run is, not of how well it does: lower case, words joined by one underscore.
-RUN_DATA = frozenset(
-    "step steps global_step trainer_step epoch epochs iteration iterations iter seed random_seed lr learning_rate "
-    "wall_time walltime wall_s elapsed elapsed_time runtime duration time seconds hours timestamp date datetime "
-    "current_date created created_at updated_at heartbeat_at started_at finished_at processing_time tokens num_tokens "
-    "n_tokens total_tokens tokens_seen train_tokens tokens_per_second throughput flops total_flops params num_params "
-    "n_params batch_size grad_norm status state tags notes user username sweep group job_type project entity host "
-    "hostname commit git_hash git_commit gpu_type gpu_count gpus os python_version description path checkpoint ckpt "
-    "model model_name model_hash model_path task_hash task_idx alias version filter n_shot num_fewshot fewshot limit "
-    "num_instances num_docs n_samples num_samples samples primary_metric".split()
-)
-# Columns that say how far a run was trained, and states of runs that did not reach the end: W&B, Slurm.
+# Columns that say how far a run was trained: lower case, words joined by one underscore.
 _PROGRESS = frozenset(
     "step steps global_step trainer_step epoch epochs iteration iterations iter tokens num_tokens n_tokens "
     "total_tokens tokens_seen train_tokens".split()
 )
+# All columns of what a run is, not of how well it does.
+RUN_DATA = _PROGRESS | frozenset(
+    "seed random_seed lr learning_rate wall_time walltime wall_s elapsed elapsed_time runtime duration time seconds "
+    "hours timestamp date datetime current_date created created_at updated_at heartbeat_at started_at finished_at "
+    "processing_time tokens_per_second throughput flops total_flops params num_params n_params batch_size grad_norm "
+    "status state tags notes user username sweep group job_type project entity host hostname commit git_hash "
+    "git_commit gpu_type gpu_count gpus os python_version description path checkpoint ckpt model model_name "
+    "model_hash model_path task_hash task_idx alias version filter n_shot num_fewshot fewshot limit num_instances "
+    "num_docs n_samples num_samples samples primary_metric".split()
+)
+# States of runs that did not reach the end: W&B, Slurm.
 _UNFINISHED = frozenset(
     "crashed failed killed running preempted preempting pending error cancelled canceled timeout oom".split()
 )
@@ -109,7 +111,7 @@ def original(column: str, columns: Collection[str]) -> str:
 def is_statistic(column: str, values: Sequence[float], of: Sequence[float]) -> bool:
     """Return whether values agree with a name such as ``t1_max``, given the values ``of`` the column t1.
 
-    A task whose name only ends like a statistic has scores of its own size.
+    They do not if t1_max is another task: its scores are then below those of t1 in some runs.
     """
     named = _OF_OTHER.fullmatch(column)
     kind = named["kind"].casefold() if named is not None else ""
@@ -136,7 +138,7 @@ def is_unfinished(column: str, cell: str) -> bool:
 
 def is_text(cells: Sequence[str]) -> bool:
     """Return whether a column is text, such as ``finished`` or dates: no cell begins like a number, some hold text."""
-    words = [cell for cell in cells if cell.casefold() not in ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")]
+    words = [cell for cell in cells if not is_missing(cell)]
     return bool(words) and not any(re.match(r"[+-]?(\.?\d|inf)(?!\d*[-/:]\d)", word, re.IGNORECASE) for word in words)
 
 

@@ -19,8 +19,6 @@ from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import normal, shown
 
-# Missing values as pandas, R, JSON and spreadsheets write them, in lower case.
-_MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -66,7 +64,7 @@ class Sheet:
           UserError: the cell holds anything else.
         """
         text = self.rows[run].cells[column]
-        if is_missing(text):
+        if csv_lines.is_missing(text):
             return None
         if (value := number_in(text)) is not None:
             return value
@@ -76,11 +74,6 @@ class Sheet:
     def quoted(self, run: str, column: str) -> str:
         """Return the text of a cell without a number, for an error: in quotes, or ``empty``."""
         return repr(self.rows[run].cells[column]) if self.rows[run].cells[column] else "empty"
-
-
-def is_missing(cell: str) -> bool:
-    """Return whether a cell is empty or marked as missing (nan, NA, null)."""
-    return cell.casefold() in _MISSING
 
 
 def number_in(cell: str) -> float | None:

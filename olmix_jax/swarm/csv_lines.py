@@ -7,11 +7,13 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from olmix_jax.utils import os_errors
+from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import normal
 
 SEPARATORS = (",", ";", "\t")
+# Missing values as pandas, R, JSON and spreadsheets write them, in lower case.
+_MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 
 
 class Lines(NamedTuple):
@@ -26,6 +28,11 @@ class Lines(NamedTuple):
         return [cells[at] if at < len(cells) else "" for _, cells in self.lines]
 
 
+def is_missing(cell: str) -> bool:
+    """Return whether a cell is empty or marked as missing (nan, NA, null)."""
+    return cell.casefold() in _MISSING
+
+
 def read(path: str | os.PathLike) -> Lines:
     """Split a file into cells; blank lines are skipped.
 
@@ -34,16 +41,7 @@ def read(path: str | os.PathLike) -> Lines:
     Raises:
       UserError: the file is missing, cannot be read, is not UTF-8, is not valid CSV or has no rows.
     """
-    path = pathlib.Path(path)
-    try:
-        # Excel writes a byte-order mark; "utf-8" would keep it as a part of the first column's name.
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as e:
-        raise UserError(f"{path}: no such file") from e
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read: {os_errors.reading(e)}") from e
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 text: {e}; save it as comma-separated UTF-8") from e
+    path, text = pathlib.Path(path), files.read_text(path)
     lines = _split(path, text, _separator(path, text))
     if len(lines) < 2:
         raise UserError(f"{path}: no rows: the file needs a header and one row per run")

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from olmix_jax.swarm import bookkeeping, run_ids
-from olmix_jax.swarm.csv_files import Sheet, Sheets, is_missing, number_in
+from olmix_jax.swarm.csv_files import Sheet, Sheets, number_in
+from olmix_jax.swarm.csv_lines import is_missing
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed, shown
 from olmix_jax.utils.progress import counted, log

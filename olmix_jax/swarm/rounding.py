@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from olmix_jax.swarm.apportion import LARGE, checked_weights
-from olmix_jax.utils.errors import UserError, listed
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import listed
 
 # Absolute tolerance of `bound × total` [units], and its relative tolerance: a float cap k·N/R has been rounded twice.
 SLACK = Fraction(1, 10**9)

@@ -8,7 +8,8 @@ import numpy as np
 
 from olmix_jax.swarm.apportion import SLACK, snap
 from olmix_jax.utils import rng
-from olmix_jax.utils.errors import UserError, listed
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import counted
 
 # Candidates drawn for one member before sampling fails.

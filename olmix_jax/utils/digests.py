@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 from collections.abc import Iterable
 
-from olmix_jax.utils import files, os_errors
+from olmix_jax.utils import files, folders, os_errors
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import tracked
 
@@ -28,7 +28,7 @@ class Digests:
           UserError: a file cannot be read.
         """
         if path.is_dir():
-            members = files.list_files(path)
+            members = [entry.path for entry in folders.walk(path)]
             return files.digest([[str(f.relative_to(path)), d] for f, d in zip(members, self._of_files(members))])
         return next(iter(self._of_files([path]))) if path.exists() else "missing"
 

@@ -44,11 +44,11 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
         os.replace(temporary, path)
         temporary = None
     except OSError as e:
-        if e.filename is not None and str(e.filename) not in (str(path), temporary, str(path.parent)):
-            others = [str(folder) for folder in path.parents]
-            if str(e.filename) not in others and not str(e.filename).startswith(str(path.parent / f".{path.name}.")):
-                raise UserError(f"{path} is not written: {e.filename}: {os_errors.reading(e)}") from e
-        raise UserError(f"cannot write {path}: {os_errors.writing(e, path)}") from e
+        place, own = str(e.filename or path), {str(path), *map(str, path.parents)}
+        if place in own or place.startswith(str(path.parent / f".{path.name}.")):
+            raise UserError(f"cannot write {path}: {os_errors.writing(e, path)}") from e
+        # The block could not read another file.
+        raise UserError(f"{path} is not written: {place}: {os_errors.reading(e)}") from e
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -112,6 +112,22 @@ def load_json(text: str, source: str) -> Any:
         raise json.JSONDecodeError("a whole number is too long", text, 0) from e
 
 
+def read_text(path: str | os.PathLike) -> str:
+    """Read a UTF-8 text file. A byte-order mark, which Excel writes, is dropped.
+
+    Raises:
+      UserError: the file is missing, unreadable or not UTF-8.
+    """
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as e:
+        raise UserError(f"{path}: no such file") from e
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read: {os_errors.reading(e)}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not UTF-8 text: {e}; save it as UTF-8") from e
+
+
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -119,42 +135,14 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
       UserError: the file is missing, unreadable, not JSON, or not an object.
     """
     try:
-        content = load_json(pathlib.Path(path).read_text(encoding="utf-8-sig"), str(path))
-    except FileNotFoundError as e:
-        raise UserError(f"{path}: no such file") from e
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read: {os_errors.reading(e)}") from e
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        content = load_json(read_text(path), str(path))
+    except json.JSONDecodeError as e:
         raise UserError(
             f"{path}: not valid JSON: {e}; correct it, or delete it if a stage wrote it, and rerun that stage"
         ) from e
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a JSON object, not {type(content).__name__}")
     return content
-
-
-def list_files(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """List all files in a folder and its sub-folders, sorted. Follows links; skips links that form a cycle.
-
-    Raises:
-      UserError: a folder cannot be read.
-    """
-
-    def walk(place: str | os.PathLike, ancestors: frozenset[str]) -> Iterator[pathlib.Path]:
-        real = os.path.realpath(place)
-        # A folder that is its own ancestor is a cycle. Two separate links to one folder are no cycle; both are listed.
-        if real in ancestors:
-            return
-        for entry in pathlib.Path(place).iterdir():
-            if entry.is_dir():
-                yield from walk(entry, ancestors | {real})
-            elif entry.is_file():
-                yield entry
-
-    try:
-        return sorted(walk(folder, frozenset()))
-    except OSError as e:
-        raise UserError(f"{e.filename or folder}: cannot be read: {os_errors.reading(e)}") from e
 
 
 def plain(value: Any) -> Any:

@@ -34,7 +34,7 @@ def shown(name: str) -> str:
     return name if name.isascii() and name.isprintable() else f"{name} ({ascii(name)[1:-1]})"
 
 
-def listed(names: Collection[str], most: int = 8) -> str:
+def listed(names: Collection[str], most: int = 10) -> str:
     """Return up to ``most`` names as text, and how many more there are."""
     first = ", ".join(list(names)[:most])
     return f"{first} and {len(names) - most} more" if len(names) > most else first

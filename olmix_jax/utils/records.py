@@ -14,7 +14,8 @@ import typing
 from typing import Any, TypeVar
 
 from olmix_jax.utils import files
-from olmix_jax.utils.errors import UserError, listed
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import log
 
 R = TypeVar("R")

@@ -24,6 +24,13 @@ def test_validation_models_replace_only_the_given_fields():
     assert budget.validated(larger).proxy.preset == "14M" and budget.validated(larger).train.lr == 0.2
 
 
+def test_validation_models_of_another_preset_share_devices_as_many_as_fit():
+    full = dataclasses.replace(CONFIG, swarm=config.Swarm(members_per_device=8))
+    assert budget.validated(full).swarm.members_per_device == 8
+    larger = dataclasses.replace(full, validate=config.Validate(preset="14M"))
+    assert budget.validated(larger).swarm.members_per_device is None
+
+
 def test_target_tokens_default_to_one_validation_model():
     assert budget.target_tokens(CONFIG) == 30 * 4 * 32
     assert budget.target_tokens(dataclasses.replace(CONFIG, propose=config.Propose(target_tokens=1e9))) == 1e9

@@ -42,6 +42,12 @@ def test_tilde_is_the_home_folder(monkeypatch):
     assert config.propose.anchor == ' {"web": "~/x"}'
 
 
+@pytest.mark.parametrize("text, path", [("~/text", "/home/ada/text"), ("s3://bucket/~/tokens", "s3://bucket/~/tokens")])
+def test_text_lies_in_the_home_folder_or_at_a_url(text, path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert configs.from_dict({"corpus": {"path": text}}).corpus.path == path
+
+
 @pytest.mark.parametrize("workdir", ["", " "])
 def test_workdir_must_not_be_empty(workdir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -61,15 +61,6 @@ def test_pipe_is_an_error(folder, name):
         domain_folder.text_files(folder)
 
 
-def test_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):
-    def refuse(place):
-        raise PermissionError(13, "Permission denied", place)
-
-    monkeypatch.setattr(domain_folder.os, "listdir", refuse)
-    with pytest.raises(UserError, match=f"{folder}: cannot be read: Permission denied"):
-        domain_folder.walk(folder)
-
-
 def test_links_are_followed_and_cycles_skipped(folder):
     (folder / "all").symlink_to(folder / "web")
     (folder / "web" / "up").symlink_to(folder / "web")

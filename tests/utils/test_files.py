@@ -85,21 +85,6 @@ def test_object_is_read_from_mapping_text_or_path(tmp_path):
         files.read_object('{"a"', "f")
 
 
-def test_files_are_listed_in_order_with_links_and_without_cycles(tmp_path):
-    for name in ("folder/b", "folder/a/c", "other/d"):
-        files.write_text(tmp_path / name, "")
-    (tmp_path / "folder/link").symlink_to(tmp_path / "other")
-    (tmp_path / "folder/same").symlink_to(tmp_path / "other")
-    (tmp_path / "other/cycle").symlink_to(tmp_path / "folder")
-    listed = [str(path.relative_to(tmp_path)) for path in files.list_files(tmp_path / "folder")]
-    assert listed == ["folder/a/c", "folder/b", "folder/link/d", "folder/same/d"]
-
-
-def test_unreadable_folder_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="nowhere: cannot be read: no such file"):
-        files.list_files(tmp_path / "nowhere")
-
-
 def test_equal_content_has_equal_digest():
     assert files.digest({"b": np.arange(3), "a": (1, 2)}) == files.digest({"a": [1, 2], "b": [0, 1, 2]})
     assert files.digest({"a": 1}) != files.digest({"a": 2})
