@@ -64,6 +64,10 @@ def _mapped(law: Law) -> Law:
     def predict(params: MappedParams, ratios_KD):
         return law.predict(params.params, ratios_KD @ params.matrix_DM)
 
+    def rise(params: MappedParams, ratios_KD):
+        assert law.rise is not None
+        return law.rise(params.params, ratios_KD @ params.matrix_DM)
+
     def spread(params: MappedParams, ratios_KD):
         assert law.spread is not None
         return law.spread(params.params, ratios_KD @ params.matrix_DM)
@@ -81,6 +85,7 @@ def _mapped(law: Law) -> Law:
         describe=unsupported,
         differentiable=law.differentiable,
         convex=law.convex,
+        rise=None if law.rise is None else rise,
         cheap_refits=law.cheap_refits,
         spread=None if law.spread is None else spread,
     )

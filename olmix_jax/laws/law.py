@@ -51,6 +51,9 @@ class Law:
       describe: ``(params, task, domains) → dict``. The parameters of one task (a row number) by name, for people.
       differentiable: ``predict`` and ``spread`` are pure JAX, and ``predict`` has useful slopes.
       convex: ``predict`` is convex in the mixture for all parameters that ``fit`` returns.
+      rise: ``(params, ratios_QM) → rise_QN`` [BPB], a prediction minus the task's constant, with all its digits where
+        it is far smaller than the constant. ``rise`` is positive, and its logarithm nearly linear in the mixture. None
+        if the family has no such constant.
       cheap_refits: a refit with ``near`` costs much less than a fit. Without it, quality comes from cross-validation
         alone and there are no samples.
       spread: ``(params, ratios_QM) → std_QN`` [BPB], the standard deviation of a new run's measurement; None if the
@@ -70,6 +73,7 @@ class Law:
     describe: Callable[[Any, int, tuple[str, ...]], dict[str, Any]]
     differentiable: bool
     convex: bool = False
+    rise: Callable[[Any, Any], Any] | None = None
     cheap_refits: bool = True
     spread: Callable[[Any, Any], Any] | None = None
     sample: Callable[[Any, int, int], Any] | None = None

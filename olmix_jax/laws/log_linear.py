@@ -55,11 +55,16 @@ class Params(NamedTuple):
 
 def predict(params: Params, ratios_KM):
     """Return bpb_KN = c_N + g(ratios_KM coef_NMᵀ) [BPB]. Pure JAX, differentiable, convex in the mixture."""
+    return jnp.exp(params.log_c_N)[None, :] + rise(params, ratios_KM)
+
+
+def rise(params: Params, ratios_KM):
+    """Return rise_KN = g(ratios_KM coef_NMᵀ) [BPB], the prediction above c. Pure JAX."""
     exponent_KN = ratios_KM @ params.coef_NM.T
     if params.top_N is None:
-        return jnp.exp(params.log_c_N)[None, :] + jnp.exp(exponent_KN)
+        return jnp.exp(exponent_KN)
     below_KN = jnp.minimum(exponent_KN, params.top_N[None, :])
-    return jnp.exp(params.log_c_N)[None, :] + jnp.exp(below_KN) * (1 + exponent_KN - below_KN)
+    return jnp.exp(below_KN) * (1 + exponent_KN - below_KN)
 
 
 def parameters(domains: int) -> int:
@@ -223,4 +228,5 @@ LAW = Law(
     describe=describe,
     differentiable=True,
     convex=True,
+    rise=rise,
 )

@@ -2,10 +2,19 @@
 
 Each round smooths both maxima around the multipliers of the previous round, solves the smooth problem, and takes the
 multipliers that attain the maxima (Rockafellar 1976). The smooth problem is convex if the law is.
+
+A law that is a constant plus a rise, such as c + e^(Aᵀp), can be so flat at the limit that 1e-8 BPB of a guard cost
+more than 0.001 BPB of T: then u is 10⁵, and the rounds do not end. So guards are measured by the logarithm of the rise,
+
+    h_f(p) = unit_f · (ln Σ_i r_fi rise_i(p) − ln(limit_f − Σ_i r_fi c_i)) ≤ 0,
+
+which for one task of the law above is a linear constraint, and is convex for a mean. The unit makes the slope of h_f
+about 1, so h_f is a distance in the mixture's weights.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +23,7 @@ import numpy as np
 
 from olmix_jax.laws import cpu, evaluate, evaluate_each
 from olmix_jax.solver.problem import Problem
-from olmix_jax.solver.projection import fill, project
+from olmix_jax.solver.projection import TINY, fill, project
 from olmix_jax.solver.solution import Solution
 from olmix_jax.solver.solve import solve
 from olmix_jax.solver.status import GUARD_TOLERANCE
@@ -33,8 +42,9 @@ class SmoothedTerms(NamedTuple):
     Attributes:
       task_weights_N: w.
       rows_FN: r of the guards; F may be 0.
-      limit_F: limits of the guards [BPB].
-      multipliers_F: u of the previous round.
+      limit_F: limits of the guards [BPB]; with ``unit_F``, their height above the constants Σ_i r_i c_i.
+      unit_F: unit of h; None to measure guards in BPB.
+      multipliers_F: u of the previous round [BPB per unit of the measure].
       stiffness: factor of the squared excess of a guard.
       sample_weights_S: q of the previous round.
       largest_weight: upper bound of q, 1/(share·S).
@@ -44,6 +54,7 @@ class SmoothedTerms(NamedTuple):
     task_weights_N: Any
     rows_FN: Any
     limit_F: Any
+    unit_F: Any
     multipliers_F: Any
     stiffness: Any
     sample_weights_S: Any
@@ -57,8 +68,8 @@ class LastRound(NamedTuple):
     Attributes:
       terms: with the multipliers.
       solution: of the smooth problem. ``iterations`` is the sum over rounds; ``residual`` is at least ``distance``.
-      bpb_SN: prediction at the solution: the law's row, then the samples'.
-      distance: distance from a solution [BPB] (:func:`_updated`).
+      bpb_SN: prediction at the solution (:func:`bpb_rows`).
+      distance: distance from a solution (:func:`_updated`).
       converged: whether the distance is small enough and the last smooth problem is solved.
     """
 
@@ -69,42 +80,47 @@ class LastRound(NamedTuple):
     converged: bool
 
 
-def with_samples(problem: Problem, samples) -> Problem:
-    """Return the problem with a law that predicts bpb_KSN: row 0 is the law, the others are its samples.
+def with_samples(problem: Problem, samples, rise: Callable | None = None) -> Problem:
+    """Return the problem with a law that predicts the rows of :func:`bpb_rows`, bpb_KSN.
 
     Arrays that are equal in all samples are passed once, so that their part of the law is computed once.
     """
     axes = None if samples is None else _axes(samples)
     if axes is not None:
         samples = jax.tree.map(lambda x, axis: np.asarray(x)[0] if axis is None else x, samples, axes)
-    law = dataclasses.replace(problem.law, predict=_predict_all(problem.law.predict, axes), convex=problem.convex)
+    predict = _predict_all(problem.law.predict, rise, axes)
+    law = dataclasses.replace(problem.law, predict=predict, convex=problem.convex)
     return dataclasses.replace(problem, law=law, params=(problem.params, samples))
 
 
-def bpb_rows(problem: Problem, samples, weights_M) -> np.ndarray:
-    """Return bpb_SN at a mixture: row 0 is the law, the others are its samples."""
-    law_1N = evaluate(problem.law, problem.params, weights_M[None])
-    if samples is None:
-        return law_1N
-    return np.concatenate([law_1N, evaluate_each(problem.law, samples, weights_M[None])[:, 0]])
+def bpb_rows(problem: Problem, samples, weights_M, rise: Callable | None = None) -> np.ndarray:
+    """Return bpb_SN at a mixture: the law, then its samples, and last the rise, if given."""
+    rows = [evaluate(problem.law, problem.params, weights_M[None])]
+    if samples is not None:
+        rows.append(evaluate_each(problem.law, samples, weights_M[None])[:, 0])
+    if rise is not None:
+        rows.append(evaluate(dataclasses.replace(problem.law, predict=rise), problem.params, weights_M[None]))
+    return np.concatenate(rows)
 
 
 def run(problem: Problem, terms: SmoothedTerms, samples, start_M) -> LastRound:
     """Run rounds until the guards hold and T equals its smoothed value, at most ROUNDS.
 
     If the solver does not converge, the round is too stiff for it. It is repeated with a quarter of the stiffness,
-    which is the limit from then on. More rounds are then needed, but each takes little time.
+    which is the limit from then on. The limit doubles with each slow round, because a round nearer to the solution can
+    be stiffer.
     """
     close = GUARD_TOLERANCE if problem.convex else TIGHTER + GUARD_TOLERANCE
     previous, largest, iterations = np.inf, LAST_STIFFNESS, 0
-    smoothed, weights_M = with_samples(problem, samples), start_M
+    rise = measured_by(problem, terms.rows_FN)
+    smoothed, weights_M = with_samples(problem, samples, rise), start_M
     # A round gains about as many digits as the one before it.
     with Progress("guards or tail", round(-np.log10(close)), "digits") as progress:
         for number in range(1, ROUNDS + 1):
             this_round = dataclasses.replace(smoothed, weights=terms, merge=smoothed_value)
             solution = solve(this_round, starts_SM=weights_M[None])
             iterations += solution.iterations
-            bpb_SN = bpb_rows(problem, samples, solution.weights_M)
+            bpb_SN = bpb_rows(problem, samples, solution.weights_M, rise)
             updated, distance = _updated(terms, bpb_SN)
             digits = np.clip(-np.log10(max(distance, close)), 0, progress.total) if np.isfinite(distance) else 0
             progress.advance(max(round(digits) - progress.done, 0), f"{distance:.0e} BPB off after {number} rounds")
@@ -115,8 +131,10 @@ def run(problem: Problem, terms: SmoothedTerms, samples, start_M) -> LastRound:
             terms, weights_M = updated, solution.weights_M
             if distance <= close and solution.converged:
                 break
-            if distance > 0.25 * previous and terms.stiffness * 4 <= largest:
-                terms = terms._replace(stiffness=terms.stiffness * 4, softness=terms.softness / 4)
+            if distance > 0.25 * previous:
+                if terms.stiffness * 4 <= largest:
+                    terms = terms._replace(stiffness=terms.stiffness * 4, softness=terms.softness / 4)
+                largest = min(largest * 2, LAST_STIFFNESS)
             previous = distance
     converged = solution.converged and distance <= close
     residual = max(solution.residual or 0.0, distance)
@@ -129,13 +147,24 @@ def first_terms(problem: Problem, rows_FN, limit_F, samples, share: float, start
 
     The softness is in units of the samples' spread. A round moves q far, but not so far that Newton's method fails.
     """
+    start_M, unit_F, rise = np.asarray(start_M, np.float64), None, measured_by(problem, rows_FN)
     number = 0 if samples is None else len(jax.tree.leaves(samples)[0])
-    bpb_SN = bpb_rows(problem, samples, np.asarray(start_M, np.float64))
-    spread = float(np.std(bpb_SN[1:] @ problem.weights)) if number else 1.0
+    bpb_SN = bpb_rows(problem, samples, start_M, rise)
+    spread = float(np.std(bpb_SN[1 : 1 + number] @ problem.weights)) if number else 1.0
+    if not problem.convex:
+        limit_F = limit_F - TIGHTER
+    if rise is not None:
+        # A limit below the constants cannot be met. At the constants, it can be met to within the tolerance.
+        limit_F = np.maximum(limit_F - rows_FN @ (bpb_SN[0] - bpb_SN[-1]), 0.5 * GUARD_TOLERANCE)
+        with cpu.float64():
+            slope_FM = np.asarray(_log_slopes(rise, problem.params, rows_FN, start_M))
+        # Along the simplex. A guard of little slope is left as it is.
+        unit_F = 1 / np.maximum(np.linalg.norm(slope_FM - slope_FM.mean(axis=1, keepdims=True), axis=1), 1.0)
     return SmoothedTerms(
         task_weights_N=problem.weights,
         rows_FN=rows_FN,
-        limit_F=limit_F - (0.0 if problem.convex else TIGHTER),
+        limit_F=limit_F,
+        unit_F=unit_F,
         multipliers_F=np.zeros(len(limit_F)),
         stiffness=FIRST_STIFFNESS,
         sample_weights_S=np.full(number, 1 / max(number, 1)),
@@ -144,14 +173,35 @@ def first_terms(problem: Problem, rows_FN, limit_F, samples, share: float, start
     )
 
 
+def combination_of(terms: SmoothedTerms, bpb_SN) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (weights_SN, u_F, limit_F): weights of the rows in Σ_s q_s Σ_i w_i f_si + Σ_f u_f g_f, u and limits.
+
+    u is in units of T per BPB of a guard. g_f and its limit are above the constants if guards are measured by the rise.
+    """
+    number, multipliers_F = len(terms.sample_weights_S), terms.multipliers_F
+    weights_SN = np.zeros_like(bpb_SN)
+    rows_S = np.concatenate([[not number], terms.sample_weights_S])
+    weights_SN[: 1 + number] = np.outer(rows_S, terms.task_weights_N)
+    if terms.unit_F is not None:
+        multipliers_F = multipliers_F * terms.unit_F / np.maximum(terms.rows_FN @ bpb_SN[-1], TINY)
+    weights_SN[0 if terms.unit_F is None else -1] += multipliers_F @ terms.rows_FN
+    return weights_SN, multipliers_F, terms.limit_F
+
+
+def _measure(terms: SmoothedTerms, bpb_SN):
+    """Return by how much each guard is exceeded [BPB], or h with ``unit_F``; for :func:`smoothed_value`."""
+    if terms.unit_F is None:
+        return terms.rows_FN @ bpb_SN[0] - terms.limit_F
+    return terms.unit_F * (jnp.log(jnp.maximum(terms.rows_FN @ bpb_SN[-1], TINY)) - jnp.log(terms.limit_F))
+
+
 def smoothed_value(terms: SmoothedTerms, bpb_SN):
     """Return the smoothed objective of a round without KL [BPB]; the ``merge`` of its problem."""
-    excess_F = terms.rows_FN @ bpb_SN[0] - terms.limit_F
-    pushed_F = jnp.maximum(excess_F + terms.multipliers_F / terms.stiffness, 0.0)
+    pushed_F = jnp.maximum(_measure(terms, bpb_SN) + terms.multipliers_F / terms.stiffness, 0.0)
     guards = 0.5 * terms.stiffness * (pushed_F**2).sum() - 0.5 * (terms.multipliers_F**2).sum() / terms.stiffness
     if not len(terms.sample_weights_S):
         return terms.task_weights_N @ bpb_SN[0] + guards
-    value_S = bpb_SN[1:] @ terms.task_weights_N
+    value_S = _sampled(terms, bpb_SN)
     q_S = _sample_weights(terms, value_S)
     return q_S @ value_S - 0.5 * terms.softness * ((q_S - terms.sample_weights_S) ** 2).sum() + guards
 
@@ -160,10 +210,15 @@ def tail_value(terms: SmoothedTerms, bpb_SN) -> float:
     """Return T [BPB]: Σ_i w_i f_i, or its mean over the worst share of samples."""
     if not len(terms.sample_weights_S):
         return float(terms.task_weights_N @ bpb_SN[0])
-    value_S, size = bpb_SN[1:] @ terms.task_weights_N, len(terms.sample_weights_S)
+    value_S, size = _sampled(terms, bpb_SN), len(terms.sample_weights_S)
     with cpu.float64():
         worst_S = np.asarray(_fill(-value_S, np.zeros(size), np.full(size, terms.largest_weight)))
     return float(worst_S @ value_S)
+
+
+def _sampled(terms: SmoothedTerms, bpb_SN):
+    """Return Σ_i w_i f_si of each sample [BPB]."""
+    return bpb_SN[1 : 1 + len(terms.sample_weights_S)] @ terms.task_weights_N
 
 
 def _sample_weights(terms: SmoothedTerms, value_S):
@@ -173,21 +228,25 @@ def _sample_weights(terms: SmoothedTerms, value_S):
     return project(target_S, jnp.zeros(size), jnp.full(size, terms.largest_weight))
 
 
-_sample_weights_jit, _fill = jax.jit(_sample_weights), jax.jit(fill)
+_sample_weights_jit, _fill, _measure_jit = jax.jit(_sample_weights), jax.jit(fill), jax.jit(_measure)
 
 
 def _updated(terms: SmoothedTerms, bpb_SN) -> tuple[SmoothedTerms, float]:
-    """Return the multipliers that attain the maxima, and the distance from a solution [BPB].
+    """Return the multipliers that attain the maxima, and the distance from a solution.
 
     The distance is the largest of three: the excess of a guard, the room of a guard with a positive multiplier, and T
-    minus its smoothed value.
+    minus its smoothed value [BPB]. With ``unit_F``, excess and room are the larger of BPB and weight.
     """
-    excess_F = terms.rows_FN @ bpb_SN[0] - terms.limit_F
+    with cpu.float64():
+        excess_F = np.asarray(_measure_jit(terms, bpb_SN))
     multipliers_F = np.maximum(terms.multipliers_F + terms.stiffness * excess_F, 0.0)
     off_F = np.maximum(excess_F, -terms.multipliers_F / terms.stiffness)
-    distance = np.where(multipliers_F > 0, np.abs(off_F), np.maximum(excess_F, 0.0)).max(initial=0.0)
+    distance_F = np.where(multipliers_F > 0, np.abs(off_F), np.maximum(excess_F, 0.0))
+    if terms.unit_F is not None:
+        distance_F = distance_F * np.maximum(terms.limit_F / terms.unit_F, 1.0)
+    distance = distance_F.max(initial=0.0)
     if len(terms.sample_weights_S):
-        value_S = bpb_SN[1:] @ terms.task_weights_N
+        value_S = _sampled(terms, bpb_SN)
         with cpu.float64():
             q_S = np.asarray(_sample_weights_jit(terms, value_S))
         distance = max(distance, tail_value(terms, bpb_SN) - float(q_S @ value_S))
@@ -205,18 +264,30 @@ def _axes(samples):
     return jax.tree.map(axis, samples)
 
 
+def measured_by(problem: Problem, rows_FN) -> Callable | None:
+    """Return the law's rise if guards are measured by it; None without guards, and for problems that are not convex."""
+    return problem.law.rise if problem.convex and len(rows_FN) else None
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_slopes(rise, params, rows_FN, weights_M):
+    """Return the derivatives of ln Σ_i r_fi rise_i by weight, slope_FM."""
+    return jax.jacfwd(lambda p_M: jnp.log(jnp.maximum(rows_FN @ rise(params, p_M[None, :])[0], TINY)))(weights_M)
+
+
 @functools.lru_cache(maxsize=32)
-def _predict_all(predict, axes):
-    """Return ((params, samples), ratios_KM) → bpb_KSN, the law first. Cached, so that it is compiled once.
+def _predict_all(predict, rise, axes):
+    """Return ((params, samples), ratios_KM) → bpb_KSN, as :func:`bpb_rows`. Cached, so that it is compiled once.
 
     ``axes`` is None without samples.
     """
 
     def predict_all(params, ratios_KM):
-        law_K1N = predict(params[0], ratios_KM)[:, None]
-        if axes is None:
-            return law_K1N
-        each_KSN = jax.vmap(predict, in_axes=(axes, None), out_axes=1)(params[1], ratios_KM)
-        return jnp.concatenate([law_K1N, each_KSN], axis=1)
+        rows = [predict(params[0], ratios_KM)[:, None]]
+        if axes is not None:
+            rows.append(jax.vmap(predict, in_axes=(axes, None), out_axes=1)(params[1], ratios_KM))
+        if rise is not None:
+            rows.append(rise(params[0], ratios_KM)[:, None])
+        return jnp.concatenate(rows, axis=1)
 
     return predict_all

@@ -128,12 +128,13 @@ def _solve_from(problem: Problem, guards: Guards, samples, share: float, start_M
     value, gap = tail + _penalty(problem, solution.kl), None
     status = Status.LOCAL_OPTIMUM if converged else Status.MAX_ITERATIONS
     if problem.convex:
-        gap = max(value - _lower_bound(problem, samples, terms, solution.weights_M), 0.0)
+        gap = max(value - _lower_bound(problem, samples, terms, bpb_SN, solution.weights_M), 0.0)
         status = Status.OPTIMAL if gap <= tolerance(problem.convex, value) else Status.MAX_ITERATIONS
     if excess_F.max(initial=0.0) > GUARD_TOLERANCE:
         status = Status.MAX_ITERATIONS
     solution = dataclasses.replace(solution, status=status, value=value, gap=gap, guard_excess=_largest(excess_F))
-    return GuardedSolution(solution, terms.multipliers_F, terms.sample_weights_S, excess_F, tail)
+    multipliers_F = guard_rounds.combination_of(terms, bpb_SN)[1]
+    return GuardedSolution(solution, multipliers_F, terms.sample_weights_S, excess_F, tail)
 
 
 def _fall_back(
@@ -164,12 +165,13 @@ def _penalty(problem: Problem, kl: float) -> float:
     return problem.kl_weight * kl if problem.kl_weight > 0 else 0.0
 
 
-def _lower_bound(problem: Problem, samples, terms: SmoothedTerms, start_M) -> float:
+def _lower_bound(problem: Problem, samples, terms: SmoothedTerms, bpb_SN, start_M) -> float:
     """Return the lower bound on the minimum that the multipliers give [BPB]."""
-    weights_S = np.concatenate([[not len(terms.sample_weights_S)], terms.sample_weights_S])
-    weights_SN = np.outer(weights_S, terms.task_weights_N)
-    weights_SN[0] += terms.multipliers_F @ terms.rows_FN
-    combined = dataclasses.replace(guard_rounds.with_samples(problem, samples), weights=weights_SN, merge=combination)
+    weights_SN, multipliers_F, limit_F = guard_rounds.combination_of(terms, bpb_SN)
+    rise = guard_rounds.measured_by(problem, terms.rows_FN)
+    combined = dataclasses.replace(
+        guard_rounds.with_samples(problem, samples, rise), weights=weights_SN, merge=combination
+    )
     end = solver.solve(combined, starts_SM=start_M[None])
     gap = np.inf if end.gap is None else end.gap
-    return end.value - gap - float(terms.multipliers_F @ terms.limit_F)
+    return end.value - gap - float(multipliers_F @ limit_F)

@@ -203,6 +203,7 @@ class Simulation:
                 task_weights_N=self._weights_SN,
                 rows_FN=np.broadcast_to(rows_FN, (samples, *rows_FN.shape)),
                 limit_F=limit_SF,
+                unit_F=None,
                 multipliers_F=multipliers_SF,
                 stiffness=np.full(samples, stiffness),
                 sample_weights_S=np.zeros((samples, 0)),

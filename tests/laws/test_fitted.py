@@ -22,6 +22,17 @@ def test_through_predicts_at_the_mapped_mixtures():
     np.testing.assert_allclose(fitted.predict(np.eye(3))[:, 0], 0.5 + np.exp([-1.0, 0.0, 1.0]))
 
 
+def test_the_rise_keeps_the_digits_that_the_prediction_loses():
+    fitted = FittedLaw(log_linear.LAW, PARAMS).through(BLOCKS_DM)
+    steep = FittedLaw(log_linear.LAW, PARAMS._replace(coef_NM=np.full((1, 3), -40.0)))
+    assert fitted.law.rise is not None and log_linear.LAW.rise is not None
+    with jax.enable_x64(True):
+        rise_KN = np.asarray(fitted.law.rise(fitted.params, np.eye(2)))
+        tiny = float(log_linear.LAW.rise(steep.params, np.eye(3))[0, 0])
+    np.testing.assert_allclose(0.5 + rise_KN, fitted.predict(np.eye(2)), rtol=1e-15)
+    assert tiny == pytest.approx(np.exp(-40), rel=1e-14) and steep.predict(np.eye(3))[0, 0] == 0.5
+
+
 def test_through_keeps_capabilities_and_compiles_once():
     first, second = (FittedLaw(log_linear.LAW, PARAMS).through(BLOCKS_DM) for _ in range(2))
     assert first.law is second.law and first.law.convex and first.law.differentiable

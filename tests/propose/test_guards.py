@@ -1,5 +1,6 @@
 """Guards on tasks and means over the worst samples, against cvxpy (also covers guard_rounds.py)."""
 
+import cvxpy as cp
 import jax
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from olmix_jax.solver.status import Status
 from olmix_jax.swarm import table, task_groups
 from tests.propose.cases import NATURAL_M, fitted_gp
 from tests.propose.guard_cases import (
+    DOMAINS,
     EACH_TASK,
+    TASKS,
     cvxpy_optimum,
     guards_of,
     infeasible_problem,
@@ -124,6 +127,44 @@ def test_guards_on_the_published_swarm_hold_without_kl(published):
     guard = guards.group_guards(swarm.tasks, natural_N, {task: (task,) for task in swarm.tasks}, 0.0)
     guarded = guards.solve(problem, guard, starts_SM=swarm.natural_M[None])
     assert guarded.solution.status is Status.OPTIMAL and guarded.excess_F.max() <= 1e-10
+
+
+def steep_problem(seed: int) -> Problem:
+    """Return a problem in which natural takes four tasks to within 1e-5 BPB of their constants, each by one domain."""
+    rng = np.random.default_rng(seed)
+    natural_M = rng.dirichlet(np.full(DOMAINS, 2.0))
+    coef_NM = rng.normal(size=(TASKS, DOMAINS))
+    steep = np.arange(TASKS - 1)
+    coef_NM[steep, steep] -= rng.uniform(11, 13, TASKS - 1) / natural_M[steep]
+    params = log_linear.Params(np.log(rng.uniform(0.3, 0.6, TASKS)), coef_NM)
+    bounds = box(np.zeros(DOMAINS), np.ones(DOMAINS))
+    return Problem(log_linear.LAW, params, rng.dirichlet(np.ones(TASKS)), natural_M, bounds, 0.0)
+
+
+@inaccurate
+@pytest.mark.parametrize("groups", [EACH_TASK, {"one": ("a", "b"), "two": ("c", "d", "e")}], ids=["tasks", "groups"])
+@pytest.mark.parametrize("seed", range(3))
+def test_guards_where_the_law_is_almost_flat_agree_with_cvxpy(seed, groups):
+    """The last 1e-6 BPB of the guards change the minimum by 1e-4 BPB or more, so a multiplier is over 100.
+
+    cvxpy has the guards as limits of ln Σ exp(Aᵀp).
+    """
+    problem = steep_problem(seed)
+    guard, params = guards_of(problem, groups, 0.0), problem.params
+    p = cp.Variable(DOMAINS)
+    limits = [p >= 0, cp.sum(p) == 1]
+    for row_N in guard.rows_FN:
+        in_row = np.flatnonzero(row_N)
+        natural = np.log(np.exp(params.coef_NM[in_row] @ problem.anchor_M).sum())
+        limits.append(cp.log_sum_exp(params.coef_NM[in_row] @ p) <= natural)
+    value = problem.weights @ (np.exp(params.log_c_N) + cp.exp(params.coef_NM @ p))
+    model = cp.Problem(cp.Minimize(value), limits)
+    model.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+    found = guards.solve(problem, guard, starts_SM=problem.anchor_M[None])
+    assert found.solution.status is Status.OPTIMAL and found.excess_F.max() <= 1e-10
+    assert found.solution.value == pytest.approx(model.value, rel=1e-8)
+    loose = guards.solve(problem, guards_of(problem, groups, 1e-6), starts_SM=problem.anchor_M[None])
+    assert found.solution.value - loose.solution.value > 1e-4 and found.multipliers_F.max() > 100
 
 
 @inaccurate
