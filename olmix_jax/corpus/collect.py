@@ -13,11 +13,8 @@ from olmix_jax.corpus import holdout, readers, repeated, sources
 from olmix_jax.corpus.duplicates import Fingerprints
 from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.corpus.spool import Spool
-from olmix_jax.corpus.text_streams import batches
+from olmix_jax.corpus.workers import Workers
 from olmix_jax.utils.progress import Progress
-
-# Bytes of text that are fingerprinted at once.
-_BATCH = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +50,17 @@ class DomainText:
         return self.bytes + int(self.heldout["size"].sum(dtype=np.int64))
 
 
-def collect(config: Config, folder: pathlib.Path, seed: int, share: float) -> list[DomainText]:
+def collect(
+    config: Config, folder: pathlib.Path, seed: int, share: float, several: Workers | None = None
+) -> list[DomainText]:
     """Read all domains into ``folder``, drop near-identical documents and hold out a share of each domain.
+
+    Args:
+      config: the config.
+      folder: where spools are written.
+      seed: of the order of documents and of the split.
+      share: of each domain's text that is held out.
+      several: processes that compare documents; None for this one.
 
     Raises:
       UserError: text cannot be read, a file or a domain repeats another one, or a domain has no text.
@@ -68,7 +74,7 @@ def collect(config: Config, folder: pathlib.Path, seed: int, share: float) -> li
         spools = sources.read_builtin(config.corpus, folder, seed)
         rows_of = [spool.rows() for spool in spools]
     skipped.log()
-    starts, first_D = _fingerprint(config, folder, spools, rows_of)
+    starts, first_D = _fingerprint(config, folder, spools, rows_of, several)
     result = []
     for number, (spool, rows) in enumerate(zip(spools, rows_of)):
         own = np.arange(starts[number], starts[number + 1])
@@ -96,7 +102,11 @@ def collect(config: Config, folder: pathlib.Path, seed: int, share: float) -> li
 
 
 def _fingerprint(
-    config: Config, folder: pathlib.Path, spools: list[Spool], rows_of: list[np.ndarray]
+    config: Config,
+    folder: pathlib.Path,
+    spools: list[Spool],
+    rows_of: list[np.ndarray],
+    several: Workers | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compare all documents.
 
@@ -105,18 +115,16 @@ def _fingerprint(
       first one that is near-identical to it. Text that was held out earlier has the first numbers, so no copy of it is
       kept.
     """
+    size = sum(int(rows["size"].sum(dtype=np.int64)) for rows in rows_of)
     prints = Fingerprints(folder / "fingerprints")
     try:
-        for batch in batches(held_out_earlier(config.update.parent), _BATCH):
-            prints.add(batch)
+        for _ in prints.add_stream(held_out_earlier(config.update.parent)):
+            pass
         starts = np.cumsum([prints.documents, *map(len, rows_of)])
-        with Progress(
-            "fingerprint", sum(int(rows["size"].sum(dtype=np.int64)) for rows in rows_of), "bytes"
-        ) as progress:
+        with Progress("fingerprint", size, "bytes") as progress:
             for spool, rows in zip(spools, rows_of):
-                for batch in batches((stored.text.decode() for stored in spool.read(rows)), _BATCH):
-                    prints.add(batch)
-                    progress.advance(sum(map(len, batch)), note=spool.name)
+                for characters in prints.add_stream((s.text.decode() for s in spool.read(rows)), several):
+                    progress.advance(characters, note=spool.name)
         return starts, prints.firsts()
     finally:
         prints.close()

@@ -1,14 +1,17 @@
 """Detection of near-identical documents. What is compared lies on disk, so memory stays small for any corpus."""
 
+import collections
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import scipy.sparse
 
 from olmix_jax.corpus import minhash
+from olmix_jax.corpus.text_streams import batches
+from olmix_jax.corpus.workers import Answer, Workers
 from olmix_jax.utils.progress import Progress
 
 # Documents are near-identical if the Jaccard similarity of their shingles is at least this (as in Lee et al., arXiv
@@ -17,6 +20,8 @@ SIMILAR = 0.8
 # Pairs compared at once, and keys sorted at once.
 _PAIRS, _KEYS = 1 << 16, 1 << 21
 _FEW = 1 << 18
+# Characters that are fingerprinted at once, and bytes of a document's key.
+_BATCH, _KEY = 1 << 18, 16
 
 
 class Fingerprints:
@@ -39,14 +44,28 @@ class Fingerprints:
         self.documents = 0
 
     def add(self, texts: Sequence[str]) -> None:
-        """Add documents. Batches of about 256 kB are the fastest."""
-        plain = [minhash.normalised(text) for text in texts]
-        self._keys.write(b"".join(_key(text) for text in plain))
-        signatures_DB = minhash.signatures(plain)
-        self._signatures.write(signatures_DB.tobytes())
-        for file, keys_D in zip(self._bands, minhash.bands(signatures_DB)):
-            file.write(keys_D.tobytes())
-        self.documents += len(texts)
+        """Add documents."""
+        self._write(_prints(texts))
+
+    def add_stream(self, texts: Iterable[str], several: Workers | None = None) -> Iterator[int]:
+        """Add documents, by several processes if given; yield the number of characters of each batch."""
+        if several is None:
+            for batch in batches(texts, _BATCH):
+                self.add(batch)
+                yield sum(map(len, batch))
+        else:
+            sizes: collections.deque[int] = collections.deque()
+            for answer in several.map("fingerprint", _noting(sizes, batches(texts, _BATCH))):
+                self._write(answer)
+                yield sizes.popleft()
+
+    def _write(self, prints: Answer) -> None:
+        keys, signatures, *bands = prints
+        self._keys.write(keys)
+        self._signatures.write(signatures)
+        for file, keys_D in zip(self._bands, bands):
+            file.write(keys_D)
+        self.documents += len(keys) // _KEY
 
     def firsts(self) -> np.ndarray:
         """Return for each document the first one that is near-identical to it, int32 [D]; itself if it is the first.
@@ -103,9 +122,28 @@ class Fingerprints:
         return result
 
 
+def task(_: bytes) -> Callable[[list[str]], Answer]:
+    """Return the function that fingerprints texts in another process."""
+    return _prints
+
+
+def _prints(texts: Sequence[str]) -> Answer:
+    """Return the keys of texts, their signatures, and the hashes of each band."""
+    plain = [minhash.normalised(text) for text in texts]
+    signatures_DB = minhash.signatures(plain)
+    bands = [keys_D.tobytes() for keys_D in minhash.bands(signatures_DB)]
+    return [b"".join(map(_key, plain)), signatures_DB.tobytes(), *bands]
+
+
+def _noting(sizes: collections.deque[int], batches: Iterable[list[str]]) -> Iterator[list[str]]:
+    for batch in batches:
+        sizes.append(sum(map(len, batch)))
+        yield batch
+
+
 def _key(text: bytes) -> bytes:
     """Return the digest of a normalised text; zeros if it is blank."""
-    return hashlib.blake2b(text, digest_size=16).digest() if text else bytes(16)
+    return hashlib.blake2b(text, digest_size=_KEY).digest() if text else bytes(_KEY)
 
 
 def _parts(file, width: int, documents: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

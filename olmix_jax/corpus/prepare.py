@@ -10,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from olmix_jax import config as configs
-from olmix_jax.corpus import store, tasks, token_agreement, token_files, tokenizer
+from olmix_jax.corpus import store, tasks, token_agreement, token_files, tokenizer, workers
 from olmix_jax.corpus.collect import DomainText, collect, held_out_earlier
-from olmix_jax.corpus.encoding import Encoder
+from olmix_jax.corpus.domain_folder import text_files
+from olmix_jax.corpus.encoding import encode
 from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.corpus.store import heldout_path, store_path, token_bytes_path, tokenizer_path
 from olmix_jax.corpus.token_repeats import TokenContents
 from olmix_jax.corpus.tokenizer import Tokenizer
+from olmix_jax.corpus.workers import Workers
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils import files, os_errors, rng
 from olmix_jax.utils.errors import UserError
@@ -111,15 +113,16 @@ def _tokenizer_of_token_files(config: configs.Config, example: str) -> Tokenizer
 def _tokenize_text(config: configs.Config, workdir: pathlib.Path) -> list[_Domain]:
     """Read, clean and split text, and write the tokens of the training part. Stores that are up to date are kept."""
     seed = rng.derive(config.seed, "corpus")
-    with _scratch(workdir / "corpus" / ".scratch") as folder:
-        domains = collect(config, folder, seed, _heldout_share(config))
+    # Its processes start while this one reads.
+    pool = workers.for_size(_text_size(config.corpus))
+    with _scratch(workdir / "corpus" / ".scratch") as folder, pool as several:
+        domains = collect(config, folder, seed, _heldout_share(config), several)
         bpe = _tokenizer(domains, config)
         _write_tokenizer(workdir, bpe)
         tokens = []
-        size = sum(domain.bytes for domain in domains)
-        with Progress("tokenize", size, "bytes") as progress, Encoder(bpe, size) as encoder:
+        with Progress("tokenize", sum(domain.bytes for domain in domains), "bytes") as progress:
             for domain in domains:
-                tokens.append(_write_store(store_path(workdir, domain.name), domain, encoder, progress))
+                tokens.append(_write_store(store_path(workdir, domain.name), domain, bpe, several, progress))
         with Progress("hold out", sum(len(domain.heldout) for domain in domains), "documents") as progress:
             for domain in domains:
                 _write_heldout(heldout_path(workdir, domain.name), domain, progress)
@@ -154,13 +157,22 @@ def _heldout_share(config: configs.Config) -> float:
     return config.corpus.heldout if not config.update.parent and tasks.are_made_from_text(config) else 0.0
 
 
-def _write_store(path: pathlib.Path, domain: DomainText, encoder: Encoder, progress: Progress) -> int:
+def _text_size(corpus: configs.Corpus) -> int:
+    """Return the bytes of the text's files. They may be compressed; the built-in corpus is small."""
+    if not corpus.path:
+        return 0
+    paths_of = text_files(pathlib.Path(corpus.path), quiet=True)
+    return sum(path.stat().st_size for paths in paths_of.values() for path in paths)
+
+
+def _write_store(
+    path: pathlib.Path, domain: DomainText, bpe: Tokenizer, several: Workers | None, progress: Progress
+) -> int:
     """Write the tokens of a domain, unless an interrupted run has written them. Returns their number."""
-    bpe = encoder.tokenizer
     source = files.digest([bpe.digest, domain.spool.digest(domain.train)])
     tokens = store.tokens_if_current(path, source)
     if tokens is None:
-        ids = encoder.encode(_texts(domain, progress))
+        ids = encode(bpe, _texts(domain, progress), several)
         return store.write_store(path, ids, bpe.size, bpe.end, source)
     progress.advance(domain.bytes, note=f"{path.name} is up to date")
     return tokens

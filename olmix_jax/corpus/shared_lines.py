@@ -33,8 +33,8 @@ class SharedLines:
 
     def add(self, domain: str, text: str) -> None:
         """Add a document of a domain."""
-        lines = (line.strip() for line in text.split("\n") if len(line) >= _CHARACTERS)
-        self.add_parts(domain, (line.encode() for line in lines if len(line) >= _CHARACTERS))
+        lines = [line.strip() for line in text.split("\n") if len(line) >= _CHARACTERS]
+        self.add_parts(domain, [line.encode() for line in lines if len(line) >= _CHARACTERS])
 
     def add_parts(self, domain: str, parts: Iterable[bytes]) -> None:
         """Add the parts of a document of a domain, such as lines, by which it is compared."""
@@ -94,10 +94,10 @@ class _Sample:
 
     def add(self, parts: Iterable[bytes]) -> None:
         """Add the lines of a document."""
-        keys = set()
+        keys, limit, checksum = set(), self.limit, zlib.crc32
         for data in parts:
-            short = zlib.crc32(data)  # fast; most lines are not below the limit
-            if short < self.limit:
+            short = checksum(data)  # fast; most lines are not below the limit
+            if short < limit:
                 keys.add(short << 64 | int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big"))
         for key in keys:
             self.counts[key] = self.counts.get(key, 0) + 1

@@ -28,6 +28,9 @@ ROW = np.dtype(
     + [(name, "<u8") for name in ("order", "group", "sample", "content")]
 )
 
+# Rows of the index that are converted at once.
+_ROWS = 1 << 10
+
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
@@ -98,12 +101,17 @@ class Spool:
 
     def read(self, rows: np.ndarray) -> Iterator[Stored]:
         """Yield the documents of ``rows``, in their order."""
+        fields = "start", "size", "back", "name_size", "passage"
         with open(self.path, "rb") as f:
-            for row in rows:
-                start, back = int(row["start"]), int(row["back"])
-                name = os.pread(f.fileno(), int(row["name_size"]), start - back).decode("utf-8", "surrogatepass")
-                suffix = "" if row["passage"] < 0 else f"#{row['passage']}"
-                yield Stored(name + suffix, os.pread(f.fileno(), int(row["size"]), start))
+            for first in range(0, len(rows), _ROWS):
+                columns = (rows[field][first : first + _ROWS].tolist() for field in fields)
+                for start, size, back, name_size, passage in zip(*columns):
+                    if passage < 0:  # the text follows its name
+                        content = os.pread(f.fileno(), name_size + size, start - back)
+                        yield Stored(content[:name_size].decode("utf-8", "surrogatepass"), content[name_size:])
+                    else:
+                        name = os.pread(f.fileno(), name_size, start - back).decode("utf-8", "surrogatepass")
+                        yield Stored(f"{name}#{passage}", os.pread(f.fileno(), size, start))
 
     def digest(self, rows: np.ndarray) -> str:
         """Return a digest of the names and texts of ``rows``, and of their order."""

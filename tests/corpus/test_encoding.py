@@ -1,9 +1,10 @@
-"""Several processes encode like one, and their failures are errors."""
+"""Several processes encode like one, and their end is an error."""
 
 import numpy as np
 import pytest
 
-from olmix_jax.corpus import encoding, tokenizer
+from olmix_jax.corpus import tokenizer, workers
+from olmix_jax.corpus.encoding import encode
 from olmix_jax.utils import devices
 from olmix_jax.utils.errors import UserError
 from tests.corpus.test_tokenizer import BPE
@@ -19,23 +20,19 @@ def two_processes(monkeypatch):
 
 def test_ids_and_their_order_are_those_of_one_process_until_one_ends(two_processes):
     texts = [prose(i, 10 + i) for i in range(50)]
-    with encoding.Encoder(BPE, encoding.SMALLEST) as encoder:
+    with workers.for_size(workers.SMALLEST) as several:
         # The processes serve one domain after another.
         for part in (texts[:1], texts, []):
             expected = [BPE.encode(text) for text in part]
-            ids = list(encoder.encode(part))
+            ids = list(encode(BPE, part, several))
             assert len(ids) == len(part) and all(np.array_equal(a, b) for a, b in zip(ids, expected))
-        processes = encoder._processes
-        assert len(processes) == 2
-        stream = encoder.encode(prose(i, 600) for i in range(50))
+        assert len(several.processes) == 2
+        stream = encode(BPE, (prose(i, 600) for i in range(50)), several)
         next(stream)
-        for process in processes:
+        for process in several.processes:
             process.kill()
         with pytest.raises(UserError, match="process that encodes text ended with status -9.*run the same command"):
             list(stream)
-    assert all(process.returncode is not None for process in processes)
-
-
-def test_small_text_starts_no_process(two_processes):
-    with encoding.Encoder(BPE, 1000) as encoder:
-        assert len(list(encoder.encode(["a", "b"]))) == 2 and not encoder._processes
+        with pytest.raises(UserError, match="process that compares text ended with status -9"):
+            list(several.map("fingerprint", [["a text"]]))
+    assert all(process.returncode is not None for process in several.processes)

@@ -56,12 +56,28 @@ def test_characters_of_every_category_are_classified_like_the_library():
 
 
 def test_table_of_words_is_emptied_and_the_ids_stay_the_same(monkeypatch):
-    monkeypatch.setattr(words, "_ENTRIES", 20)
+    monkeypatch.setattr(words, "_ROWS", 20)
     encoder = words.WordEncoder(BPE._bpe)
     for i in range(10):
         texts = [f"word{chr(97 + i)}{chr(97 + j)} and others" for j in range(15)]
         assert [ids.tolist() for ids in encoder.encode(texts)] == [library_ids(text) for text in texts]
-        assert len(encoder._words._ids) <= 60
+        assert len(encoder._table._start_R) <= 20
+
+
+def test_pre_tokens_with_the_same_slots_are_encoded_correctly(monkeypatch):
+    monkeypatch.setattr(words, "_SLOTS", 8)
+    encoder = words.WordEncoder(BPE._bpe)
+    texts = [" ".join(chr(97 + i) * (j + 1) for i in range(26)) for j in range(12)]
+    for _ in "ab":
+        assert [ids.tolist() for ids in encoder.encode(texts)] == [library_ids(text) for text in texts]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.one_of(st.text("a1 _'s\n\t.é\u3000", max_size=40), st.lists(st.sampled_from(PIECES)).map("".join))))
+def test_texts_of_one_block_do_not_influence_each_other(texts):
+    encoder = words.WordEncoder(BPE._bpe)
+    for _ in "ab":
+        assert [ids.tolist() for ids in encoder.encode(texts)] == [library_ids(text) for text in texts]
 
 
 @pytest.mark.parametrize(
