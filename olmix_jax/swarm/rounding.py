@@ -123,6 +123,9 @@ def _tree(lower_M, upper_M, groups: Sequence, names: list[str]) -> list[_Node]:
     nodes = []
     for v, (span, (lower, upper)) in enumerate(zip(spans, bounds)):
         name = "the total" if v == len(spans) - 1 else listed([names[j] for j in sorted(span)])
+        # Sums of weights may differ by rounding from the bounds that they are to meet.
+        if upper < lower <= upper + OUTSIDE:
+            lower = upper
         if not 0 <= lower <= upper:
             raise UserError(f"no weight meets the bounds of {name}: from {lower:.6g} to {upper:.6g}")
         above = [u for u in range(max(v + 1, M), len(spans)) if span & spans[u]]

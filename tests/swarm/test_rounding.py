@@ -64,6 +64,13 @@ def problems(draw, most=5):
     return w_M, np.array(lower_M), np.array(upper_M), groups
 
 
+def test_a_lower_bound_may_exceed_the_upper_one_by_rounding():
+    w_M = np.array([6, 9, 12, 3, 7]) / 37
+    group = Group(np.arange(5), float(w_M.sum()), 1.0)
+    assert group.lower > 1
+    assert rounding.counts(w_M, 8, np.maximum(w_M - 0.2, 0), w_M + 0.2, [group]).tolist() == [1, 2, 3, 1, 1]
+
+
 @modest
 @given(problems(), st.integers(1, 9))
 def test_counts_are_the_nearest_within_the_bounds(problem, total):
