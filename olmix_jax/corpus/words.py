@@ -14,6 +14,7 @@ the pattern contains white space after another character.
 """
 
 import array
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,8 @@ _LETTERS = dict(enumerate(alphabet()))
 # Not a byte of UTF-8. It separates texts.
 _END = b"\xff"
 _LETTER, _DIGIT, _OTHER, _BLANK, _SPACE, _WIDE, _BORDER = range(7)
+# Different in every process, so that no text can be made whose units have the same key.
+_SECRET = np.frombuffer(os.urandom(8), np.uint64)[0]
 _MIX = tuple(np.uint64(x) for x in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53, 0x9E3779B97F4A7C15))
 
 
@@ -246,6 +249,7 @@ def _keys(data: np.ndarray, start_U: np.ndarray, end_U: np.ndarray) -> np.ndarra
 
 def _mix(x: np.ndarray) -> np.ndarray:
     """Return murmur3's finaliser, a bijection of 64 bits."""
+    x = x ^ _SECRET
     for factor in _MIX[:2]:
         x = (x ^ (x >> np.uint64(33))) * factor
     return x ^ (x >> np.uint64(33))

@@ -64,6 +64,12 @@ def test_table_of_words_is_emptied_and_the_ids_stay_the_same(monkeypatch):
         assert len(encoder._table._start_R) <= 20
 
 
+def test_texts_made_to_have_equal_keys_have_their_own_ids():
+    """Without a secret in the keys, these two had the same."""
+    for text in ("usoahsvsaaaeaaaa", "ksorosfwquhzpbgo"):
+        assert BPE.encode_many([text])[0].tolist() == library_ids(text)
+
+
 def test_pre_tokens_with_the_same_slots_are_encoded_correctly(monkeypatch):
     monkeypatch.setattr(words, "_SLOTS", 8)
     encoder = words.WordEncoder(BPE._bpe)
