@@ -28,7 +28,7 @@ OLD = flags.DEFINE_string("old", "117a7a9", "The commit to compare with.")
 MEGABYTES = flags.DEFINE_integer("megabytes", 300, "Text for the comparison.")
 LARGE = flags.DEFINE_integer("large", 2000, "Text for the measurement of memory.")
 WRITE = flags.DEFINE_string("write", "", "Only write the texts, to this folder.")
-TURNS = flags.DEFINE_integer("turns", 1, "Measurements of each; the fastest counts.")
+TURNS = flags.DEFINE_integer("turns", 2, "Measurements of each; the fastest counts.")
 LIBRARIES = "tokenizers", "numpy"
 # Bytes of each of two text files; the old commit needs 170 times as much memory.
 FILE = 8_000_000
@@ -187,9 +187,9 @@ def main(_: list[str]) -> None:
         f"Old is commit {OLD.value}, the last one that kept all text in memory. Speed is bytes of the files per second "
         f"of `prepare`, the fastest of {TURNS.value}; old and new take turns. The load of the machine before the run "
         f"was {load:.1f}. Peak memory is `ru_maxrss` of the process. With its processes, it is the sum over it and "
-        "those that encode text, sampled ten times a second. The text is made of random paragraphs of the built-in "
-        "corpus, mostly code, in documents of 5 to 40. Both train a tokenizer on the same 16 MB, which takes most of "
-        "the time for the two files.",
+        "those that encode and compare text, sampled ten times a second. The text is made of random paragraphs of the "
+        "built-in corpus, mostly code, in documents of 5 to 40. Both train a tokenizer on the same 16 MB, which takes "
+        "most of the time for the two files.",
     ]
     (HERE / "prepare.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
     print("\n".join(verdicts))

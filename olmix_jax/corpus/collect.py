@@ -1,6 +1,7 @@
 """Read, clean and split the text of all domains on disk, in memory that does not grow with the size of the text."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -118,13 +119,12 @@ def _fingerprint(
     size = sum(int(rows["size"].sum(dtype=np.int64)) for rows in rows_of)
     prints = Fingerprints(folder / "fingerprints")
     try:
-        for _ in prints.add_stream(held_out_earlier(config.update.parent)):
-            pass
+        prints.add(held_out_earlier(config.update.parent))
         starts = np.cumsum([prints.documents, *map(len, rows_of)])
         with Progress("fingerprint", size, "bytes") as progress:
             for spool, rows in zip(spools, rows_of):
-                for characters in prints.add_stream((s.text.decode() for s in spool.read(rows)), several):
-                    progress.advance(characters, note=spool.name)
+                texts = (stored.text.decode() for stored in spool.read(rows))
+                prints.add(texts, several, functools.partial(progress.advance, note=spool.name))
         return starts, prints.firsts()
     finally:
         prints.close()

@@ -1,6 +1,5 @@
 """Detection of near-identical documents. What is compared lies on disk, so memory stays small for any corpus."""
 
-import collections
 import hashlib
 import os
 import pathlib
@@ -43,29 +42,25 @@ class Fingerprints:
         self._bands = [open(folder / f"band{band}", "w+b") for band in range(minhash.BANDS)]
         self.documents = 0
 
-    def add(self, texts: Sequence[str]) -> None:
-        """Add documents."""
-        self._write(_prints(texts))
+    def add(
+        self, texts: Iterable[str], several: Workers | None = None, advance: Callable[[int], object] | None = None
+    ) -> None:
+        """Add documents.
 
-    def add_stream(self, texts: Iterable[str], several: Workers | None = None) -> Iterator[int]:
-        """Add documents, by several processes if given; yield the number of characters of each batch."""
-        if several is None:
-            for batch in batches(texts, _BATCH):
-                self.add(batch)
-                yield sum(map(len, batch))
-        else:
-            sizes: collections.deque[int] = collections.deque()
-            for answer in several.map("fingerprint", _noting(sizes, batches(texts, _BATCH))):
-                self._write(answer)
-                yield sizes.popleft()
-
-    def _write(self, prints: Answer) -> None:
-        keys, signatures, *bands = prints
-        self._keys.write(keys)
-        self._signatures.write(signatures)
-        for file, keys_D in zip(self._bands, bands):
-            file.write(keys_D)
-        self.documents += len(keys) // _KEY
+        Args:
+          texts: the documents, which are consumed one by one.
+          several: processes that compute their fingerprints; None for this one.
+          advance: called with the number of characters of each batch that is added.
+        """
+        cut = batches(texts, _BATCH)
+        for characters, keys, signatures, *bands in several.map("fingerprint", cut) if several else map(_prints, cut):
+            self._keys.write(keys)
+            self._signatures.write(signatures)
+            for file, keys_D in zip(self._bands, bands):
+                file.write(keys_D)
+            self.documents += len(keys) // _KEY
+            if advance is not None:
+                advance(int(characters))
 
     def firsts(self) -> np.ndarray:
         """Return for each document the first one that is near-identical to it, int32 [D]; itself if it is the first.
@@ -128,17 +123,11 @@ def task(_: bytes) -> Callable[[list[str]], Answer]:
 
 
 def _prints(texts: Sequence[str]) -> Answer:
-    """Return the keys of texts, their signatures, and the hashes of each band."""
+    """Return the number of characters of texts, their keys, their signatures, and the hashes of each band."""
     plain = [minhash.normalised(text) for text in texts]
     signatures_DB = minhash.signatures(plain)
     bands = [keys_D.tobytes() for keys_D in minhash.bands(signatures_DB)]
-    return [b"".join(map(_key, plain)), signatures_DB.tobytes(), *bands]
-
-
-def _noting(sizes: collections.deque[int], batches: Iterable[list[str]]) -> Iterator[list[str]]:
-    for batch in batches:
-        sizes.append(sum(map(len, batch)))
-        yield batch
+    return [str(sum(map(len, texts))).encode(), b"".join(map(_key, plain)), signatures_DB.tobytes(), *bands]
 
 
 def _key(text: bytes) -> bytes:

@@ -158,11 +158,12 @@ def _heldout_share(config: configs.Config) -> float:
 
 
 def _text_size(corpus: configs.Corpus) -> int:
-    """Return the bytes of the text's files. They may be compressed; the built-in corpus is small."""
+    """Return about how many bytes of text are used. Files may be compressed; the built-in corpus is small."""
     if not corpus.path:
         return 0
     paths_of = text_files(pathlib.Path(corpus.path), quiet=True)
-    return sum(path.stat().st_size for paths in paths_of.values() for path in paths)
+    size = sum(path.stat().st_size for paths in paths_of.values() for path in paths)
+    return min(size, corpus.max_bytes or size)
 
 
 def _write_store(

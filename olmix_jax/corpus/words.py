@@ -1,7 +1,7 @@
 """Encoding by pre-tokens: text is cut into pre-tokens, each of which is encoded once and then looked up.
 
 Byte-level BPE encodes the pre-tokens of a text one by one. A text repeats its pre-tokens, so looking them up is several
-times faster than encoding them again (benchmarks/prepare.md). Cutting and looking up are array operations over the
+times faster than encoding them again (docs/log.md). Cutting and looking up are array operations over the
 bytes of many texts. GPT-2's pattern, as the library writes it, is
 
     's|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 import tokenizers
 
+from olmix_jax.corpus.minhash import mix
 from olmix_jax.corpus.tokenizer_checks import alphabet
 
 # Texts are encoded in blocks of about this many bytes, whose arrays fit into a core's cache.
@@ -33,8 +34,7 @@ _LETTERS = dict(enumerate(alphabet()))
 _END = b"\xff"
 _LETTER, _DIGIT, _OTHER, _BLANK, _SPACE, _WIDE, _BORDER = range(7)
 # Different in every process, so that no text can be made whose units have the same key.
-_SECRET = np.frombuffer(os.urandom(8), np.uint64)[0]
-_MIX = tuple(np.uint64(x) for x in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53, 0x9E3779B97F4A7C15))
+_SECRET, _OF_SIZE = np.frombuffer(os.urandom(8), np.uint64)[0], np.uint64(0x9E3779B97F4A7C15)
 
 
 def _classes() -> np.ndarray:
@@ -194,16 +194,16 @@ def _starts(data: np.ndarray) -> np.ndarray:
     # White space is one run. Its last character is apart if text follows.
     inner = space[1:-1] & space[:-2]
     start[1:-1][inner] = (~space[2:] & (kind[2:] != _BORDER))[inner]
-    _contract(data, kind, start)
+    _contract(data, start)
     if (kind == _WIDE).any():
         _join_words(data, kind, space, start)
     return start
 
 
-def _contract(data: np.ndarray, kind: np.ndarray, start: np.ndarray) -> None:
+def _contract(data: np.ndarray, start: np.ndarray) -> None:
     """Let contractions end after one or two letters, in place."""
     apostrophe = np.flatnonzero((data[:-2] == ord("'")) & start[:-2])
-    one, two = data[apostrophe + 1], data[np.minimum(apostrophe + 2, len(data) - 1)]
+    one, two = data[apostrophe + 1], data[apostrophe + 2]
     short = np.isin(one, np.frombuffer(b"stmd", np.uint8))
     pairs = [(one == pair[0]) & (two == pair[1]) for pair in (b"re", b"ve", b"ll")]
     for chosen, length in ((short, 2), (np.any(pairs, axis=0), 3)):
@@ -236,20 +236,13 @@ def _keys(data: np.ndarray, start_U: np.ndarray, end_U: np.ndarray) -> np.ndarra
     eight = np.ndarray((len(data) - 7,), "<u8", data, 0, (1,))
     size_U = end_U - start_U
     mask_S = np.array([2 ** (8 * n) - 1 for n in range(9)], np.uint64)
-    key_U = _mix(eight[start_U] & mask_S[np.minimum(size_U, 8)]) + size_U.astype(np.uint64) * _MIX[2]
+    first_U = eight[start_U] & mask_S[np.minimum(size_U, 8)]
+    key_U = mix(first_U ^ _SECRET) + size_U.astype(np.uint64) * _OF_SIZE
     for begin in range(8, _LONGEST, 8):
         longer = np.flatnonzero((size_U > begin) & (size_U <= _LONGEST))
         if not len(longer):
             break
         part = eight[start_U[longer] + begin] & mask_S[np.minimum(size_U[longer] - begin, 8)]
-        key_U[longer] = _mix(key_U[longer] ^ part)
+        key_U[longer] = mix(key_U[longer] ^ part ^ _SECRET)
     key_U[size_U > _LONGEST] = 0
     return key_U
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """Return murmur3's finaliser, a bijection of 64 bits."""
-    x = x ^ _SECRET
-    for factor in _MIX[:2]:
-        x = (x ^ (x >> np.uint64(33))) * factor
-    return x ^ (x >> np.uint64(33))

@@ -9,7 +9,6 @@ import contextlib
 import gc
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -37,22 +36,29 @@ class Workers:
         package = str(pathlib.Path(olmix_jax.__file__).parents[1])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-m", "olmix_jax.corpus.workers"]
+        command, pipe = [sys.executable, "-m", "olmix_jax.corpus.workers"], subprocess.PIPE
+        # In groups of their own, an interruption reaches this process alone, which ends them.
         self.processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-            for _ in range(count())
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, process_group=0) for _ in range(count())
         ]
 
     def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._kill()
+        for process in self.processes:
+            process.communicate()
+
+    def _kill(self) -> None:
         for process in self.processes:
             process.kill()
-            process.communicate()
 
     def map(self, task: str, batches: Iterable[list[str]], setting: bytes = b"") -> Iterator[Answer]:
         """Yield the answer to each batch, in order and in bounded memory.
+
+        If the caller stops before the last answer, or an answer is an error, the processes end, because they still have
+        batches to answer.
 
         Args:
           task: a key of :func:`tasks`.
@@ -65,16 +71,22 @@ class Workers:
         idle, busy = collections.deque(self.processes), collections.deque[subprocess.Popen[bytes]]()
         ready = set[int]()
         # A process gets a batch when its last answer is read, so that neither side waits for the other to read.
-        for batch in batches:
-            if not idle:
-                idle.append(busy.popleft())
-                yield _receive(idle[0], task)
-            process = idle.popleft()
-            busy.append(process)
-            _send(process, task, b"" if process.pid in ready else setting, *_packed(batch))
-            ready.add(process.pid)
-        while busy:
-            yield _receive(busy.popleft(), task)
+        done = False
+        try:
+            for batch in batches:
+                if not idle:
+                    idle.append(busy.popleft())
+                    yield _receive(idle[0], task)
+                process = idle.popleft()
+                busy.append(process)
+                _send(process, task, b"" if process.pid in ready else setting, *_packed(batch))
+                ready.add(process.pid)
+            while busy:
+                yield _receive(busy.popleft(), task)
+            done = True
+        finally:
+            if not done:
+                self._kill()
 
 
 @contextlib.contextmanager
@@ -172,8 +184,6 @@ def main(source: IO[bytes], target: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    # The process that started this one handles interruptions, and ends it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Nothing here forms reference cycles, and looking for them takes a sixth of the time.
     gc.disable()
     with contextlib.suppress(BrokenPipeError):

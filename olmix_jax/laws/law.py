@@ -52,8 +52,8 @@ class Law:
       differentiable: ``predict`` and ``spread`` are pure JAX, and ``predict`` has useful slopes.
       convex: ``predict`` is convex in the mixture for all parameters that ``fit`` returns.
       rise: ``(params, ratios_QM) → rise_QN`` [BPB], a prediction minus the task's constant, with all its digits where
-        it is far smaller than the constant. ``rise`` is positive, and its logarithm nearly linear in the mixture. None
-        if the family has no such constant.
+        it is far smaller than the constant. It is positive, and its logarithm is convex in the mixture at least up to
+        the worst prediction for a run. None if the family has no such constant.
       cheap_refits: a refit with ``near`` costs much less than a fit. Without it, quality comes from cross-validation
         alone and there are no samples.
       spread: ``(params, ratios_QM) → std_QN`` [BPB], the standard deviation of a new run's measurement; None if the

@@ -1,7 +1,7 @@
 """The method of multipliers for :mod:`olmix_jax.propose.guards`: a sequence of smooth problems.
 
 Each round smooths both maxima around the multipliers of the previous round, solves the smooth problem, and takes the
-multipliers that attain the maxima (Rockafellar 1976). The smooth problem is convex if the law is.
+multipliers that attain the maxima (Rockafellar 1976). The smooth problem is convex if the law is and guards are in BPB.
 
 A law that is a constant plus a rise, such as c + e^(Aᵀp), can be so flat at the limit that 1e-8 BPB of a guard cost
 more than 0.001 BPB of T: then u is 10⁵, and the rounds do not end. So guards are measured by the logarithm of the rise,
@@ -9,7 +9,9 @@ more than 0.001 BPB of T: then u is 10⁵, and the rounds do not end. So guards 
     h_f(p) = unit_f · (ln Σ_i r_fi rise_i(p) − ln(limit_f − Σ_i r_fi c_i)) ≤ 0,
 
 which for one task of the law above is a linear constraint, and is convex for a mean. The unit makes the slope of h_f
-about 1, so h_f is a distance in the mixture's weights.
+about 1, so h_f is a distance in the mixture's weights. Where log_linear continues as a tangent, beyond all runs, ln
+rise is concave, and a round may not be convex. The certificate of :mod:`olmix_jax.propose.guards` does not depend on
+it.
 """
 
 import dataclasses
@@ -173,10 +175,10 @@ def first_terms(problem: Problem, rows_FN, limit_F, samples, share: float, start
     )
 
 
-def combination_of(terms: SmoothedTerms, bpb_SN) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (weights_SN, u_F, limit_F): weights of the rows in Σ_s q_s Σ_i w_i f_si + Σ_f u_f g_f, u and limits.
+def combination_of(terms: SmoothedTerms, bpb_SN) -> tuple[np.ndarray, np.ndarray]:
+    """Return (weights_SN, u_F): the weights of the rows in Σ_s q_s Σ_i w_i f_si + Σ_f u_f g_f, and u [BPB per BPB].
 
-    u is in units of T per BPB of a guard. g_f and its limit are above the constants if guards are measured by the rise.
+    g_f, like ``terms.limit_F``, is above the constants if guards are measured by the rise.
     """
     number, multipliers_F = len(terms.sample_weights_S), terms.multipliers_F
     weights_SN = np.zeros_like(bpb_SN)
@@ -185,7 +187,7 @@ def combination_of(terms: SmoothedTerms, bpb_SN) -> tuple[np.ndarray, np.ndarray
     if terms.unit_F is not None:
         multipliers_F = multipliers_F * terms.unit_F / np.maximum(terms.rows_FN @ bpb_SN[-1], TINY)
     weights_SN[0 if terms.unit_F is None else -1] += multipliers_F @ terms.rows_FN
-    return weights_SN, multipliers_F, terms.limit_F
+    return weights_SN, multipliers_F
 
 
 def _measure(terms: SmoothedTerms, bpb_SN):

@@ -126,14 +126,15 @@ def _solve_from(problem: Problem, guards: Guards, samples, share: float, start_M
     terms, solution, bpb_SN, _, converged = guard_rounds.run(problem, first, samples, start_M)
     excess_F, tail = guards.rows_FN @ bpb_SN[0] - guards.limit_F, guard_rounds.tail_value(terms, bpb_SN)
     value, gap = tail + _penalty(problem, solution.kl), None
+    weights_SN, multipliers_F = guard_rounds.combination_of(terms, bpb_SN)
     status = Status.LOCAL_OPTIMUM if converged else Status.MAX_ITERATIONS
     if problem.convex:
-        gap = max(value - _lower_bound(problem, samples, terms, bpb_SN, solution.weights_M), 0.0)
+        bound = _least(problem, samples, terms, weights_SN, solution.weights_M) - float(multipliers_F @ terms.limit_F)
+        gap = max(value - bound, 0.0)
         status = Status.OPTIMAL if gap <= tolerance(problem.convex, value) else Status.MAX_ITERATIONS
     if excess_F.max(initial=0.0) > GUARD_TOLERANCE:
         status = Status.MAX_ITERATIONS
     solution = dataclasses.replace(solution, status=status, value=value, gap=gap, guard_excess=_largest(excess_F))
-    multipliers_F = guard_rounds.combination_of(terms, bpb_SN)[1]
     return GuardedSolution(solution, multipliers_F, terms.sample_weights_S, excess_F, tail)
 
 
@@ -165,13 +166,8 @@ def _penalty(problem: Problem, kl: float) -> float:
     return problem.kl_weight * kl if problem.kl_weight > 0 else 0.0
 
 
-def _lower_bound(problem: Problem, samples, terms: SmoothedTerms, bpb_SN, start_M) -> float:
-    """Return the lower bound on the minimum that the multipliers give [BPB]."""
-    weights_SN, multipliers_F, limit_F = guard_rounds.combination_of(terms, bpb_SN)
-    rise = guard_rounds.measured_by(problem, terms.rows_FN)
-    combined = dataclasses.replace(
-        guard_rounds.with_samples(problem, samples, rise), weights=weights_SN, merge=combination
-    )
-    end = solver.solve(combined, starts_SM=start_M[None])
-    gap = np.inf if end.gap is None else end.gap
-    return end.value - gap - float(multipliers_F @ limit_F)
+def _least(problem: Problem, samples, terms: SmoothedTerms, weights_SN, start_M) -> float:
+    """Return a lower bound on the weighted rows plus λKL at every mixture [BPB]. It is convex, because all rows are."""
+    rows = guard_rounds.with_samples(problem, samples, guard_rounds.measured_by(problem, terms.rows_FN))
+    end = solver.solve(dataclasses.replace(rows, weights=weights_SN, merge=combination), starts_SM=start_M[None])
+    return end.value - (np.inf if end.gap is None else end.gap)

@@ -31,10 +31,22 @@ def test_documents_compared_by_processes_have_the_same_prints(two_processes, tmp
     with workers.for_size(workers.SMALLEST) as several:
         for number, processes in enumerate((several, None)):
             prints = duplicates.Fingerprints(tmp_path / str(number))
-            assert sum(prints.add_stream(iter(texts), processes)) == sum(map(len, texts))
+            added: list[int] = []
+            prints.add(iter(texts), processes, added.append)
+            assert sum(added) == sum(map(len, texts)) and len(added) > 1
             firsts.append(prints.firsts().tolist())
             prints.close()
     assert firsts[0] == firsts[1] == [*range(30), *range(20), -1]
+
+
+def test_answers_that_nobody_read_are_not_those_of_the_next_call(two_processes):
+    texts = [[prose(i, 5)] for i in range(5)]
+    with workers.for_size(workers.SMALLEST) as several:
+        answers = several.map("encode", texts, BPE.to_json().encode())
+        next(answers)
+        answers.close()
+        with pytest.raises(UserError, match="process that compares text ended"):
+            list(several.map("fingerprint", texts))
 
 
 def test_an_error_of_a_task_is_raised_and_the_next_batch_is_answered(monkeypatch):
