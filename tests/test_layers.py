@@ -93,6 +93,12 @@ def test_unstable_parts_of_jax_are_used_only_where_allowed(name):
         assert not [n for n in at_top if name in ast.unparse(n)], path
 
 
+def test_importing_the_package_loads_no_slow_library():
+    program = "import sys, olmix_jax; print(*sorted({'jax', 'scipy.stats', 'scipy.optimize'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
 def test_fit_and_proposal_load_no_training_library(tmp_path):
     """The public functions that fit and propose load no library for training or configs."""
     program = f"""

@@ -61,14 +61,14 @@ def collect(
       folder: where spools are written.
       seed: of the order of documents and of the split.
       share: of each domain's text that is held out.
-      several: processes that compare documents; None for this one.
+      several: processes that compare documents and lines; None for this one.
 
     Raises:
       UserError: text cannot be read, a file or a domain repeats another one, or a domain has no text.
     """
     skipped, lines = readers.Skipped(), SharedLines()
     if config.corpus.path:
-        spools = sources.read_user_text(config.corpus, folder, seed, skipped, lines)
+        spools = sources.read_user_text(config.corpus, folder, seed, skipped, lines, several)
         rows_of = [holdout.passages(spool, share) for spool in spools]
     else:
         # The built-in tasks need whole files, so they are not cut into passages.

@@ -1,6 +1,7 @@
 """Read the documents of text and JSON-lines files, plain or compressed."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -28,6 +29,16 @@ class Document:
 
     text: str
     source: str
+
+    @functools.cached_property
+    def encoded(self) -> bytes:
+        """The text in UTF-8."""
+        return self.text.encode()
+
+    @functools.cached_property
+    def digest(self) -> int:
+        """A 128-bit hash of the text."""
+        return int.from_bytes(hashlib.blake2b(self.encoded, digest_size=16).digest(), "big")
 
 
 def hash64(name: str) -> int:
@@ -181,6 +192,10 @@ def _check_first_line(line: bytes, path: pathlib.Path) -> None:
     )
 
 
+# Integers may have more digits than Python converts. Their values are not used.
+_DECODER = json.JSONDecoder(parse_int=float)
+
+
 def _text_of_line(line: bytes | None) -> str | _Invalid:
     """Return the text of a line of a JSON file, or what is wrong with it."""
     if line is None:
@@ -188,8 +203,7 @@ def _text_of_line(line: bytes | None) -> str | _Invalid:
     if line.strip(b"\0 \r") != line.strip():
         return _Invalid("has NUL bytes: the file was not written completely; copy it again or remove the line")
     try:
-        # Integers may have more digits than Python converts. Their values are not used.
-        row = json.loads(line.decode("utf-8-sig"), parse_int=float)
+        row = _DECODER.decode(line.decode("utf-8-sig"))
     except UnicodeDecodeError as e:
         return _Invalid(_not_utf8(e.start))
     except (ValueError, RecursionError) as e:

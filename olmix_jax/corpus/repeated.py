@@ -1,9 +1,9 @@
 """Text that is in two places: files and domains that repeat others are errors, documents are counted."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 
+from olmix_jax.corpus.readers import Document
 from olmix_jax.swarm.domains import CONTENT_MODULUS
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
@@ -24,9 +24,9 @@ class FileContents:
         self._paths: dict[tuple[int, int], str] = {}
         self._sum, self._documents = 0, 0
 
-    def add(self, text: str) -> None:
+    def add(self, document: Document) -> None:
         """Add a document of the current file."""
-        self._sum += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
+        self._sum += document.digest
         self._documents += 1
 
     def end_file(self, path: str) -> None:

@@ -1,16 +1,21 @@
 """Lines that are in two domains, or twice in one: the same text cut into other documents, as .txt and as .jsonl."""
 
 import hashlib
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
+
+from olmix_jax.corpus.text_streams import batches
+from olmix_jax.corpus.workers import Answer, Workers
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
-# Shorter lines are in many texts: brackets, headings, imports.
-_CHARACTERS = 40
+# Shorter lines, in bytes, are in many texts: brackets, headings, imports.
+_SHORTEST = 40
 # Distinct lines of a domain that are kept, those with the smallest hashes; and the fewest that a share is taken of.
 _KEPT, _FEWEST = 1 << 13, 50
+# Characters of text that are worked on at once.
+_BATCH = 1 << 18
 # Shares of a domain's lines, beyond those of documents that were dropped. Lines of legal notices and menus are in many
 # pages, but few of all different lines are.
 _NOTABLE, _TWICE, _MOST, _ALL = 0.1, 0.4, 0.5, 0.9
@@ -31,14 +36,25 @@ class SharedLines:
         self._part, self._whole = part, whole
         self._samples: dict[str, _Sample] = {}
 
-    def add(self, domain: str, text: str) -> None:
-        """Add a document of a domain."""
-        lines = [line.strip() for line in text.split("\n") if len(line) >= _CHARACTERS]
-        self.add_parts(domain, [line.encode() for line in lines if len(line) >= _CHARACTERS])
+    def add(self, domain: str, *texts: str) -> None:
+        """Add documents of a domain."""
+        self.add_texts(domain, texts)
+
+    def add_texts(self, domain: str, texts: Iterable[str], several: Workers | None = None) -> None:
+        """Add documents of a domain.
+
+        Args:
+          domain: the domain.
+          texts: the documents, which are consumed one by one.
+          several: processes that compute the hashes of lines; None for this one.
+        """
+        cut, sample = batches(texts, _BATCH), self._samples.setdefault(domain, _Sample())
+        for (keys,) in several.map("lines", cut) if several else map(_line_keys, cut):
+            sample.add(np.frombuffer(keys, np.uint64))
 
     def add_parts(self, domain: str, parts: Iterable[bytes]) -> None:
         """Add the parts of a document of a domain, such as lines, by which it is compared."""
-        self._samples.setdefault(domain, _Sample()).add(parts)
+        self._samples.setdefault(domain, _Sample()).add(_keys(parts))
 
     def share(self, domain: str, other: str) -> float:
         """Return the share of a domain's lines that are also in another domain; 0 if too few lines are known."""
@@ -90,21 +106,35 @@ class _Sample:
     """The lines of a domain with hashes below a limit, and how many documents have them."""
 
     def __init__(self) -> None:
-        self.limit, self.counts = 1 << 32, dict[int, int]()
+        self.limit, self.counts = (1 << 64) - 1, dict[int, int]()
 
-    def add(self, parts: Iterable[bytes]) -> None:
-        """Add the lines of a document."""
-        keys, limit, checksum = set(), self.limit, zlib.crc32
-        for data in parts:
-            short = checksum(data)  # fast; most lines are not below the limit
-            if short < limit:
-                keys.add(short << 64 | int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big"))
-        for key in keys:
+    def add(self, keys: np.ndarray) -> None:
+        """Add the hashes of lines: of each document those of its different lines, uint64."""
+        for key in keys[keys < self.limit].tolist():
             self.counts[key] = self.counts.get(key, 0) + 1
         while len(self.counts) > 2 * _KEPT:
             self.limit //= 2
-            self.counts = {key: count for key, count in self.counts.items() if key >> 64 < self.limit}
+            self.counts = {key: count for key, count in self.counts.items() if key < self.limit}
 
     def below(self, limit: int) -> set[int]:
         """Return the lines with hashes below a limit."""
-        return {key for key in self.counts if key >> 64 < limit}
+        return {key for key in self.counts if key < limit}
+
+
+def task(_: bytes) -> Callable[[list[str]], Answer]:
+    """Return the function that computes the hashes of lines in another process."""
+    return _line_keys
+
+
+def _line_keys(texts: Iterable[str]) -> Answer:
+    """Return the hashes of each text's different lines, one text after another, uint64."""
+    keys = []
+    for text in texts:
+        lines = (line.strip() for line in text.encode().split(b"\n") if len(line) >= _SHORTEST)
+        keys.append(_keys(line for line in lines if len(line) >= _SHORTEST))
+    return [np.concatenate(keys).tobytes()]
+
+
+def _keys(parts: Iterable[bytes]) -> np.ndarray:
+    """Return the hashes of the different parts of a document, uint64."""
+    return np.frombuffer(b"".join(hashlib.blake2b(part, digest_size=8).digest() for part in set(parts)), np.uint64)

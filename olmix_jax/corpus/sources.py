@@ -13,6 +13,7 @@ from olmix_jax.corpus.readers import Document, cutoff, hash64
 from olmix_jax.corpus.repeated import FileContents
 from olmix_jax.corpus.shared_lines import SharedLines
 from olmix_jax.corpus.spool import Spool, content_of
+from olmix_jax.corpus.workers import Workers
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.folders import shown
 from olmix_jax.utils.progress import Progress
@@ -28,7 +29,12 @@ def read_builtin(corpus: Corpus, folder: pathlib.Path, seed: int) -> list[Spool]
 
 
 def read_user_text(
-    corpus: Corpus, folder: pathlib.Path, seed: int, skipped: readers.Skipped, lines: SharedLines | None = None
+    corpus: Corpus,
+    folder: pathlib.Path,
+    seed: int,
+    skipped: readers.Skipped,
+    lines: SharedLines | None = None,
+    several: Workers | None = None,
 ) -> list[Spool]:
     """Write the documents of every domain under ``corpus.path`` to spools in ``folder``, sorted by name.
 
@@ -39,6 +45,7 @@ def read_user_text(
     Args:
       skipped: counts documents that are not valid, if ``corpus.skip_bad`` leaves them out.
       lines: collects lines of the documents that are kept.
+      several: processes that compare these lines; None for this one.
 
     Raises:
       UserError: see :func:`text_files` and :func:`readers.read_documents`; a file repeats another one; or a domain has
@@ -53,21 +60,20 @@ def read_user_text(
     for name, documents in reader.domains("read"):
         spool = Spool(name, folder / str(len(spools)), seed)
         if total > corpus.max_bytes:
-            limit = sizes[name].limit(corpus.max_bytes / total)
-            spool.write(_noted((d for d in documents if hash64(d.source) <= limit), name, lines))
-            spool.content = sizes[name].content
+            documents = _thinned(documents, sizes[name].limit(corpus.max_bytes / total))
+        if lines is None:
+            spool.write(documents)
         else:
-            spool.write(_noted(documents, name, lines))
+            lines.add_texts(name, spool.writing(documents), several)
+        if total > corpus.max_bytes:
+            spool.content = sizes[name].content
         spools.append(spool)
     return spools
 
 
-def _noted(documents: Iterable[Document], domain: str, lines: SharedLines | None) -> Iterator[Document]:
-    """Yield documents, and add them to ``lines``."""
-    for document in documents:
-        if lines is not None:
-            lines.add(domain, document.text)
-        yield document
+def _thinned(documents: Iterable[Document], limit: int) -> Iterator[Document]:
+    """Yield the documents whose hashes are at most ``limit``."""
+    return (document for document in documents if hash64(document.source) <= limit)
 
 
 class _Sizes:
@@ -128,7 +134,7 @@ class _Reader:
         source = shown(path.relative_to(self.root).as_posix())
         left = path.stat().st_size
         for document in readers.read_documents(path, source, self.skipped):
-            contents.add(document.text)
+            contents.add(document)
             # The size of the file is what counts; its text may be larger, if it is compressed.
             part = min(left, len(document.text))
             left -= part

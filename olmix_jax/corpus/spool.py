@@ -58,19 +58,24 @@ class Spool:
 
     def write(self, documents: Iterable[Document]) -> None:
         """Write documents, and set ``content``."""
+        for _ in self.writing(documents):
+            pass
+
+    def writing(self, documents: Iterable[Document]) -> Iterator[str]:
+        """Write documents and yield the text of each; at the end, set ``content``."""
         start, content = 0, 0
         with files.atomic_write(self.path, "wb") as texts, files.atomic_write(self._index, "wb") as index:
             for document in documents:
-                name, text = document.source.encode("utf-8", "surrogatepass"), document.text.encode()
+                name, text = document.source.encode("utf-8", "surrogatepass"), document.encoded
                 start += len(name)
                 texts.write(name)
                 texts.write(text)
-                digest = hashlib.blake2b(text, digest_size=16).digest()
-                content += int.from_bytes(digest, "big")
+                content += document.digest
                 hashes = self._hashes(document.source)
-                row = (start, len(text), len(document.text), len(name), len(name), -1, *hashes, _half(digest))
+                row = (start, len(text), len(document.text), len(name), len(name), -1, *hashes, document.digest >> 64)
                 index.write(np.array(row, ROW).tobytes())
                 start += len(text)
+                yield document.text
         self.content = f"{content % CONTENT_MODULUS:032x}"
 
     def rows(self) -> np.ndarray:

@@ -24,7 +24,7 @@ from olmix_jax.utils.errors import UserError
 SMALLEST = 1 << 24
 _MOST = 8
 # What a process does with text, for messages.
-_DOES = {"encode": "encodes", "fingerprint": "compares"}
+_DOES = {"encode": "encodes", "fingerprint": "compares", "lines": "compares lines of"}
 # The answer to a batch.
 Answer = list[bytes]
 
@@ -106,9 +106,9 @@ def count() -> int:
 
 def tasks() -> dict[str, Callable[[bytes], Callable[[list[str]], Answer]]]:
     """Return the tasks: functions of a setting that return functions of a batch of texts."""
-    from olmix_jax.corpus import duplicates, encoding  # they use this module
+    from olmix_jax.corpus import duplicates, encoding, shared_lines  # they use this module
 
-    return {"encode": encoding.task, "fingerprint": duplicates.task}
+    return {"encode": encoding.task, "fingerprint": duplicates.task, "lines": shared_lines.task}
 
 
 def _packed(texts: list[str]) -> tuple[bytes, bytes]:

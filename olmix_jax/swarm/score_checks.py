@@ -7,7 +7,6 @@ import json
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import scipy.stats
 
 from olmix_jax.swarm import bookkeeping
 from olmix_jax.swarm.csv_files import Sheet, number_in
@@ -193,6 +192,8 @@ def _higher_is_better(bpb_KN: np.ndarray) -> list[int]:
     runs, tasks = bpb_KN.shape
     if runs < 6 or tasks < 2:
         return []
+    import scipy.stats  # takes a second, and most uses of the package do not need it
+
     unit_KN = _unit(scipy.stats.rankdata(bpb_KN, axis=0))
     others_KN = _unit(unit_KN.sum(axis=1, keepdims=True) - unit_KN)
     against_N = (unit_KN * others_KN).sum(axis=0)

@@ -8,6 +8,7 @@ from olmix_jax import config as configs
 from olmix_jax.corpus import shared_lines
 from olmix_jax.corpus.collect import collect
 from olmix_jax.corpus.shared_lines import SharedLines
+from olmix_jax.corpus.workers import Workers
 from olmix_jax.utils.errors import UserError
 from tests.corpus.texts import prose
 
@@ -65,3 +66,13 @@ def test_text_and_its_conversion_to_json_lines_are_refused(tmp_path):
     config = configs.Config(corpus=configs.Corpus(path=str(tmp_path / "text")))
     with pytest.raises(UserError, match="domain a repeats domain b: 100% of its lines are also in b, in other"):
         collect(config, tmp_path / "scratch", 0, 0.1)
+
+
+def test_other_processes_give_the_same_lines():
+    alone, together = SharedLines(), SharedLines()
+    texts = ["\n".join(LINES[n : n + 40]) + f"\n {NOTICE}\r\n" for n in range(0, len(LINES), 30)]
+    alone.add("web", *texts, *texts[:3])
+    with Workers() as several:
+        together.add_texts("web", iter([*texts, *texts[:3]]), several)
+    assert together._samples["web"].counts == alone._samples["web"].counts
+    assert set(alone._samples["web"].counts.values()) >= {1, 2}
