@@ -11,7 +11,6 @@ import numpy as np
 from olmix_jax.corpus.readers import Document, hash64
 from olmix_jax.corpus.text_streams import pieces
 from olmix_jax.swarm.domains import CONTENT_MODULUS
-from olmix_jax.utils import files
 
 # A document in the index: where its text begins and its size in bytes; its characters; where its name lies, counted
 # backwards from the text, and its size; the number of the passage, -1 for a whole document; hashes for the order of the
@@ -64,7 +63,7 @@ class Spool:
     def writing(self, documents: Iterable[Document]) -> Iterator[str]:
         """Write documents and yield the text of each; at the end, set ``content``."""
         start, content = 0, 0
-        with files.atomic_write(self.path, "wb") as texts, files.atomic_write(self._index, "wb") as index:
+        with open(self.path, "wb") as texts, open(self._index, "wb") as index:
             for document in documents:
                 name, text = document.source.encode("utf-8", "surrogatepass"), document.encoded
                 start += len(name)
