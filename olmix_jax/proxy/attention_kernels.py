@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -74,6 +75,16 @@ def _warn_missing(what: str, reason: Exception) -> None:
     )
 
 
+def over_first(attend: Callable, used: int | None) -> Callable:
+    """Return attention of the same kind over the first ``used`` keys; None: over all.
+
+    The kernel for TPUs ignores the other keys. Without them the keys would be in memory a second time.
+    """
+    if attend is splash:
+        return functools.partial(splash, used=used)
+    return lambda queries_TD, keys_SD, values_SD: attend(queries_TD, keys_SD[:used], values_SD[:used])
+
+
 def cudnn(queries_TD, keys_SD, values_SD):
     """Compute attention with cuDNN's kernel, with a single head and no mask. Return (mean values_TD, ln Z_T)."""
     one_head = (x[None, :, None, :] for x in (queries_TD, keys_SD, values_SD))
@@ -81,12 +92,13 @@ def cudnn(queries_TD, keys_SD, values_SD):
     return mean_1T1D[0, :, 0, :], log_z_11T[0, 0]
 
 
-def splash(queries_TD, keys_SD, values_SD, interpret: bool = False):
+def splash(queries_TD, keys_SD, values_SD, interpret: bool = False, used: int | None = None):
     """Compute attention with the kernel for TPUs, with a single head. Return (mean values_TD, ln Z_T).
 
-    Any number of queries and keys is allowed: both are padded to whole blocks. The kernel ignores padded keys exactly,
-    because they are of another segment than the queries.
+    Any number of queries and keys is allowed: both are padded to whole blocks. The kernel ignores padded keys, and all
+    after the first ``used``, exactly, because they are of another segment than the queries.
     """
+    used = len(keys_SD) if used is None else used
     kernels, masks = splash_modules() or _no_splash()
     (T, block_q), (S, block_kv) = (whole_blocks(len(x)) for x in (queries_TD, keys_SD))
     kernel = kernels.make_splash_mha(
@@ -98,8 +110,8 @@ def splash(queries_TD, keys_SD, values_SD, interpret: bool = False):
         interpret=interpret,
     )
     segments = None
-    if S > len(keys_SD):
-        segments = kernels.SegmentIds(jnp.zeros(T, jnp.int32), (jnp.arange(S) >= len(keys_SD)).astype(jnp.int32))
+    if S > used:
+        segments = kernels.SegmentIds(jnp.zeros(T, jnp.int32), (jnp.arange(S) >= used).astype(jnp.int32))
     queries, keys, values = (
         jnp.pad(x, ((0, size - len(x)), (0, 0)))[None] for x, size in ((queries_TD, T), (keys_SD, S), (values_SD, S))
     )

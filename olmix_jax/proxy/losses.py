@@ -32,7 +32,7 @@ def token_nats(x_SD, head_DV, target_S, kernels: bool = True, vocabulary: int | 
     """Return −ln P(target) of every token, nats_S in float32. Arguments are those of :func:`mean_loss`."""
 
     def by_attention(x_SD, head_DV, target_S, attend):
-        return _softmax_by_attention(x_SD, head_DV[:, :vocabulary], target_S, attend)[0]
+        return _softmax_by_attention(x_SD, head_DV, target_S, attend, vocabulary)[0]
 
     by_blocks = functools.partial(_nats_by_blocks, vocabulary=vocabulary)
     return _dispatch(by_attention, by_blocks, kernels, x_SD, head_DV, target_S)
@@ -58,9 +58,7 @@ def _forward(x_SD, head_DV, target_S, z_loss, kernels, vocabulary):
     """Return the two losses, and the gradient of the first with respect to x and the head."""
 
     def by_attention(x_SD, head_DV, target_S, attend):
-        losses, (grad_SD, grad_DV) = loss_by_attention(x_SD, head_DV[:, :vocabulary], target_S, attend, z_loss)
-        padding = head_DV.shape[1] - grad_DV.shape[1]
-        return losses, (grad_SD, jnp.pad(grad_DV, ((0, 0), (0, padding))))
+        return loss_by_attention(x_SD, head_DV, target_S, attend, z_loss, vocabulary)
 
     by_blocks = functools.partial(_loss_by_blocks, z_loss=z_loss, vocabulary=vocabulary)
     return _dispatch(by_attention, by_blocks, kernels, x_SD, head_DV, target_S)
@@ -103,14 +101,14 @@ def _loss_by_blocks(x_SD, head_DV, target_S, z_loss, vocabulary):
     return (total, mean), (_join_blocks(grad_BCD, len(x_SD)), grad_DV.astype(head_DV.dtype))
 
 
-def loss_by_attention(x_SD, head_DV, target_S, attend: Callable, z_loss):
+def loss_by_attention(x_SD, head_DV, target_S, attend: Callable, z_loss, vocabulary: int | None = None):
     """Return the losses and their gradient, as :func:`mean_loss` does, computed by an attention kernel.
 
     Args:
       attend: ``attend(queries_TD, keys_SD, values_SD)`` returns the mean of the values under each query's softmax over
         the keys, in the values' type, and ln Z of that softmax in float32.
     """
-    nats_S, log_z_S, mean_SD, target_SD, rows_VD = _softmax_by_attention(x_SD, head_DV, target_S, attend)
+    nats_S, log_z_S, mean_SD, target_SD, rows_VD = _softmax_by_attention(x_SD, head_DV, target_S, attend, vocabulary)
     x32_SD, tokens = x_SD.astype(jnp.float32), len(x_SD)
     scale_S = (1 + 2 * z_loss * log_z_S) / tokens
     grad_SD = scale_S[:, None] * mean_SD.astype(jnp.float32) - target_SD / tokens
@@ -120,6 +118,8 @@ def loss_by_attention(x_SD, head_DV, target_S, attend: Callable, z_loss):
     value_SD = (scale_S * jnp.exp(low - log_z_S))[:, None] * x32_SD
     mean_VD, log_sum_V = attend(rows_VD, x_SD, value_SD.astype(x_SD.dtype))
     grad_VD = mean_VD.astype(jnp.float32) * jnp.exp(log_sum_V - low)[:, None]
+    if vocabulary is not None:
+        grad_VD = jnp.where(jnp.arange(len(grad_VD))[:, None] < vocabulary, grad_VD, 0)
     grad_VD = grad_VD.at[target_S].add(-x32_SD / tokens)
     # A larger range of exponents overflows float32. Such a member has diverged, and NaN marks it as dead.
     grad_VD = jnp.where(jnp.max(log_z_S) - low < _MAX_LOG_Z_RANGE, grad_VD, jnp.nan)
@@ -128,10 +128,10 @@ def loss_by_attention(x_SD, head_DV, target_S, attend: Callable, z_loss):
     return (total, mean), (grad_SD.astype(x_SD.dtype), grad_VD.T.astype(head_DV.dtype))
 
 
-def _softmax_by_attention(x_SD, head_DV, target_S, attend: Callable):
+def _softmax_by_attention(x_SD, head_DV, target_S, attend: Callable, vocabulary: int | None):
     """Return (−ln P(target), ln Z, mean row of the head, target's row of the head) per token, and all rows."""
     rows_VD = head_DV.T.astype(x_SD.dtype)
-    mean_SD, log_z_S = attend(x_SD, rows_VD, rows_VD)
+    mean_SD, log_z_S = attention_kernels.over_first(attend, vocabulary)(x_SD, rows_VD, rows_VD)
     target_SD = rows_VD[target_S].astype(jnp.float32)
     nats_S = log_z_S - jnp.sum(x_SD.astype(jnp.float32) * target_SD, axis=-1)
     return nats_S, log_z_S, mean_SD, target_SD, rows_VD

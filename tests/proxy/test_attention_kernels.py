@@ -26,6 +26,18 @@ def test_splash_kernel_for_tpus_equals_attention_under_vmap(queries, keys):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("used", [None, 600, 640])
+def test_only_the_first_keys_count(monkeypatch, used):
+    q_TD, k_SD, v_SD = (
+        jax.random.normal(key, (n, 128)) for key, n in zip(jax.random.split(jax.random.key(0), 3), (128, 640, 640))
+    )
+    expected = attend(q_TD, k_SD[:used], v_SD[:used])
+    monkeypatch.setattr(attention_kernels, "splash", functools.partial(attention_kernels.splash, interpret=True))
+    for kernel in (attention_kernels.splash, attend):
+        for x, y in zip(attention_kernels.over_first(kernel, used)(q_TD, k_SD, v_SD), expected):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
+
+
 def test_blocks_are_large_and_padding_is_small():
     sizes = (100_278, 50_257, 151_665, 131_072, 640, 200, 1)
     expected = [(100_352, 1024), (51_200, 1024), (152_576, 1024), (131_072, 1024), (640, 128), (256, 128), (128, 128)]
