@@ -7,7 +7,7 @@ TPU := .venv-tpu
 LINT := .venv-lint
 
 .PHONY: quickstart check lint test test-wheel test-slow test-tpu bench-laws bench-propose bench-prepare bench-accelerator \
-	five-updates equal-runs recompute-rule olmes format clean
+	five-updates equal-runs recompute-rule corpus olmes format clean
 
 # Create the virtual environment $(1) with the requirements and $(2).
 define environment
@@ -83,6 +83,10 @@ equal-runs: $(VENV)/ready
 # The rule for what to recompute, compared with fixed rules on known laws; with OLMIX_DATA also on the published swarm
 recompute-rule: $(VENV)/ready
 	$(BIN)/python -m experiments.recompute_rule --scale=cpu --workdir=runs/recompute_rule --published=$(OLMIX_DATA)
+
+# Text of pinned source distributions, the same on every machine, for configs/packages.py: fetches 590 MB into data/
+corpus: $(VENV)/ready
+	$(BIN)/python -m experiments.corpus --folder=data
 
 # The paper's own task requests, for --config.tasks.olmes=data/olmes
 olmes: $(VENV)/ready

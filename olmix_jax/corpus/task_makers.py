@@ -30,18 +30,23 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Node = TypeVar("Node", bound=ast.AST)
 
 
-def make(documents: Mapping[str, Iterable[str]], wanted: int) -> dict[str, list[Example]]:
+def make(
+    documents: Mapping[str, Iterable[str]], wanted: int, tasks: Mapping[str, "BuiltinTask"] | None = None
+) -> dict[str, list[Example]]:
     """Make the examples of every task from ``documents``: held-out texts by domain.
+
+    ``tasks`` are those of the built-in corpus, or the same for other domains.
 
     A task has ``wanted`` examples or more if its documents contain that many, and none if its domains are absent.
     Answers have ``ANSWER`` bytes, and prompts are cut to their last ``PROMPT`` bytes. The examples of a document are
     chosen by hash, so that no part of it is preferred.
     """
-    by_source: dict[str, list[list[Example]]] = {task: [] for task in TASKS}
+    tasks = tasks or TASKS
+    by_source: dict[str, list[list[Example]]] = {task: [] for task in tasks}
     for domain, texts in tracked(documents.items(), "make tasks", "domains"):
-        tasks = {name: task for name, task in TASKS.items() if domain in task.domains}
+        of_domain = {name: task for name, task in tasks.items() if domain in task.domains}
         for source in map(Source, texts):
-            for name, task in tasks.items():
+            for name, task in of_domain.items():
                 by_source[name].append(select(task.make_examples(source), wanted))
     return {task: spread(examples, wanted) for task, examples in by_source.items()}
 

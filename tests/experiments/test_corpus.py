@@ -1,0 +1,520 @@
+"""The corpus of source distributions: archives, the index, domains, held-out documents, tasks and stages."""
+
+import contextlib
+import dataclasses
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import pathlib
+import sys
+import tarfile
+import threading
+
+import pytest
+
+from experiments.corpus import __main__ as program
+from experiments.corpus import archives, domains, fetch, index, packages, split, stages, tasks
+from experiments.corpus.packages import Package
+from olmix_jax.corpus.domain_folder import text_files
+from olmix_jax.utils.errors import UserError
+from tests.corpus.texts import prose
+
+ROOT = pathlib.Path(__file__).parents[2]
+TABLE = packages.read_table()
+
+
+def archive(*members) -> bytes:
+    """Return a .tar.gz with files (name, content), or with the given members."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w:gz") as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+            else:
+                info = tarfile.TarInfo(f"one-1.0/{member[0]}")
+                info.size = len(member[1])
+                tar.addfile(info, io.BytesIO(member[1]))
+    return target.getvalue()
+
+
+def package(content: bytes, **changes) -> Package:
+    values = {
+        "name": "one",
+        "file": "one-1.0.tar.gz",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size": len(content),
+        "unpacked": 10_000,
+        "licence": "MIT",
+        "subject": "web",
+    }
+    return Package(**values | changes)
+
+
+def member(kind: bytes, name: str = "one-1.0/x", target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+GOOD = archive(("a.py", b"x = 1\n"), ("docs/b.rst", b"text\n"))
+
+
+def read(folder, content, **changes):
+    path = folder / "one-1.0.tar.gz"
+    path.write_bytes(content)
+    return list(archives.read(path, package(content, **changes)))
+
+
+def test_files_are_read_in_order_below_their_folder(tmp_path):
+    assert [(str(f.path), f.content) for f in read(tmp_path, GOOD)] == [("a.py", b"x = 1\n"), ("docs/b.rst", b"text\n")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (archive(member(tarfile.SYMTYPE, target="/etc/passwd")), "has the link 'one-1.0/x' to '/etc/passwd'"),
+        (archive(member(tarfile.LNKTYPE, target="one-1.0/y")), "has the link"),
+        (archive(member(tarfile.REGTYPE, "../x")), r"has the path '../x', which leaves its folder"),
+        (archive(member(tarfile.REGTYPE, "one-1.0/a/../../../x")), "leaves its folder"),
+        (archive(member(tarfile.REGTYPE, "/tmp/x")), "leaves its folder"),
+        (archive(member(tarfile.FIFOTYPE)), "neither a file nor a folder"),
+        (archive(member(tarfile.CHRTYPE)), "neither a file nor a folder"),
+        (archive(("a.py", bytes(10_001))), "unpacks to more than the 10,000 bytes that are stated"),
+        (archive(*[(f"{n}.py", bytes(3000)) for n in range(4)]), "unpacks to more"),
+        (GOOD[: len(GOOD) // 2], "one-1.0.tar.gz is damaged .*remove it, and run `make corpus` again"),
+        (gzip.compress(b"no archive" * 200), "is damaged"),
+        (b"no archive", "is damaged"),
+    ],
+)
+def test_bad_archives_are_refused_with_the_name_of_the_package(tmp_path, content, message):
+    with pytest.raises(UserError, match=f"one: .*{message}"):
+        read(tmp_path, content)
+
+
+def test_a_file_of_enormous_declared_size_is_not_read(tmp_path):
+    info = member(tarfile.REGTYPE)
+    info.size = 1 << 50
+    with pytest.raises(UserError, match="unpacks to more"):
+        read(tmp_path, gzip.compress(info.tobuf()))
+
+
+class Index:
+    """A package index on loopback. ``files`` are its archives; ``kind`` is the type of its pages."""
+
+    def __init__(self):
+        self.files, self.kind, self.requests, self.login = {}, "json", [], ""
+
+    def answer(self, handler):
+        self.requests.append(handler.path)
+        name = handler.path.rstrip("/").rpartition("/")[2]
+        if self.login and handler.headers.get("Authorization") != self.login:
+            handler.send_error(401)
+        elif handler.path.startswith("/simple/") and any(f.startswith(f"{name}-") for f in self.files):
+            links = {file: f"../../files/{file}#sha256=0" for file in self.files if file.startswith(f"{name}-")}
+            if self.kind == "json":
+                page = json.dumps({"files": [{"filename": f, "url": url} for f, url in links.items()]})
+            else:
+                page = "".join(f'<a href="{url}">{f}</a>\n' for f, url in links.items())
+            self.send(
+                handler, page.encode(), {"json": "application/vnd.pypi.simple.v1+json"}.get(self.kind, "text/html")
+            )
+        elif name in self.files:
+            self.send(handler, self.files[name], "application/gzip")
+        else:
+            handler.send_error(404)
+
+    @staticmethod
+    def send(handler, content, kind):
+        handler.send_response(200)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+
+@pytest.fixture(autouse=True)
+def no_settings_are_remembered():
+    index._settings.cache_clear()
+    yield
+    index._settings.cache_clear()
+
+
+def use(monkeypatch, url):
+    """Let pip be set to use an index."""
+    monkeypatch.setenv("PIP_INDEX_URL", url)
+    index._settings.cache_clear()
+
+
+@pytest.fixture
+def served(monkeypatch):
+    result = Index()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            result.answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        result.url = f"http://127.0.0.1:{server.server_port}/simple"
+        use(monkeypatch, result.url)
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "file:///nowhere/simple")
+        try:
+            yield result
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("kind", ["json", "html"])
+def test_archives_are_fetched_once(tmp_path, served, kind):
+    served.kind, served.files = kind, {"one-1.0.tar.gz": GOOD, "one-0.9.tar.gz": b"old"}
+    for _ in range(2):
+        fetch.fetch([package(GOOD)], tmp_path / "archives")
+    assert (tmp_path / "archives/one-1.0.tar.gz").read_bytes() == GOOD
+    assert served.requests == ["/simple/one/", "/files/one-1.0.tar.gz"]
+
+
+def test_a_login_in_the_address_is_sent(tmp_path, served, monkeypatch):
+    served.login, served.files = "Basic bWU6cEBzcw==", {"one-1.0.tar.gz": GOOD}
+    use(monkeypatch, served.url.replace("://", "://me:p%40ss@"))
+    fetch.fetch([package(GOOD)], tmp_path)
+    use(monkeypatch, served.url)
+    with pytest.raises(UserError, match="one: the package index cannot be read .*401"):
+        fetch.fetch([package(GOOD, file="one-2.0.tar.gz")], tmp_path)
+
+
+def test_another_archive_than_the_pinned_one_is_not_kept(tmp_path, served):
+    served.files = {"one-1.0.tar.gz": GOOD[:-1] + b"?"}
+    with pytest.raises(UserError, match=r"one: one-1.0.tar.gz .* has \d+ bytes and SHA-256 \w{64}, not the pinned"):
+        fetch.fetch([package(GOOD)], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_or_truncated_archive_is_fetched_again(tmp_path, served, caplog):
+    served.files = {"one-1.0.tar.gz": GOOD}
+    (tmp_path / "one-1.0.tar.gz").write_bytes(GOOD[:-5])
+    fetch.fetch([package(GOOD)], tmp_path)
+    assert "one: " in caplog.text and "was changed or cut short; it is fetched again" in caplog.text
+    assert (tmp_path / "one-1.0.tar.gz").read_bytes() == GOOD
+
+
+def test_a_missing_archive_names_its_package(tmp_path, served):
+    with pytest.raises(UserError, match="one: no package index has one-1.0.tar.gz.*pin another release"):
+        fetch.fetch([package(GOOD)], tmp_path)
+    other = package(GOOD, name="two", file="two-1.0.tar.gz")
+    with pytest.raises(UserError, match="two: no package index has two-1.0.tar.gz"):
+        fetch.fetch([other], tmp_path)
+
+
+def test_without_a_network_it_says_what_is_missing_and_goes_on_later(tmp_path, served, monkeypatch):
+    served.files = {"one-1.0.tar.gz": GOOD}
+    several = [package(GOOD), package(GOOD, name="two", file="two-1.0.tar.gz")]
+    fetch.fetch(several[:1], tmp_path)
+    use(monkeypatch, "http://127.0.0.1:1/simple")
+    with pytest.raises(UserError, match=r"two: the package index cannot be read .*; 1 of 2 archives are missing") as e:
+        fetch.fetch(several, tmp_path)
+    assert "run `make corpus` again; it goes on from here. `make quickstart` needs no archives" in str(e.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["one-1.0.tar.gz"]
+
+
+def test_a_broken_transfer_is_no_traceback(tmp_path, served, monkeypatch):
+    served.files = {"one-1.0.tar.gz": GOOD}
+    monkeypatch.setattr(Index, "send", staticmethod(lambda handler, content, kind: handler.wfile.write(b"garbage\n")))
+    with pytest.raises(UserError, match="one: the package index"):
+        fetch.fetch([package(GOOD)], tmp_path)
+
+
+def test_pip_settings_name_the_indexes(monkeypatch, tmp_path):
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    extra = "extra-index-url = https://b.test/s\n    file:///c\n    https://c.test/s"
+    for content, names in (
+        (f"[global]\nindex-url = https://a.test/simple\n{extra}\n", "abc"),
+        (f"[global]\nindex-url = https://a.test/simple\n{extra}\n[download]\nindex-url = https://d.test\n", "dbc"),
+    ):
+        (tmp_path / "pip.conf").write_text(content)
+        index._settings.cache_clear()
+        assert [url[len("https://")] for url in index.urls()] == list(names)
+    (tmp_path / "pip.conf").write_text("[global]\nextra-index-url = file:///c\n")
+    index._settings.cache_clear()
+    assert len(index.urls()) == 1  # pip's own default
+
+
+def one(subject="web", **changes):
+    return package(GOOD, subject=subject, **changes)
+
+
+@pytest.mark.parametrize(
+    ("path", "domain"),
+    [
+        ("src/one/views.py", "python:web"),
+        ("tests/test_views.py", "python:tests"),
+        ("one/conftest.py", "python:tests"),
+        ("one/contest.py", "python:web"),
+        ("one/types.pyi", "python:stubs"),
+        ("docs/guide.rst", "docs:web"),
+        ("docs/guide.txt", "docs:web"),
+        ("data/words.txt", None),
+        ("README.md", "docs:web"),
+        ("CHANGES.rst", "text:changelogs"),
+        ("docs/releases/1.0.txt", "text:changelogs"),
+        ("docs/changes_of_basis.rst", "text:changelogs"),
+        ("LICENSE.rst", None),
+        ("one/_vendor/other.py", None),
+        ("third_party/other.c", None),
+        ("one/static/jquery.min.js", None),
+        ("one/static/app.js", "code:javascript"),
+        ("src/solver.F90", "code:fortran"),
+        ("src/solver.hpp", "code:c++"),
+        ("src/solver.h", "code:c"),
+        ("kernels/add.cuh", "code:cuda"),
+        ("one/locale/de/LC_MESSAGES/django.po", "text:translations"),
+        ("data.csv", "data:tables"),
+        ("examples/a.ipynb", "text:notebooks"),
+        ("image.png", None),
+    ],
+)
+def test_domain_of_a_path(path, domain):
+    assert domains.domain_of(one(), pathlib.PurePosixPath(path)) == domain
+
+
+def test_subjects_without_documentation_have_code_only():
+    assert domains.domain_of(one("quantum"), pathlib.PurePosixPath("docs/a.rst")) is None
+    assert domains.domain_of(one("quantum"), pathlib.PurePosixPath("a.py")) == "python:quantum"
+    assert domains.domain_of(one("systems"), pathlib.PurePosixPath("a.py")) is None
+    assert domains.domain_of(one("systems"), pathlib.PurePosixPath("a.rs")) == "code:rust"
+
+
+def test_an_older_release_gives_documentation_only():
+    for path, domain in (("docs/a.rst", "docs:web"), ("a.py", None), ("docs/releases/1.txt", None)):
+        assert domains.domain_of(one(older=True), pathlib.PurePosixPath(path)) == domain
+
+
+def texts(path, content, domain):
+    return list(domains.texts_of(archives.File(pathlib.PurePosixPath(path), content), domain))
+
+
+LONG = b"def function(argument):\n    return argument + 1\n" * 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"short",
+        LONG + b"\0",
+        LONG + b"\xff",
+        b"# @generated by a program\n" + LONG,
+        b"x" * 1001 + b"\n" + LONG,
+        LONG * 10_000,
+    ],
+    ids=["short", "binary", "not UTF-8", "generated", "long line", "large"],
+)
+def test_what_is_no_text_is_left_out(content):
+    assert texts("a.py", content, "python:web") == []
+    assert texts("a.py", LONG, "python:web") == [("python:web", LONG.decode())]
+
+
+def test_line_ends_and_byte_order_marks_are_normalised():
+    assert texts("a.py", b"\xef\xbb\xbf" + LONG.replace(b"\n", b"\r\n"), "x") == [("x", LONG.decode())]
+
+
+@pytest.mark.parametrize(
+    ("path", "language"),
+    [
+        ("locale/de/LC_MESSAGES/django.po", "de"),
+        ("locale/pt_BR/LC_MESSAGES/x.po", "pt"),
+        ("i18n/fr.po", "fr"),
+        ("po/one-sv.po", "sv"),
+        ("locale/sr@latin/LC_MESSAGES/x.po", "sr"),
+    ],
+)
+def test_a_catalogue_has_its_translations_and_language(path, language):
+    catalogue = (
+        'msgid ""\nmsgstr "Project-Id-Version: 1\\n"\n\n#: a.py:1\nmsgid "house"\nmsgstr ""\n"Das Haus, das am "\n'
+        '"Rand der Stadt steht.\\n"\n\nmsgid "tree"\nmsgid_plural "trees"\nmsgstr[0] "Baum, einer von \\"vielen\\""\n'
+        'msgstr[1] "Bäume"\nmsgid "untranslated"\nmsgstr ""\n'
+    )
+    (found,) = texts(path, catalogue.encode(), "text:translations")
+    assert found[0] == f"text:translations/{language}"
+    assert found[1] == 'Das Haus, das am Rand der Stadt steht.\n\nBaum, einer von "vielen"\n\nBäume'
+
+
+def test_a_notebook_has_its_cells_without_outputs():
+    cells = [{"cell_type": "markdown", "source": ["# Title\n", prose(1, 60)]}, {"source": "print(1)", "outputs": ["9"]}]
+    ((_, text),) = texts("a.ipynb", json.dumps({"cells": cells}).encode(), "text:notebooks")
+    assert text == f"# Title\n{prose(1, 60)}\n\nprint(1)"
+    assert texts("a.ipynb", json.dumps({"cells": 3, "x": "y" * 80}).encode(), "text:notebooks") == []
+
+
+def test_the_table_is_pinned_and_complete():
+    assert len({p.file for p in TABLE}) == len(TABLE) >= 70
+    for p in TABLE:
+        assert len(bytes.fromhex(p.sha256)) == 32 and 0 < p.size < p.unpacked and p.licence
+        assert p.file.endswith(".tar.gz")
+    assert [p.name for p in TABLE if p.older] == ["django"]
+    assert set(domains.SUBJECTS) <= {p.subject for p in TABLE}
+    assert (len(domains.TOPICS), len(domains.LANGUAGES), len(domains.SOURCES)) == (24, 15, 6)
+
+
+# Files of every language and further source: ending, and what is before and after the text.
+OTHERS = {
+    **{f"src/{{}}.{endings[0]}": "{}" for endings in domains.LANGUAGES.values()},
+    "data/{}.csv": "{}",
+    "src/{}.pyi": "{}",
+    "tests/test_{}.py": "{}",
+    "changes/{}.rst": "{}",
+    "locale/de/LC_MESSAGES/{}.po": 'msgid "x"\nmsgstr "{}"',
+    "notes/{}.ipynb": '{{"cells": [{{"source": "{}"}}]}}',
+}
+
+
+@pytest.fixture
+def table(monkeypatch, served):
+    """The table of small packages, one for each subject, which an index on loopback has."""
+    monkeypatch.setattr(split, "LEAST", 3000)
+    rows = []
+    for number, subject in enumerate(domains.SUBJECTS):
+        texts = [prose(100 * number + n, 40).replace("\n", " ") for n in range(30)]
+        code = [prose(3000 + 100 * number + n, 40).replace("\n", " ") for n in range(30)]
+        files = [(f"docs/{n}.rst", f"Title\n\n{text}\n\n{text[::-1]}\n") for n, text in enumerate(texts)]
+        files += [(f"{n}.py", f"x = {n}\n\n# {text[50:]}\n\n# {text[::-1]}\n") for n, text in enumerate(code)]
+        if subject == "web":
+            others = enumerate(OTHERS.items())
+            files += [
+                (path.format(n), around.format(prose(5000 + 100 * k + n, 40).replace("\n", " ")))
+                for k, (path, around) in others
+                for n in range(12)
+            ]
+        content = archive(*[(name, text.encode()) for name, text in files])
+        rows.append(package(content, name=subject, file=f"{subject}-1.tar.gz", subject=subject, unpacked=10_000_000))
+        served.files[rows[-1].file] = content
+    older = archive(*[(f"docs/{n}.rst", prose(9000 + n, 40).encode()) for n in range(5)])
+    served.files["web-0.tar.gz"] = older
+    rows.append(package(older, name="web", file="web-0.tar.gz", unpacked=10_000_000, older=True))
+    monkeypatch.setattr(packages, "read_table", lambda: tuple(rows))
+    return rows
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def run(monkeypatch, folder):
+    monkeypatch.setattr(sys, "argv", ["corpus", f"--folder={folder}"])
+    program.main()
+
+
+def test_the_corpus_is_fetched_and_written_once(tmp_path, table, served, monkeypatch, capsys):
+    run(monkeypatch, tmp_path / "a")
+    names = {*domains.TOPICS, *(f"code:{name}" for name in domains.LANGUAGES), *domains.SOURCES}
+    record = json.loads((tmp_path / "a/corpus.json").read_text())
+    assert set(record["domains"]) == set(text_files(tmp_path / "a/packages")) == names
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"archives", "corpus.json", *program.PARTS}
+    assert len(list((tmp_path / "a/tasks").iterdir())) >= 45
+    fetched, before = len(served.requests), (tmp_path / "a/corpus.json").stat().st_mtime_ns
+    run(monkeypatch, tmp_path / "a")
+    assert len(served.requests) == fetched and (tmp_path / "a/corpus.json").stat().st_mtime_ns == before
+    assert "is up to date; remove" in capsys.readouterr().err
+    run(monkeypatch, tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_refused_archive_leaves_the_earlier_corpus(tmp_path, table, served, monkeypatch):
+    run(monkeypatch, tmp_path)
+    before = contents(tmp_path)
+    bad = archive(("a.py", b"x = 1\n"), member(tarfile.SYMTYPE, target="/etc"))
+    table[3] = dataclasses.replace(table[3], sha256=hashlib.sha256(bad).hexdigest(), file=f"{table[3].name}-2.tar.gz")
+    served.files[table[3].file] = bad
+    monkeypatch.setattr(program, "is_current", lambda *_: False)
+    with pytest.raises(UserError, match=f"{table[3].name}: {table[3].file} has the link"):
+        run(monkeypatch, tmp_path)
+    assert contents(tmp_path) == before | {f"archives/{table[3].file}": bad}
+
+
+def test_an_interrupted_run_starts_again(tmp_path, table, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(split, "drop_repeats", stop)
+        run(patch, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["archives"]
+    run(monkeypatch, tmp_path)
+    assert (tmp_path / "corpus.json").is_file()
+
+
+def test_documents_are_held_out_and_repeats_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(split, "LEAST", 4000)
+    folder = tmp_path / "packages"
+    written = {"one": [prose(n, 40) for n in range(100)], "two": [prose(n + 500, 40) for n in range(50)]}
+    written["two"] += [written["one"][n] + " more" for n in range(10)]
+    for domain, rows in written.items():
+        for part in range(2):
+            (folder / domain).mkdir(parents=True, exist_ok=True)
+            lines = [json.dumps({"text": text, "path": str(n)}) + "\n" for n, text in enumerate(rows) if n % 2 == part]
+            (folder / domain / f"{part}.jsonl").write_text("".join(lines))
+    heldout = split.hold_out(folder)
+    for domain, rows in heldout.items():
+        assert 0 < len(rows) < 20 and set(rows) <= set(written[domain])
+    split.drop_repeats(folder, heldout)
+    left = {d: [row["text"] for p in sorted((folder / d).iterdir()) for row in rows_of(p)] for d in written}
+    for domain, rows in left.items():
+        assert not set(rows) & set(heldout[domain]), domain
+        assert len(rows) > 30
+    starts = {text.removesuffix(" more") for rows in heldout.values() for text in rows}
+    assert not [text for rows in left.values() for text in rows if text.removesuffix(" more") in starts]
+    assert not [text for text in left["two"] if text.endswith(" more") and text.removesuffix(" more") in left["one"]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["packages"]
+
+
+def test_tasks_of_domains_and_of_code(tmp_path):
+    code = 'def area(width, height):\n    """Return the area."""\n    total = width * height\n    return total\n'
+    heldout = {
+        "python:web": [f"{code}\n\n# {prose(n, 30)}\n" for n in range(12)],
+        "docs:web": [prose(n, 90) for n in range(12)],
+    }
+    tasks.write(tmp_path, heldout)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"continue%3Adocs%3Aweb.jsonl", "continue%3Apython%3Aweb.jsonl"} <= names
+    assert "types%3Astub_signature.jsonl" not in names
+    rows = rows_of(tmp_path / "continue%3Adocs%3Aweb.jsonl")
+    assert len(rows) >= 8 and all(row["prompt"] and row["answer"] for row in rows)
+    assert set(tasks.DOMAINS) == set(tasks.TASKS)
+
+
+def test_stages_mirror_the_papers_updates(tmp_path):
+    names = [*domains.TOPICS, *(f"code:{name}" for name in domains.LANGUAGES), *domains.SOURCES]
+    for name in names:
+        files = ["a.jsonl", "django.jsonl"]
+        if name == stages.PARTITIONED:
+            files = [f"a.{language}.jsonl" for language in (*stages.LANGUAGES, "xx", "yy")]
+        for file in files:
+            path = tmp_path / "packages" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"text": f"{name} {file}"}) + "\n")
+    (tmp_path / "revised/docs:web").mkdir(parents=True)
+    (tmp_path / "revised/docs:web/django.jsonl").write_text('{"text": "older"}\n')
+    stages.write(tmp_path / "stages", tmp_path / "packages", tmp_path / "revised")
+    (tmp_path / "moved").mkdir()
+    for name in ("packages", "revised", "stages"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    found = [text_files(tmp_path / "moved/stages" / str(n)) for n in range(6)]
+    assert [len(stage) for stage in found] == [24, 39, 45, 45, 44, 64]
+    assert sorted(found[2]) == sorted(names)
+    assert [p.read_text() for p in found[3]["docs:web"]] == ['{"text": "docs:web a.jsonl"}\n', '{"text": "older"}\n']
+    parts = sorted(set(found[5]) - set(found[4]))
+    assert len(parts) == 21 and "text:translations:other" in parts and len(found[5]["text:translations:other"]) == 2
+    updates = [json.loads((tmp_path / f"moved/stages/{n}.json").read_text())["updates"][0] for n in range(1, 6)]
+    assert [next(iter(u)) for u in updates] == ["add", "add", "revise", "remove", "partition"]
+    assert sorted(updates[4]["partition"]["text:translations"]) == parts
