@@ -34,13 +34,16 @@ def signatures(texts: Sequence[bytes]) -> np.ndarray:
     ends_D = np.cumsum([len(text) for text in texts])
     for start in range(0, len(data) - SHINGLE + 1, _WINDOW):
         hashes = _hashes(data[start : start + _WINDOW + SHINGLE - 1])
-        position = np.arange(start, start + len(hashes))
-        first, last = np.searchsorted(ends_D, (start, start + len(hashes) - 1), side="right")
-        begins = np.concatenate([[start], ends_D[first:last], [start + len(hashes)]])
-        document = np.repeat(np.arange(first, last + 1), np.diff(begins))
-        inside = position + SHINGLE <= ends_D[document]
-        bins = document * BINS + (hashes >> np.uint64(57)).astype(np.intp)
-        np.minimum.at(result, bins[inside], hashes[inside].astype(np.uint32))
+        stop = start + len(hashes)
+        first, last = np.searchsorted(ends_D, (start, stop - 1), side="right")
+        begins = np.concatenate([[start], ends_D[first:last], [stop]])
+        bins = (hashes >> np.uint64(57)).view(np.int64)
+        bins += np.repeat(np.arange(first, last + 1) * BINS, np.diff(begins))
+        smallest = hashes.astype(np.uint32)
+        # Shingles that reach into the next document change nothing.
+        reaching = ends_D[first:, None][: last - first + SHINGLE] - np.arange(1, SHINGLE)
+        smallest[reaching[(reaching >= start) & (reaching < stop)] - start] = _EMPTY
+        np.minimum.at(result, bins, smallest)
     return result.reshape(-1, BINS)
 
 

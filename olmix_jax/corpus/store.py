@@ -20,6 +20,8 @@ from olmix_jax.utils.files import file_name
 END = 0
 # Types of token ids that can be read. This package writes the first two.
 DTYPES = ("<u2", "<u4", "<i4", "<u8", "<i8")
+# Tokens that are written at once.
+_PIECE = 1 << 16
 _REBUILD = "delete it and rerun --stages=prepare"
 # Advice about files of the user, which must not be deleted.
 _RESTORE = "restore the file, or delete domains.json and corpus/ in the workdir and rerun --stages=prepare"
@@ -72,15 +74,27 @@ def write_store(
     # If this write is interrupted, the record of an earlier store must not describe the new file.
     _record_path(path).unlink(missing_ok=True)
     with files.atomic_write(path, "wb") as f:
-        for ids in documents:
-            ids = np.asarray(ids)
-            if ids.size and not 0 <= ids.min() <= ids.max() < vocabulary:
+        for ids in _joined(documents, end):
+            if not 0 <= ids.min() <= ids.max() < vocabulary:
                 raise ValueError(f"token ids {ids.min()}..{ids.max()} outside a vocabulary of {vocabulary}")
-            f.write(np.append(ids, end).astype(dtype).tobytes())
-            tokens += ids.size + 1
+            f.write(ids.astype(dtype).tobytes())
+            tokens += len(ids)
     shard = Shard(path.name, dtype.str, 0, tokens)
     files.write_json(_record_path(path), {"vocabulary": vocabulary, "made_of": source, "shards": [shard]})
     return tokens
+
+
+def _joined(documents: Iterable[np.ndarray], end: int) -> Iterator[np.ndarray]:
+    """Yield documents, each followed by ``end``, in large pieces."""
+    parts, size, border = [], 0, np.array([end], np.int32)
+    for ids in documents:
+        parts += [ids, border]
+        size += len(ids)
+        if size >= _PIECE:
+            yield np.concatenate(parts)
+            parts, size = [], 0
+    if parts:
+        yield np.concatenate(parts)
 
 
 def tokens_if_current(path: str | pathlib.Path, source: str) -> int | None:
