@@ -20,16 +20,18 @@ STAGES = 6
 
 
 def get_config(variant: str = ""):
-    """Return the config of all domains, or of a stage: `stage0` to `stage5`."""
+    """Return the config of all domains; `smoke` runs in seconds, and `stage0` to `stage5` are the stages."""
     stages = [f"stage{number}" for number in range(STAGES)]
-    if variant not in ("", *stages):
-        raise ValueError(f"configs/packages.py has no variant {variant!r}; use {', '.join(stages)}, or none")
-    c = own.get_config()
+    if variant not in ("", "smoke", *stages):
+        raise ValueError(f"configs/packages.py has no variant {variant!r}; use {', '.join(stages)} or `smoke`")
+    c = own.get_config("smoke" if variant == "smoke" else "")
     c.corpus.path = "data/packages"
     c.tasks.path = "data/tasks"
     # The domains are topics and languages, of which good mixtures may have none.
     c.swarm.sparsity = "sparse"
-    if variant:
+    if variant == "smoke":
+        c.corpus.max_bytes, c.swarm.size = 8_000_000, None
+    elif variant:
         number = stages.index(variant)
         c.corpus.path = f"data/stages/{number}"
         if number:

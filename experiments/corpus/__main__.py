@@ -25,6 +25,8 @@ from olmix_jax.utils.errors import UserError
 
 HERE = pathlib.Path(__file__).parent
 PARTS = ("packages", "revised", "tasks", "stages")
+# What decides the text.
+DECIDES = ("packages.toml", "archives.py", "build.py", "domains.py", "split.py", "stages.py", "tasks.py")
 
 
 def main() -> None:
@@ -35,8 +37,7 @@ def main() -> None:
     parser.add_argument("--folder", default="data", type=pathlib.Path, help="where to write; default: %(default)s")
     folder = parser.parse_args().folder
     progress.start_log(None)
-    source = files.digest([path.read_text(encoding="utf-8") for path in sorted(HERE.glob("*.*"))])
-    if is_current(folder, source):
+    if is_current(folder):
         progress.log.info("%s is up to date; remove %s to write it again", folder, folder / "corpus.json")
         return
     table = packages.read_table()
@@ -50,18 +51,23 @@ def main() -> None:
         tasks.write(new / "tasks", heldout)
         stages.write(new / "stages", new / "packages", new / "revised")
     sizes = count(folder / "packages")
-    files.write_json(folder / "corpus.json", {"source": source, "domains": sizes})
+    files.write_json(folder / "corpus.json", {"source": source(), "domains": sizes})
     for domain, size in sizes.items():
         progress.log.info("%-24s %12d bytes %8d documents", domain, size["bytes"], size["documents"])
     total = sum(size["bytes"] for size in sizes.values())
     progress.log.info("%d domains, %d bytes of text in %s", len(sizes), total, folder / "packages")
 
 
-def is_current(folder: pathlib.Path, source: str) -> bool:
+def source() -> str:
+    """Return a digest of the table of packages and of the code that makes text of them."""
+    return files.digest([(HERE / name).read_text(encoding="utf-8") for name in DECIDES])
+
+
+def is_current(folder: pathlib.Path) -> bool:
     """Return whether a folder has everything that this version of the program writes."""
     record = folder / "corpus.json"
     present = record.is_file() and all((folder / part).is_dir() for part in PARTS)
-    return present and files.read_json(record).get("source") == source
+    return present and files.read_json(record).get("source") == source()
 
 
 @contextlib.contextmanager

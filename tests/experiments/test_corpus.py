@@ -8,16 +8,21 @@ import http.server
 import io
 import json
 import pathlib
+import subprocess
 import sys
 import tarfile
 import threading
 
+import numpy as np
 import pytest
 
+from configs import packages as packages_config
 from experiments.corpus import __main__ as program
-from experiments.corpus import archives, domains, fetch, index, packages, split, stages, tasks
+from experiments.corpus import archives, domains, fetch, index, packages, page, signal, split, stages, tasks
 from experiments.corpus.packages import Package
+from olmix_jax.corpus import olmes
 from olmix_jax.corpus.domain_folder import text_files
+from olmix_jax.swarm.task_groups import MMLU
 from olmix_jax.utils.errors import UserError
 from tests.corpus.texts import prose
 
@@ -390,7 +395,7 @@ def table(monkeypatch, served):
             files += [
                 (path.format(n), around.format(prose(5000 + 100 * k + n, 40).replace("\n", " ")))
                 for k, (path, around) in others
-                for n in range(12)
+                for n in range(60)
             ]
         content = archive(*[(name, text.encode()) for name, text in files])
         rows.append(package(content, name=subject, file=f"{subject}-1.tar.gz", subject=subject, unpacked=10_000_000))
@@ -518,3 +523,68 @@ def test_stages_mirror_the_papers_updates(tmp_path):
     updates = [json.loads((tmp_path / f"moved/stages/{n}.json").read_text())["updates"][0] for n in range(1, 6)]
     assert [next(iter(u)) for u in updates] == ["add", "add", "revise", "remove", "partition"]
     assert sorted(updates[4]["partition"]["text:translations"]) == parts
+
+
+def digest(folder):
+    """Return a hash of the names and contents of all files below a folder."""
+    result = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        result.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return result.hexdigest()
+
+
+# Of `make corpus` with Python 3.11, 3.12 and 3.13.
+DIGESTS = {
+    "packages": "1ff72b6acb41149e3a5e0d321ed83ef9fbb0f7aa09c0f1cf55612057d3a34acb",
+    "revised": "019064655b36ca9c27ac4f1c24f75e501050f33d66ff04917606e2fe349035dc",
+    "tasks": "40238d5893ec36bcd4d102c9cbf3fcc1b59f8be0a941800f5ba022bb671e5cd0",
+}
+# Of the token stores; another version of the tokenizers library may give others.
+STORES = "6fd140975a8f7b5cf06bd65898addfe03c849126892ee5e38bd79f08fb11e1ae"
+needs_corpus = pytest.mark.skipif(not program.is_current(ROOT / "data"), reason="needs `make corpus`")
+
+
+@needs_corpus
+@pytest.mark.parametrize("part", DIGESTS)
+def test_text_is_the_same_on_every_machine(part):
+    assert digest(ROOT / "data" / part) == DIGESTS[part]
+
+
+@needs_corpus
+@pytest.mark.slow
+def test_token_stores_are_the_same_on_every_machine(tmp_path):
+    command = [sys.executable, "run.py", "--config=configs/packages.py", "--stages=prepare", f"--workdir={tmp_path}"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert digest(tmp_path / "corpus/train") == STORES
+
+
+@pytest.mark.slow
+def test_signal_to_noise_and_page_run_at_smoke_scale(tmp_path, table, monkeypatch):
+    run(monkeypatch, tmp_path / "data")
+    names = ["corpus", "--scale=smoke", f"--workdir={tmp_path / 'signal'}", f"--corpus={tmp_path / 'data'}"]
+    monkeypatch.setattr(sys, "argv", names)
+    signal.main()
+    rows = json.loads((tmp_path / "signal/results.json").read_text())["tasks"]
+    assert len(rows) >= 45 and all(row["ratio"] == pytest.approx(row["signal"] / row["noise"]) for row in rows.values())
+    text = page.signal_text(json.loads((tmp_path / "signal/results.json").read_text()))
+    assert f"of {len(rows)} pass" in text and "The paper's 52 tasks" not in text
+
+
+def test_the_papers_tasks_are_averaged_as_the_paper_does():
+    bpb = {column: np.array([float(n), n + 1]) for n, column in enumerate(olmes.REQUESTS)}
+    bpb |= {f"mmlu_{s}:rc::olmes": np.ones(2) * n for sizes in MMLU.values() for n, s in enumerate(sizes)}
+    tasks52 = signal.paper_tasks(bpb)
+    assert len(tasks52) == 52 and not set(tasks52) & set(signal.LEFT_OUT)
+    sizes = MMLU["stem"]
+    expected = sum(n * size for n, size in enumerate(sizes.values())) / sum(sizes.values())
+    assert tasks52["mmlu_stem:rc::olmes"] == pytest.approx([expected] * 2)
+    skills = [bpb_S for task, bpb_S in bpb.items() if task.startswith("basic_skills_")]
+    np.testing.assert_allclose(tasks52[signal.SKILLS], np.mean(skills, axis=0))
+
+
+def test_the_stages_are_configs():
+    assert packages_config.get_config("stage0").corpus.path == "data/stages/0"
+    c = packages_config.get_config("stage5")
+    assert (c.update.file, c.update.parent) == ("data/stages/5.json", "runs/packages/stage4")
+    with pytest.raises(ValueError, match="no variant 'stage6'"):
+        packages_config.get_config("stage6")
