@@ -2,12 +2,17 @@
 
 import jax
 import numpy as np
+import pytest
 
 from olmix_jax.corpus.task_set import bits_per_byte_N
+from olmix_jax.proxy import scoring
 from olmix_jax.proxy.scoring import score
 
 
-def test_scores_are_those_of_each_member_alone(make_swarm, toy_tasks):
+@pytest.mark.parametrize("parts", [50, 3, 1])
+def test_scores_are_those_of_each_member_alone(monkeypatch, make_swarm, toy_tasks, parts):
+    monkeypatch.setattr(scoring, "_PARTS", parts)
+    monkeypatch.setattr(scoring, "SCORE_BYTES", 1)  # a block is one example
     swarm = make_swarm(seeds=range(5), mapping="shard")
     params = swarm.start("shard").params
     bpb_KN = score(swarm, params, toy_tasks, "shard", np.array([False, True, True, True, True]))
