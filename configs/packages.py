@@ -29,9 +29,14 @@ def get_config(variant: str = ""):
     c.tasks.path = "data/tasks"
     # The domains are topics and languages, of which good mixtures may have none.
     c.swarm.sparsity = "sparse"
+    c.swarm.strength = (0.1, 1.0)
+    # 5 (M + 1) proxies instead of 3 (M + 1), because scores of small proxies are noisy (docs/log.md).
+    c.swarm.size = {"": 230, "stage0": 125}.get(variant)
     if variant == "smoke":
-        c.corpus.max_bytes, c.swarm.size = 8_000_000, None
-    elif variant:
+        c.corpus.max_bytes = 8_000_000
+        return c
+    c.tasks.max_examples = 64
+    if variant:
         number = stages.index(variant)
         c.corpus.path = f"data/stages/{number}"
         if number:

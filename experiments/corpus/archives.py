@@ -6,9 +6,17 @@ import pathlib
 import tarfile
 import zlib
 from collections.abc import Iterator
+from typing import IO
 
 from experiments.corpus.packages import Package
+from olmix_jax.utils import os_errors
 from olmix_jax.utils.errors import UserError
+
+_CHUNK = 1 << 20
+# Bytes that the headers of an archive may have, besides as much again as its files.
+_HEADERS = 8 << 20
+# What tarfile and zlib raise for content that they do not expect.
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, TypeError, OverflowError, LookupError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,24 +31,55 @@ def read(path: pathlib.Path, package: Package) -> Iterator[File]:
     """Yield the regular files of a ``.tar.gz``, in their order, one in memory at a time.
 
     Raises:
-      UserError: the archive is damaged; has a link, a device, or a path that leaves its folder; or unpacks to more
-        bytes than ``package`` states.
+      UserError: the archive cannot be read or is damaged; has a link, a device, or a path that leaves its folder; or
+        unpacks to another number of bytes than ``package`` states.
     """
     unpacked = 0
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with gzip.open(path) as content, tarfile.open(fileobj=_Limited(content, package), mode="r|") as archive:
             for member in archive:
+                archive.members.clear()  # or they would be kept in memory
                 _check_member(member, package)
                 if not member.isfile():
                     continue
                 unpacked += member.size
                 if unpacked > package.unpacked:
-                    raise _refused(package, f"unpacks to more than the {package.unpacked:,} bytes that are stated")
-                content = archive.extractfile(member)
-                assert content is not None
-                yield File(pathlib.PurePosixPath(*pathlib.PurePosixPath(member.name).parts[1:]), content.read())
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise UserError(f"{package.name}: {path} is damaged ({e}); remove it, and run `make corpus` again") from e
+                    raise _refused(package, _too_much(package))
+                file = archive.extractfile(member)
+                assert file is not None
+                yield File(pathlib.PurePosixPath(*pathlib.PurePosixPath(member.name).parts[1:]), file.read())
+            while content.read(_CHUNK):  # its end has a checksum
+                pass
+    except OSError as e:
+        if not isinstance(e, gzip.BadGzipFile):
+            raise UserError(f"{package.name}: {path} cannot be read: {os_errors.reading(e)}") from e
+        raise _damaged(path, package, str(e)) from e
+    except _DAMAGE as e:
+        raise _damaged(path, package, str(e)) from e
+    if unpacked != package.unpacked:
+        raise _damaged(path, package, f"it has {unpacked:,} bytes of files, not {package.unpacked:,}")
+
+
+class _Limited:
+    """Reads an archive up to a size, so that no header or long name fills the memory."""
+
+    def __init__(self, content: IO[bytes], package: Package):
+        self._content, self._package, self._left = content, package, 2 * package.unpacked + _HEADERS
+
+    def read(self, size: int) -> bytes:
+        data = self._content.read(min(size, self._left + 1))
+        self._left -= len(data)
+        if self._left < 0:
+            raise _refused(self._package, _too_much(self._package))
+        return data
+
+
+def _too_much(package: Package) -> str:
+    return f"unpacks to more than the {package.unpacked:,} bytes that are stated"
+
+
+def _damaged(path: pathlib.Path, package: Package, problem: str) -> UserError:
+    return UserError(f"{package.name}: {path} is damaged ({problem}); remove it, and run `make corpus` again")
 
 
 def _check_member(member: tarfile.TarInfo, package: Package) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import pathlib
+import ssl
 import urllib.error
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ _CHUNK = 1 << 20
 
 
 def fetch(packages: Sequence[Package], folder: pathlib.Path) -> None:
-    """Fetch the archives that are not in ``folder``. Each has a temporary name until its hash is checked.
+    """Fetch the archives that are not in ``folder``. Each is written whole, after its hash was checked.
 
     Raises:
       UserError: no index can be reached, none has an archive, or its archive is not the pinned one.
@@ -33,40 +34,63 @@ def fetch(packages: Sequence[Package], folder: pathlib.Path) -> None:
         for number, package in enumerate(missing):
             try:
                 _fetch(package, folder / package.file, urls, progress)
-            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as e:
+            except (OSError, http.client.HTTPException, ValueError) as e:
                 rest = [p.name for p in missing[number:]]
                 names = ", ".join(rest[:8]) + (", …" if len(rest) > 8 else "")
-                refused = isinstance(e, urllib.error.HTTPError)
-                advice = "correct pip's index and login (`pip config list`)" if refused else "go online"
+                problem, advice = _explained(e)
                 raise UserError(
-                    f"{package.name}: the package index cannot be read ({e}); {len(rest)} of {len(packages)} archives "
-                    f"are missing ({names}): {advice}, or set PIP_INDEX_URL to a mirror, and run `make corpus` again; "
-                    "it goes on from here. `make quickstart` needs no archives"
+                    f"{package.name}: the package index cannot be read ({problem}); {len(rest)} of {len(packages)} "
+                    f"archives are missing ({names}): {advice}, or set PIP_INDEX_URL to a mirror, and run `make "
+                    "corpus` again; it goes on from here. `make quickstart` needs no archives"
                 ) from e
 
 
+def _explained(error: Exception) -> tuple[str, str]:
+    """Return what is wrong, without the address of the index, which may have a password in it, and what to do."""
+    if isinstance(error, urllib.error.HTTPError):
+        is_login = error.code in (401, 403, 407)
+        return str(error), "correct pip's index and login (`pip config list`)" if is_login else "try again later"
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, ssl.SSLError):
+        return str(error), "set PIP_CERT to the certificates of your network"
+    if isinstance(error, (ValueError, http.client.InvalidURL)):
+        return "its address or its page is not valid", "correct pip's index (`pip config list`)"
+    return str(error), "go online"
+
+
 def is_whole(path: pathlib.Path, package: Package) -> bool:
-    """Return whether an archive is there and is the pinned one. Another one is reported."""
+    """Return whether an archive is there and is the pinned one. Another one is reported.
+
+    Raises:
+      UserError: it cannot be read.
+    """
     if not path.is_file():
         return False
-    with open(path, "rb") as f:
-        if hashlib.file_digest(f, "sha256").hexdigest() == package.sha256:
-            return True
+    try:
+        with open(path, "rb") as f:
+            if hashlib.file_digest(f, "sha256").hexdigest() == package.sha256:
+                return True
+    except OSError as e:
+        raise UserError(f"{package.name}: {path} cannot be read: {os_errors.reading(e)}") from e
     log.warning("%s: %s was changed or cut short; it is fetched again", package.name, path)
     return False
 
 
 def _fetch(package: Package, path: pathlib.Path, urls: Sequence[str], progress: Progress) -> None:
+    if not urls:
+        raise UserError(
+            f"{package.name}: pip is set to no index that is read by HTTP (`pip config list`); set PIP_INDEX_URL to one"
+        )
     found = (index.links(url, package.name).get(package.file) for url in urls)
     url = next(filter(None, found), None)
     if url is None:
         raise UserError(
-            f"{package.name}: no package index has {package.file}; it may have been removed: pin another release in "
-            "experiments/corpus/packages.toml"
+            f"{package.name}: no package index has {package.file}; if you are online without a login page, it may have "
+            "been removed: pin another release in experiments/corpus/packages.toml"
         )
     content = bytearray()
     with index.get(url) as response:
-        while chunk := response.read(_CHUNK):
+        while len(content) <= package.size and (chunk := response.read(_CHUNK)):
             content += chunk
             progress.advance(len(chunk), note=package.name)
     digest = hashlib.sha256(content).hexdigest()

@@ -32,6 +32,7 @@ def links(url: str, package: str) -> dict[str, str]:
 
     Raises:
       OSError: the index cannot be reached (urllib.error.URLError), or refuses.
+      ValueError: an address or the page is not valid. Its text may have a password in it.
     """
     normal = re.sub(r"[-_.]+", "-", package).lower()
     page = f"{url.rstrip('/')}/{normal}/"
@@ -43,10 +44,13 @@ def links(url: str, package: str) -> dict[str, str]:
             return {}
         raise
     if kind.endswith("json"):
-        found = {file["filename"]: file["url"] for file in json.loads(content)["files"]}
+        try:
+            found = {file["filename"]: file["url"] for file in json.loads(content)["files"]}
+        except (LookupError, TypeError, AttributeError) as e:
+            raise ValueError("no list of files") from e
     else:
         parser = _Links()
-        parser.feed(content.decode())
+        parser.feed(content.decode(errors="replace"))
         found = parser.found
     return {name: _with_login(urllib.parse.urljoin(base, link).partition("#")[0], url) for name, link in found.items()}
 
@@ -59,16 +63,34 @@ def _with_login(link: str, url: str) -> str:
 
 
 def get(url: str, accept: str = "*/*") -> HTTPResponse:
-    """Open an address with the certificates that pip is set to use. Proxies are those of the environment."""
-    parts = urllib.parse.urlsplit(url)
-    request = urllib.request.Request(url, headers={"Accept": accept})
-    if parts.username is not None:
-        host = parts.hostname + (f":{parts.port}" if parts.port else "")
-        request.full_url = urllib.parse.urlunsplit(parts._replace(netloc=host))
-        login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
-        request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
+    """Open an address with the certificates that pip is set to use. Proxies are those of the environment.
+
+    A login in the address is sent to its host only, also after redirects.
+    """
     context = ssl.create_default_context(cafile=next(iter(_setting("cert")), None))
-    return urllib.request.urlopen(request, timeout=_SECONDS, context=context)
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _Redirect(url))
+    return opener.open(_request(url, accept), timeout=_SECONDS)
+
+
+def _request(url: str, accept: str) -> urllib.request.Request:
+    parts = urllib.parse.urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)), headers={"Accept": accept})
+    if login:
+        encoded = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    return request
+
+
+class _Redirect(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, with the login of the first address if they stay on its host."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        return new and _request(_with_login(new.full_url, self._url), req.get_header("Accept") or "*/*")
 
 
 class _Links(html.parser.HTMLParser):

@@ -2,8 +2,8 @@
 
     python -m experiments.corpus.page --swarm=runs/packages --signal=runs/signal
 
-Needs `make corpus`, a fitted swarm of ``configs/packages.py``, and the workdir of ``experiments.corpus.signal``. It
-measures ``prepare`` again, which takes some minutes.
+Needs `make corpus`, a fitted swarm of ``configs/packages.py``, and the workdir of
+``experiments.corpus.signal_to_noise``. It measures ``prepare`` again, which takes some minutes.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import pathlib
 
 from benchmarks import prepare
 from benchmarks.laws_page import provenance, table
-from experiments.corpus import packages, signal
+from experiments.corpus import packages, signal_to_noise
 from olmix_jax.corpus import task_makers
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.swarm.domains import DomainSet
@@ -31,10 +31,11 @@ fetched through the index that pip is set to use, unpacked in memory, and never 
 interrupted; it goes on where it stopped. No text of it is part of this project. `make quickstart` does not need it.
 
 Files belong to a domain by ending and path, and those of prose and Python by the subject of their package
-([experiments/corpus/domains.py](../experiments/corpus/domains.py)). Left out are copies of other packages, generated
-and binary files, files under 64 bytes or over 1 MB, and those with a line of over 1,000 characters. Near-identical
-documents are kept once. Of each domain 2 %, at least 0.2 and at most 1 MB, are held out for tasks: the next paragraph
-in every domain (`continue:‹domain›`), and the structured tasks of the built-in corpus.
+([experiments/corpus/domains.py](../experiments/corpus/domains.py)). Left out are folders with copies of other packages,
+generated and binary files, files under 64 bytes or over 1 MB, and those with a line of over 1,000 characters.
+Near-identical documents are kept once. Of each domain 2 %, at least 0.2 and at most 1 MB, are held out for tasks: the
+next paragraph in every domain (`continue:‹domain›`), and the structured tasks of the built-in corpus. An example is
+left out if half of its answer's lines of 30 characters and more are in training text.
 
 `configs/packages.py:stage0` to `stage5` are the paper's five updates (section 5.1, Table 5), domain by domain: 24
 topics; 15 programming languages added; 6 sources added; `docs:web` revised, with an older release of Django;
@@ -43,7 +44,7 @@ SIGNAL = """\
 The signal of a task is the standard deviation of its BPB over natural and {mixtures} mixtures of a swarm, each a mean
 over {seeds} seeds. The noise is the standard deviation over natural's seeds. Models: tiny, {steps} steps of 512 tokens,
 sequences of 128 tokens, {examples} examples per task. A task passes if the ratio is {passes:g} or more; this was
-decided before the figures were known. With {seeds} seeds a ratio has an error of about {error:.0%}.
+decided before the figures were known. With so few seeds and mixtures a ratio has an error of about {error:.0%}.
 
 Tasks that pass are those that a swarm of this size can be judged by. For the others, larger proxies are needed; list
 them in `fit.drop_metrics`."""
@@ -81,14 +82,15 @@ def signal_text(results: dict) -> str:
     """Return the tasks of the corpus, and the paper's, with signal, noise and their ratio."""
     scale, tasks = results["scale"], results["tasks"]
     seeds = scale["seeds"]
-    parts = [SIGNAL.format(**scale, passes=signal.PASSES, error=(2 * (seeds - 1)) ** -0.5)]
+    error = (1 / (2 * (seeds - 1)) + 1 / (2 * scale["mixtures"])) ** 0.5
+    parts = [SIGNAL.format(**scale, passes=signal_to_noise.PASSES, error=error)]
     groups = collections.defaultdict[bool, list](list)
     for name, row in sorted(tasks.items(), key=lambda item: -item[1]["ratio"]):
         groups[name.startswith("continue:") or name in task_makers.TASKS].append((name, row))
     for is_own, title in ((True, "Tasks of the corpus"), (False, "The paper's 52 tasks")):
         if not groups[is_own]:
             continue
-        passed = sum(row["ratio"] >= signal.PASSES for _, row in groups[is_own])
+        passed = sum(row["ratio"] >= signal_to_noise.PASSES for _, row in groups[is_own])
         rows = [
             (f"`{name}`", *(f"{row[key]:.3f}" for key in ("natural", "signal", "noise")), f"{row['ratio']:.1f}")
             for name, row in groups[is_own]
@@ -118,7 +120,9 @@ def main() -> None:
     )
     parser.add_argument("--corpus", default="data", type=pathlib.Path, help="the folder of `make corpus`")
     parser.add_argument("--swarm", required=True, type=pathlib.Path, help="the workdir of a fitted swarm")
-    parser.add_argument("--signal", required=True, type=pathlib.Path, help="the workdir of experiments.corpus.signal")
+    parser.add_argument(
+        "--signal", required=True, type=pathlib.Path, help="the workdir of experiments.corpus.signal_to_noise"
+    )
     flags = parser.parse_args()
     progress.start_log(None)
     measured = prepare.measure(ROOT, (flags.corpus / "packages").absolute())

@@ -12,7 +12,7 @@ from experiments.corpus import domains
 from olmix_jax.utils import files
 
 REVISED, REMOVED, PARTITIONED = "docs:web", "data:tables", "text:translations"
-# The languages with the most text; the part ``other`` has the rest.
+# Twenty languages with much text; the part ``other`` has the rest.
 LANGUAGES = tuple("ar ca cs de el es fr hi id it ja ka ko pl pt ru sv tr uk zh".split())
 # Files by domain, or the folder of a domain.
 _Stage = dict[str, pathlib.Path | list[pathlib.Path]]

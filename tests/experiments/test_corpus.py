@@ -18,7 +18,7 @@ import pytest
 
 from configs import packages as packages_config
 from experiments.corpus import __main__ as program
-from experiments.corpus import archives, domains, fetch, index, packages, page, signal, split, stages, tasks
+from experiments.corpus import archives, domains, fetch, heldout, index, packages, page, signal_to_noise, stages, tasks
 from experiments.corpus.packages import Package
 from olmix_jax.corpus import olmes
 from olmix_jax.corpus.domain_folder import text_files
@@ -50,7 +50,7 @@ def package(content: bytes, **changes) -> Package:
         "file": "one-1.0.tar.gz",
         "sha256": hashlib.sha256(content).hexdigest(),
         "size": len(content),
-        "unpacked": 10_000,
+        "unpacked": 11,
         "licence": "MIT",
         "subject": "web",
     }
@@ -86,8 +86,10 @@ def test_files_are_read_in_order_below_their_folder(tmp_path):
         (archive(member(tarfile.REGTYPE, "/tmp/x")), "leaves its folder"),
         (archive(member(tarfile.FIFOTYPE)), "neither a file nor a folder"),
         (archive(member(tarfile.CHRTYPE)), "neither a file nor a folder"),
-        (archive(("a.py", bytes(10_001))), "unpacks to more than the 10,000 bytes that are stated"),
-        (archive(*[(f"{n}.py", bytes(3000)) for n in range(4)]), "unpacks to more"),
+        (archive(("a.py", bytes(12))), "unpacks to more than the 11 bytes that are stated"),
+        (archive(*[(f"{n}.py", bytes(3)) for n in range(4)]), "unpacks to more"),
+        (archive(("a.py", bytes(5))), "is damaged .it has 5 bytes of files, not 11"),
+        (archive(("a" * (20 << 20), bytes(5))), "unpacks to more"),
         (GOOD[: len(GOOD) // 2], "one-1.0.tar.gz is damaged .*remove it, and run `make corpus` again"),
         (gzip.compress(b"no archive" * 200), "is damaged"),
         (b"no archive", "is damaged"),
@@ -96,6 +98,25 @@ def test_files_are_read_in_order_below_their_folder(tmp_path):
 def test_bad_archives_are_refused_with_the_name_of_the_package(tmp_path, content, message):
     with pytest.raises(UserError, match=f"one: .*{message}"):
         read(tmp_path, content)
+
+
+@pytest.mark.parametrize("content", [GOOD, archive(*[(f"{n}/{'x' * 90}.py", bytes([n])) for n in range(11)])])
+def test_every_cut_and_every_change_of_an_archive_is_found(tmp_path, content):
+    files = read(tmp_path, content)
+    assert sum(len(file.content) for file in files) == 11
+    for place in range(12, len(content)):  # after the header of gzip
+        with pytest.raises(UserError, match="one: .*one-1.0.tar.gz"):
+            read(tmp_path, content[:place])
+        try:
+            # A few bits between the parts of the format mean nothing.
+            assert read(tmp_path, content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]) == files
+        except UserError as e:
+            assert "one-1.0.tar.gz" in str(e)
+
+
+def test_an_archive_that_cannot_be_read_is_no_traceback(tmp_path):
+    with pytest.raises(UserError, match="one: .*one.tar.gz cannot be read: "):
+        list(archives.read(tmp_path / "one.tar.gz", package(GOOD)))
 
 
 def test_a_file_of_enormous_declared_size_is_not_read(tmp_path):
@@ -109,7 +130,7 @@ class Index:
     """A package index on loopback. ``files`` are its archives; ``kind`` is the type of its pages."""
 
     def __init__(self):
-        self.files, self.kind, self.requests, self.login = {}, "json", [], ""
+        self.files, self.kind, self.requests, self.login, self.moved = {}, "json", [], "", ""
 
     def answer(self, handler):
         self.requests.append(handler.path)
@@ -125,6 +146,10 @@ class Index:
             self.send(
                 handler, page.encode(), {"json": "application/vnd.pypi.simple.v1+json"}.get(self.kind, "text/html")
             )
+        elif name in self.files and self.moved:
+            handler.send_response(302)
+            handler.send_header("Location", self.moved)
+            handler.end_headers()
         elif name in self.files:
             self.send(handler, self.files[name], "application/gzip")
         else:
@@ -252,6 +277,63 @@ def test_pip_settings_name_the_indexes(monkeypatch, tmp_path):
     assert len(index.urls()) == 1  # pip's own default
 
 
+def test_a_login_is_not_sent_to_another_host_and_is_in_no_error(tmp_path, served, monkeypatch):
+    received = []
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            received.append(self.headers.get("Authorization"))
+            served.send(self, GOOD, "application/gzip")
+
+        def log_message(self, *_):
+            pass
+
+    served.files = {"one-1.0.tar.gz": GOOD}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever).start()
+        served.moved = f"http://127.0.0.1:{other.server_port}/x"
+        use(monkeypatch, served.url.replace("://", "://me:secret@"))
+        fetch.fetch([package(GOOD)], tmp_path)
+        other.shutdown()
+    assert received == [None] and len(served.requests) == 2
+    use(monkeypatch, "http://me:secret/word@127.0.0.1/simple")
+    with pytest.raises(UserError, match="its address or its page is not valid") as e:
+        fetch.fetch([package(GOOD, file="one-2.tar.gz")], tmp_path)
+    assert "secret" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("page", "kind"),
+    [
+        (b"no JSON", "application/vnd.pypi.simple.v1+json"),
+        (b"[1]", "application/json"),
+        (b'{"meta": {}}', "application/json"),
+        (b'<a href="http://[/x">one-1.0.tar.gz</a>', "text/html"),
+    ],
+)
+def test_a_page_that_is_not_valid_is_no_traceback(tmp_path, served, monkeypatch, page, kind):
+    served.files, send = {"one-1.0.tar.gz": GOOD}, Index.send
+    monkeypatch.setattr(Index, "send", staticmethod(lambda handler, *_: send(handler, page, kind)))
+    with pytest.raises(UserError, match="one: the package index cannot be read .its address or its page is not valid"):
+        fetch.fetch([package(GOOD)], tmp_path)
+
+
+def test_more_bytes_than_those_of_the_archive_are_not_read(tmp_path, served, monkeypatch):
+    served.files = {"one-1.0.tar.gz": bytes(50 << 20)}
+    with pytest.raises(UserError, match="has [1-9],[0-9]{3},[0-9]{3} bytes and SHA-256"):
+        fetch.fetch([package(GOOD)], tmp_path)
+
+
+def test_settings_that_reach_no_index_are_named(tmp_path, served, monkeypatch):
+    use(monkeypatch, "file:///nowhere/simple")
+    with pytest.raises(UserError, match="one: pip is set to no index that is read by HTTP"):
+        fetch.fetch([package(GOOD)], tmp_path)
+    monkeypatch.setenv("PIP_CERT", str(tmp_path / "missing.pem"))
+    use(monkeypatch, served.url)
+    with pytest.raises(UserError, match="one: the package index cannot be read .*No such file"):
+        fetch.fetch([package(GOOD)], tmp_path)
+
+
 def one(subject="web", **changes):
     return package(GOOD, subject=subject, **changes)
 
@@ -270,7 +352,7 @@ def one(subject="web", **changes):
         ("README.md", "docs:web"),
         ("CHANGES.rst", "text:changelogs"),
         ("docs/releases/1.0.txt", "text:changelogs"),
-        ("docs/changes_of_basis.rst", "text:changelogs"),
+        ("docs/changes_of_basis.rst", "docs:web"),
         ("LICENSE.rst", None),
         ("one/_vendor/other.py", None),
         ("third_party/other.c", None),
@@ -383,7 +465,7 @@ OTHERS = {
 @pytest.fixture
 def table(monkeypatch, served):
     """The table of small packages, one for each subject, which an index on loopback has."""
-    monkeypatch.setattr(split, "LEAST", 3000)
+    monkeypatch.setattr(heldout, "LEAST", 3000)
     rows = []
     for number, subject in enumerate(domains.SUBJECTS):
         texts = [prose(100 * number + n, 40).replace("\n", " ") for n in range(30)]
@@ -398,11 +480,13 @@ def table(monkeypatch, served):
                 for n in range(60)
             ]
         content = archive(*[(name, text.encode()) for name, text in files])
-        rows.append(package(content, name=subject, file=f"{subject}-1.tar.gz", subject=subject, unpacked=10_000_000))
+        size = sum(len(text.encode()) for _, text in files)
+        rows.append(package(content, name=subject, file=f"{subject}-1.tar.gz", subject=subject, unpacked=size))
         served.files[rows[-1].file] = content
-    older = archive(*[(f"docs/{n}.rst", prose(9000 + n, 40).encode()) for n in range(5)])
+    revised = [(f"docs/{n}.rst", prose(9000 + n, 40).encode()) for n in range(5)]
+    older, size = archive(*revised), sum(len(text) for _, text in revised)
     served.files["web-0.tar.gz"] = older
-    rows.append(package(older, name="web", file="web-0.tar.gz", unpacked=10_000_000, older=True))
+    rows.append(package(older, name="web", file="web-0.tar.gz", unpacked=size, older=True))
     monkeypatch.setattr(packages, "read_table", lambda: tuple(rows))
     return rows
 
@@ -425,7 +509,7 @@ def test_the_corpus_is_fetched_and_written_once(tmp_path, table, served, monkeyp
     names = {*domains.TOPICS, *(f"code:{name}" for name in domains.LANGUAGES), *domains.SOURCES}
     record = json.loads((tmp_path / "a/corpus.json").read_text())
     assert set(record["domains"]) == set(text_files(tmp_path / "a/packages")) == names
-    assert {p.name for p in (tmp_path / "a").iterdir()} == {"archives", "corpus.json", *program.PARTS}
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"archives", "corpus.json", ".corpus", *program.PARTS}
     assert len(list((tmp_path / "a/tasks").iterdir())) >= 45
     fetched, before = len(served.requests), (tmp_path / "a/corpus.json").stat().st_mtime_ns
     run(monkeypatch, tmp_path / "a")
@@ -447,20 +531,52 @@ def test_a_refused_archive_leaves_the_earlier_corpus(tmp_path, table, served, mo
     assert contents(tmp_path) == before | {f"archives/{table[3].file}": bad}
 
 
+@pytest.mark.parametrize("make", ["folder", "link"])
+def test_folders_of_other_origin_are_not_replaced(tmp_path, table, monkeypatch, make):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/a.txt").write_text("mine")
+    if make == "folder":
+        (tmp_path / "thesis").rename(tmp_path / "tasks")
+    else:
+        (tmp_path / "tasks").symlink_to(tmp_path / "thesis")
+    with pytest.raises(UserError, match="tasks was not written by `make corpus`, which would replace it; move it away"):
+        run(monkeypatch, tmp_path)
+    assert (tmp_path / "tasks/a.txt").read_text() == "mine"
+
+
+def test_a_damaged_record_or_a_removed_domain_is_no_corpus(tmp_path, table, monkeypatch):
+    run(monkeypatch, tmp_path)
+    assert program.is_current(tmp_path)
+    (tmp_path / "packages/code:rust").rename(tmp_path / "elsewhere")
+    assert not program.is_current(tmp_path)
+    (tmp_path / "elsewhere").rename(tmp_path / "packages/code:rust")
+    (tmp_path / "corpus.json").write_text("{")
+    assert not program.is_current(tmp_path)
+    with program.ours(tmp_path), pytest.raises(UserError, match="is in use by another `make corpus`"):
+        run(monkeypatch, tmp_path)
+    run(monkeypatch, tmp_path)
+    assert program.is_current(tmp_path)
+
+
+def test_an_empty_folder_name_is_refused(monkeypatch):
+    with pytest.raises(UserError, match="--folder is empty"):
+        run(monkeypatch, "")
+
+
 def test_an_interrupted_run_starts_again(tmp_path, table, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(split, "drop_repeats", stop)
+        patch.setattr(heldout, "drop_repeats", stop)
         run(patch, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["archives"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".corpus", "archives"]
     run(monkeypatch, tmp_path)
     assert (tmp_path / "corpus.json").is_file()
 
 
 def test_documents_are_held_out_and_repeats_dropped(tmp_path, monkeypatch):
-    monkeypatch.setattr(split, "LEAST", 4000)
+    monkeypatch.setattr(heldout, "LEAST", 4000)
     folder = tmp_path / "packages"
     written = {"one": [prose(n, 40) for n in range(100)], "two": [prose(n + 500, 40) for n in range(50)]}
     written["two"] += [written["one"][n] + " more" for n in range(10)]
@@ -469,15 +585,15 @@ def test_documents_are_held_out_and_repeats_dropped(tmp_path, monkeypatch):
             (folder / domain).mkdir(parents=True, exist_ok=True)
             lines = [json.dumps({"text": text, "path": str(n)}) + "\n" for n, text in enumerate(rows) if n % 2 == part]
             (folder / domain / f"{part}.jsonl").write_text("".join(lines))
-    heldout = split.hold_out(folder)
-    for domain, rows in heldout.items():
+    held = heldout.hold_out(folder)
+    for domain, rows in held.items():
         assert 0 < len(rows) < 20 and set(rows) <= set(written[domain])
-    split.drop_repeats(folder, heldout)
+    heldout.drop_repeats(folder, held)
     left = {d: [row["text"] for p in sorted((folder / d).iterdir()) for row in rows_of(p)] for d in written}
     for domain, rows in left.items():
-        assert not set(rows) & set(heldout[domain]), domain
+        assert not set(rows) & set(held[domain]), domain
         assert len(rows) > 30
-    starts = {text.removesuffix(" more") for rows in heldout.values() for text in rows}
+    starts = {text.removesuffix(" more") for rows in held.values() for text in rows}
     assert not [text for rows in left.values() for text in rows if text.removesuffix(" more") in starts]
     assert not [text for text in left["two"] if text.endswith(" more") and text.removesuffix(" more") in left["one"]]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["packages"]
@@ -485,16 +601,21 @@ def test_documents_are_held_out_and_repeats_dropped(tmp_path, monkeypatch):
 
 def test_tasks_of_domains_and_of_code(tmp_path):
     code = 'def area(width, height):\n    """Return the area."""\n    total = width * height\n    return total\n'
-    heldout = {
+    held = {
         "python:web": [f"{code}\n\n# {prose(n, 30)}\n" for n in range(12)],
-        "docs:web": [prose(n, 90) for n in range(12)],
+        "docs:web": [f"{prose(n, 60)}\n\n{prose(n + 50, 60)}" for n in range(14)],
     }
-    tasks.write(tmp_path, heldout)
-    names = {path.name for path in tmp_path.iterdir()}
+    # Models that train on the answers of the first two documents could repeat them.
+    (tmp_path / "text/docs:web").mkdir(parents=True)
+    rows = [{"text": f"before\n{held['docs:web'][n]}\nafter"} for n in range(2)]
+    (tmp_path / "text/docs:web/a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks.write(tmp_path / "tasks", held, [tmp_path / "text"])
+    names = {path.name for path in (tmp_path / "tasks").iterdir()}
     assert {"continue%3Adocs%3Aweb.jsonl", "continue%3Apython%3Aweb.jsonl"} <= names
     assert "types%3Astub_signature.jsonl" not in names
-    rows = rows_of(tmp_path / "continue%3Adocs%3Aweb.jsonl")
-    assert len(rows) >= 8 and all(row["prompt"] and row["answer"] for row in rows)
+    found = rows_of(tmp_path / "tasks/continue%3Adocs%3Aweb.jsonl")
+    assert 8 <= len(found) <= 12 and all(row["prompt"] and row["answer"] for row in found)
+    assert not any(row["answer"].split("\n")[0] in text["text"] for row in found for text in rows)
     assert set(tasks.DOMAINS) == set(tasks.TASKS)
 
 
@@ -563,7 +684,7 @@ def test_signal_to_noise_and_page_run_at_smoke_scale(tmp_path, table, monkeypatc
     run(monkeypatch, tmp_path / "data")
     names = ["corpus", "--scale=smoke", f"--workdir={tmp_path / 'signal'}", f"--corpus={tmp_path / 'data'}"]
     monkeypatch.setattr(sys, "argv", names)
-    signal.main()
+    signal_to_noise.main()
     rows = json.loads((tmp_path / "signal/results.json").read_text())["tasks"]
     assert len(rows) >= 45 and all(row["ratio"] == pytest.approx(row["signal"] / row["noise"]) for row in rows.values())
     text = page.signal_text(json.loads((tmp_path / "signal/results.json").read_text()))
@@ -573,13 +694,13 @@ def test_signal_to_noise_and_page_run_at_smoke_scale(tmp_path, table, monkeypatc
 def test_the_papers_tasks_are_averaged_as_the_paper_does():
     bpb = {column: np.array([float(n), n + 1]) for n, column in enumerate(olmes.REQUESTS)}
     bpb |= {f"mmlu_{s}:rc::olmes": np.ones(2) * n for sizes in MMLU.values() for n, s in enumerate(sizes)}
-    tasks52 = signal.paper_tasks(bpb)
-    assert len(tasks52) == 52 and not set(tasks52) & set(signal.LEFT_OUT)
+    tasks52 = signal_to_noise.paper_tasks(bpb)
+    assert len(tasks52) == 52 and not set(tasks52) & set(signal_to_noise.LEFT_OUT)
     sizes = MMLU["stem"]
     expected = sum(n * size for n, size in enumerate(sizes.values())) / sum(sizes.values())
     assert tasks52["mmlu_stem:rc::olmes"] == pytest.approx([expected] * 2)
     skills = [bpb_S for task, bpb_S in bpb.items() if task.startswith("basic_skills_")]
-    np.testing.assert_allclose(tasks52[signal.SKILLS], np.mean(skills, axis=0))
+    np.testing.assert_allclose(tasks52[signal_to_noise.SKILLS], np.mean(skills, axis=0))
 
 
 def test_the_stages_are_configs():

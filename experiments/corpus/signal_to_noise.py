@@ -1,6 +1,6 @@
 """Which tasks can small proxies of this corpus move? The signal of every task, divided by its noise.
 
-    python -m experiments.corpus.signal --scale=cpu --workdir=runs/signal --olmes=data/olmes
+    python -m experiments.corpus.signal_to_noise --scale=cpu --workdir=runs/signal --olmes=data/olmes
 
 The signal is the standard deviation of a task's BPB over mixtures: natural, and the first eight of a swarm, each a mean
 over seeds. The noise is the standard deviation over natural's seeds. Tasks with a ratio of 2 or more pass; the rule was
@@ -28,7 +28,7 @@ SCALES = {
     # 54 proxies of 512,000 tokens.
     "cpu": {"steps": 1000, "mixtures": 8, "seeds": 6, "examples": 64},
 }
-# Columns of the paper's data that are none of its 52 tasks (METHOD §4).
+# Columns of the published data that the paper does not use (METHOD §4).
 LEFT_OUT = (
     "qasper_yesno:rc::olmes",
     "sciriff_yesno:rc::olmes",
@@ -59,7 +59,12 @@ def signal_to_noise(validation: Validation) -> dict[str, dict]:
     for task, natural_S in mixtures["natural"].items():
         signal = float(np.std([np.mean(mixture[task]) for mixture in mixtures.values()], ddof=1))
         noise = float(np.std(natural_S, ddof=1))
-        rows[task] = {"signal": signal, "noise": noise, "ratio": signal / noise, "natural": float(np.mean(natural_S))}
+        rows[task] = {
+            "signal": signal,
+            "noise": noise,
+            "ratio": signal / max(noise, 1e-12),
+            "natural": float(np.mean(natural_S)),
+        }
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Hold documents out for tasks, and keep one of near-identical documents."""
+"""Hold documents out for tasks, keep one of near-identical documents, and find held-out text that others repeat."""
 
 import functools
 import hashlib
@@ -6,7 +6,7 @@ import itertools
 import json
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from olmix_jax.corpus import holdout, workers
 from olmix_jax.corpus.duplicates import Fingerprints
 from olmix_jax.utils.progress import Progress
 
-# Bytes of a domain that are held out: this share, but not less or more than enough for its tasks.
+# Bytes of a domain that are held out: this share, but enough for its tasks and not more than that, and at most half.
 SHARE, LEAST, MOST = 0.02, 200_000, 1_000_000
 
 
@@ -31,8 +31,8 @@ def hold_out(folder: pathlib.Path) -> dict[str, list[str]]:
         lines = [line for path in files for line in _lines(path)]
         sizes_D = np.array([len(line) for line in lines])
         hashes_D = np.array([_hash(line) for line in lines], np.uint64)
-        size = np.clip(SHARE * sizes_D.sum(), LEAST, MOST)
-        chosen_D = holdout.choose(sizes_D, hashes_D, float(size / sizes_D.sum()))
+        size = min(float(np.clip(SHARE * sizes_D.sum(), LEAST, MOST)), sizes_D.sum() / 2)
+        chosen_D = holdout.choose(sizes_D, hashes_D, size / sizes_D.sum())
         heldout[domain] = [json.loads(line)["text"] for line, chosen in zip(lines, chosen_D) if chosen]
         _keep(files, ~chosen_D)
     return heldout
@@ -57,6 +57,15 @@ def drop_repeats(folder: pathlib.Path, heldout: Mapping[str, Sequence[str]]) -> 
         finally:
             prints.close()
     _keep(paths, first_D[start:] == np.arange(start, len(first_D)))
+
+
+def repeated_lines(folders: Sequence[pathlib.Path], lines: Set[str]) -> set[str]:
+    """Return those of ``lines`` that occur in the texts of folders, apart from white space at both ends."""
+    found: set[str] = set()
+    for path in (path for folder in folders for path in sorted(folder.glob("*/*.jsonl"))):
+        for line in _lines(path):
+            found |= lines & {part.strip() for part in json.loads(line)["text"].split("\n")}
+    return found
 
 
 def _lines(path: pathlib.Path) -> Iterator[bytes]:
