@@ -1,8 +1,8 @@
 """Write docs/packages.md: what the corpus has, which tasks small proxies can move, and how well a law predicts them.
 
-    python -m experiments.corpus.page --swarm=runs/packages --signal=runs/signal
+    python -m experiments.corpus.page --swarm=runs/packages/stage0 --signal=runs/signal
 
-Needs `make corpus`, a fitted swarm of ``configs/packages.py``, and the workdir of
+Needs `make corpus`, a fitted swarm of ``configs/packages.py:stage0``, and the workdir of
 ``experiments.corpus.signal_to_noise``. It measures ``prepare`` again, which takes some minutes.
 """
 
@@ -50,9 +50,9 @@ Tasks that pass are those that a swarm of this size can be judged by. For the ot
 them in `fit.drop_metrics`."""
 
 
-def domains_table(corpus: pathlib.Path, swarm: pathlib.Path) -> str:
+def domains_table(corpus: pathlib.Path, prepared: pathlib.Path) -> str:
     """Return the domains with documents, bytes, tokens, share and licences."""
-    sizes, domains = files.read_json(corpus / "corpus.json")["domains"], DomainSet.read(swarm / "domains.json")
+    sizes, domains = files.read_json(corpus / "corpus.json")["domains"], DomainSet.read(prepared / "domains.json")
     licence_of = {package.name: package.licence for package in packages.read_table()}
     rows = []
     for name, tokens, share in zip(domains.names, domains.tokens, domains.natural_M):
@@ -105,7 +105,8 @@ def swarm_text(swarm: pathlib.Path) -> str:
     fit = FitResult.read(swarm / "fit/fit.json")
     train = files.read_json(swarm / "train/info.json")
     return (
-        f"    python run.py --config=configs/packages.py --workdir={swarm} --stages=prepare,sample,train,fit\n\n"
+        f"    python run.py --config=configs/packages.py:stage0 --workdir={swarm} --stages=prepare,sample,train,fit\n\n"
+        "The 24 topics, the first stage of the five updates, and all tasks but the paper's. "
         f"{train['members']} proxies of {train['parameters']:,} parameters, {train['tokens_per_member']:,} tokens "
         f"each, in {train['wall_s'] / 60:.0f} minutes ({train['devices']}). Law {fit.law}, {fit.folds} folds: the "
         f"Spearman correlation of held-out runs is {fit.spearman_cv_mean:.3f} on average over "
@@ -131,11 +132,11 @@ def main() -> None:
         ABOUT,
         provenance("`python -m experiments.corpus.page`"),
         "## Domains",
-        domains_table(flags.corpus, flags.swarm),
+        domains_table(flags.corpus, flags.signal),
         "## Preparing it",
         f"`prepare` reads {size:.0f} MB at {measured.speed:.1f} MB/s. Its peak memory is {measured.peak:.0f} MB, and "
         f"{measured.total:.0f} MB with the processes that it starts.",
-        "## A swarm",
+        "## A swarm of an hour",
         swarm_text(flags.swarm),
         "## Which tasks small proxies can move",
         signal_text(files.read_json(flags.signal / "results.json")),

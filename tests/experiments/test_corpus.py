@@ -656,9 +656,9 @@ def digest(folder):
 
 # Of `make corpus` with Python 3.11, 3.12 and 3.13.
 DIGESTS = {
-    "packages": "1ff72b6acb41149e3a5e0d321ed83ef9fbb0f7aa09c0f1cf55612057d3a34acb",
-    "revised": "019064655b36ca9c27ac4f1c24f75e501050f33d66ff04917606e2fe349035dc",
-    "tasks": "40238d5893ec36bcd4d102c9cbf3fcc1b59f8be0a941800f5ba022bb671e5cd0",
+    "packages": "ca72a032d3f6bcdff6c88f1cc07119efc1c65bd7b3d5bf3de1ba028480622d76",
+    "revised": "4a3565d6577a4952ed647b090b868a7f6ba9ab7763c405cba8bd860022e34405",
+    "tasks": "f876cba2239b56af2da9bfaeddf07bf9c063adb519a9d637b7f880bc670c7d02",
 }
 # Of the token stores; another version of the tokenizers library may give others.
 STORES = "6fd140975a8f7b5cf06bd65898addfe03c849126892ee5e38bd79f08fb11e1ae"
