@@ -62,6 +62,8 @@ _GENERATED = re.compile(
     r"(?:@generated|do not edit|automatically generated|auto-?generated|generated (?:by|from|using|with))",
     re.I,
 )
+# Some headers of published files still say so.
+_CONFIDENTIAL = re.compile(r"\bconfidential\b", re.I)
 _CPP = re.compile(r"^\s*(?:namespace\b|template\s*<|class\s+\w+|using\s+\w+|public:|private:)|\bstd::", re.M)
 _TEST = re.compile(r"(^|[/_])(conf)?tests?([/_.]|$)|(^|/)testing/", re.I)
 _CHANGES = re.compile(
@@ -107,6 +109,8 @@ def texts_of(file: File, domain: str) -> Iterator[tuple[str, str]]:
     except UnicodeDecodeError:
         return
     if "\0" in text or (not domain.startswith(("docs:", "text:")) and _GENERATED.search(text[:2000])):
+        return
+    if domain.startswith("code:") and _CONFIDENTIAL.search(text[:600]):
         return
     if domain == "text:translations":
         language, text = _language(file.path), _translations(text)
