@@ -12,7 +12,7 @@ import numpy as np
 
 from olmix_jax.corpus import holdout, workers
 from olmix_jax.corpus.duplicates import Fingerprints
-from olmix_jax.utils.progress import Progress
+from olmix_jax.utils.progress import Progress, tracked
 
 # Bytes of a domain that are held out: this share, but enough for its tasks and not more than that, and at most half.
 SHARE, LEAST, MOST = 0.02, 200_000, 1_000_000
@@ -62,7 +62,8 @@ def drop_repeats(folder: pathlib.Path, heldout: Mapping[str, Sequence[str]]) -> 
 def repeated_lines(folders: Sequence[pathlib.Path], lines: Set[str]) -> set[str]:
     """Return those of ``lines`` that occur in the texts of folders, apart from white space at both ends."""
     found: set[str] = set()
-    for path in (path for folder in folders for path in sorted(folder.glob("*/*.jsonl"))):
+    paths = [path for folder in folders for path in sorted(folder.glob("*/*.jsonl"))]
+    for path in tracked(paths, "look for answers", "files"):
         for line in _lines(path):
             found |= lines & {part.strip() for part in json.loads(line)["text"].split("\n")}
     return found

@@ -136,7 +136,7 @@ def main() -> None:
         "## Preparing it",
         f"`prepare` reads {size:.0f} MB at {measured.speed:.1f} MB/s. Its peak memory is {measured.peak:.0f} MB, and "
         f"{measured.total:.0f} MB with the processes that it starts.",
-        "## A swarm of an hour",
+        "## A swarm",
         swarm_text(flags.swarm),
         "## Which tasks small proxies can move",
         signal_text(files.read_json(flags.signal / "results.json")),
