@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import json
 import pathlib
 import subprocess
@@ -33,7 +34,7 @@ TABLE = packages.read_table()
 def archive(*members) -> bytes:
     """Return a .tar.gz with files (name, content), or with the given members."""
     target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w:gz") as tar:
+    with tarfile.open(fileobj=target, mode="w") as tar:
         for member in members:
             if isinstance(member, tarfile.TarInfo):
                 tar.addfile(member)
@@ -41,7 +42,7 @@ def archive(*members) -> bytes:
                 info = tarfile.TarInfo(f"one-1.0/{member[0]}")
                 info.size = len(member[1])
                 tar.addfile(info, io.BytesIO(member[1]))
-    return target.getvalue()
+    return gzip.compress(target.getvalue(), mtime=0)
 
 
 def package(content: bytes, **changes) -> Package:
@@ -91,16 +92,19 @@ def test_files_are_read_in_order_below_their_folder(tmp_path):
         (archive(("a.py", bytes(5))), "is damaged .it has 5 bytes of files, not 11"),
         (archive(("a" * (20 << 20), bytes(5))), "unpacks to more"),
         (GOOD[: len(GOOD) // 2], "one-1.0.tar.gz is damaged .*remove it, and run `make corpus` again"),
-        (gzip.compress(b"no archive" * 200), "is damaged"),
+        (gzip.compress(b"no archive" * 200, mtime=0), "is damaged"),
         (b"no archive", "is damaged"),
     ],
+    ids=itertools.count(),
 )
 def test_bad_archives_are_refused_with_the_name_of_the_package(tmp_path, content, message):
     with pytest.raises(UserError, match=f"one: .*{message}"):
         read(tmp_path, content)
 
 
-@pytest.mark.parametrize("content", [GOOD, archive(*[(f"{n}/{'x' * 90}.py", bytes([n])) for n in range(11)])])
+@pytest.mark.parametrize(
+    "content", [GOOD, archive(*[(f"{n}/{'x' * 90}.py", bytes([n])) for n in range(11)])], ids=["two", "eleven"]
+)
 def test_every_cut_and_every_change_of_an_archive_is_found(tmp_path, content):
     files = read(tmp_path, content)
     assert sum(len(file.content) for file in files) == 11
