@@ -165,7 +165,8 @@ class Index:
         handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
-        handler.wfile.write(content)
+        with contextlib.suppress(ConnectionError):  # the other side may stop reading
+            handler.wfile.write(content)
 
 
 @pytest.fixture(autouse=True)
