@@ -63,6 +63,7 @@ class Spool:
     def writing(self, documents: Iterable[Document]) -> Iterator[str]:
         """Write documents and yield the text of each; at the end, set ``content``."""
         start, content = 0, 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "wb") as texts, open(self._index, "wb") as index:
             for document in documents:
                 name, text = document.source.encode("utf-8", "surrogatepass"), document.encoded
