@@ -1,4 +1,4 @@
-"""Build a corpus of pinned source distributions, the same on every machine: about 350 M tokens in 45 domains.
+"""Build a corpus of pinned source distributions, the same on every machine: about 340 M tokens in 45 domains.
 
     make corpus        # = python -m experiments.corpus --folder=data
 

@@ -56,7 +56,7 @@ _COPIED = re.compile(
     r"|^build/|[.-]min\.(js|css)$|bundle\.js$|(^|/)docs?/.*\.html?$",
     re.I,
 )
-# A comment at the beginning of a file, or a line with nothing else.
+# In the first ten lines: a comment that begins with one of these.
 _GENERATED = re.compile(
     r"\A(?:.*\n){0,9}\W*(?:this (?:file|code) )?(?:(?:was|is|has been) )?"
     r"(?:@generated|do not edit|automatically generated|auto-?generated|generated (?:by|from|using|with))",

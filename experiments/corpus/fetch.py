@@ -41,7 +41,7 @@ def fetch(packages: Sequence[Package], folder: pathlib.Path) -> None:
                 raise UserError(
                     f"{package.name}: the package index cannot be read ({problem}); {len(rest)} of {len(packages)} "
                     f"archives are missing ({names}): {advice}, or set PIP_INDEX_URL to a mirror, and run `make "
-                    "corpus` again; it goes on from here. `make quickstart` needs no archives"
+                    "corpus` again, which fetches the rest. `make quickstart` works without them"
                 ) from e
 
 

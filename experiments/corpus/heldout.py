@@ -1,7 +1,6 @@
 """Hold documents out for tasks, keep one of near-identical documents, and find held-out text that others repeat."""
 
 import functools
-import hashlib
 import itertools
 import json
 import pathlib
@@ -12,6 +11,7 @@ import numpy as np
 
 from olmix_jax.corpus import holdout, workers
 from olmix_jax.corpus.duplicates import Fingerprints
+from olmix_jax.corpus.readers import hash64
 from olmix_jax.utils.progress import Progress, tracked
 
 # Bytes of a domain that are held out: this share, but enough for its tasks and not more than that, and at most half.
@@ -30,7 +30,7 @@ def hold_out(folder: pathlib.Path) -> dict[str, list[str]]:
         files = list(group)
         lines = [line for path in files for line in _lines(path)]
         sizes_D = np.array([len(line) for line in lines])
-        hashes_D = np.array([_hash(line) for line in lines], np.uint64)
+        hashes_D = np.array([hash64(line.decode()) for line in lines], np.uint64)
         size = min(float(np.clip(SHARE * sizes_D.sum(), LEAST, MOST)), sizes_D.sum() / 2)
         chosen_D = holdout.choose(sizes_D, hashes_D, size / sizes_D.sum())
         heldout[domain] = [json.loads(line)["text"] for line, chosen in zip(lines, chosen_D) if chosen]
@@ -83,7 +83,3 @@ def _keep(paths: Sequence[pathlib.Path], kept_D: np.ndarray) -> None:
             path.write_bytes(content)
         else:
             path.unlink()
-
-
-def _hash(line: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "big")

@@ -71,7 +71,7 @@ class Source:
             with warnings.catch_warnings():
                 # Other people's code may contain invalid escapes.
                 warnings.simplefilter("ignore")
-                # The grammar of the oldest version that is supported, so that all versions make the same tasks.
+                # The grammar of the oldest version, so that all versions make the same tasks, f-strings aside.
                 nodes: list[ast.AST] = [ast.parse(self.text, feature_version=(3, 11))]
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return []
