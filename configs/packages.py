@@ -30,11 +30,11 @@ def get_config(variant: str = ""):
     # The domains are topics and languages, of which good mixtures may have none.
     c.swarm.sparsity = "sparse"
     c.swarm.strength = (0.1, 1.0)
-    # 5 (M + 1) proxies instead of 3 (M + 1), because scores of small proxies are noisy (docs/log.md).
-    c.swarm.size = {"": 230, "stage0": 125}.get(variant)
     if variant == "smoke":
         c.corpus.max_bytes = 8_000_000
         return c
+    # 1.28 M tokens, because scores of proxies that trained on fewer are noisy (docs/log.md).
+    c.train.steps = 2500
     c.tasks.max_examples = 64
     if variant:
         number = stages.index(variant)

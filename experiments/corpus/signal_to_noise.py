@@ -25,8 +25,8 @@ from olmix_jax.utils import devices
 PASSES = 2.0
 SCALES = {
     "smoke": {"steps": 20, "mixtures": 2, "seeds": 2, "examples": 8},
-    # 54 proxies of 512,000 tokens.
-    "cpu": {"steps": 1000, "mixtures": 8, "seeds": 6, "examples": 48},
+    # 54 proxies of 1.28 M tokens, as in configs/packages.py.
+    "cpu": {"steps": 2500, "mixtures": 8, "seeds": 6, "examples": 48},
 }
 # Columns of the published data that the paper does not use (METHOD §4).
 LEFT_OUT = (
