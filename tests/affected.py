@@ -15,6 +15,8 @@ COVERED_BY = {
     "cli.py": "tests/pipeline/test_runner.py",
     "corpus/collect.py": "tests/corpus/test_repeated.py",
     "laws/cpu.py": "tests/laws/test_law.py",
+    "laws/curves.py": "tests/laws/test_exposure.py",
+    "laws/gp_learning.py": "tests/laws/test_exposure.py",
     "laws/inputs.py": "tests/laws/test_law.py",
     "laws/per_task.py": "tests/laws/test_warped_gp.py",
     "laws/regression.py": "tests/laws/test_log_linear.py",

@@ -18,13 +18,14 @@ def mapped(one: Callable, per_task, shared):
     Args:
       one: the function of one task; pure JAX.
       per_task: arrays with leading axes R, N.
-      shared: arrays with a leading axis R.
+      shared: a pytree of arrays with a leading axis R.
     """
 
     def run(r):
         # JAX's settings belong to a thread.
         with cpu.float64():
-            return [np.asarray(x) for x in _program(one, tuple(x[r] for x in shared), *(x[r] for x in per_task))]
+            own = jax.tree.map(lambda x: x[r], shared)
+            return [np.asarray(x) for x in _program(one, own, *(x[r] for x in per_task))]
 
     with cpu.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         # The first resample runs alone, because it compiles the program.

@@ -13,24 +13,19 @@ of an average domain. The log-linear law lacks the warp: the first percent of a 
 A task with a measurement ≤ 0, which is not a BPB, is modelled without the logarithm.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import bfgs, inputs, per_task, warped_kernel
+from olmix_jax.laws import curves, gp_learning, inputs, per_task, warped_kernel
+from olmix_jax.laws.curves import CurvedParams, scale_of
 from olmix_jax.laws.law import Fit, Law
 from olmix_jax.utils import rng
 
 # Largest number of runs that θ is learnt from, drawn at random. The law is then conditioned on every run.
 LEARNT_ON = 256
-STEPS = 100
-# The search for θ ends when one more step promises less than this [nats]. An odds ratio of 1.1 is negligible.
-TOLERANCE = 0.1
-# First estimate of the inverse Hessian of −log posterior, in units of the prior's variance.
-FIRST_STEP = 0.1
 # Number of cosines in a sampled function.
 WAVES = 64
 
@@ -73,30 +68,37 @@ def parameters(domains: int) -> int:
     return 3
 
 
-def predict(params: Params, ratios_KM):
+def predict(params: Params | CurvedParams, ratios_KM):
     """Return bpb_KN [BPB]: exp of the posterior mean of the log BPB (the median) or of a sample. Pure JAX."""
 
-    def one(theta_P, alpha_K, offset, scale, logged, wave_F, slope_M):
-        g_K = warped_kernel.kernel(theta_P, ratios_KM, params.ratios_KM) @ alpha_K
-        g_K = g_K + warped_kernel.drawn(theta_P, ratios_KM, params.frequency_FM, params.phase_F, wave_F, slope_M)
+    p, curve_scale = params, scale_of(params)
+
+    def one(theta_P, alpha_K, offset, scale, logged, wave_F, slope_M, curve_MQ):
+        # The curves' weights include what the runs say of them.
+        plain_P = theta_P if curve_scale is None else theta_P[1:]
+        g_K = warped_kernel.kernel(plain_P, ratios_KM, p.ratios_KM) @ alpha_K
+        drawn = p.frequency_FM, p.phase_F, wave_F, slope_M, curve_scale, curve_MQ
+        g_K = g_K + warped_kernel.drawn(theta_P, ratios_KM, *drawn)
         return warped_kernel.unlogged(offset + scale * g_K, logged)
 
-    p = params
-    tasks = p.theta_NP, p.alpha_NK, p.offset_N, p.scale_N, p.logged_N, p.wave_NF, p.slope_NM
-    return jax.vmap(one, out_axes=1)(*map(jnp.asarray, tasks))
+    curve_NMQ = p.curve_NMQ if isinstance(p, CurvedParams) else None
+    tasks = p.theta_NP, p.alpha_NK, p.offset_N, p.scale_N, p.logged_N, p.wave_NF, p.slope_NM, curve_NMQ
+    bpb_KN = jax.vmap(one, out_axes=1)(*jax.tree.map(jnp.asarray, tasks))
+    return bpb_KN + p.floor_N[None, :] if isinstance(p, CurvedParams) else bpb_KN
 
 
-def spread(params: Params, ratios_KM):
+def spread(params: Params | CurvedParams, ratios_KM):
     """Return the standard deviation of a new run's measurement, noise included, std_KN [BPB]. Pure JAX."""
 
     def one(task):
         theta_P, target_K, offset, scale, logged = task
-        factor_KK, alpha_K = warped_kernel.conditioned(theta_P, params.ratios_KM, target_K, params.weight_K)
-        cross_QK = (
-            warped_kernel.kernel(theta_P, ratios_KM, params.ratios_KM) * warped_kernel.active(params.weight_K)[None, :]
-        )
+        runs_KM, weight_K, curve_scale = params.ratios_KM, params.weight_K, scale_of(params)
+        factor_KK, alpha_K = warped_kernel.conditioned(theta_P, runs_KM, target_K, weight_K, curve_scale)
+        cross_QK = warped_kernel.kernel(theta_P, ratios_KM, runs_KM, curve_scale)
+        cross_QK = cross_QK * warped_kernel.active(weight_K)[None, :]
         half_KQ = jax.scipy.linalg.solve_triangular(factor_KK, cross_QK.T, lower=True)
-        variance_Q = warped_kernel.variance(theta_P, ratios_KM) - (half_KQ**2).sum(axis=0) + jnp.exp(theta_P[-2])
+        variance_Q = warped_kernel.variance(theta_P, ratios_KM, curve_scale) - (half_KQ**2).sum(axis=0)
+        variance_Q = variance_Q + jnp.exp(theta_P[-2])
         bpb_Q = warped_kernel.unlogged(offset + scale * (cross_QK @ alpha_K), logged)
         return scale * jnp.sqrt(jnp.maximum(variance_Q, 0.0)) * jnp.where(logged > 0, bpb_Q, 1.0)
 
@@ -105,19 +107,23 @@ def spread(params: Params, ratios_KM):
     return jax.lax.map(one, tuple(map(jnp.asarray, tasks))).T
 
 
-def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
+def describe(params: Params | CurvedParams, task: int, domains: tuple[str, ...]) -> dict:
     """Return one task's θ by name.
 
     ``relevance`` is w by domain, ``linear`` a, ``rough`` b, ``inverse_length`` ℓ, ``noise`` s² (as a share of the
-    variance of the log BPB), and ``warp`` τ (the weight up to which a domain's effect is linear).
+    variance of the log BPB), and ``warp`` τ (the weight up to which a domain's effect is linear). ``curves`` is v, and
+    ``floor`` c [BPB].
     """
     theta_P = np.exp(np.asarray(params.theta_NP[task]))
+    if isinstance(params, CurvedParams):
+        plain = Params(*params[: len(Params._fields)])._replace(theta_NP=params.theta_NP[:, 1:])
+        return {"curves": float(theta_P[0]), "floor": float(params.floor_N[task])} | describe(plain, task, domains)
     names = "linear", "rough", "inverse_length", "noise", "warp"
     relevance = dict(zip(domains, theta_P[: len(domains)].tolist(), strict=True))
     return {"relevance": relevance, **dict(zip(names, theta_P[len(domains) :].tolist(), strict=True))}
 
 
-def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight_K=None) -> Fit:
+def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight_K=None, with_curves=False) -> Fit:
     """Fit every task to all runs.
 
     Args:
@@ -127,6 +133,7 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight
       seed: of the choice of runs that θ is learnt from, if there are more than LEARNT_ON.
       tasks: names for messages; column numbers by default.
       weight_K: ω, weights of the runs; ones by default.
+      with_curves: whether the kernel is that of :mod:`~olmix_jax.laws.exposure`.
 
     Returns:
       A Fit. ``loss_N`` is −log (marginal likelihood × prior) of the standardised measurements, up to a constant.
@@ -136,21 +143,23 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight
       UserError: a value is not finite, or the shapes disagree.
     """
     ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
-    params, loss_RN, promised_RN = _fit(ratios_KM, bpb_KN, weight_RK, seed, None)
+    params, loss_RN, promised_RN = _fit(ratios_KM, bpb_KN, weight_RK, seed, None, with_curves)
     return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], inputs.unseen(ratios_KM), promised_N=promised_RN[0])
 
 
-def fit_weighted(ratios_KM, bpb_KN, weight_RK, *, starts: int = 1, seed: int = 0, tasks=None, near=None) -> Params:
+def fit_weighted(
+    ratios_KM, bpb_KN, weight_RK, *, starts: int = 1, seed: int = 0, tasks=None, near=None, with_curves=False
+) -> Params | CurvedParams:
     """Fit every task R times with run weights ω. Weight 0 leaves a run out exactly; ω divides the run's noise by ω.
 
     Arguments and errors as for :func:`fit`. With ``near``, the Params of the fit to all runs, its θ is kept and only
     the linear algebra is repeated. Returns Params with a leading axis R.
     """
     ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
-    return _fit(ratios_KM, bpb_KN, weight_RK, seed, near)[0]
+    return _fit(ratios_KM, bpb_KN, weight_RK, seed, near, with_curves)[0]
 
 
-def sample(params: Params, number: int, seed: int = 0) -> Params:
+def sample(params: Params | CurvedParams, number: int, seed: int = 0) -> Params | CurvedParams:
     """Draw ``number`` functions from the posterior, as Params with that leading axis.
 
     A draw is a function from the prior (a linear part and WAVES random cosines), corrected at the runs by Matheron's
@@ -165,27 +174,23 @@ def sample(params: Params, number: int, seed: int = 0) -> Params:
     frequency_SFM = heavy_SF1 * draw.normal(size=(number, WAVES, domains))
     phase_SF = 2 * np.pi * draw.random(size=(number, WAVES))
     error_NK = _one(warped_kernel.left_out, params)[1][:, params.weight_K > 0]
-    normal = draw.normal(size=(number, tasks, WAVES + domains + runs))
+    knots = params.curve_NMQ.shape[2] if isinstance(params, CurvedParams) else 0
+    normal = draw.normal(size=(number, tasks, WAVES + domains + runs + domains * knots))
     normal_NSX = np.einsum("nm,smx->nsx", _root(error_NK), normal)
-    alpha, wave, slope = (
+    alpha, wave, slope, curve = (
         x.swapaxes(0, 1) for x in _one(warped_kernel.corrected, params, normal_NSX, frequency_SFM, phase_SF)
     )
-    drawn = {f: np.broadcast_to(x, (number, *np.shape(x))) for f, x in params._asdict().items()}
-    drawn |= {
-        "frequency_FM": frequency_SFM,
-        "phase_F": phase_SF,
-        "alpha_NK": alpha,
-        "wave_NF": wave,
-        "slope_NM": slope,
-    }
-    return Params(**drawn)
+    wide = jax.tree.map(lambda x: np.broadcast_to(x, (number, *np.shape(x))), params)
+    wide = wide._replace(alpha_NK=alpha, wave_NF=wave, slope_NM=slope, frequency_FM=frequency_SFM, phase_F=phase_SF)
+    return wide._replace(curve_NMQ=curve) if isinstance(wide, CurvedParams) else wide
 
 
-def leave_one_out(params: Params) -> np.ndarray:
+def leave_one_out(params: Params | CurvedParams) -> np.ndarray:
     """Predict each run by all others, predicted_KN [BPB], in closed form. θ, offset and scale are those of all runs."""
     error_NK, _ = _one(warped_kernel.left_out, params)
     log_NK = params.offset_N[:, None] + params.scale_N[:, None] * (params.target_NK - error_NK)
-    return np.where(params.logged_N[:, None] > 0, np.exp(np.where(params.logged_N[:, None] > 0, log_NK, 0)), log_NK).T
+    bpb_NK = np.where(params.logged_N[:, None] > 0, np.exp(np.where(params.logged_N[:, None] > 0, log_NK, 0)), log_NK)
+    return bpb_NK.T + params.floor_N[None, :] if isinstance(params, CurvedParams) else bpb_NK.T
 
 
 def _root(error_NK) -> np.ndarray:
@@ -200,27 +205,32 @@ def _root(error_NK) -> np.ndarray:
     return np.linalg.cholesky(correlation_NN)
 
 
-def _one(function, params: Params, *extra_and_shared):
+def _one(function, params: Params | CurvedParams, *extra_and_shared):
     """Run ``function`` for every task of one law. Runs and weights are shared; targets and θ are per task."""
     extra, shared = extra_and_shared[:1], extra_and_shared[1:]
-    runs = params.ratios_KM, params.weight_K, *shared
+    runs = params.ratios_KM, params.weight_K, scale_of(params), *shared
     return per_task.once(function, runs, params.target_NK, params.theta_NP, *extra)
 
 
-def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | None):
+def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | CurvedParams | None, with_curves: bool):
     """Return Params with a leading axis R, loss_RN and promised_RN."""
     resamples, runs = weight_RK.shape
-    target_RNK, offset_RN, scale_RN, logged_N = _standardised(bpb_KN, weight_RK)
-    if near is None:
-        chosen_RH = _chosen(weight_RK, seed)
-        learnt_RNH = np.take_along_axis(target_RNK, chosen_RH[:, None, :], axis=2)
-        learnt_from = ratios_KM[chosen_RH], np.take_along_axis(weight_RK, chosen_RH, axis=1)
-        theta_RNP, loss_RN, promised_RN = per_task.mapped(_learn, (learnt_RNH,), learnt_from)
-    else:
+    scale = curves.scale(ratios_KM, weight_RK) if with_curves else None
+    if near is not None:
         theta_RNP = np.broadcast_to(near.theta_NP, (resamples, *near.theta_NP.shape))
-        loss_RN = promised_RN = np.zeros(theta_RNP.shape[:2])
+        floor_RN = None
+        if isinstance(near, CurvedParams):
+            floor_RN = np.broadcast_to(near.floor_N, (resamples, *near.floor_N.shape))
+        loss_RN = promised_RN = np.zeros((resamples, bpb_KN.shape[1]))
+    else:
+        chosen_RH = _chosen(weight_RK, seed)
+        learnt_from = ratios_KM[chosen_RH], np.take_along_axis(weight_RK, chosen_RH, axis=1), scale
+        theta_RNP, floor_RN, loss_RN, promised_RN = _learnt(bpb_KN, weight_RK, chosen_RH, learnt_from)
+    floor_RN = gp_learning.below_all_runs(floor_RN, bpb_KN, weight_RK)
+    target_RNK, offset_RN, scale_RN, logged_N = gp_learning.standardised(bpb_KN, weight_RK, floor_RN)
     wide_RKM = np.broadcast_to(ratios_KM, (resamples, *ratios_KM.shape))
-    (alpha_RNK,) = per_task.mapped(_condition, (target_RNK, theta_RNP), (wide_RKM, weight_RK))
+    conditioned_on = wide_RKM, weight_RK, scale
+    alpha_RNK, curve_RNMQ = per_task.mapped(gp_learning.condition, (target_RNK, theta_RNP), conditioned_on)
     tasks, domains = theta_RNP.shape[1], ratios_KM.shape[1]
     params = Params(
         wide_RKM,
@@ -236,28 +246,21 @@ def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | None):
         np.zeros((resamples, tasks, 0)),
         np.zeros((resamples, tasks, domains)),
     )
-    return params, loss_RN, promised_RN
+    if scale is None:
+        return params, loss_RN, promised_RN
+    return CurvedParams(*params, *scale, curve_NMQ=curve_RNMQ, floor_N=floor_RN), loss_RN, promised_RN
 
 
-def _standardised(bpb_KN, weight_RK):
-    """Return target_RNK, offset_RN, scale_RN and logged_N.
-
-    Targets have mean 0 and variance 1 over the runs of a resample, and are 0 for runs that are left out.
-    """
-    logged_N = (bpb_KN > 0).all(axis=0)
-    value_KN = np.where(logged_N, np.log(np.where(logged_N, bpb_KN, 1.0)), bpb_KN)
-    share_RK = weight_RK / np.maximum(weight_RK.sum(axis=1, keepdims=True), 1e-300)
-    offset_RN = share_RK @ value_KN
-    off_RKN = (value_KN[None] - offset_RN[:, None, :]) * (weight_RK > 0)[:, :, None]
-    scale_RN = np.sqrt(np.einsum("rk,rkn->rn", share_RK, off_RKN**2))
-    # If all runs measure the same, the scale is 1, to avoid a division by 0.
-    scale_RN = np.where(scale_RN > 1e-12 * (1 + np.abs(offset_RN)), scale_RN, 1.0)
-    return (
-        np.ascontiguousarray((off_RKN / scale_RN[:, None, :]).transpose(0, 2, 1)),
-        offset_RN,
-        scale_RN,
-        logged_N * 1.0,
-    )
+def _learnt(bpb_KN, weight_RK, chosen_RH, learnt_from):
+    """Return theta_RNP, floor_RN (None without curves), loss_RN and promised_RN, learnt from the chosen runs."""
+    if learnt_from[-1] is None:
+        target_RNK, *_ = gp_learning.standardised(bpb_KN, weight_RK, None)
+        learnt_RNH = np.take_along_axis(target_RNK, chosen_RH[:, None, :], axis=2)
+        theta_RNP, loss_RN, promised_RN = per_task.mapped(gp_learning.learn, (learnt_RNH,), learnt_from)
+        return theta_RNP, None, loss_RN, promised_RN
+    bpb_RNH = bpb_KN.T[:, chosen_RH].swapaxes(0, 1)
+    logged_RN = np.broadcast_to((bpb_KN > 0).all(axis=0) * 1.0, bpb_RNH.shape[:2])
+    return per_task.mapped(gp_learning.learn_with_floor, (bpb_RNH, logged_RN), learnt_from)
 
 
 def _chosen(weight_RK, seed: int) -> np.ndarray:
@@ -265,22 +268,6 @@ def _chosen(weight_RK, seed: int) -> np.ndarray:
     order_K = rng.generator(seed, "warped_gp.learnt_on").permutation(weight_RK.shape[1])
     first_RK = np.argsort(weight_RK[:, order_K] <= 0, axis=1, kind="stable")
     return np.sort(order_K[first_RK][:, :LEARNT_ON], axis=1)
-
-
-def _learn(shared, target_K):
-    """Return one task's θ, its loss, and the decrease that one more step promises."""
-    ratios_KM, weight_K = shared
-    mean_P, std_P = warped_kernel.prior(ratios_KM.shape[1])
-    objective = functools.partial(
-        warped_kernel.negative_log_posterior, ratios_KM=ratios_KM, target_K=target_K, weight_K=weight_K
-    )
-    return bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
-
-
-def _condition(shared, target_K, theta_P):
-    """Return one task's α."""
-    ratios_KM, weight_K = shared
-    return (warped_kernel.conditioned(theta_P, ratios_KM, target_K, weight_K)[1],)
 
 
 LAW = Law(

@@ -1,20 +1,41 @@
-"""The kernel of :mod:`~olmix_jax.laws.warped_gp` and the linear algebra of one task. Pure JAX, in float64."""
+"""The kernel of :mod:`~olmix_jax.laws.warped_gp` and the linear algebra of one task. Pure JAX, in float64.
 
-import functools
+With a ``scale``, the kernel is that of :mod:`~olmix_jax.laws.exposure`: it has a curve per domain, and θ begins with
+the log of their variance v.
+"""
 
 import jax
 import jax.numpy as jnp
 
+from olmix_jax.laws import curves
+from olmix_jax.laws.curves import Scale
+
 # Prior of θ: mean and standard deviation of log w_j (RELEVANCE) and of log (a, b, ℓ, s², τ) (SHARED).
 RELEVANCE = 0.0, 1.5
 SHARED = (0.0, -1.0, 0.0, -2.0, -3.5), (3.0, 3.0, 1.5, 1.5, 1.5)
+# The same of log v.
+CURVES = -2.0, 2.0
 # Added to the diagonal, so that rounding cannot make the kernel matrix indefinite.
 JITTER = 1e-8
 
 
-def kernel(theta_P, one_KM, other_QM):
+def kernel(theta_P, one_KM, other_QM, scale: Scale | None = None):
     """Return the kernel k between mixtures, k_KQ."""
-    return _sum(theta_P, _parts(theta_P, one_KM, other_QM))
+    if scale is None:
+        return _sum(theta_P, _parts(theta_P, one_KM, other_QM))
+    one_KF, other_QF = (_flat(curves.features(scale, ratios_KM)) for ratios_KM in (one_KM, other_QM))
+    variance_F = _curve_variances(theta_P, curves.KNOTS * curves.LAST)
+    return kernel(theta_P[1:], one_KM, other_QM) + (one_KF * variance_F[None, :]) @ other_QF.T
+
+
+def _flat(curve_KMQ):
+    return curve_KMQ.reshape(len(curve_KMQ), -1)
+
+
+def _curve_variances(theta_P, knots: int):
+    """Return v·w_j, the prior variance of a curve's weights, for each knot of each domain."""
+    relevance_M, _ = split(theta_P[1:])
+    return jnp.repeat(jnp.exp(theta_P[0]) * relevance_M, knots)
 
 
 def _parts(theta_P, one_KM, other_QM):
@@ -34,14 +55,21 @@ def _sum(theta_P, parts):
     return linear * inner_KQ + rough * (1 + d_KQ) * decay_KQ
 
 
-def variance(theta_P, ratios_KM):
+def variance(theta_P, ratios_KM, scale: Scale | None = None):
     """Return the prior variance k(z, z) of each mixture."""
+    if scale is not None:
+        curve_KMQ = curves.features(scale, ratios_KM)
+        variance_F = _curve_variances(theta_P, curve_KMQ.shape[2])
+        return variance(theta_P[1:], ratios_KM) + _flat(curve_KMQ) ** 2 @ variance_F
     relevance_M, (linear, rough, _, _, warp) = split(theta_P)
     return linear * (_warped(ratios_KM, warp) ** 2 @ relevance_M) + rough
 
 
-def drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M):
-    """Return a function from the prior at mixtures: slope·z + Σ_f wave_f cos(ω_f·√(ℓw) z + phase_f)."""
+def drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M, scale: Scale | None = None, curve_MQ=None):
+    """Return a function from the prior at mixtures: slope·z + Σ_f wave_f cos(ω_f·√(ℓw) z + phase_f) + Σ_j h_j."""
+    if scale is not None:
+        curves_K = _flat(curves.features(scale, ratios_KM)) @ curve_MQ.reshape(-1)
+        return drawn(theta_P[1:], ratios_KM, frequency_FM, phase_F, wave_F, slope_M) + curves_K
     relevance_M, (_, _, length, _, warp) = split(theta_P)
     z_KM, scale_M = _warped(ratios_KM, warp), jnp.sqrt(length * relevance_M)
     return z_KM @ slope_M + jnp.cos((z_KM * scale_M[None, :]) @ frequency_FM.T + phase_F[None, :]) @ wave_F
@@ -81,34 +109,52 @@ def _noisy(theta_P, kernel_KK, weight_K):
     return kernel_KK * active_K[:, None] * active_K[None, :] + jnp.diag(jnp.where(weight_K > 0, noise_K, 1.0))
 
 
-def conditioned(theta_P, ratios_KM, target_K, weight_K):
+def conditioned(theta_P, ratios_KM, target_K, weight_K, scale: Scale | None = None):
     """Return the Cholesky factor of kernel and noise, and alpha_K."""
-    factor_KK = jnp.linalg.cholesky(_noisy(theta_P, kernel(theta_P, ratios_KM, ratios_KM), weight_K))
+    factor_KK = jnp.linalg.cholesky(_noisy(theta_P, kernel(theta_P, ratios_KM, ratios_KM, scale), weight_K))
     return factor_KK, jax.scipy.linalg.cho_solve((factor_KK, True), target_K)
 
 
-def prior(domains: int):
+def prior(domains: int, with_curves: bool = False):
     """Return the mean and standard deviation of θ's prior."""
     mean_P, std_P = (jnp.concatenate([jnp.full(domains, r), jnp.array(s)]) for r, s in zip(RELEVANCE, SHARED))
-    return mean_P, std_P
+    if not with_curves:
+        return mean_P, std_P
+    return jnp.append(CURVES[0], mean_P), jnp.append(CURVES[1], std_P)
 
 
-def negative_log_posterior(theta_P, ratios_KM, target_K, weight_K):
+def negative_log_posterior(theta_P, ratios_KM, target_K, weight_K, scale: Scale | None = None):
     """Return −log (marginal likelihood × prior) of one task, and its gradient."""
-    mean_P, std_P = prior(ratios_KM.shape[1])
-    active_K = active(weight_K)
-    parts = _parts(theta_P, ratios_KM, ratios_KM)
-    factor_KK = jnp.linalg.cholesky(_noisy(theta_P, _sum(theta_P, parts), weight_K))
+    return with_alpha(theta_P, ratios_KM, target_K, weight_K, scale)[:2]
+
+
+def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | None = None):
+    """Return :func:`negative_log_posterior` and α, which is its gradient by the target."""
+    mean_P, std_P = prior(ratios_KM.shape[1], scale is not None)
+    active_K, plain_P = active(weight_K), theta_P if scale is None else theta_P[1:]
+    parts = _parts(plain_P, ratios_KM, ratios_KM)
+    kernel_KK = _sum(plain_P, parts)
+    if scale is not None:
+        curve_KMQ = curves.features(scale, ratios_KM)
+        curve_KF, variance_F = _flat(curve_KMQ), _curve_variances(theta_P, curve_KMQ.shape[2])
+        kernel_KK = kernel_KK + (curve_KF * variance_F[None, :]) @ curve_KF.T
+    factor_KK = jnp.linalg.cholesky(_noisy(theta_P, kernel_KK, weight_K))
     inverse_KK = jax.scipy.linalg.cho_solve((factor_KK, True), jnp.eye(len(target_K)))
     alpha_K = inverse_KK @ target_K
     # ∂/∂C of ½ yᵀC⁻¹y + ½ log|C| is ½(C⁻¹ − ααᵀ).
     slope_KK = 0.5 * (inverse_KK - jnp.outer(alpha_K, alpha_K))
     noise_K = active_K * jnp.exp(theta_P[-2]) / jnp.where(weight_K > 0, weight_K, 1.0)
-    gradient_P = _kernel_gradient(theta_P, ratios_KM, parts, slope_KK * active_K[:, None] * active_K[None, :])
+    kernel_slope_KK = slope_KK * active_K[:, None] * active_K[None, :]
+    gradient_P = _kernel_gradient(plain_P, ratios_KM, parts, kernel_slope_KK)
+    if scale is not None:
+        # ∂/∂log of v·w_j, summed over the knots of a domain.
+        slope_F = variance_F * (curve_KF * (kernel_slope_KK @ curve_KF)).sum(axis=0)
+        slope_M = slope_F.reshape(curve_KMQ.shape[1:]).sum(axis=1)
+        gradient_P = jnp.append(slope_M.sum(), gradient_P.at[: len(slope_M)].add(slope_M))
     gradient_P = gradient_P.at[-2].add(jnp.diag(slope_KK) @ noise_K)
     off_P = (theta_P - mean_P) / std_P
     value = 0.5 * (target_K @ alpha_K) + jnp.log(jnp.diag(factor_KK)).sum() + 0.5 * (off_P @ off_P)
-    return value, gradient_P + off_P / std_P
+    return value, gradient_P + off_P / std_P, alpha_K
 
 
 def _kernel_gradient(theta_P, ratios_KM, parts, slope_KK):
@@ -144,24 +190,43 @@ def left_out(shared, target_K, theta_P):
 
     θ is kept (Rasmussen and Williams 2006, §5.4.2).
     """
-    ratios_KM, weight_K = shared
-    factor_KK, alpha_K = conditioned(theta_P, ratios_KM, target_K, weight_K)
+    ratios_KM, weight_K, scale = shared
+    factor_KK, alpha_K = conditioned(theta_P, ratios_KM, target_K, weight_K, scale)
     half_KK = jax.scipy.linalg.solve_triangular(factor_KK, jnp.eye(len(target_K)), lower=True)
     precision_K = (half_KK**2).sum(axis=0)
     return alpha_K / precision_K, alpha_K / jnp.sqrt(precision_K)
 
 
 def corrected(shared, target_K, theta_P, normal_SX):
-    """Return alpha_SK, wave_SF and slope_SM of S draws of one task, by Matheron's rule."""
-    ratios_KM, weight_K, frequency_SFM, phase_SF = shared
-    factor_KK, _ = conditioned(theta_P, ratios_KM, target_K, weight_K)
-    waves, domains = phase_SF.shape[1], ratios_KM.shape[1]
-    relevance_M, (linear, rough, _, noise, _) = split(theta_P)
-    wave_SF = jnp.sqrt(2 * rough / waves) * normal_SX[:, :waves]
-    slope_SM = jnp.sqrt(linear * relevance_M)[None, :] * normal_SX[:, waves : waves + domains]
+    """Return alpha_SK, wave_SF, slope_SM and curve_SMQ of S draws of one task, by Matheron's rule."""
+    ratios_KM, weight_K, scale, frequency_SFM, phase_SF = shared
+    factor_KK, _ = conditioned(theta_P, ratios_KM, target_K, weight_K, scale)
+    (runs, domains), draws = ratios_KM.shape, len(normal_SX)
+    waves, plain_P = phase_SF.shape[1], theta_P if scale is None else theta_P[1:]
+    relevance_M, (linear, rough, _, noise, _) = split(plain_P)
+    normal_SF, normal_SM, normal_SK, normal_SY = jnp.split(
+        normal_SX, [waves, waves + domains, waves + domains + runs], axis=1
+    )
+    wave_SF, slope_SM = jnp.sqrt(2 * rough / waves) * normal_SF, jnp.sqrt(linear * relevance_M)[None, :] * normal_SM
     noise_K = jnp.sqrt(noise / jnp.where(weight_K > 0, weight_K, 1.0))
-    prior_SK = jax.vmap(functools.partial(drawn, theta_P, ratios_KM))(frequency_SFM, phase_SF, wave_SF, slope_SM)
-    lack_SK = (target_K[None, :] - prior_SK - noise_K[None, :] * normal_SX[:, waves + domains :]) * (weight_K > 0)[
-        None, :
-    ]
-    return jax.scipy.linalg.cho_solve((factor_KK, True), lack_SK.T).T, wave_SF, slope_SM
+    curve_SMQ = jnp.zeros((draws, domains, 0))
+    if scale is not None:
+        variance_Y = _curve_variances(theta_P, normal_SY.shape[1] // domains)
+        curve_SMQ = (jnp.sqrt(variance_Y)[None, :] * normal_SY).reshape(draws, domains, -1)
+
+    def prior_function(frequency_FM, phase_F, wave_F, slope_M, curve_MQ):
+        return drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M, scale, curve_MQ)
+
+    prior_SK = jax.vmap(prior_function)(frequency_SFM, phase_SF, wave_SF, slope_SM, curve_SMQ)
+    lack_SK = (target_K[None, :] - prior_SK - noise_K[None, :] * normal_SK) * active(weight_K)[None, :]
+    alpha_SK = jax.scipy.linalg.cho_solve((factor_KK, True), lack_SK.T).T
+    if scale is not None:
+        curve_SMQ = curve_SMQ + jax.vmap(lambda a_K: curve_weights(theta_P, ratios_KM, a_K, weight_K, scale))(alpha_SK)
+    return alpha_SK, wave_SF, slope_SM, curve_SMQ
+
+
+def curve_weights(theta_P, ratios_KM, alpha_K, weight_K, scale: Scale):
+    """Return curve_MQ, the posterior mean of the curves' weights: v·w_j Σ_k α_k φ_jq(p_k)."""
+    curve_KMQ = curves.features(scale, ratios_KM)
+    variance_F = _curve_variances(theta_P, curve_KMQ.shape[2])
+    return (variance_F * ((alpha_K * active(weight_K)) @ _flat(curve_KMQ))).reshape(curve_KMQ.shape[1:])

@@ -43,6 +43,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     plan = update_plan.read_for(config, workdir)
     swarm_table, fit_result = _fitted_swarm(config, workdir, plan)
     swarm, options = swarm_facts(config, workdir, swarm_table), options_of(config, workdir, plan)
+    if fit_result is not None:
+        held_out_KN = np.array([fit_result.predicted_cv[task] for task in swarm.tasks]).T
+        swarm = dataclasses.replace(swarm, held_out_KN=held_out_KN)
     fitted_law = history.read_law(workdir, config)
     if fitted_law.law != laws.LAWS[config.fit.law]:
         # Choosing λ refits the law to the swarm's scores. A law of the parent or over blocks cannot be refitted.

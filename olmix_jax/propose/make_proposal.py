@@ -110,7 +110,7 @@ def complete(solved: Solved) -> Proposal:
             proposal = dataclasses.replace(proposal, sensitivity=moves)
     if solved.fitted.samples is not None:
         with left_out.unless_fails("propose", "error bars"):
-            proposal = _with_error_bars(proposal, formulation, solved.optimum, solved.fitted, swarm)
+            proposal = _with_error_bars(proposal, solved)
     if not options.choose_kl_weight:
         with left_out.unless_fails("propose", "gains by λ"):
             choice = exploration.lambda_choice(solved.fitted, formulation, swarm, options, solved.seed)
@@ -238,16 +238,17 @@ def _with_guards(
     return proposal
 
 
-def _with_error_bars(
-    proposal: Proposal, formulation: Formulation, optimum: Optimum, fitted: FittedLaw, swarm: SwarmFacts
-) -> Proposal:
+def _with_error_bars(proposal: Proposal, solved: Solved) -> Proposal:
+    formulation, fitted, swarm = solved.formulation, solved.fitted, solved.swarm
     bars = uncertainty.error_bars(
         formulation,
         fitted.samples,
-        optimum.solution,
-        guarded=optimum.guarded is not None,
+        solved.optimum.solution,
+        guarded=solved.optimum.guarded is not None,
         tasks=swarm.tasks,
         domains=swarm.domains,
+        held_out=uncertainty.held_out_slope(fitted, swarm, formulation.problem.weights),
+        seed=solved.seed,
     )
     # The worst mixture is not expected to gain anything.
     warnings = proposal.warnings + (() if proposal.worst else bars.warnings)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olmix_jax.laws import warped_gp, warped_kernel
+from olmix_jax.laws import curves, warped_gp, warped_kernel
 from olmix_jax.laws.fitted import FittedLaw
 from olmix_jax.propose.covariances import Covariances, exact_covariances, sampled_covariances
 from olmix_jax.swarm import sampling
@@ -159,7 +159,7 @@ def possible(fitted: FittedLaw) -> bool:
 
 
 def _has_exact_covariances(fitted: FittedLaw) -> bool:
-    return isinstance(fitted.params, warped_gp.Params)
+    return isinstance(fitted.params, warped_gp.Params | curves.CurvedParams)
 
 
 def total_variation(one_CM, other_KM) -> np.ndarray:

@@ -57,13 +57,13 @@ class Headline:
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-    """Task-weighted predicted BPB of natural minus that of the proposal, over samples of the law.
+    """Task-weighted BPB of natural minus that of the proposal, over samples of the law times draws of ``slope``.
 
     Attributes:
       mean, low, high: mean, 5 % and 95 % quantile [BPB].
-      probability: share of samples with a positive gain.
-      loss_probability: share of samples with a negative gain.
-      samples: number of samples.
+      probability, loss_probability: shares of samples with a positive and with a negative gain.
+      samples: their number.
+      slope, slope_error: measured per predicted change of held-out runs, at most 1, and its standard error.
     """
 
     mean: float
@@ -72,6 +72,8 @@ class Gain:
     probability: float
     samples: int
     loss_probability: float = 0.0
+    slope: float | None = None
+    slope_error: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

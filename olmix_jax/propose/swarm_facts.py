@@ -20,7 +20,8 @@ class SwarmFacts:
       sizes_N: how many tasks each task stands for, if it is a mean of several; None for one each.
       families: {family: task names or patterns}, see :func:`olmix_jax.swarm.task_groups.families_of`.
       ratios_KM: the runs' mixtures: starting points, candidates, and data to choose λ from; None without runs.
-      bpb_KN: the runs' measurements, to choose λ from; None disables that.
+      bpb_KN: the runs' measurements, to choose λ from and to compare predictions with; None disables both.
+      held_out_KN: predictions of the runs by laws that have not seen them; by default those of ``leave_one_out``.
     """
 
     tasks: Sequence[str]
@@ -31,6 +32,7 @@ class SwarmFacts:
     families: Mapping[str, Sequence[str]] | None = None
     ratios_KM: Any = None
     bpb_KN: Any = None
+    held_out_KN: Any = None
 
     @classmethod
     def from_table(cls, table: SwarmTable, families: Mapping[str, Sequence[str]] | None = None) -> "SwarmFacts":

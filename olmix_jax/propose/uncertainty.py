@@ -7,12 +7,16 @@ import jax
 import numpy as np
 
 from olmix_jax.laws import cpu, evaluate_each
+from olmix_jax.laws.fitted import FittedLaw
+from olmix_jax.laws.scores import Slope, slope
 from olmix_jax.propose.formulation import Formulation
 from olmix_jax.propose.proposal_parts import Gain, by_name
+from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.propose.variants import Variants
 from olmix_jax.solver import minimise
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solution import Solution, tolerance
+from olmix_jax.utils import rng
 from olmix_jax.utils.progress import counted
 
 # Quantiles at the ends of an interval.
@@ -50,6 +54,8 @@ def error_bars(
     guarded: bool,
     tasks: Sequence[str],
     domains: Sequence[str],
+    held_out: Slope | None = None,
+    seed: int = 0,
 ) -> ErrorBars:
     """Return intervals of the gain and the predictions and, if samples of the law have optima, of the weights.
 
@@ -60,8 +66,11 @@ def error_bars(
       guarded: whether the solution has guards or a tail.
       tasks: N names.
       domains: M names.
+      held_out: see :func:`held_out_slope`; None leaves the gain as the samples have it.
+      seed: of the draws of the slope.
     """
-    bars = prediction_intervals(formulation, samples, formulation.expand(solution.weights_M), tasks)
+    proposed_M = formulation.expand(solution.weights_M)
+    bars = prediction_intervals(formulation, samples, proposed_M, tasks, held_out, seed)
     if solution.residual is None:
         return dataclasses.replace(bars, no_weight_intervals=SEARCH_HAS_NO_OPTIMA)
     if guarded:
@@ -83,10 +92,36 @@ def error_bars(
     )
 
 
-def prediction_intervals(formulation: Formulation, samples, proposed_M, tasks: Sequence[str]) -> ErrorBars:
+def held_out_slope(fitted: FittedLaw, swarm: SwarmFacts, weights_N) -> Slope | None:
+    """Return the slope of the runs' measured on their held-out task-weighted BPB; None if it is not known.
+
+    The proposal is where the law predicts most, so its gain is predicted from the same noise that chose it. Held-out
+    runs show how much of the law's differences is real: without any signal, the slope is 0 within its error.
+    """
+    predicted_KN = swarm.held_out_KN
+    if swarm.bpb_KN is None:
+        return None
+    if predicted_KN is None and fitted.law.leave_one_out is not None:
+        # Runs of an earlier domain set, if any, come last.
+        predicted_KN = fitted.law.leave_one_out(fitted.params)[: len(swarm.bpb_KN)]
+    if predicted_KN is None or not np.isfinite(predicted_KN).all():
+        return None
+    return slope(predicted_KN @ np.abs(weights_N), np.asarray(swarm.bpb_KN) @ np.abs(weights_N))
+
+
+def prediction_intervals(
+    formulation: Formulation,
+    samples,
+    proposed_M,
+    tasks: Sequence[str],
+    held_out: Slope | None = None,
+    seed: int = 0,
+) -> ErrorBars:
     """Return the gain and the predictions per task with their intervals.
 
-    The gain is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB]. Samples with predictions that are not finite are left out.
+    The gain is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], times a draw of the slope over held-out runs: its
+    estimate, at most 1, plus its error times a t-distributed number. Samples with predictions that are not finite are
+    left out.
     """
     problem = formulation.problem
     bpb_RCN = evaluate_each(problem.law, samples, np.stack([proposed_M, formulation.natural_M]))
@@ -95,12 +130,24 @@ def prediction_intervals(formulation: Formulation, samples, proposed_M, tasks: S
         return ErrorBars(("no error bars: no sample of the law predicts a finite BPB",))
     bpb_RCN = bpb_RCN[finite_R]
     gain_R = (bpb_RCN[:, 1] - bpb_RCN[:, 0]) @ np.abs(problem.weights)
+    if held_out is not None:
+        t_R = rng.generator(seed, "propose.held_out_slope").standard_t(held_out.degrees, size=len(gain_R))
+        gain_R = gain_R * (min(held_out.value, 1.0) + held_out.error * t_R)
     low, high = np.quantile(gain_R, [LOW, HIGH])
     low_N, high_N = np.quantile(bpb_RCN[:, 0], [LOW, HIGH], axis=0)
     probability, loss = float((gain_R > EXACT).mean()), float((gain_R < -EXACT).mean())
     return ErrorBars(
         warnings=_gain_warnings(probability, loss, len(gain_R)),
-        gain=Gain(float(gain_R.mean()), float(low), float(high), probability, len(gain_R), loss),
+        gain=Gain(
+            float(gain_R.mean()),
+            float(low),
+            float(high),
+            probability,
+            len(gain_R),
+            loss,
+            slope=None if held_out is None else min(held_out.value, 1.0),
+            slope_error=None if held_out is None else held_out.error,
+        ),
         predicted_low=by_name(tasks, low_N),
         predicted_high=by_name(tasks, high_N),
     )

@@ -211,6 +211,8 @@ def _gain_card(gain: Gain, name: str) -> Card:
     detail += f"positive in {percent(gain.probability)} of {counted(gain.samples, 'sample')} of the law"
     if gain.loss_probability > 0:
         detail += f", negative in {percent(gain.loss_probability)}"
+    if gain.slope is not None and gain.slope_error is not None:
+        detail += f"; held-out runs move {gain.slope:.2f} ± {gain.slope_error:.2f} times as much as predicted"
     return Card("Predicted gain, with the law’s uncertainty", number(gain.mean, "+.4f"), detail)
 
 

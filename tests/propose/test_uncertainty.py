@@ -1,8 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from olmix_jax.laws import FittedLaw, search
+from olmix_jax.laws import FittedLaw, search, warped_gp
 from olmix_jax.propose import uncertainty
+from olmix_jax.propose.make_proposal import propose
+from olmix_jax.propose.options import Options
+from olmix_jax.propose.swarm_facts import SwarmFacts
 from tests.propose.cases import (
     DOMAINS,
     NATURAL_M,
@@ -85,3 +90,43 @@ def test_guards_have_no_intervals_of_weights():
 def test_worst_mixture_has_no_warning_about_its_gain():
     proposal = log_linear_proposal(worst=True, samples=sampled_params(0.1))
     assert len(proposal.warnings) == 2 and "not capped" in proposal.warnings[1]
+
+
+def swarm_of(bpb_KN, seed=0):
+    ratios_KM = np.random.default_rng(seed).dirichlet(np.full(6, 0.6), size=len(bpb_KN))
+    names = tuple("abcdef"), tuple(f"t{i}" for i in range(bpb_KN.shape[1]))
+    return SwarmFacts(names[1], names[0], np.full(6, 1 / 6), ratios_KM=ratios_KM, bpb_KN=bpb_KN)
+
+
+def gain_of(swarm, **options):
+    params = warped_gp.fit(swarm.ratios_KM, swarm.bpb_KN).params
+    fitted = FittedLaw(warped_gp.LAW, params, warped_gp.sample(params, 100, 0))
+    return propose(fitted, swarm, Options(explore=False, **options)).gain
+
+
+def test_without_a_signal_a_gain_is_rarely_promised():
+    noise = np.random.default_rng(1).normal(size=(12, 30, 4))
+    gains = [gain_of(swarm_of(1 + 0.02 * noise_KN, seed), kl_weight=0.01) for seed, noise_KN in enumerate(noise)]
+    assert sum(gain.low <= 0 <= gain.high for gain in gains) >= 10
+    assert sum(gain.probability >= 0.95 for gain in gains) <= 1
+    assert sum(gain.mean for gain in gains) / 12 < 0.004
+
+
+def test_with_a_signal_the_expected_gain_is_that_of_the_samples_within_a_tenth():
+    swarm = swarm_of(np.zeros((30, 4)))
+    bpb_KN = 0.8 + np.exp(-2 * swarm.ratios_KM[:, :4]) * 0.4
+    swarm = dataclasses.replace(swarm, bpb_KN=bpb_KN)
+    gain, untested = gain_of(swarm), gain_of(dataclasses.replace(swarm, held_out_KN=np.full((30, 4), np.nan)))
+    assert gain.slope > 0.9 and 0 < gain.slope_error < 0.1 and untested.slope is None
+    assert gain.mean == pytest.approx(untested.mean, rel=0.1)
+
+
+def test_expected_gain_is_the_predicted_one_times_the_slope_of_held_out_runs():
+    swarm = swarm_of(np.zeros((30, 4)))
+    bpb_KN = 0.8 + np.exp(-2 * swarm.ratios_KM[:, :4]) * 0.4
+    # Held-out predictions that differ between runs twice as much as measurements do.
+    held_out_KN = 1 + 2 * (bpb_KN - 1)
+    halved = gain_of(dataclasses.replace(swarm, bpb_KN=bpb_KN, held_out_KN=held_out_KN))
+    whole = gain_of(dataclasses.replace(swarm, bpb_KN=bpb_KN, held_out_KN=bpb_KN))
+    assert (halved.slope, whole.slope) == (pytest.approx(0.5), pytest.approx(1.0))
+    assert halved.mean == pytest.approx(whole.mean / 2, rel=1e-6)

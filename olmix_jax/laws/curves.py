@@ -1,0 +1,89 @@
+"""One curve per domain: how a task's score moves with the exposure to this domain alone.
+
+A curve h is a random walk in the warped exposure u, piecewise linear between KNOTS per unit, and 0 at the typical run:
+
+    u_j = log(1 + p_j/t_j) / log(1 + T_j/t_j),   h(u) = Σ_q β_q (φ_q(u) − φ_q(u(t_j))),
+    φ_q(u) = √δ · min(max((u − qδ)/δ, 0), 1),   δ = 1/KNOTS,   β_q ~ N(0, 1),
+
+t_j being the mean and T_j the largest weight of domain j in the runs, so u is 0 without the domain and 1 at most in the
+runs. Such a curve can rise, saturate, and fall again where the domain repeats too often. Its prior variance grows with
+the distance from the typical run, also beyond the runs, up to u = LAST.
+
+The weight p_j stands for the exposure: with R tokens in a run and N_j unique ones, the epochs are p_j R/N_j, and u does
+not depend on the factor R/N_j as long as it is the same for all runs.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+# Pieces per unit of u, and the exposure from which a curve is constant.
+KNOTS, LAST = 8, 2
+
+
+class Scale(NamedTuple):
+    """What a domain's exposure is measured by. Resamples, if any, are leading axes.
+
+    Attributes:
+      typical_M: t, mean weight in the runs.
+      largest_M: T, largest weight in the runs.
+    """
+
+    typical_M: Any
+    largest_M: Any
+
+
+class CurvedParams(NamedTuple):
+    """Params of :mod:`~olmix_jax.laws.exposure`: those of ``warped_gp``, where θ begins with log v, and more.
+
+    Attributes:
+      typical_M, largest_M: of :class:`Scale`.
+      curve_NMQ: weights of the curves of the mean or of a sampled function.
+      floor_N: BPB that no mixture reaches, subtracted before the logarithm is taken.
+    """
+
+    ratios_KM: np.ndarray
+    weight_K: np.ndarray
+    theta_NP: np.ndarray
+    target_NK: np.ndarray
+    alpha_NK: np.ndarray
+    offset_N: np.ndarray
+    scale_N: np.ndarray
+    logged_N: np.ndarray
+    frequency_FM: np.ndarray
+    phase_F: np.ndarray
+    wave_NF: np.ndarray
+    slope_NM: np.ndarray
+    typical_M: np.ndarray
+    largest_M: np.ndarray
+    curve_NMQ: np.ndarray
+    floor_N: np.ndarray
+
+
+def scale_of(params) -> Scale | None:
+    """Return what curves measure exposures by; None without curves."""
+    return Scale(params.typical_M, params.largest_M) if isinstance(params, CurvedParams) else None
+
+
+def scale(ratios_KM, weight_RK) -> Scale:
+    """Return the scale of the runs of positive weight, with leading axis R. A domain without runs has t = T = 1."""
+    present_RK1 = (weight_RK > 0)[:, :, None]
+    ratios_RKM = np.where(present_RK1, ratios_KM[None], 0.0)
+    typical_RM = ratios_RKM.sum(axis=1) / np.maximum(present_RK1.sum(axis=1), 1)
+    largest_RM = ratios_RKM.max(axis=1)
+    sampled_RM = typical_RM > 0
+    return Scale(np.where(sampled_RM, typical_RM, 1.0), np.where(sampled_RM, largest_RM, 1.0))
+
+
+def features(scale: Scale, ratios_KM):
+    """Return φ of every mixture and domain, minus φ of the typical run, KMQ. Pure JAX."""
+    unit_M = jnp.log1p(scale.largest_M / scale.typical_M)
+    exposure_KM = jnp.log1p(ratios_KM / scale.typical_M[None, :]) / unit_M[None, :]
+    return _hats(exposure_KM) - _hats(jnp.log(2.0) / unit_M)[None]
+
+
+def _hats(exposure):
+    start_Q = jnp.arange(KNOTS * LAST) / KNOTS
+    offset = KNOTS * (exposure[..., None] - start_Q.reshape((1,) * exposure.ndim + (-1,)))
+    return jnp.clip(offset, 0.0, 1.0) / KNOTS**0.5

@@ -1,0 +1,109 @@
+"""What the Gaussian processes learn from runs: standardised targets, θ, the floor, and the weights of runs. Per task.
+
+The floor of a task is the BPB c that no mixture reaches, in log (f − c). It is at most 1 − LEAST_ABOVE of the least BPB
+of the runs, and may be far below 0; then the logarithm is almost linear. It is learnt with θ: the likelihood of the
+BPB is that of the targets times |∂target/∂BPB|.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from olmix_jax.laws import bfgs, warped_kernel
+
+STEPS = 100
+# The search for θ ends when one more step promises less than this [nats]. An odds ratio of 1.1 is negligible.
+TOLERANCE = 0.1
+# First estimate of the inverse Hessian of −log posterior, in units of the prior's variance.
+FIRST_STEP = 0.1
+# Prior of log (1 − floor / least BPB of the runs): mean and standard deviation; and the least such difference.
+ABOVE = -1.4, 1.3
+LEAST_ABOVE = 0.01
+
+
+def standardised(bpb_KN, weight_RK, floor_RN):
+    """Return target_RNK, offset_RN, scale_RN and logged_N.
+
+    Targets have mean 0 and variance 1 over the runs of a resample, and are 0 for runs that are left out.
+    """
+    logged_N, present_RK1 = (bpb_KN > 0).all(axis=0), (weight_RK > 0)[:, :, None]
+    above_RKN = bpb_KN[None] - (0.0 if floor_RN is None else floor_RN[:, None, :])
+    # A run that is left out may lie below the floor of the others.
+    value_RKN = np.where(logged_N, np.log(np.where(logged_N & present_RK1, above_RKN, 1.0)), above_RKN)
+    share_RK = weight_RK / np.maximum(weight_RK.sum(axis=1, keepdims=True), 1e-300)
+    offset_RN = np.einsum("rk,rkn->rn", share_RK, value_RKN)
+    off_RKN = (value_RKN - offset_RN[:, None, :]) * present_RK1
+    scale_RN = np.sqrt(np.einsum("rk,rkn->rn", share_RK, off_RKN**2))
+    # If all runs measure the same, the scale is 1, to avoid a division by 0.
+    scale_RN = np.where(scale_RN > 1e-12 * (1 + np.abs(offset_RN)), scale_RN, 1.0)
+    return (
+        np.ascontiguousarray((off_RKN / scale_RN[:, None, :]).transpose(0, 2, 1)),
+        offset_RN,
+        scale_RN,
+        logged_N * 1.0,
+    )
+
+
+def below_all_runs(floor_RN, bpb_KN, weight_RK):
+    """Return the floors, lowered where a run that θ was not learnt from lies below; None for None."""
+    if floor_RN is None:
+        return None
+    least_RN = np.where(weight_RK[:, :, None] > 0, bpb_KN[None], np.inf).min(axis=1)
+    return np.where(least_RN > 0, np.minimum(floor_RN, (1 - LEAST_ABOVE) * least_RN), floor_RN)
+
+
+def learn(shared, target_K):
+    """Return one task's θ, its loss, and the decrease that one more step promises."""
+    ratios_KM, weight_K, _ = shared
+    mean_P, std_P = warped_kernel.prior(ratios_KM.shape[1])
+    objective = functools.partial(
+        warped_kernel.negative_log_posterior, ratios_KM=ratios_KM, target_K=target_K, weight_K=weight_K
+    )
+    return bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
+
+
+def learn_with_floor(shared, bpb_K, logged):
+    """Return one task's θ, its floor [BPB], the loss, and the decrease that one more step promises."""
+    ratios_KM, weight_K, scale = shared
+    least = jnp.min(jnp.where(weight_K > 0, bpb_K, jnp.inf))
+    mean_P, std_P = warped_kernel.prior(ratios_KM.shape[1], scale is not None)
+    mean_P, std_P = jnp.append(ABOVE[0], mean_P), jnp.append(ABOVE[1], std_P)
+    objective = objective_with_floor(shared, bpb_K, logged, least)
+    x_P, loss, promised = bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
+    return x_P[1:], logged * (1 - jnp.exp(x_P[0])) * least, loss, promised
+
+
+def objective_with_floor(shared, bpb_K, logged, least):
+    """Return the function of x = (log (1 − floor/least), θ) to minimise; it returns its value and gradient."""
+    ratios_KM, weight_K, scale = shared
+
+    def objective(x_P):
+        (target_K, volume), pull = jax.vjp(lambda x: _above_floor(x, least, bpb_K, weight_K, logged), x_P[0])
+        value, gradient_P, alpha_K = warped_kernel.with_alpha(x_P[1:], ratios_KM, target_K, weight_K, scale)
+        (slope,) = pull((alpha_K * warped_kernel.active(weight_K), jnp.ones_like(volume)))
+        off = (x_P[0] - ABOVE[0]) / ABOVE[1]
+        return value + volume + 0.5 * off**2, jnp.append(slope + off / ABOVE[1], gradient_P)
+
+    return objective
+
+
+def _above_floor(x, least, bpb_K, weight_K, logged):
+    """Return the standardised log of the BPB above the floor (1 − eˣ)·least, and −log |∂target/∂BPB| of all runs."""
+    active_K = warped_kernel.active(weight_K)
+    above_K = jnp.where(active_K > 0, bpb_K - (1 - jnp.exp(x)) * least, 1.0)
+    value_K = jnp.where(logged > 0, jnp.log(jnp.where(logged > 0, above_K, 1.0)), bpb_K)
+    share_K = weight_K / weight_K.sum()
+    off_K = (value_K - share_K @ value_K) * active_K
+    size = jnp.sqrt(share_K @ off_K**2 + 1e-24)
+    return off_K / size, logged * (active_K @ value_K + active_K.sum() * jnp.log(size))
+
+
+def condition(shared, target_K, theta_P):
+    """Return one task's α and the weights of its curves."""
+    ratios_KM, weight_K, scale = shared
+    alpha_K = warped_kernel.conditioned(theta_P, ratios_KM, target_K, weight_K, scale)[1]
+    if scale is None:
+        return alpha_K, jnp.zeros((ratios_KM.shape[1], 0))
+    return alpha_K, warped_kernel.curve_weights(theta_P, ratios_KM, alpha_K, weight_K, scale)
