@@ -39,7 +39,7 @@ class Scale:
 SCALES = {
     "smoke": Scale({4: 1}, (3.0,), ("power", "nothing")),
     # 216 worlds.
-    "cpu": Scale({8: 6, 24: 4, 64: 2}, (1.5, 3.0, 5.0)),
+    "cpu": Scale({8: 7, 24: 4, 64: 1}, (1.5, 3.0, 5.0)),
 }
 
 

@@ -68,7 +68,7 @@ def test_processes_with_different_settings_raise_an_error(make_store, tmp_path):
 
 def test_long_wait_for_other_processes_to_start_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(launchers, "initialize_arguments", lambda: {})
-    monkeypatch.setattr(coordination, "LOG_SECONDS", 0.01)
+    monkeypatch.setattr(coordination, "LOG_SECONDS", 0.3)
     monkeypatch.setattr(coordination.log, "propagate", True)
 
     def initialize(**_):
