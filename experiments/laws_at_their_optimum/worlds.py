@@ -160,7 +160,7 @@ def _threshold(p: Params, ratios_KM):
 
 
 def _power(p: Params, ratios_KM):
-    relative_KNM = (ratios_KM[:, None, :] + p.place_NM[None]) / (p.natural_M + p.place_NM)[None]
+    relative_KNM = (ratios_KM[:, None, :] + p.place_NM[None]) / (p.natural_M[None, :] + p.place_NM)[None]
     return p.base_N[None, :] + (p.strength_NM[None] * relative_KNM ** -p.shape_NM[None]).sum(axis=2)
 
 
@@ -174,7 +174,8 @@ def _repetition(p: Params, ratios_KM):
     epochs_KM = ratios_KM / p.natural_M[None, :] * p.epochs
     relative_KNM = ((_worth(epochs_KM) + 0.02) / (_worth(p.epochs) + 0.02))[:, None, :]
     benefit_KNM = p.strength_NM[None] * relative_KNM ** -p.shape_NM[None]
-    harm_KNM = 0.15 * p.strength_NM[None] * jnp.maximum(epochs_KM[:, None, :] - p.place_NM[None], 0.0) ** 2
+    over_KNM = jnp.maximum(epochs_KM[:, None, :] - p.place_NM[None], 0.0)
+    harm_KNM = 0.3 * p.strength_NM[None] * jnp.log1p(over_KNM) ** 2
     return p.base_N[None, :] + (benefit_KNM + harm_KNM).sum(axis=2)
 
 

@@ -1,0 +1,69 @@
+"""experiments/laws_at_their_optimum: the truths, their swarms, and a smoke run."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.laws_at_their_optimum import __main__ as program
+from experiments.laws_at_their_optimum import worlds
+from olmix_jax.laws import evaluate
+from olmix_jax.solver import bounds
+
+
+@pytest.fixture(scope="module", params=worlds.KINDS)
+def world(request):
+    return worlds.drawn(request.param, 6, 14, noise=0.0, seed=3)
+
+
+def test_swarm_measures_the_truth_and_begins_with_natural(world):
+    np.testing.assert_allclose(world.ratios_KM[0], world.natural_M, atol=1 / worlds.SEQUENCES)
+    bpb_KN = evaluate(worlds.LAWS[world.kind], world.params, world.ratios_KM)
+    np.testing.assert_allclose(world.bpb_KN, bpb_KN, rtol=1e-12)
+    assert (bpb_KN > 0.4).all() and (bpb_KN < 4).all()
+
+
+def test_best_gain_is_no_less_than_that_of_any_allowed_run(world):
+    allowed_QM = world.ratios_KM[bounds.holds(world.bounds, world.ratios_KM)]
+    best, gain_Q = world.best_gain(allowed_QM), world.gain(allowed_QM)
+    assert best >= gain_Q.max() - 1e-12 and best >= 0
+    if world.kind == "nothing":
+        assert np.ptp(world.bpb_KN, axis=0).max() == 0 and best == 0
+    else:
+        assert best > 0.002
+
+
+def test_noise_has_the_size_and_the_common_part_that_are_asked_for():
+    noisy, exact = (worlds.drawn("power", 8, 400, tasks=20, noise=noise, seed=0) for noise in (0.01, 0.0))
+    error_KN = noisy.bpb_KN / exact.bpb_KN - 1
+    assert error_KN.std() == pytest.approx(0.01, rel=0.05)
+    assert np.corrcoef(error_KN.T)[np.triu_indices(20, 1)].mean() == pytest.approx(0.3, abs=0.05)
+
+
+def test_repetition_saturates_and_then_harms():
+    world = worlds.drawn("repetition", 4, 9, noise=0.0, seed=0)
+    params = world.params._replace(
+        natural_M=np.full(4, 0.25),
+        epochs=1.0,
+        base_N=np.ones(1),
+        strength_NM=np.array([[0.3, 0, 0, 0]]),
+        place_NM=np.full((1, 4), 2.0),
+        shape_NM=np.full((1, 4), 0.3),
+    )
+    line_KM = np.stack([[p, *np.full(3, (1 - p) / 3)] for p in (0.05, 0.25, 0.45, 1.0)])
+    bpb_K = evaluate(worlds.LAWS["repetition"], params, line_KM)[:, 0]
+    # .2, 1, 1.8 and 4 epochs, of which those beyond 2 do harm.
+    assert bpb_K[0] > bpb_K[1] > bpb_K[2] and bpb_K[3] > bpb_K[2]
+    assert bpb_K[0] - bpb_K[1] > 2 * (bpb_K[1] - bpb_K[2])
+
+
+@pytest.mark.slow
+def test_smoke_run_writes_a_row_per_world_and_law(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["laws_at_their_optimum", f"--workdir={tmp_path}"])
+    program.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert len(rows) == 2 * len(program.FAMILIES)
+    for row in rows:
+        assert row["true"] <= row["best"] + 1e-9 and (row["low"] is None or row["low"] <= row["high"])
+    assert "| all but nothing | exposure | 1 |" in capsys.readouterr().out
