@@ -30,6 +30,8 @@ def get_config(variant: str = ""):
     # The domains are topics and languages, of which good mixtures may have none.
     c.swarm.sparsity = "sparse"
     c.swarm.strength = (0.1, 1.0)
+    # 3 (M + 1) proxies, also at smoke scale: fewer than M + 2 determine no law.
+    c.swarm.size = None
     if variant == "smoke":
         c.corpus.max_bytes = 8_000_000
         return c
