@@ -50,6 +50,7 @@ class Row:
     Attributes:
       kind, domains, runs, seed: the world.
       family: the law.
+      status: how the solver ended.
       promised: predicted gain of the proposal, by the law that proposed it.
       expected, low, high, probability: of the proposal's ``gain``; None if the law has no samples.
       true: true gain of the proposal.
@@ -62,6 +63,7 @@ class Row:
     runs: int
     seed: int
     family: str
+    status: str
     promised: float
     expected: float | None
     low: float | None
@@ -100,6 +102,7 @@ def judged(world: worlds.World, seed: int) -> list[Row]:
                 len(world.bpb_KN),
                 seed,
                 family,
+                proposal.status.value,
                 proposal.headline.natural - proposal.headline.proposed,
                 *(4 * (None,) if gain is None else (gain.mean, gain.low, gain.high, gain.probability)),
                 true,

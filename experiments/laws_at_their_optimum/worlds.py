@@ -110,7 +110,7 @@ def drawn(
       shared: share of the noise variance that is common to the tasks of a run.
       seed: of everything that is drawn.
     """
-    draw = rng.generator(seed, f"world {kind} {domains}")
+    draw = rng.generator(seed, f"world {kind} {domains} {runs}")
     natural_M = 0.9 * draw.dirichlet(np.full(domains, 0.8)) + 0.1 / domains
     target = float(np.exp(draw.uniform(np.log(0.3), np.log(2.0))))
     params = _params(kind, draw, natural_M, target, tasks)

@@ -1,13 +1,14 @@
 """One curve per domain: how a task's score moves with the exposure to this domain alone.
 
-A curve h is a random walk in the warped exposure u, piecewise linear between KNOTS per unit, and 0 at the typical run:
+A curve h is an integrated sum of hats in the warped exposure u, and 0 at the typical run:
 
-    u_j = log(1 + p_j/t_j) / log(1 + T_j/t_j),   h(u) = Σ_q β_q (φ_q(u) − φ_q(u(t_j))),
-    φ_q(u) = √δ · min(max((u − qδ)/δ, 0), 1),   δ = 1/KNOTS,   β_q ~ N(0, 1),
+    u_j = log(1 + p_j/t_j) / log(1 + T_j/t_j),   h(u) = Σ_q β_q (φ_q(u) − φ_q(u(t_j))),   β_q ~ N(0, 1),
+    φ_q(u) = √δ · S((u − qδ)/δ),   S(x) = ½ + c − c|c|/2 with c = min(max(x, −1), 1),   δ = 1/KNOTS,
 
-t_j being the mean and T_j the largest weight of domain j in the runs, so u is 0 without the domain and 1 at most in the
-runs. Such a curve can rise, saturate, and fall again where the domain repeats too often. Its prior variance grows with
-the distance from the typical run, also beyond the runs, up to u = LAST.
+t_j being the mean and T_j the largest weight of domain j in the runs, so u is 0 without the domain and at most 1 in the
+runs. S rises from 0 to 1 with a hat as its slope, so h is quadratic between knots and its slope is continuous, as the
+solver needs. Such a curve can rise, saturate, and fall again where the domain repeats too often. Its prior variance
+grows with the distance from the typical run, as that of a random walk, also beyond the runs up to u = LAST.
 
 The weight p_j stands for the exposure: with R tokens in a run and N_j unique ones, the epochs are p_j R/N_j, and u does
 not depend on the factor R/N_j as long as it is the same for all runs.
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-# Pieces per unit of u, and the exposure from which a curve is constant.
+# Knots per unit of u, and the last knot.
 KNOTS, LAST = 8, 2
 
 
@@ -80,10 +81,10 @@ def features(scale: Scale, ratios_KM):
     """Return φ of every mixture and domain, minus φ of the typical run, KMQ. Pure JAX."""
     unit_M = jnp.log1p(scale.largest_M / scale.typical_M)
     exposure_KM = jnp.log1p(ratios_KM / scale.typical_M[None, :]) / unit_M[None, :]
-    return _hats(exposure_KM) - _hats(jnp.log(2.0) / unit_M)[None]
+    return _ramps(exposure_KM) - _ramps(jnp.log(2.0) / unit_M)[None]
 
 
-def _hats(exposure):
-    start_Q = jnp.arange(KNOTS * LAST) / KNOTS
-    offset = KNOTS * (exposure[..., None] - start_Q.reshape((1,) * exposure.ndim + (-1,)))
-    return jnp.clip(offset, 0.0, 1.0) / KNOTS**0.5
+def _ramps(exposure):
+    knot_Q = jnp.arange(KNOTS * LAST + 1.0)
+    c = jnp.clip(KNOTS * exposure[..., None] - knot_Q.reshape((1,) * exposure.ndim + (-1,)), -1.0, 1.0)
+    return (0.5 + c - 0.5 * c * jnp.abs(c)) / KNOTS**0.5

@@ -197,6 +197,7 @@ class FitResult:
       base: the mixture that effects start from: natural, or the average run's.
       runs: names of the fitted runs.
       measured, predicted_cv, low_cv, high_cv: BPB by task, a value per run; low and high are the ends of intervals.
+      fold: fold of each run in the cross-validation; empty in files of earlier versions.
       average: the average over tasks.
       coverage_curve: coverage of intervals of other levels.
       unseen: domains that no run sampled.
@@ -248,6 +249,7 @@ class FitResult:
     error: dict[str, float] | None = None
     outliers: tuple[Outlier, ...] = ()
     warnings: tuple[str, ...] = ()
+    fold: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Check that every task has a value for each run.

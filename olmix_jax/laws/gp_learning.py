@@ -18,7 +18,7 @@ STEPS = 100
 TOLERANCE = 0.1
 # First estimate of the inverse Hessian of −log posterior, in units of the prior's variance.
 FIRST_STEP = 0.1
-# Prior of log (1 − floor / least BPB of the runs): mean and standard deviation; and the least such difference.
+# The floor is (1 − LEAST_ABOVE − eˣ) times the least BPB of the runs. Prior of x: mean and standard deviation.
 ABOVE = -1.4, 1.3
 LEAST_ABOVE = 0.01
 
@@ -46,11 +46,16 @@ def standardised(bpb_KN, weight_RK, floor_RN):
     )
 
 
+def least_of(bpb_KN, weight_RK):
+    """Return the least BPB of the runs of positive weight, least_RN."""
+    return np.where(weight_RK[:, :, None] > 0, bpb_KN[None], np.inf).min(axis=1)
+
+
 def below_all_runs(floor_RN, bpb_KN, weight_RK):
-    """Return the floors, lowered where a run that θ was not learnt from lies below; None for None."""
+    """Return the floors of an earlier fit, lowered where another run lies below; None for None."""
     if floor_RN is None:
         return None
-    least_RN = np.where(weight_RK[:, :, None] > 0, bpb_KN[None], np.inf).min(axis=1)
+    least_RN = least_of(bpb_KN, weight_RK)
     return np.where(least_RN > 0, np.minimum(floor_RN, (1 - LEAST_ABOVE) * least_RN), floor_RN)
 
 
@@ -64,19 +69,18 @@ def learn(shared, target_K):
     return bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
 
 
-def learn_with_floor(shared, bpb_K, logged):
+def learn_with_floor(shared, bpb_K, logged, least):
     """Return one task's θ, its floor [BPB], the loss, and the decrease that one more step promises."""
-    ratios_KM, weight_K, scale = shared
-    least = jnp.min(jnp.where(weight_K > 0, bpb_K, jnp.inf))
+    ratios_KM, _, scale = shared
     mean_P, std_P = warped_kernel.prior(ratios_KM.shape[1], scale is not None)
     mean_P, std_P = jnp.append(ABOVE[0], mean_P), jnp.append(ABOVE[1], std_P)
     objective = objective_with_floor(shared, bpb_K, logged, least)
     x_P, loss, promised = bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
-    return x_P[1:], logged * (1 - jnp.exp(x_P[0])) * least, loss, promised
+    return x_P[1:], logged * (1 - LEAST_ABOVE - jnp.exp(x_P[0])) * least, loss, promised
 
 
 def objective_with_floor(shared, bpb_K, logged, least):
-    """Return the function of x = (log (1 − floor/least), θ) to minimise; it returns its value and gradient."""
+    """Return the function of (x, θ) to minimise; it returns its value and gradient."""
     ratios_KM, weight_K, scale = shared
 
     def objective(x_P):
@@ -90,9 +94,9 @@ def objective_with_floor(shared, bpb_K, logged, least):
 
 
 def _above_floor(x, least, bpb_K, weight_K, logged):
-    """Return the standardised log of the BPB above the floor (1 − eˣ)·least, and −log |∂target/∂BPB| of all runs."""
+    """Return the standardised log of the BPB above the floor, and −log |∂target/∂BPB| of all runs."""
     active_K = warped_kernel.active(weight_K)
-    above_K = jnp.where(active_K > 0, bpb_K - (1 - jnp.exp(x)) * least, 1.0)
+    above_K = jnp.where(active_K > 0, bpb_K - (1 - LEAST_ABOVE - jnp.exp(x)) * least, 1.0)
     value_K = jnp.where(logged > 0, jnp.log(jnp.where(logged > 0, above_K, 1.0)), bpb_K)
     share_K = weight_K / weight_K.sum()
     off_K = (value_K - share_K @ value_K) * active_K

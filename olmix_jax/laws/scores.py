@@ -1,7 +1,6 @@
 """Scores of predictions against measurements (METHOD §5; Spearman as in the paper's Figures 3 to 6)."""
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -51,31 +50,6 @@ def spearman(a_KN: np.ndarray, b_KN: np.ndarray) -> np.ndarray:
     a_KN, b_KN = centred_ranks(np.asarray(a_KN)), centred_ranks(np.asarray(b_KN))
     norm_N = np.sqrt((a_KN**2).sum(axis=0) * (b_KN**2).sum(axis=0))
     return np.where(norm_N > 0, (a_KN * b_KN).sum(axis=0) / np.where(norm_N > 0, norm_N, 1), 0.0)
-
-
-class Slope(NamedTuple):
-    """Regression of measurements on predictions of the same runs.
-
-    Attributes:
-      value: measured change per predicted change.
-      error: its standard error; ``value`` has a t distribution of ``degrees`` degrees of freedom around the truth.
-      degrees: number of runs − 2.
-    """
-
-    value: float
-    error: float
-    degrees: int
-
-
-def slope(predicted_K: np.ndarray, measured_K: np.ndarray) -> Slope | None:
-    """Return the slope of least squares, with an intercept; None for fewer than 4 runs or equal predictions."""
-    off_K, measured_K = predicted_K - predicted_K.mean(), measured_K - measured_K.mean()
-    square, degrees = float(off_K @ off_K), len(off_K) - 2
-    if degrees < 2 or square <= len(off_K) * (1e-9 * np.abs(predicted_K).max()) ** 2:
-        return None
-    value = float(off_K @ measured_K) / square
-    rest_K = measured_K - value * off_K
-    return Slope(value, float(np.sqrt(rest_K @ rest_K / degrees / square)), degrees)
 
 
 def check_columns(table: SwarmTable, other: SwarmTable) -> None:

@@ -71,6 +71,7 @@ def summarise(
         barely_sampled={name: Sampled(c.runs, c.max) for name, c in table.barely_sampled().items()},
         law=law.name,
         folds=folds,
+        fold=tuple(held_out.fold_K.tolist()),
         digest=digest,
         learning_curve=curve,
         spearman_loo_mean=None if left_out is None else float(left_out.spearman_N.mean()),

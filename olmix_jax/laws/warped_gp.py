@@ -260,7 +260,8 @@ def _learnt(bpb_KN, weight_RK, chosen_RH, learnt_from):
         return theta_RNP, None, loss_RN, promised_RN
     bpb_RNH = bpb_KN.T[:, chosen_RH].swapaxes(0, 1)
     logged_RN = np.broadcast_to((bpb_KN > 0).all(axis=0) * 1.0, bpb_RNH.shape[:2])
-    return per_task.mapped(gp_learning.learn_with_floor, (bpb_RNH, logged_RN), learnt_from)
+    least_RN = gp_learning.least_of(bpb_KN, weight_RK)
+    return per_task.mapped(gp_learning.learn_with_floor, (bpb_RNH, logged_RN, least_RN), learnt_from)
 
 
 def _chosen(weight_RK, seed: int) -> np.ndarray:

@@ -24,7 +24,7 @@ def kernel(theta_P, one_KM, other_QM, scale: Scale | None = None):
     if scale is None:
         return _sum(theta_P, _parts(theta_P, one_KM, other_QM))
     one_KF, other_QF = (_flat(curves.features(scale, ratios_KM)) for ratios_KM in (one_KM, other_QM))
-    variance_F = _curve_variances(theta_P, curves.KNOTS * curves.LAST)
+    variance_F = _curve_variances(theta_P, one_KF.shape[1] // one_KM.shape[1])
     return kernel(theta_P[1:], one_KM, other_QM) + (one_KF * variance_F[None, :]) @ other_QF.T
 
 

@@ -14,6 +14,7 @@ from olmix_jax.config import budget, json_fields
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store
+from olmix_jax.laws import held_out
 from olmix_jax.laws.fit_result import FitResult, Over
 from olmix_jax.pipeline import handover
 from olmix_jax.pipeline.fit import law_over_domains
@@ -44,8 +45,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     swarm_table, fit_result = _fitted_swarm(config, workdir, plan)
     swarm, options = swarm_facts(config, workdir, swarm_table), options_of(config, workdir, plan)
     if fit_result is not None:
-        held_out_KN = np.array([fit_result.predicted_cv[task] for task in swarm.tasks]).T
-        swarm = dataclasses.replace(swarm, held_out_KN=held_out_KN)
+        swarm = dataclasses.replace(swarm, held_out=held_out.of_fit(fit_result))
     fitted_law = history.read_law(workdir, config)
     if fitted_law.law != laws.LAWS[config.fit.law]:
         # Choosing λ refits the law to the swarm's scores. A law of the parent or over blocks cannot be refitted.

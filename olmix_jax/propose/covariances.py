@@ -31,7 +31,7 @@ class Covariances(NamedTuple):
 
 
 def exact_covariances(params: warped_gp.Params | curves.CurvedParams, candidates_CM, reference_QM) -> Covariances:
-    """Return the default law's covariances, of the standardised latent function of each task.
+    """Return a Gaussian process' covariances, of the standardised latent function of each task.
 
     Raises:
       UserError: the shapes disagree, or ``params`` has leading axes.

@@ -247,7 +247,7 @@ def _with_error_bars(proposal: Proposal, solved: Solved) -> Proposal:
         guarded=solved.optimum.guarded is not None,
         tasks=swarm.tasks,
         domains=swarm.domains,
-        held_out=uncertainty.held_out_slope(fitted, swarm, formulation.problem.weights),
+        held_out=uncertainty.held_out_slope(fitted, swarm, formulation.problem.weights, solved.seed),
         seed=solved.seed,
     )
     # The worst mixture is not expected to gain anything.

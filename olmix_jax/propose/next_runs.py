@@ -119,12 +119,12 @@ def propose_next(
     are the reference mixtures. The covariances take 8·N·candidates·(references + K) bytes; see :data:`MEMORY`.
 
     Args:
-      fitted: the law; all laws except ``warped_gp`` need samples.
+      fitted: the law; all laws except ``warped_gp`` and ``exposure`` need samples.
       number: B. There are fewer runs if no other candidate is far enough from all runs.
       natural_M: natural distribution, positive.
       domains: M names, in column order.
       existing_KM: mixtures that have been trained, or are being trained.
-      noise_N: see :func:`choose_sampled`; needed for all laws except ``warped_gp``.
+      noise_N: see :func:`choose_sampled`; needed for all laws except ``warped_gp`` and ``exposure``.
       task_weights_N: weights of 0 or more; equal by default.
       candidates, references: number of candidates, and of the reference mixtures among them.
       total: sequences that a run trains on.

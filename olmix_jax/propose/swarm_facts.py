@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from olmix_jax.laws.held_out import HeldOut
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
 
@@ -20,8 +21,9 @@ class SwarmFacts:
       sizes_N: how many tasks each task stands for, if it is a mean of several; None for one each.
       families: {family: task names or patterns}, see :func:`olmix_jax.swarm.task_groups.families_of`.
       ratios_KM: the runs' mixtures: starting points, candidates, and data to choose λ from; None without runs.
-      bpb_KN: the runs' measurements, to choose λ from and to compare predictions with; None disables both.
-      held_out_KN: predictions of the runs by laws that have not seen them; by default those of ``leave_one_out``.
+      bpb_KN: the runs' measurements, to choose λ from; None disables that.
+      held_out: the runs and what laws that have not seen them predict. By default a law that is cheap to fit is
+        cross-validated.
     """
 
     tasks: Sequence[str]
@@ -32,7 +34,7 @@ class SwarmFacts:
     families: Mapping[str, Sequence[str]] | None = None
     ratios_KM: Any = None
     bpb_KN: Any = None
-    held_out_KN: Any = None
+    held_out: HeldOut | None = None
 
     @classmethod
     def from_table(cls, table: SwarmTable, families: Mapping[str, Sequence[str]] | None = None) -> "SwarmFacts":

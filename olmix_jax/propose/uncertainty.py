@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from olmix_jax.laws import cpu, evaluate_each
+from olmix_jax.laws import cpu, evaluate_each, quality
+from olmix_jax.laws import held_out as held_out_runs
 from olmix_jax.laws.fitted import FittedLaw
-from olmix_jax.laws.scores import Slope, slope
+from olmix_jax.laws.held_out import HeldOut, Slope
 from olmix_jax.propose.formulation import Formulation
 from olmix_jax.propose.proposal_parts import Gain, by_name
 from olmix_jax.propose.swarm_facts import SwarmFacts
@@ -25,6 +26,8 @@ LOW, HIGH = 0.05, 0.95
 SURE = 0.9
 # A gain or loss below this is rounding [BPB].
 EXACT = 1e-9
+# Folds behind the slope of held-out runs, if the fit has none.
+FOLDS = 5
 # Number of samples for which the mixture is optimised again, and iterations for each.
 RESOLVED, ITERATIONS = 16, 100
 # Reasons for missing intervals of the weights.
@@ -92,21 +95,18 @@ def error_bars(
     )
 
 
-def held_out_slope(fitted: FittedLaw, swarm: SwarmFacts, weights_N) -> Slope | None:
-    """Return the slope of the runs' measured on their held-out task-weighted BPB; None if it is not known.
+def held_out_slope(fitted: FittedLaw, swarm: SwarmFacts, weights_N, seed: int) -> Slope | None:
+    """Return how far held-out runs follow the law (:mod:`olmix_jax.laws.held_out`); None if it is not known.
 
-    The proposal is where the law predicts most, so its gain is predicted from the same noise that chose it. Held-out
-    runs show how much of the law's differences is real: without any signal, the slope is 0 within its error.
+    Without ``swarm.held_out``, a law with ``leave_one_out``, which is cheap to fit, is cross-validated here.
     """
-    predicted_KN = swarm.held_out_KN
-    if swarm.bpb_KN is None:
-        return None
-    if predicted_KN is None and fitted.law.leave_one_out is not None:
-        # Runs of an earlier domain set, if any, come last.
-        predicted_KN = fitted.law.leave_one_out(fitted.params)[: len(swarm.bpb_KN)]
-    if predicted_KN is None or not np.isfinite(predicted_KN).all():
-        return None
-    return slope(predicted_KN @ np.abs(weights_N), np.asarray(swarm.bpb_KN) @ np.abs(weights_N))
+    held_out, known = swarm.held_out, swarm.ratios_KM is not None and swarm.bpb_KN is not None
+    if held_out is None and known and fitted.law.leave_one_out is not None:
+        number = int(quality.mixtures(np.asarray(swarm.ratios_KM)).max()) + 1
+        if number > fitted.law.parameters(len(swarm.domains)) + FOLDS:
+            judged = quality.cross_validate(fitted.law, swarm.ratios_KM, swarm.bpb_KN, folds=FOLDS, seed=seed)
+            held_out = HeldOut(np.asarray(swarm.bpb_KN), judged.predicted_KN, judged.fold_K)
+    return None if held_out is None else held_out_runs.slope(held_out, np.abs(weights_N))
 
 
 def prediction_intervals(
@@ -119,9 +119,8 @@ def prediction_intervals(
 ) -> ErrorBars:
     """Return the gain and the predictions per task with their intervals.
 
-    The gain is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], times a draw of the slope over held-out runs: its
-    estimate, at most 1, plus its error times a t-distributed number. Samples with predictions that are not finite are
-    left out.
+    The gain is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], times a draw of the slope of held-out runs: its value
+    plus its error times a t-distributed number. Samples with predictions that are not finite are left out.
     """
     problem = formulation.problem
     bpb_RCN = evaluate_each(problem.law, samples, np.stack([proposed_M, formulation.natural_M]))
@@ -132,7 +131,7 @@ def prediction_intervals(
     gain_R = (bpb_RCN[:, 1] - bpb_RCN[:, 0]) @ np.abs(problem.weights)
     if held_out is not None:
         t_R = rng.generator(seed, "propose.held_out_slope").standard_t(held_out.degrees, size=len(gain_R))
-        gain_R = gain_R * (min(held_out.value, 1.0) + held_out.error * t_R)
+        gain_R = gain_R * (held_out.value + held_out.error * t_R)
     low, high = np.quantile(gain_R, [LOW, HIGH])
     low_N, high_N = np.quantile(bpb_RCN[:, 0], [LOW, HIGH], axis=0)
     probability, loss = float((gain_R > EXACT).mean()), float((gain_R < -EXACT).mean())
@@ -145,7 +144,7 @@ def prediction_intervals(
             probability,
             len(gain_R),
             loss,
-            slope=None if held_out is None else min(held_out.value, 1.0),
+            slope=None if held_out is None else held_out.value,
             slope_error=None if held_out is None else held_out.error,
         ),
         predicted_low=by_name(tasks, low_N),

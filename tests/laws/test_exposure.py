@@ -29,11 +29,17 @@ def repeated(ratios_KM):
 
 
 def features_in_numpy(ratios_KM, typical_M, largest_M):
+    """Integrals of hats around the knots, by summing their slopes."""
     unit_M = np.log1p(largest_M / typical_M)
     exposure_KM, middle_M = np.log1p(ratios_KM / typical_M) / unit_M, np.log(2) / unit_M
-    steps = np.arange(16) / 8
-    walk = [np.minimum(np.maximum(u[..., None] - steps, 0), 1 / 8) * 8**0.5 for u in (exposure_KM, middle_M)]
-    return walk[0] - walk[1][None]
+    grid, knots = np.linspace(-0.2, 2.2, 24_001), np.arange(17) / 8
+    hats = np.maximum(1 - 8 * np.abs(grid[:, None] - knots), 0)
+    ramps = np.concatenate([np.zeros((1, 17)), np.cumsum((hats[1:] + hats[:-1]) / 2, axis=0)]) * 1e-4 * 8**0.5
+
+    def at(u):
+        return np.stack([np.interp(u, grid, ramp) for ramp in ramps.T], axis=-1)
+
+    return at(exposure_KM) - at(middle_M)[None]
 
 
 def test_kernel_adds_a_random_walk_per_domain():
@@ -46,7 +52,7 @@ def test_kernel_adds_a_random_walk_per_domain():
         found_KK = warped_kernel.kernel(theta_P, ratios_KM, ratios_KM, scale)
         plain_KK = warped_kernel.kernel(theta_P[1:], ratios_KM, ratios_KM)
         variance_K = warped_kernel.variance(theta_P, ratios_KM, scale)
-    np.testing.assert_allclose(found_KK - plain_KK, expected_KK, atol=1e-10)
+    np.testing.assert_allclose(found_KK - plain_KK, expected_KK, atol=1e-5)
     np.testing.assert_allclose(variance_K, np.diag(found_KK), rtol=1e-5)
 
 
@@ -54,8 +60,18 @@ def test_variance_of_a_curve_grows_with_the_distance_from_the_typical_run():
     scale = curves.Scale(np.array([0.1]), np.array([0.1]))
     with cpu.float64():
         phi_KQ = np.asarray(curves.features(scale, np.array([[0.0], [0.1], [0.3]])))[:, 0]
-    # For t = T the exposure u of a weight p is log₂(1 + p/t): 0, 1 and 2.
-    np.testing.assert_allclose((phi_KQ**2).sum(axis=1), [1.0, 0.0, 1.0], atol=1e-12)
+    # For t = T the exposure u of a weight p is log₂(1 + p/t): 0, 1 and 2. Half a hat lies beyond 0 and 2.
+    np.testing.assert_allclose((phi_KQ**2).sum(axis=1), [1.0, 0.0, 1.0], atol=0.2)
+    assert phi_KQ[1].tolist() == [0.0] * 17
+
+
+def test_slope_of_a_curve_is_continuous():
+    scale = curves.Scale(np.array([0.1]), np.array([0.3]))
+    with cpu.float64():
+        slope_of = jax.vmap(jax.jacfwd(lambda p: curves.features(scale, p[None, None])[0, 0]))
+        line = np.linspace(0, 1, 20_001)
+        slope_PQ = np.asarray(slope_of(line))
+    assert np.abs(np.diff(slope_PQ, axis=0)).max() < 0.02 * np.abs(slope_PQ).max()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -74,13 +90,16 @@ def test_gradient_of_floor_and_parameters_matches_finite_differences(seed):
             assert gradient_P[i] == pytest.approx(float(slope), rel=1e-4, abs=1e-4)
 
 
-def test_floor_of_a_truth_that_has_one_is_found_and_its_optimum_is_not_over_promised():
-    ratios_KM, bpb_KN = swarm(floored, noise=0.001)
-    params = exposure.LAW.fit(ratios_KM, bpb_KN).params
-    assert 0.7 < params.floor_N[0] < bpb_KN.min()
-    best_KM = np.array([[0.9, 0.1, 0, 0]])
-    found = {law.name: laws.evaluate(law, law.fit(ratios_KM, bpb_KN).params, best_KM)[0, 0] for law in two_laws()}
-    assert abs(found["exposure"] - floored(best_KM)[0]) < 0.5 * abs(found["warped_gp"] - floored(best_KM)[0])
+def test_floor_of_a_truth_that_has_one_is_found_and_its_optimum_is_predicted_better():
+    best_KM, errors = np.array([[1.0, 0, 0, 0], [0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0]]), {}
+    for seed in range(3):
+        ratios_KM, bpb_KN = swarm(floored, noise=0.001, seed=seed)
+        for law in two_laws():
+            params = law.fit(ratios_KM, bpb_KN).params
+            error_K = laws.evaluate(law, params, best_KM)[:, 0] - floored(best_KM)
+            errors.setdefault(law.name, []).append(np.abs(error_K).mean())
+        assert 0.7 < params.floor_N[0] < bpb_KN.min()
+    assert np.mean(errors["exposure"]) < 0.8 * np.mean(errors["warped_gp"])
 
 
 def two_laws():

@@ -55,17 +55,3 @@ def test_score_swarm_matches_domains_and_tasks_by_name(caplog):
     other.domains = ("c", "a", "elsewhere")
     with pytest.raises(UserError, match="has b, elsewhere; make their columns agree"):
         scores.score_swarm(law, table, other, np.full(2, 0.01))
-
-
-def test_slope_is_that_of_least_squares_with_its_error():
-    draw = np.random.default_rng(0)
-    predicted_K = draw.normal(size=12)
-    measured_K = 2 + 0.7 * predicted_K + 0.1 * draw.normal(size=12)
-    found, expected = scores.slope(predicted_K, measured_K), scipy.stats.linregress(predicted_K, measured_K)
-    assert found.value == pytest.approx(expected.slope) and found.error == pytest.approx(expected.stderr)
-    assert found.degrees == 10
-
-
-@pytest.mark.parametrize("predicted_K", [np.arange(3.0), np.full(9, 0.3)])
-def test_slope_needs_four_runs_and_different_predictions(predicted_K):
-    assert scores.slope(predicted_K, np.arange(len(predicted_K), dtype=float)) is None

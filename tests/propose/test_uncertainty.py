@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from olmix_jax.laws import FittedLaw, search, warped_gp
+from olmix_jax.laws.held_out import HeldOut
 from olmix_jax.propose import uncertainty
 from olmix_jax.propose.make_proposal import propose
 from olmix_jax.propose.options import Options
@@ -92,8 +93,8 @@ def test_worst_mixture_has_no_warning_about_its_gain():
     assert len(proposal.warnings) == 2 and "not capped" in proposal.warnings[1]
 
 
-def swarm_of(bpb_KN, seed=0):
-    ratios_KM = np.random.default_rng(seed).dirichlet(np.full(6, 0.6), size=len(bpb_KN))
+def swarm_of(bpb_KN, seed=0, spread=0.6):
+    ratios_KM = np.random.default_rng(seed).dirichlet(np.full(6, spread), size=len(bpb_KN))
     names = tuple("abcdef"), tuple(f"t{i}" for i in range(bpb_KN.shape[1]))
     return SwarmFacts(names[1], names[0], np.full(6, 1 / 6), ratios_KM=ratios_KM, bpb_KN=bpb_KN)
 
@@ -104,29 +105,33 @@ def gain_of(swarm, **options):
     return propose(fitted, swarm, Options(explore=False, **options)).gain
 
 
-def test_without_a_signal_a_gain_is_rarely_promised():
-    noise = np.random.default_rng(1).normal(size=(12, 30, 4))
-    gains = [gain_of(swarm_of(1 + 0.02 * noise_KN, seed), kl_weight=0.01) for seed, noise_KN in enumerate(noise)]
-    assert sum(gain.low <= 0 <= gain.high for gain in gains) >= 10
+@pytest.mark.parametrize("spread", [0.6, 200.0], ids=["wide", "near natural"])
+def test_without_a_signal_a_gain_is_rarely_promised(spread):
+    noise = np.random.default_rng(1).normal(size=(8, 30, 4))
+    swarms = [swarm_of(1 + 0.02 * noise_KN, seed, spread) for seed, noise_KN in enumerate(noise)]
+    gains = [gain_of(swarm, kl_weight=0.01) for swarm in swarms]
+    assert sum(gain.low <= 0 <= gain.high for gain in gains) >= 7
     assert sum(gain.probability >= 0.95 for gain in gains) <= 1
-    assert sum(gain.mean for gain in gains) / 12 < 0.004
+    assert 0 <= sum(gain.mean for gain in gains) / 8 < 0.004
 
 
-def test_with_a_signal_the_expected_gain_is_that_of_the_samples_within_a_tenth():
+def signal():
     swarm = swarm_of(np.zeros((30, 4)))
-    bpb_KN = 0.8 + np.exp(-2 * swarm.ratios_KM[:, :4]) * 0.4
-    swarm = dataclasses.replace(swarm, bpb_KN=bpb_KN)
-    gain, untested = gain_of(swarm), gain_of(dataclasses.replace(swarm, held_out_KN=np.full((30, 4), np.nan)))
-    assert gain.slope > 0.9 and 0 < gain.slope_error < 0.1 and untested.slope is None
-    assert gain.mean == pytest.approx(untested.mean, rel=0.1)
+    return dataclasses.replace(swarm, bpb_KN=0.8 + np.exp(-2 * swarm.ratios_KM[:, :4]) * 0.4)
 
 
-def test_expected_gain_is_the_predicted_one_times_the_slope_of_held_out_runs():
-    swarm = swarm_of(np.zeros((30, 4)))
-    bpb_KN = 0.8 + np.exp(-2 * swarm.ratios_KM[:, :4]) * 0.4
-    # Held-out predictions that differ between runs twice as much as measurements do.
-    held_out_KN = 1 + 2 * (bpb_KN - 1)
-    halved = gain_of(dataclasses.replace(swarm, bpb_KN=bpb_KN, held_out_KN=held_out_KN))
-    whole = gain_of(dataclasses.replace(swarm, bpb_KN=bpb_KN, held_out_KN=bpb_KN))
+def test_with_a_signal_held_out_runs_confirm_the_gain():
+    gain = gain_of(signal())
+    assert gain.slope > 0.95 and 0 < gain.slope_error < 0.05 and gain.probability == 1
+    assert 0.9 * gain.mean < gain.high and gain.low > 0.5 * gain.mean
+
+
+def test_gain_is_multiplied_by_the_slope_of_held_out_runs():
+    bpb_KN = signal().bpb_KN
+    # In the second case, held-out predictions differ between runs twice as much as measurements do.
+    whole, halved = (
+        gain_of(dataclasses.replace(signal(), held_out=HeldOut(bpb_KN, 1 + scale * (bpb_KN - 1), np.arange(30) % 5)))
+        for scale in (1, 2)
+    )
     assert (halved.slope, whole.slope) == (pytest.approx(0.5), pytest.approx(1.0))
     assert halved.mean == pytest.approx(whole.mean / 2, rel=1e-6)
