@@ -90,16 +90,13 @@ def test_gradient_of_floor_and_parameters_matches_finite_differences(seed):
             assert gradient_P[i] == pytest.approx(float(slope), rel=1e-4, abs=1e-4)
 
 
-def test_floor_of_a_truth_that_has_one_is_found_and_its_optimum_is_predicted_better():
-    best_KM, errors = np.array([[1.0, 0, 0, 0], [0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0]]), {}
-    for seed in range(3):
-        ratios_KM, bpb_KN = swarm(floored, noise=0.001, seed=seed)
-        for law in two_laws():
-            params = law.fit(ratios_KM, bpb_KN).params
-            error_K = laws.evaluate(law, params, best_KM)[:, 0] - floored(best_KM)
-            errors.setdefault(law.name, []).append(np.abs(error_K).mean())
-        assert 0.7 < params.floor_N[0] < bpb_KN.min()
-    assert np.mean(errors["exposure"]) < 0.8 * np.mean(errors["warped_gp"])
+@pytest.mark.parametrize("seed", range(3))
+def test_floor_of_a_truth_that_has_one_is_found(seed):
+    ratios_KM, bpb_KN = swarm(floored, noise=0.001, seed=seed)
+    params = exposure.LAW.fit(ratios_KM, bpb_KN).params
+    assert 0.7 < params.floor_N[0] < bpb_KN.min()
+    best_KM = np.array([[1.0, 0, 0, 0], [0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0]])
+    np.testing.assert_allclose(laws.evaluate(exposure.LAW, params, best_KM)[:, 0], floored(best_KM), atol=0.006)
 
 
 def two_laws():
