@@ -30,7 +30,7 @@ from olmix_jax.utils import progress
 from olmix_jax.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
-FAMILIES = ("warped_gp", "log_linear", "bimix", "autoscale", "gp", "search", "lightgbm")
+FAMILIES = ("warped_gp", "exposure", "log_linear", "bimix", "autoscale", "gp", "search", "lightgbm")
 QUICK = ("warped_gp", "log_linear", "search")
 # More starts do not pay: 16 scored within .004 of 4 (one split at each of four sizes), at four times the cost.
 STARTS = {"bimix": 4, "autoscale": 4}
