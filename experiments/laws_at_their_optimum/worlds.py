@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -156,7 +157,7 @@ def _log_linear(p: Params, ratios_KM):
 
 def _threshold(p: Params, ratios_KM):
     steep_KNM = (p.place_NM[None] - ratios_KM[:, None, :]) / (p.shape_NM * p.place_NM)[None]
-    return p.base_N[None, :] + (p.strength_NM[None] / (1 + jnp.exp(-steep_KNM))).sum(axis=2)
+    return p.base_N[None, :] + (p.strength_NM[None] * jax.nn.sigmoid(steep_KNM)).sum(axis=2)
 
 
 def _power(p: Params, ratios_KM):
