@@ -63,7 +63,7 @@ class Gain:
       mean, low, high: mean, 5 % and 95 % quantile [BPB].
       probability, loss_probability: shares of samples with a positive and with a negative gain.
       samples: their number.
-      slope, slope_error: measured per predicted change of held-out runs, at most 1, and its standard error.
+      slope, slope_error: measured per predicted change of held-out runs, 0 to 1, and its standard error.
     """
 
     mean: float
