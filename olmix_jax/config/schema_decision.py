@@ -8,9 +8,9 @@ class Fit:
     """How a law is fitted to the table of scores."""
 
     # The family, a module of olmix_jax/laws: warped_gp, exposure, log_linear, bimix, autoscale, gp, search or lightgbm.
-    # "warped_gp" predicts held-out runs best at every swarm size (benchmarks/laws.md); "exposure" keeps its promise at
-    # its own optimum better (experiments/laws_at_their_optimum); "log_linear" is the published objective, exactly
-    # (METHOD §2).
+    # "warped_gp" predicts held-out runs best at every swarm size (benchmarks/laws.md); "exposure" adds a floor and a
+    # curve per domain (experiments/laws_at_their_optimum compares them); "log_linear" is the published objective,
+    # exactly (METHOD §2).
     law: str = "warped_gp"
     # Starting points per task, for families that use several.
     starts: int = 16
