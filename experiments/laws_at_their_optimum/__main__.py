@@ -17,6 +17,7 @@ from experiments import common
 from experiments.laws_at_their_optimum import worlds
 from olmix_jax.laws import LAWS, FittedLaw
 from olmix_jax.propose import make_proposal
+from olmix_jax.propose.next_runs import total_variation
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.utils.progress import log
@@ -25,6 +26,7 @@ FAMILIES = ("warped_gp", "exposure", "log_linear")
 KL_WEIGHT, SAMPLES = 0.01, 100
 # Tokens of all domains together.
 UNIQUE = 1e12
+ALL = "all but nothing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,8 @@ def judged(world: worlds.World, seed: int) -> list[Row]:
     mixtures_QM = np.array([[p.weights[name] for name in names] for p in proposals.values()])
     true_Q, best = world.gain(mixtures_QM), world.best_gain(mixtures_QM)
     rows = []
-    for (family, proposal), true, ratios_M in zip(proposals.items(), true_Q.tolist(), mixtures_QM):
+    moved_Q = total_variation(mixtures_QM, world.natural_M[None])[:, 0]
+    for (family, proposal), true, moved in zip(proposals.items(), true_Q.tolist(), moved_Q.tolist()):
         gain = proposal.gain
         rows.append(
             Row(
@@ -107,7 +110,7 @@ def judged(world: worlds.World, seed: int) -> list[Row]:
                 *(4 * (None,) if gain is None else (gain.mean, gain.low, gain.high, gain.probability)),
                 true,
                 best,
-                0.5 * float(np.abs(ratios_M - world.natural_M).sum()),
+                moved,
             )
         )
     return rows
@@ -116,13 +119,9 @@ def judged(world: worlds.World, seed: int) -> list[Row]:
 def summary(rows: list[Row]) -> str:
     """Return a table of means by kind and law."""
     lines = []
-    for kind in [*dict.fromkeys(row.kind for row in rows), "all but nothing"]:
+    for kind in [*dict.fromkeys(row.kind for row in rows), ALL]:
         for family in dict.fromkeys(row.family for row in rows):
-            of = [
-                r
-                for r in rows
-                if r.family == family and r.kind in (kind, *worlds.KINDS[: -1 if kind[:3] == "all" else 0])
-            ]
+            of = [r for r in rows if r.family == family and (r.kind == kind or (kind == ALL and r.kind != "nothing"))]
             if of:
                 lines.append((kind, family, *_cells(of)))
     header = (

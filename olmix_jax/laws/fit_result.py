@@ -263,6 +263,8 @@ class FitResult:
             if missing:
                 raise ValueError(f"{field} has no values for the task {missing[0]!r}")
             _check_lengths(len(self.runs), **{f"{field}.{task}": by_task[task] for task in self.tasks})
+        if self.fold:
+            _check_lengths(len(self.runs), fold=self.fold)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "FitResult":
@@ -287,7 +289,7 @@ def outliers_text(outliers: tuple[Outlier, ...]) -> str:
     )
 
 
-def _check_lengths(length: int, **fields: tuple[float, ...]) -> None:
+def _check_lengths(length: int, **fields: tuple) -> None:
     for name, values in fields.items():
         if len(values) != length:
             raise ValueError(f"{name} must have {length} values, not {len(values)}")

@@ -52,9 +52,7 @@ def least_of(bpb_KN, weight_RK):
 
 
 def below_all_runs(floor_RN, bpb_KN, weight_RK):
-    """Return the floors of an earlier fit, lowered where another run lies below; None for None."""
-    if floor_RN is None:
-        return None
+    """Return the floors of an earlier fit, lowered where another run lies below."""
     least_RN = least_of(bpb_KN, weight_RK)
     return np.where(least_RN > 0, np.minimum(floor_RN, (1 - LEAST_ABOVE) * least_RN), floor_RN)
 
@@ -71,8 +69,7 @@ def learn(shared, target_K):
 
 def learn_with_floor(shared, bpb_K, logged, least):
     """Return one task's θ, its floor [BPB], the loss, and the decrease that one more step promises."""
-    ratios_KM, _, scale = shared
-    mean_P, std_P = warped_kernel.prior(ratios_KM.shape[1], scale is not None)
+    mean_P, std_P = warped_kernel.prior(shared[0].shape[1], with_curves=True)
     mean_P, std_P = jnp.append(ABOVE[0], mean_P), jnp.append(ABOVE[1], std_P)
     objective = objective_with_floor(shared, bpb_K, logged, least)
     x_P, loss, promised = bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)

@@ -73,11 +73,12 @@ def slope(held_out: HeldOut, weights_N) -> Slope:
 
     predicted_K, measured_K = within_folds(held_out.predicted_KN), within_folds(held_out.measured_KN)
     square, degrees = float(predicted_K @ predicted_K), int((size_F - 1).sum()) - 1
-    mean, precision = PRIOR[0], PRIOR[1] ** -2
     if degrees < 1 or not np.isfinite(square) or square <= 1e-18 * float(measured_K @ measured_K):
-        return Slope(mean, precision**-0.5, max(degrees, 3))
+        return Slope(*PRIOR, max(degrees, 3))
     value = float(predicted_K @ measured_K) / square
     rest_K = measured_K - value * predicted_K
-    weight = degrees * square / max(float(rest_K @ rest_K), 1e-300)
-    mean = (precision * mean + weight * value) / (precision + weight)
-    return Slope(min(max(mean, 0.0), 1.0), (precision + weight) ** -0.5, max(degrees, 3))
+    # Shares of the prior and of the runs in the posterior mean.
+    variance, prior_variance = float(rest_K @ rest_K) / degrees / square, PRIOR[1] ** 2
+    share = variance / (variance + prior_variance)
+    mean = share * PRIOR[0] + (1 - share) * value
+    return Slope(min(max(mean, 0.0), 1.0), (share * prior_variance) ** 0.5, max(degrees, 3))

@@ -221,12 +221,12 @@ def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | CurvedParams | 
         floor_RN = None
         if isinstance(near, CurvedParams):
             floor_RN = np.broadcast_to(near.floor_N, (resamples, *near.floor_N.shape))
+            floor_RN = gp_learning.below_all_runs(floor_RN, bpb_KN, weight_RK)
         loss_RN = promised_RN = np.zeros((resamples, bpb_KN.shape[1]))
     else:
         chosen_RH = _chosen(weight_RK, seed)
         learnt_from = ratios_KM[chosen_RH], np.take_along_axis(weight_RK, chosen_RH, axis=1), scale
         theta_RNP, floor_RN, loss_RN, promised_RN = _learnt(bpb_KN, weight_RK, chosen_RH, learnt_from)
-    floor_RN = gp_learning.below_all_runs(floor_RN, bpb_KN, weight_RK)
     target_RNK, offset_RN, scale_RN, logged_N = gp_learning.standardised(bpb_KN, weight_RK, floor_RN)
     wide_RKM = np.broadcast_to(ratios_KM, (resamples, *ratios_KM.shape))
     conditioned_on = wide_RKM, weight_RK, scale
@@ -248,6 +248,7 @@ def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | CurvedParams | 
     )
     if scale is None:
         return params, loss_RN, promised_RN
+    assert floor_RN is not None
     return CurvedParams(*params, *scale, curve_NMQ=curve_RNMQ, floor_N=floor_RN), loss_RN, promised_RN
 
 
