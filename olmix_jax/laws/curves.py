@@ -41,7 +41,6 @@ class CurvedParams(NamedTuple):
     Attributes:
       typical_M, largest_M: of :class:`Scale`.
       curve_NMQ: weights of the curves of the mean or of a sampled function.
-      floor_N: BPB that no mixture reaches, subtracted before the logarithm is taken.
     """
 
     ratios_KM: np.ndarray
@@ -56,10 +55,10 @@ class CurvedParams(NamedTuple):
     phase_F: np.ndarray
     wave_NF: np.ndarray
     slope_NM: np.ndarray
+    floor_N: np.ndarray
     typical_M: np.ndarray
     largest_M: np.ndarray
     curve_NMQ: np.ndarray
-    floor_N: np.ndarray
 
 
 def scale_of(params) -> Scale | None:

@@ -1,8 +1,8 @@
 """What the Gaussian processes learn from runs: standardised targets, θ, the floor, and the weights of runs. Per task.
 
-The floor of a task is the BPB c that no mixture reaches, in log (f − c). It is at most 1 − LEAST_ABOVE of the least BPB
-of the runs, and may be far below 0; then the logarithm is almost linear. It is learnt with θ: the likelihood of the
-BPB is that of the targets times |∂target/∂BPB|.
+The floor of a task is the BPB c that no mixture reaches, in log (f − c). Where it is learnt with θ, for
+:mod:`~olmix_jax.laws.exposure`, it is at most 1 − LEAST_ABOVE of the least BPB of the runs, and may be far below 0; then
+the logarithm is almost linear. The likelihood of the BPB is that of the targets times |∂target/∂BPB|.
 """
 
 import functools
@@ -29,7 +29,7 @@ def standardised(bpb_KN, weight_RK, floor_RN):
     Targets have mean 0 and variance 1 over the runs of a resample, and are 0 for runs that are left out.
     """
     logged_N, present_RK1 = (bpb_KN > 0).all(axis=0), (weight_RK > 0)[:, :, None]
-    above_RKN = bpb_KN[None] - (0.0 if floor_RN is None else floor_RN[:, None, :])
+    above_RKN = bpb_KN[None] - floor_RN[:, None, :]
     # A run that is left out may lie below the floor of the others.
     value_RKN = np.where(logged_N, np.log(np.where(logged_N & present_RK1, above_RKN, 1.0)), above_RKN)
     share_RK = weight_RK / np.maximum(weight_RK.sum(axis=1, keepdims=True), 1e-300)

@@ -1,6 +1,6 @@
 """The default law: a Gaussian process on warped weights that learns, per task, which domains matter.
 
-log f_i(p) = offset_i + scale_i · g_i(z),  z_j = log(1 + p_j/τ_i) / log(1 + 1/τ_i),  with g_i drawn from the kernel
+log(f_i(p) − c_i) = offset_i + scale_i · g_i(z),  z_j = log(1 + p_j/τ_i) / log(1 + 1/τ_i),  g_i drawn from the kernel
 
     k(z, z') = a Σ_j w_j z_j z'_j + b (1 + √3 d) exp(−√3 d),  d² = ℓ Σ_j w_j (z_j − z'_j)²
 
@@ -10,7 +10,10 @@ prior. Nothing is tuned by hand or by cross-validation. If no run samples a doma
 of an average domain. The log-linear law lacks the warp: the first percent of a domain is worth more than the last
 (docs/log.md has the figures).
 
-A task with a measurement ≤ 0, which is not a BPB, is modelled without the logarithm.
+The floor c_i is FLOOR times the least BPB of the runs, or 0 with fewer than FLOOR_RUNS runs. Without it benefits of many
+domains add up for ever, and the law promises too much at its own optimum.
+
+A task with a measurement ≤ 0, which is not a BPB, is modelled without logarithm and floor.
 """
 
 from typing import NamedTuple
@@ -28,6 +31,9 @@ from olmix_jax.utils import rng
 LEARNT_ON = 256
 # Number of cosines in a sampled function.
 WAVES = 64
+# Floor of a task's BPB as a share of the least BPB of its runs, and the number of runs from which it is used. With
+# fewer runs the data prefer no floor, slightly (docs/log.md).
+FLOOR, FLOOR_RUNS = 0.7, 9
 
 
 class Params(NamedTuple):
@@ -46,6 +52,7 @@ class Params(NamedTuple):
       phase_F: phases of the cosines.
       wave_NF: weights of the cosines per task.
       slope_NM: weights of the sampled linear part; zeros for the mean.
+      floor_N: c, the BPB that no mixture reaches.
     """
 
     ratios_KM: np.ndarray
@@ -60,6 +67,7 @@ class Params(NamedTuple):
     phase_F: np.ndarray
     wave_NF: np.ndarray
     slope_NM: np.ndarray
+    floor_N: np.ndarray
 
 
 def parameters(domains: int) -> int:
@@ -69,7 +77,7 @@ def parameters(domains: int) -> int:
 
 
 def predict(params: Params | CurvedParams, ratios_KM):
-    """Return bpb_KN [BPB]: exp of the posterior mean of the log BPB (the median) or of a sample. Pure JAX."""
+    """Return bpb_KN [BPB]: floor + exp of the posterior mean of log(f − c) (the median) or of a sample. Pure JAX."""
 
     p, curve_scale = params, scale_of(params)
 
@@ -84,7 +92,7 @@ def predict(params: Params | CurvedParams, ratios_KM):
     curve_NMQ = p.curve_NMQ if isinstance(p, CurvedParams) else None
     tasks = p.theta_NP, p.alpha_NK, p.offset_N, p.scale_N, p.logged_N, p.wave_NF, p.slope_NM, curve_NMQ
     bpb_KN = jax.vmap(one, out_axes=1)(*jax.tree.map(jnp.asarray, tasks))
-    return bpb_KN + p.floor_N[None, :] if isinstance(p, CurvedParams) else bpb_KN
+    return bpb_KN + p.floor_N[None, :]
 
 
 def spread(params: Params | CurvedParams, ratios_KM):
@@ -111,16 +119,17 @@ def describe(params: Params | CurvedParams, task: int, domains: tuple[str, ...])
     """Return one task's θ by name.
 
     ``relevance`` is w by domain, ``linear`` a, ``rough`` b, ``inverse_length`` ℓ, ``noise`` s² (as a share of the
-    variance of the log BPB), and ``warp`` τ (the weight up to which a domain's effect is linear). ``curves`` is v, and
-    ``floor`` c [BPB].
+    variance of log(f − c)), ``warp`` τ (the weight up to which a domain's effect is linear), and ``floor`` c [BPB].
+    ``curves`` is v.
     """
     theta_P = np.exp(np.asarray(params.theta_NP[task]))
     if isinstance(params, CurvedParams):
         plain = Params(*params[: len(Params._fields)])._replace(theta_NP=params.theta_NP[:, 1:])
-        return {"curves": float(theta_P[0]), "floor": float(params.floor_N[task])} | describe(plain, task, domains)
+        return {"curves": float(theta_P[0])} | describe(plain, task, domains)
     names = "linear", "rough", "inverse_length", "noise", "warp"
     relevance = dict(zip(domains, theta_P[: len(domains)].tolist(), strict=True))
-    return {"relevance": relevance, **dict(zip(names, theta_P[len(domains) :].tolist(), strict=True))}
+    shared = dict(zip(names, theta_P[len(domains) :].tolist(), strict=True))
+    return {"relevance": relevance, **shared, "floor": float(params.floor_N[task])}
 
 
 def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight_K=None, with_curves=False) -> Fit:
@@ -190,7 +199,7 @@ def leave_one_out(params: Params | CurvedParams) -> np.ndarray:
     error_NK, _ = _one(warped_kernel.left_out, params)
     log_NK = params.offset_N[:, None] + params.scale_N[:, None] * (params.target_NK - error_NK)
     bpb_NK = np.where(params.logged_N[:, None] > 0, np.exp(np.where(params.logged_N[:, None] > 0, log_NK, 0)), log_NK)
-    return bpb_NK.T + params.floor_N[None, :] if isinstance(params, CurvedParams) else bpb_NK.T
+    return bpb_NK.T + params.floor_N[None, :]
 
 
 def _root(error_NK) -> np.ndarray:
@@ -218,10 +227,8 @@ def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | CurvedParams | 
     scale = curves.scale(ratios_KM, weight_RK) if with_curves else None
     if near is not None:
         theta_RNP = np.broadcast_to(near.theta_NP, (resamples, *near.theta_NP.shape))
-        floor_RN = None
-        if isinstance(near, CurvedParams):
-            floor_RN = np.broadcast_to(near.floor_N, (resamples, *near.floor_N.shape))
-            floor_RN = gp_learning.below_all_runs(floor_RN, bpb_KN, weight_RK)
+        floor_RN = np.broadcast_to(near.floor_N, (resamples, *near.floor_N.shape))
+        floor_RN = gp_learning.below_all_runs(floor_RN, bpb_KN, weight_RK)
         loss_RN = promised_RN = np.zeros((resamples, bpb_KN.shape[1]))
     else:
         chosen_RH = _chosen(weight_RK, seed)
@@ -245,23 +252,25 @@ def _fit(ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | CurvedParams | 
         np.zeros((resamples, 0)),
         np.zeros((resamples, tasks, 0)),
         np.zeros((resamples, tasks, domains)),
+        floor_RN,
     )
     if scale is None:
         return params, loss_RN, promised_RN
-    assert floor_RN is not None
-    return CurvedParams(*params, *scale, curve_NMQ=curve_RNMQ, floor_N=floor_RN), loss_RN, promised_RN
+    return CurvedParams(*params, *scale, curve_NMQ=curve_RNMQ), loss_RN, promised_RN
 
 
 def _learnt(bpb_KN, weight_RK, chosen_RH, learnt_from):
-    """Return theta_RNP, floor_RN (None without curves), loss_RN and promised_RN, learnt from the chosen runs."""
+    """Return theta_RNP, floor_RN, loss_RN and promised_RN, learnt from the chosen runs."""
+    least_RN, logged_N = gp_learning.least_of(bpb_KN, weight_RK), (bpb_KN > 0).all(axis=0) * 1.0
     if learnt_from[-1] is None:
-        target_RNK, *_ = gp_learning.standardised(bpb_KN, weight_RK, None)
+        enough_R1 = (weight_RK > 0).sum(axis=1, keepdims=True) >= FLOOR_RUNS
+        floor_RN = FLOOR * np.where(enough_R1 & (logged_N > 0), least_RN, 0.0)
+        target_RNK, *_ = gp_learning.standardised(bpb_KN, weight_RK, floor_RN)
         learnt_RNH = np.take_along_axis(target_RNK, chosen_RH[:, None, :], axis=2)
         theta_RNP, loss_RN, promised_RN = per_task.mapped(gp_learning.learn, (learnt_RNH,), learnt_from)
-        return theta_RNP, None, loss_RN, promised_RN
+        return theta_RNP, floor_RN, loss_RN, promised_RN
     bpb_RNH = bpb_KN.T[:, chosen_RH].swapaxes(0, 1)
-    logged_RN = np.broadcast_to((bpb_KN > 0).all(axis=0) * 1.0, bpb_RNH.shape[:2])
-    least_RN = gp_learning.least_of(bpb_KN, weight_RK)
+    logged_RN = np.broadcast_to(logged_N, bpb_RNH.shape[:2])
     return per_task.mapped(gp_learning.learn_with_floor, (bpb_RNH, logged_RN, least_RN), learnt_from)
 
 
