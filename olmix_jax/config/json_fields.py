@@ -130,6 +130,7 @@ def propose_options(config: Config) -> dict[str, Any]:
         "guard": section.guard,
         "guard_by": section.guard_by,
         "tail": section.tail,
+        "trust": section.trust,
         "worst": section.worst,
         "method": section.method,
         "explore": section.explore,

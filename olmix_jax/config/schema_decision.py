@@ -68,6 +68,9 @@ class Propose:
     # Minimise the mean over the worst samples of the law. `tail` is the share of samples that count as worst, from 1
     # (expected value) to 0 (worst case). None: minimise the prediction of the law itself.
     tail: float | None = None
+    # Largest weight of a domain as a multiple of its largest weight in any run: 1 stays where scores test the law.
+    # None: no limit, but the page says what share of the gain is extrapolated.
+    trust: float | None = None
     # Propose the worst mixture within the bounds instead, as a counterfactual.
     worst: bool = False
     # "exact", or a published baseline: the best run ("search") or the best of many sampled mixtures ("simulation").

@@ -1,8 +1,8 @@
 """What the Gaussian processes learn from runs: standardised targets, θ, the floor, and the weights of runs. Per task.
 
-The floor of a task is the BPB c that no mixture reaches, in log (f − c). Where it is learnt with θ, for
-:mod:`~olmix_jax.laws.exposure`, it is at most 1 − LEAST_ABOVE of the least BPB of the runs, and may be far below 0; then
-the logarithm is almost linear. The likelihood of the BPB is that of the targets times |∂target/∂BPB|.
+The floor of a task is the BPB c that no mixture reaches, in log (f − c). :mod:`~olmix_jax.laws.exposure` learns it with
+θ. It is at most 1 − LEAST_ABOVE of the least BPB of the runs, and may be far below 0; then the logarithm is almost
+linear. The likelihood of the BPB is that of the targets times |∂target/∂BPB|.
 """
 
 import functools

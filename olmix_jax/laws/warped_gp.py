@@ -10,8 +10,8 @@ prior. Nothing is tuned by hand or by cross-validation. If no run samples a doma
 of an average domain. The log-linear law lacks the warp: the first percent of a domain is worth more than the last
 (docs/log.md has the figures).
 
-The floor c_i is FLOOR times the least BPB of the runs, or 0 with fewer than FLOOR_RUNS runs. Without it benefits of many
-domains add up for ever, and the law promises too much at its own optimum.
+The floor c_i is FLOOR times the least BPB of the runs, or 0 with fewer than FLOOR_RUNS runs. Without it benefits of
+many domains add up for ever, and the law promises too much at its own optimum.
 
 A task with a measurement ≤ 0, which is not a BPB, is modelled without logarithm and floor.
 """

@@ -83,6 +83,7 @@ def constraints(
     tokens_M=None,
     target_tokens: float | None = None,
     max_repeats: float | None = None,
+    largest_M=None,
 ) -> Constraints:
     """Combine ``propose.bounds`` with the repetition caps.
 
@@ -92,6 +93,7 @@ def constraints(
       domains: M names.
       tokens_M, target_tokens, max_repeats: see :func:`repetition_caps`. Without the first two, repetition is not
         capped.
+      largest_M: upper bounds besides those of ``bounds``.
 
     Raises:
       UserError: a name matches no domain, a bound is not a weight, or two groups overlap and neither contains the
@@ -109,6 +111,8 @@ def constraints(
             lower_M[j], user_upper_M[j] = low, high
         else:
             groups[name] = _members(name, domains), low, high
+    if largest_M is not None:
+        user_upper_M = np.minimum(user_upper_M, largest_M)
     # Inner groups before the groups that contain them.
     names = sorted(groups, key=lambda name: groups[name][0].sum())
     member_GM = np.array([groups[name][0] for name in names], bool).reshape(-1, len(domains))

@@ -83,6 +83,7 @@ def formulate(fitted: FittedLaw, swarm: SwarmFacts, options: Options) -> Formula
         tokens_M=swarm.tokens_M,
         target_tokens=options.target_tokens,
         max_repeats=options.max_repeats,
+        largest_M=_trusted(swarm, options),
     )
     blocks = None if options.keep_ratios is None else form_blocks(options.keep_ratios, swarm.domains)
     _check(constraints, blocks)
@@ -101,6 +102,13 @@ def formulate(fitted: FittedLaw, swarm: SwarmFacts, options: Options) -> Formula
         reduced_law = fitted.through(blocks.ratios_DM)
         reduced = _reduced(problem, reduced_law, blocks, constraints.groups)
     return Formulation(problem, reduced, reduced_law, blocks, constraints, natural_M, has_anchor)
+
+
+def _trusted(swarm: SwarmFacts, options: Options) -> np.ndarray | None:
+    """Return the largest weights that ``propose.trust`` allows; None without it or before there are runs."""
+    if options.trust is None or swarm.ratios_KM is None:
+        return None
+    return np.minimum(1.0, options.trust * np.asarray(swarm.ratios_KM, np.float64).max(axis=0))
 
 
 def _without_anchorless(constraints: Constraints, anchor_M) -> Constraints:

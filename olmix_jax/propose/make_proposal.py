@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from olmix_jax.laws.fitted import FittedLaw
-from olmix_jax.propose import exploration, guards, shadow_prices, uncertainty
+from olmix_jax.propose import exploration, guards, shadow_prices, support, uncertainty
 from olmix_jax.propose.formulation import Formulation, formulate
 from olmix_jax.propose.optimum import Optimum, find_optimum
 from olmix_jax.propose.options import Options
@@ -77,6 +77,8 @@ class Solved:
 def solve(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None, *, seed: int = 0) -> Solved:
     """Return the required part of :func:`propose`, with the same arguments and errors."""
     options, choice = options or Options(), None
+    if options.trust is not None and swarm.ratios_KM is None:
+        raise UserError("propose.trust needs the swarm's runs, and there are none; unset it")
     formulation = formulate(fitted, swarm, options)
     if options.choose_kl_weight:
         choice = exploration.lambda_choice(fitted, formulation, swarm, options, seed)
@@ -108,6 +110,9 @@ def complete(solved: Solved) -> Proposal:
         with left_out.unless_fails("propose", "sensitivities"):
             moves = sensitivity(formulation, solved.optimum.solution, swarm.tasks, swarm.domains)
             proposal = dataclasses.replace(proposal, sensitivity=moves)
+    if swarm.ratios_KM is not None:
+        with left_out.unless_fails("propose", "distance from the runs"):
+            proposal = _with_support(proposal, solved)
     if solved.fitted.samples is not None:
         with left_out.unless_fails("propose", "error bars"):
             proposal = _with_error_bars(proposal, solved)
@@ -238,6 +243,22 @@ def _with_guards(
     return proposal
 
 
+def _with_support(proposal: Proposal, solved: Solved) -> Proposal:
+    """Add the distance from the runs, a warning where the gain is extrapolated, and the price of ``propose.trust``."""
+    formulation, swarm, fitted = solved.formulation, solved.swarm, solved.fitted
+    points_CM = np.stack([solved.weights_M, formulation.natural_M])
+    ranges = support.ranges(swarm.ratios_KM)
+    bpb_CN = fitted.predict(np.concatenate([points_CM, [support.nearest(ranges, p_M) for p_M in points_CM]]))
+    mean_C = bpb_CN @ np.abs(formulation.problem.weights)
+    far = support.support(swarm, points_CM[0], points_CM[1], mean_C[1] - mean_C[0], mean_C[3] - mean_C[2])
+    warnings = () if proposal.worst else support.warnings(far, proposal.weights, proposal.natural)
+    if solved.options.trust is not None and not proposal.worst:
+        free = solve(fitted, swarm, dataclasses.replace(solved.options, trust=None), seed=solved.seed)
+        mean = float(np.abs(formulation.problem.weights) @ fitted.predict(free.weights_M[None])[0])
+        far = dataclasses.replace(far, caution=float(mean_C[0]) - mean)
+    return dataclasses.replace(proposal, support=far, warnings=(*proposal.warnings, *warnings))
+
+
 def _with_error_bars(proposal: Proposal, solved: Solved) -> Proposal:
     formulation, fitted, swarm = solved.formulation, solved.fitted, solved.swarm
     bars = uncertainty.error_bars(
@@ -248,6 +269,7 @@ def _with_error_bars(proposal: Proposal, solved: Solved) -> Proposal:
         tasks=swarm.tasks,
         domains=swarm.domains,
         held_out=uncertainty.held_out_slope(fitted, swarm, formulation.problem.weights, solved.seed),
+        ranges=None if swarm.ratios_KM is None else support.ranges(swarm.ratios_KM),
         seed=solved.seed,
     )
     # The worst mixture is not expected to gain anything.

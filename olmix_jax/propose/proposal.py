@@ -22,6 +22,7 @@ from olmix_jax.propose.proposal_parts import (
     Sensitivity,
     Tail,
 )
+from olmix_jax.propose.support import Support
 from olmix_jax.solver.status import Status
 from olmix_jax.swarm import task_means
 from olmix_jax.swarm.task_means import task_mean
@@ -57,6 +58,7 @@ class Proposal:
       guard: limits on rises over natural, and which of them bind.
       tail: the mean over the law's worst samples, if that was minimised.
       gain: predicted gain over natural.
+      support: how far the proposal lies from the swarm's runs; None without runs.
       predicted_low, predicted_high: 5 % and 95 % quantile of ``predicted`` over samples of the law, by task.
       weights_std, weights_low, weights_high: standard deviation, 5 % and 95 % quantile of the optimum over samples of
         the law.
@@ -104,6 +106,7 @@ class Proposal:
     guard: Guard | None = None
     tail: Tail | None = None
     gain: Gain | None = None
+    support: Support | None = None
     predicted_low: dict[str, float] | None = None
     predicted_high: dict[str, float] | None = None
     weights_std: dict[str, float] | None = None

@@ -6,6 +6,7 @@ import pathlib
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Gain
+from olmix_jax.propose.support import Support
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import caps, estimates
 from olmix_jax.report.estimates import Comparison, Estimate
@@ -199,6 +200,8 @@ def _proposal_cards(proposal: Proposal) -> list[Card]:
     headline = [Card("Predicted: proposed against natural", value, detail)]
     if proposal.gain is not None:
         headline.append(_gain_card(proposal.gain, task_means.name(len(proposal.predicted), proposal.task_weights)))
+    if proposal.support is not None:
+        headline.append(_support_card(proposal.support))
     repetition, bounds = caps.at_repetition_cap(proposal), caps.at_upper_bound(proposal)
     parts = [first_names([label(d, 40) for d in repetition], MAX_NAMES)] if repetition else []
     parts += [f"at an upper bound: {first_names([label(d, 40) for d in bounds], MAX_NAMES)}"] if bounds else []
@@ -214,6 +217,17 @@ def _gain_card(gain: Gain, name: str) -> Card:
     if gain.slope is not None and gain.slope_error is not None:
         detail += f"; held-out runs move {gain.slope:.2f} ± {gain.slope_error:.2f} times as much as predicted"
     return Card("Predicted gain, with the law’s uncertainty", number(gain.mean, "+.4f"), detail)
+
+
+def _support_card(support: Support) -> Card:
+    share = "no gain" if support.extrapolated is None else percent(support.extrapolated)
+    detail = f"share of the gain from weights that no run had; {number(support.nearest_run)} of the tokens differ from "
+    detail += f"the nearest run and {number(support.averages_of_runs)} from the nearest average of runs"
+    if support.between_runs is not None:
+        detail += f" (between neighbouring runs: {number(support.between_runs)})"
+    if support.caution is not None:
+        detail += f"; propose.trust gives up {number(support.caution, '+.4f')} BPB of predicted gain"
+    return Card("Extrapolated", share, detail)
 
 
 def omitted_tasks(total: int) -> str:

@@ -1,0 +1,154 @@
+"""How far a mixture lies from the runs of a swarm, where no score tests the law.
+
+Within the runs' ranges are the mixtures of which every weight lies between the smallest and the largest weight of its
+domain in the runs. The difference that the law predicts between a mixture and the nearest one within the ranges is
+extrapolated. No held-out run says how much of it is real, so in an interval it counts with the prior of the slope of
+held-out runs (:mod:`olmix_jax.laws.held_out`): half of it, plus or minus a half.
+
+Most mixtures within the ranges are not averages of runs, above all with many domains. That distance is reported only.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linprog
+from scipy.spatial.distance import cdist
+
+from olmix_jax.laws import cpu
+from olmix_jax.propose.swarm_facts import SwarmFacts
+from olmix_jax.solver.projection import project
+from olmix_jax.utils.names import listed
+
+# Weights this far outside the ranges are rounding: proxies consist of whole sequences.
+ROUNDING = 1e-3
+# A share of the gain above this causes a warning.
+NOTABLE = 0.1
+# Weights of natural that are beyond the runs by more than this together cause one too.
+NATURAL = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Support:
+    """How far the proposal lies from the swarm's runs. Distances are total variations, 0 to 1.
+
+    Attributes:
+      beyond: {domain: how far its weight is above the largest (positive) or below the smallest (negative) of any run}.
+      natural_beyond: the same for natural.
+      nearest_run: distance to the nearest run.
+      between_runs: median distance of a run to its nearest other run; None for a single run.
+      averages_of_runs: distance to the nearest average of runs.
+      extrapolated: share of the predicted gain that is extrapolated, 0 to 1; None without a predicted gain.
+      caution: predicted gain that ``propose.trust`` gives up [BPB]; None without it.
+    """
+
+    beyond: dict[str, float]
+    natural_beyond: dict[str, float]
+    nearest_run: float
+    between_runs: float | None
+    averages_of_runs: float
+    extrapolated: float | None
+    caution: float | None = None
+
+
+class Ranges(NamedTuple):
+    """Smallest and largest weight of each domain in the runs."""
+
+    low_M: np.ndarray
+    high_M: np.ndarray
+
+
+def ranges(ratios_KM) -> Ranges:
+    """Return the ranges of the runs."""
+    ratios_KM = np.asarray(ratios_KM, np.float64)
+    return Ranges(ratios_KM.min(axis=0), ratios_KM.max(axis=0))
+
+
+def nearest(of: Ranges, weights_M) -> np.ndarray:
+    """Return the mixture within the ranges that is nearest to ``weights_M``; itself if only rounding lies between."""
+    if (beyond(of, weights_M) == 0).all():
+        return np.asarray(weights_M, np.float64)
+    with cpu.float64():
+        return np.asarray(project(np.asarray(weights_M, np.float64), of.low_M, of.high_M))
+
+
+def beyond(of: Ranges, weights_M) -> np.ndarray:
+    """Return by how much each weight is above its range (positive) or below (negative); 0 within ROUNDING."""
+    over_M = weights_M - np.clip(weights_M, of.low_M, of.high_M)
+    return np.where(np.abs(over_M) > ROUNDING, over_M, 0.0)
+
+
+def hull_distance(ratios_KM, weights_M) -> float:
+    """Return min ½ ‖p − Σ_k c_k r_k‖₁ over c on the simplex: the total variation to the nearest average of runs.
+
+    As both mixtures sum to 1, it is the least sum of s_j ≥ max(p_j − Σ_k c_k r_kj, 0), a linear program.
+    """
+    ratios_KM = np.asarray(ratios_KM)
+    runs, domains = ratios_KM.shape
+    solved = linprog(
+        np.concatenate([np.zeros(runs), np.ones(domains)]),
+        A_ub=np.hstack([-ratios_KM.T, -np.eye(domains)]),
+        b_ub=-np.asarray(weights_M),
+        A_eq=np.concatenate([np.ones(runs), np.zeros(domains)])[None],
+        b_eq=[1.0],
+    )
+    if not solved.success:
+        raise ValueError(f"the distance from the averages of runs was not found: {solved.message}")
+    return max(float(solved.fun), 0.0)
+
+
+def support(swarm: SwarmFacts, weights_M, natural_M, gain: float, gain_within: float) -> Support:
+    """Return how far a proposal and natural lie from the runs.
+
+    Args:
+      swarm: with runs.
+      weights_M, natural_M: the two mixtures.
+      gain: predicted gain of the first over the second [BPB].
+      gain_within: the same of the nearest mixtures within the ranges of the runs.
+    """
+    ratios_KM = np.asarray(swarm.ratios_KM, np.float64)
+    of = ranges(ratios_KM)
+    far_KK = 0.5 * cdist(ratios_KM, ratios_KM, "cityblock") + np.diag(np.full(len(ratios_KM), np.inf))
+    over_M, natural_over_M = beyond(of, weights_M), beyond(of, natural_M)
+
+    def by_domain(over_M) -> dict[str, float]:
+        return {name: float(over) for name, over in zip(swarm.domains, over_M) if over}
+
+    return Support(
+        beyond=by_domain(over_M),
+        natural_beyond=by_domain(natural_over_M),
+        nearest_run=float(0.5 * np.abs(ratios_KM - weights_M).sum(axis=1).min()),
+        between_runs=float(np.median(far_KK.min(axis=1))) if len(ratios_KM) > 1 else None,
+        averages_of_runs=hull_distance(ratios_KM, weights_M),
+        extrapolated=_share(gain, gain_within) if over_M.any() or natural_over_M.any() else 0.0,
+    )
+
+
+def _share(gain: float, gain_within: float) -> float | None:
+    """Return the extrapolated share of the gain, 0 to 1; None without a gain."""
+    return min(max(1 - float(gain_within) / float(gain), 0.0), 1.0) if gain > 0 else None
+
+
+def warnings(of: Support, weights: dict[str, float], natural: dict[str, float]) -> tuple[str, ...]:
+    """Return a sentence if a notable share of the gain is extrapolated, and one if natural lies beyond the runs."""
+    texts = []
+    if of.beyond and of.extrapolated is not None and of.extrapolated > NOTABLE:
+        texts.append(
+            f"{100 * of.extrapolated:.0f} % of the predicted gain rests on weights that no run had: "
+            f"{_named(of.beyond, weights)}; train runs there (propose/next.csv), or set propose.trust=1"
+        )
+    if sum(map(abs, of.natural_beyond.values())) > NATURAL:
+        texts.append(
+            "natural lies beyond the runs, so the gain over it is extrapolated: "
+            f"{_named(of.natural_beyond, natural)}; add a run with the natural mixture"
+        )
+    return tuple(texts)
+
+
+def _named(over: dict[str, float], weights: dict[str, float]) -> str:
+    """Return the domains with their weights and the limits of the runs, those furthest beyond first."""
+    texts = []
+    for name in sorted(over, key=lambda name: -abs(over[name])):
+        limit = f"{'up to' if over[name] > 0 else 'from'} {max(weights[name] - over[name], 0.0):.3g}"
+        texts.append(f"{name} {weights[name]:.3g} (runs: {limit})")
+    return listed(texts, 5)
