@@ -7,8 +7,9 @@ import dataclasses
 
 from olmix_jax.laws import Law
 from olmix_jax.laws.fitted import FittedLaw
-from olmix_jax.propose import kl_choice
+from olmix_jax.propose import guard_price, kl_choice
 from olmix_jax.propose.formulation import Formulation
+from olmix_jax.propose.guard_price import GuardPrice
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.pareto import pareto_front
 from olmix_jax.propose.path import KL_WEIGHTS, REPEAT_FACTORS, settings_path
@@ -22,11 +23,12 @@ from olmix_jax.utils.progress import log
 
 @dataclasses.dataclass(frozen=True)
 class Exploration:
-    """The path and the front around a proposal. Field names are those of the proposal."""
+    """What is computed around a proposal. Field names are those of the proposal."""
 
     explored_without: tuple[str, ...] | None = None
     path: Path | None = None
     pareto: Front | None = None
+    guard_price: GuardPrice | None = None
 
 
 def lambda_choice(
@@ -89,9 +91,10 @@ def with_chosen(options: Options, choice: LambdaChoice | None) -> Options:
 def explore(
     formulation: Formulation, swarm: SwarmFacts, options: Options, proposed_M, seed: int, left_out: LeftOut
 ) -> Exploration:
-    """Solve the path over λ and k and the front between families. One that fails is added to ``left_out``.
+    """Solve the path over λ and k, the front between families and the price of guards.
 
-    Both ignore guards and the tail; ``explored_without`` names the ignored options.
+    What fails is added to ``left_out``. The path and the front ignore guards and the tail; ``explored_without`` names
+    the ignored options.
     """
     problem = formulation.problem
     if not problem.law.differentiable or formulation.blocks is not None:
@@ -101,7 +104,7 @@ def explore(
     ignored = tuple(name for name in ("guard", "tail") if getattr(options, name) is not None)
     capped = formulation.constraints.repetition is not None
     repeats_R = [options.max_repeats * factor for factor in REPEAT_FACTORS] if capped else [None]
-    kl_weights_L, path, front = _with_current(KL_WEIGHTS, options.kl_weight), None, None
+    kl_weights_L, path, front, price = _with_current(KL_WEIGHTS, options.kl_weight), None, None, None
     with left_out.unless_fails("propose", "paths over λ and k"):
         path = settings_path(formulation, kl_weights_L, repeats_R, near_M=proposed_M, seed=seed)
         if path is not None:
@@ -109,7 +112,9 @@ def explore(
             path = dataclasses.replace(path, chosen=used)
     with left_out.unless_fails("propose", "trade-offs between families"):
         front = _front(formulation, swarm, proposed_M)
-    return Exploration(ignored, path, front)
+    with left_out.unless_fails("propose", "the price of keeping every task"):
+        price = guard_price.guard_price(formulation, swarm, options, proposed_M, seed)
+    return Exploration(ignored, path, front, price)
 
 
 def _front(formulation: Formulation, swarm: SwarmFacts, proposed_M) -> Front | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from olmix_jax.laws.fitted import FittedLaw
-from olmix_jax.propose import exploration, guards, shadow_prices, support, uncertainty
+from olmix_jax.propose import exploration, guard_price, guards, shadow_prices, support, uncertainty
 from olmix_jax.propose.formulation import Formulation, formulate
 from olmix_jax.propose.optimum import Optimum, find_optimum
 from olmix_jax.propose.options import Options
@@ -23,8 +23,6 @@ from olmix_jax.utils.names import listed
 from olmix_jax.utils.optional import LeftOut
 from olmix_jax.utils.progress import counted
 
-# A predicted rise of BPB below this is rounding.
-NOTICEABLE = 1e-9
 # A guard binds if its multiplier exceeds this.
 BINDING = 1e-9
 # Reasons for a missing duality gap.
@@ -123,7 +121,8 @@ def complete(solved: Solved) -> Proposal:
     if options.explore and not options.worst:
         around = exploration.explore(formulation, swarm, options, solved.weights_M, solved.seed, left_out)
         proposal = dataclasses.replace(proposal, **_fields(around))
-    warnings = (*proposal.warnings, *_unconverged(proposal))
+    price = () if proposal.guard_price is None else (guard_price.warning(proposal.guard_price),)
+    warnings = (*proposal.warnings, *price, *_unconverged(proposal))
     return dataclasses.replace(proposal, warnings=warnings, left_out=(*proposal.left_out, *left_out.reasons))
 
 
@@ -152,7 +151,7 @@ def _describe(
 ) -> Proposal:
     """Return the fields that every solution has; rows of ``predicted_CN`` are the proposed and natural mixtures."""
     problem, sign, domains, tasks = formulation.problem, formulation.sign, swarm.domains, swarm.tasks
-    worse = tuple(task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + NOTICEABLE)
+    worse = tuple(task for task, (new, old) in zip(tasks, predicted_CN.T) if new > old + guard_price.NOTICEABLE)
     prices = shadow_prices.prices(formulation, solution, weights_M, domains)
     return Proposal(
         status=solution.status,

@@ -7,6 +7,7 @@ domain are shares of the training tokens.
 import dataclasses
 import os
 
+from olmix_jax.propose.guard_price import GuardPrice
 from olmix_jax.propose.proposal_parts import (
     Certificate,
     Counts,
@@ -56,6 +57,7 @@ class Proposal:
       shadow_prices: fall of the minimum per billion more unique tokens of a domain [BPB].
       repeat_prices: fall of the minimum per additional repeat of a domain [BPB].
       guard: limits on rises over natural, and which of them bind.
+      guard_price: what it would cost that no task is predicted worse; None if none is, or with guards.
       tail: the mean over the law's worst samples, if that was minimised.
       gain: predicted gain over natural.
       support: how far the proposal lies from the swarm's runs; None without runs.
@@ -104,6 +106,7 @@ class Proposal:
     shadow_prices: dict[str, float] | None = None
     repeat_prices: dict[str, float] | None = None
     guard: Guard | None = None
+    guard_price: GuardPrice | None = None
     tail: Tail | None = None
     gain: Gain | None = None
     support: Support | None = None
