@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from experiments.laws_at_their_optimum import __main__ as program
-from experiments.laws_at_their_optimum import worlds
+from experiments.laws_at_their_optimum import trained, worlds
 from olmix_jax.laws import evaluate
+from olmix_jax.proxy.validation_result import MixtureScore, Validation
 from olmix_jax.solver import bounds
 
 
@@ -67,3 +68,28 @@ def test_smoke_run_writes_a_row_per_world_and_law(tmp_path, monkeypatch, capsys)
     for row in rows:
         assert row["true"] <= row["best"] + 1e-9 and (row["low"] is None or row["low"] <= row["high"])
     assert "| all but nothing | exposure | 1 |" in capsys.readouterr().out
+
+
+def test_unimax_fills_small_domains_up_to_their_caps():
+    np.testing.assert_allclose(trained.unimax(np.array([1.0, 0.1, 0.3, 0.9])), [0.3, 0.1, 0.3, 0.3])
+    np.testing.assert_allclose(trained.unimax(np.ones(4)), np.full(4, 0.25))
+
+
+def test_gain_of_trained_models_is_paired_by_seed():
+    def score(per_seed) -> MixtureScore:
+        return MixtureScore({"a": 1.0}, float(np.mean(per_seed)), float(np.std(per_seed, ddof=1)), tuple(per_seed), {})
+
+    natural_S = np.array([1.0, 1.2, 1.1])
+    scores = {"natural": natural_S, "uniform": natural_S - [0.1, 0.1, 0.1], "gp proposal": natural_S - [0.1, 0.2, 0.3]}
+    validation = Validation({name: score(of) for name, of in scores.items()}, {}, 3, 10, 100, 10, "tiny")
+    found = [
+        trained.Point("", "uniform", np.ones(1)),
+        trained.Point("gp", "proposal", np.ones(1), promised=0.3, low=0.1, high=0.4),
+    ]
+    uniform, proposal = trained.rows(found, validation)
+    assert (uniform["gain"], uniform["regret"]) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert uniform["error"] == pytest.approx(0, abs=1e-12)
+    assert (proposal["gain"], proposal["regret"]) == (pytest.approx(0.2), 0)
+    assert proposal["error"] == pytest.approx(0.1 / 3**0.5)
+    text = trained.summary({"rows": [uniform, proposal]})
+    assert "+0.1000 to +0.4000" in text and "+0.2000 ± 0.0577" in text
