@@ -2,9 +2,9 @@
 
 python -m experiments.laws_at_their_optimum.trained --scale=cpu --workdir=runs/laws_at_their_optimum_trained
 
-One swarm of the quickstart's proxies serves all laws. Each law's proposal, two points on the way to it from natural, and
-mixtures that need no law are trained as new models, all in one program with the same seeds. ``results.json`` has a row
-per mixture: what the law promised, and what the models gained over natural.
+One swarm of the quickstart's proxies serves all laws. Each law's proposal, two points on the way to it from natural,
+and mixtures that need no law are trained as new models, all in one program with the same seeds. ``results.json`` has a
+row per mixture: what the law promised, and what the models gained over natural.
 """
 
 import dataclasses
