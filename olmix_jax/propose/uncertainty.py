@@ -179,7 +179,10 @@ def _gain_warnings(probability: float, loss: float, samples: int) -> tuple[str, 
             f"the proposal is predicted to be worse than natural in {_share(loss, samples)} of the law: bounds, caps, "
             "guards or the anchor exclude natural, or the law's samples disagree with its mean",
         )
-    return (f"the gain over natural is uncertain: it is positive in {_share(probability, samples)} of the law",)
+    return (
+        f"the gain over natural is uncertain: it is positive in {_share(probability, samples)} of the law; train on "
+        "natural, or add runs until they confirm a gain",
+    )
 
 
 def _share(share: float, samples: int) -> str:
