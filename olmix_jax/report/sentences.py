@@ -6,6 +6,7 @@ import pathlib
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Gain
+from olmix_jax.proxy import equivalent_compute
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import caps, estimates
 from olmix_jax.report.estimates import Comparison, Estimate
@@ -118,6 +119,12 @@ def _measured_line(validation: Validation) -> str:
     return f"proposed {with_error(proposed)} BPB against {' and '.join(others)}; {counts}{plain}"
 
 
+def compute_lines(results: Results) -> list[str]:
+    """Return the equivalent compute, if it was measured."""
+    compute = results.compared.equivalent_compute if results.compared is not None else None
+    return [] if compute is None else [equivalent_compute.text(compute)]
+
+
 def _plain_measured(validation: Validation, other: str = "natural") -> tuple[Estimate, Estimate] | None:
     plain = estimates.plain_validated(validation)
     return (plain["proposed"], plain[other]) if plain else None
@@ -184,6 +191,11 @@ def _measured_cards(validation: Validation) -> list[Card]:
             tasks = len(validation.mixtures["proposed"].tasks)
             detail += f"; {task_means.name(tasks, validation.task_weights)}{_plain_change(plain)}"
         measured.append(Card(f"Measured: proposed against {name}", change(comparison), detail))
+    compute = validation.equivalent_compute
+    if compute is not None:
+        detail = f"tokens of natural per token of the proposal, for natural’s final BPB; "
+        detail += f"{equivalent_compute.interval_text(compute)}; conservative"
+        measured.append(Card("Measured: equivalent compute", equivalent_compute.value_text(compute), detail))
     return measured
 
 

@@ -144,6 +144,19 @@ def test_percentages_are_left_out_for_losses_that_are_not_positive(small):
     assert sentences.cards(results)[0].value == "−0.2500 BPB"
 
 
+def test_equivalent_compute_has_a_line_and_a_card(small):
+    assert sentences.compute_lines(small) == []
+    (line,) = sentences.compute_lines(samples.scored(small))
+    assert line.startswith("equivalent compute 2.00× (5–95 % over 3 seeds: 2.00×): tokens of natural per token")
+    card = next(c for c in sentences.cards(samples.scored(small)) if c.title == "Measured: equivalent compute")
+    assert card.value == "2.00×" and card.detail.endswith("5–95 % over 3 seeds: 2.00×; conservative")
+    card = next(
+        c for c in sentences.cards(samples.scored(small, goal=0.8)) if c.title == "Measured: equivalent compute"
+    )
+    assert card.value == "not reached"
+    assert sentences.compute_lines(dataclasses.replace(small, validation=None)) == []
+
+
 def test_omitted_tasks_are_counted():
     assert sentences.omitted_tasks(120) == ""
     assert sentences.omitted_tasks(130) == " Of 130 tasks, only the 120 with the largest changes are shown."
