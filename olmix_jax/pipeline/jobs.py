@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -115,14 +116,14 @@ def write_curves(path: pathlib.Path, job: Job, trained: TrainResult, config: Con
 
     If models were scored along the run, it also has ``bpb_KPN``, ``scored_steps_P`` and ``tasks``.
     """
-    arrays = {
+    arrays: dict[str, Any] = {
         "runs": np.array(job.swarm.runs.names, str),
         "steps_T": np.arange(1, trained.loss_KT.shape[1] + 1),
         "loss_KT": trained.loss_KT,
         "tokens_per_step": np.int64(config.train.batch * config.proxy.length),
     }
     if trained.bpb_KPN is not None:
-        arrays |= {"bpb_KPN": trained.scores_KPN, "scored_steps_P": np.array(job.swarm.scored_steps)}
+        arrays |= {"bpb_KPN": trained.scores_KPN, "scored_steps_P": np.array(job.swarm.stops)}
         arrays["tasks"] = np.array(job.tasks.names, str)
     with files.atomic_write(path, "wb") as f:
         np.savez_compressed(f, **arrays)

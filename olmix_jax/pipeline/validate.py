@@ -112,7 +112,7 @@ def _judge(
         by_task = dict(zip(job.tasks.names, np.moveaxis(bpb_SPN, -1, 0)))
         final = _score(shares, {task: bpb_SP[:, -1] for task, bpb_SP in by_task.items()}, weights)
         scores[name] = dataclasses.replace(final, curves=tuple(map(tuple, task_mean(by_task, weights).tolist())))
-    tokens_P = tuple(step * target.train.batch * target.proxy.length for step in job.swarm.scored_steps)
+    tokens_P = tuple(step * target.train.batch * target.proxy.length for step in job.swarm.stops)
     return Validation(
         scores,
         dict(proposal),

@@ -6,6 +6,7 @@ Members are independent, so a part is itself a swarm: every n-th member. Each pa
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def write(
       result: what training returned.
       data: digest of domains and tasks.
     """
-    along = {} if result.bpb_KPN is None else {"bpb_KPN": result.bpb_KPN}
+    along: dict[str, Any] = {} if result.bpb_KPN is None else {"bpb_KPN": result.bpb_KPN}
     with files.atomic_write(result_path(folder, part), "wb") as f:
         np.savez_compressed(
             f,

@@ -86,20 +86,19 @@ class ProxySwarm:
         return dataclasses.replace(self, runs=self.runs.subset(indices), width=width)
 
     @property
-    def scored_steps(self) -> tuple[int, ...]:
-        """All steps at which members are scored. The last one is the end of the run."""
+    def stops(self) -> tuple[int, ...]:
+        """All steps at which members are scored: :attr:`score_steps` and the last. A dispatch ends at each."""
         return (*self.score_steps, self.train.steps)
 
     def dispatch_ends(self, first_step: int = 0) -> list[int]:
-        """Return the step at which each dispatch ends, from a step on. A dispatch ends where members are scored."""
-        return data.chunk_ends(first_step, self.chunk_steps, self.scored_steps)
+        """Return the step at which each dispatch ends, from a step on."""
+        return data.chunk_ends(first_step, self.chunk_steps, self.stops)
 
     def chunks(self, first_step: int = 0) -> grain.DatasetIterator:
         """Return the tokens of one dispatch after another from a step on, int32 [K, chunk_steps, B, L + 1]."""
         t, steps = self.train, self.chunk_steps
-        stores = self.stores
         return data.chunks(
-            self.runs, stores, self.length, t.batch, steps, t.steps, self.share, first_step, self.score_steps
+            self.runs, self.stores, self.length, t.batch, steps, t.steps, self.share, first_step, self.score_steps
         )
 
     def on_host(self, states):

@@ -193,7 +193,7 @@ def _measured_cards(validation: Validation) -> list[Card]:
         measured.append(Card(f"Measured: proposed against {name}", change(comparison), detail))
     compute = validation.equivalent_compute
     if compute is not None:
-        detail = f"tokens of natural per token of the proposal, for natural’s final BPB; "
+        detail = "tokens of natural per token of the proposal, for natural’s final BPB; "
         detail += f"{equivalent_compute.interval_text(compute)}; conservative"
         measured.append(Card("Measured: equivalent compute", equivalent_compute.value_text(compute), detail))
     return measured

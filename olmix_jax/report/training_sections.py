@@ -51,9 +51,9 @@ def _compute(validation: Validation, compute: equivalent_compute.EquivalentCompu
     caption = (
         f"{capitalised(mean)} BPB against tokens, mean over seeds. Bands: one standard error. Dashed: natural’s BPB "
         "after all of its tokens. Diamond: where the proposal has that BPB; bar: the 5–95 % interval (Student’s t of "
-        "the differences between models of the same seed). Read off the same runs, whose learning rate falls until "
-        "their last step. A run that is planned to end earlier would be better there, so this estimate is conservative. "
-        "Values between scored steps are interpolated in the logarithm of tokens."
+        "the differences between models of the same seed). The points are of the same runs, whose learning rate falls "
+        "until the last step. A run that is planned to end earlier would be better there, so this estimate is "
+        "conservative. Between the points, BPB is interpolated in the logarithm of tokens."
     )
     alt = f"Lines: {mean} bits per byte against tokens, by mixture. {capitalised(equivalent_compute.text(compute))}."
     return make_figure(partial(compute_plot.bpb_curves, validation), "validation_bpb", alt, caption)

@@ -40,5 +40,5 @@ def test_identity_includes_the_steps_at_which_members_are_scored(make_swarm):
     """A checkpoint holds the scores so far, so one with other steps cannot be resumed."""
     swarm = make_swarm()
     scored = dataclasses.replace(swarm, score_steps=(3, 4))
-    assert scored.identity != swarm.identity and scored.scored_steps == (3, 4, 7)
+    assert scored.identity != swarm.identity and scored.stops == (3, 4, 7)
     assert scored.dispatch_ends() == [2, 3, 4, 6, 7] and scored.dispatch_ends(3) == [4, 6, 7]
