@@ -99,10 +99,14 @@ def interval_text(compute: EquivalentCompute) -> str:
     return f"5–95 % over {seeds}: {' to '.join(ends) if ends[0] != ends[1] else ends[0]}"
 
 
+def short_text(compute: EquivalentCompute) -> str:
+    """Return the equivalent compute with its interval, as a part of a sentence."""
+    return f"equivalent compute {value_text(compute)} ({interval_text(compute)})"
+
+
 def text(compute: EquivalentCompute) -> str:
-    """Return the equivalent compute as a sentence without capital and full stop."""
-    meaning = "tokens of natural per token of the proposed mixture, for natural's final BPB"
-    return f"equivalent compute {value_text(compute)} ({interval_text(compute)}): {meaning}"
+    """Return the equivalent compute with its interval and meaning, as a sentence without capital and full stop."""
+    return f"{short_text(compute)}: tokens of natural per token of the proposed mixture, for natural's final BPB"
 
 
 def _times(ratio: float | None, limit: float) -> str:

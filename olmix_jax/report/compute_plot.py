@@ -38,7 +38,8 @@ def bpb_curves(scores: Validation, width: float) -> Figure:
     ax.set_ylim(min(ends) - margin, max(ends) + margin)
     ax.set_xscale("log")
     ax.set_xlim(tokens_P[shown_P][0] / 1.02, tokens_P[-1] * 1.02)
-    ax.set_xticks(tokens_P[shown_P])
+    # Labels of every point would overlap in a narrow figure.
+    ax.set_xticks(tokens_P[shown_P][::-1][:: 1 if width >= WIDE else 2])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: quantity(x)))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.tick_params(axis="x", which="minor", bottom=False)
@@ -58,7 +59,7 @@ def first_tokens(compute: EquivalentCompute, tokens: int) -> float:
 def _draw_crossing(ax: Axes, compute: EquivalentCompute, bpb: float) -> None:
     """Mark where the proposal has natural's final BPB, with the interval; an end that is not reached is the run's."""
     if compute.ratio is not None:
-        ax.plot(compute.tokens / compute.ratio, bpb, color=PROPOSED, marker="D", ms=7, mfc="white", zorder=4)
+        ax.plot(compute.tokens / compute.ratio, bpb, color=PROPOSED, marker="D", ms=4.5, mfc="white", zorder=4)
     if compute.high is not None:
         ends = [compute.tokens / ratio for ratio in (compute.high, compute.low or 1.0)]
-        ax.plot(ends, [bpb, bpb], color=PROPOSED, lw=3.5, alpha=0.55, solid_capstyle="butt", zorder=3)
+        ax.plot(ends, [bpb, bpb], color=PROPOSED, lw=5, alpha=0.4, solid_capstyle="butt", zorder=3)

@@ -49,18 +49,14 @@ def build(workdir: str | pathlib.Path) -> pathlib.Path:
 
 
 def summary(workdir: str | pathlib.Path) -> list[str]:
-    """Return the result as lines of text.
-
-    These are BPB of the proposal, equivalent compute if it was measured, binding caps, quality of the law, and the
-    update if any.
+    """Return the result as lines of text: BPB of the proposal, binding caps, quality of the law, and the update if any.
 
     Raises:
       UserError: the workdir has no results, or a file in it is damaged.
     """
     results = read(workdir)
     banner = f"{sentences.WORST} " if results.worst else ""
-    lines = [banner + sentences.bpb_line(results), *sentences.compute_lines(results)]
-    lines += [sentences.caps_line(results), sentences.law_line(results)]
+    lines = [banner + sentences.bpb_line(results), sentences.caps_line(results), sentences.law_line(results)]
     return lines if results.update is None else [*lines, update_sections.update_line(results.update)]
 
 

@@ -116,13 +116,9 @@ def _measured_line(validation: Validation) -> str:
     tasks, seeds = len(validation.mixtures["proposed"].tasks), proposed.seeds
     counts = f"{task_means.name(tasks, validation.task_weights)}, {counted(seeds, 'seed')}"
     plain = _plain_text(_plain_measured(validation))
-    return f"proposed {with_error(proposed)} BPB against {' and '.join(others)}; {counts}{plain}"
-
-
-def compute_lines(results: Results) -> list[str]:
-    """Return the equivalent compute, if it was measured."""
-    compute = results.compared.equivalent_compute if results.compared is not None else None
-    return [] if compute is None else [equivalent_compute.text(compute)]
+    compute = validation.equivalent_compute
+    saving = "" if compute is None else f"; {equivalent_compute.short_text(compute)}"
+    return f"proposed {with_error(proposed)} BPB against {' and '.join(others)}; {counts}{plain}{saving}"
 
 
 def _plain_measured(validation: Validation, other: str = "natural") -> tuple[Estimate, Estimate] | None:
