@@ -21,8 +21,8 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
 MIXTURES = ("natural", "uniform", "proposed")
-# Models are scored after each eighth of their steps. All scores but the last take about a tenth of the training time of
-# the quickstart's models (docs/log.md), and a smaller share of longer training.
+# Models are scored after each eighth of their steps. In the quickstart all scores but the last take a fifth of the training
+# time of these models (docs/log.md). Of longer training it is less.
 POINTS = 8
 
 

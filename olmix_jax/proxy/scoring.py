@@ -13,7 +13,7 @@ from olmix_jax.proxy.proxy_swarm import ProxySwarm, map_members
 from olmix_jax.utils.progress import tracked
 
 # Size of the logits of all tokens of one block of examples on one device, for all members that it computes together
-# [bytes]. On a CPU, blocks that stay in a core's cache are scored about three times as fast (docs/log.md).
+# [bytes]. On a CPU, blocks that stay in a core's cache are scored faster (docs/log.md).
 SCORE_BYTES, CPU_SCORE_BYTES = 64 << 20, 2 << 20
 # Most parts of the examples, after each of which progress is reported.
 _PARTS = 50
