@@ -21,8 +21,8 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
 MIXTURES = ("natural", "uniform", "proposed")
-# Models are scored after each eighth of their steps. In the quickstart all scores but the last take a fifth of the training
-# time of these models (docs/log.md). Of longer training it is less.
+# Models are scored after each eighth of their steps. In the quickstart, all scores but the last take a fifth of the
+# time of these models' training (docs/log.md). It is a smaller share of longer training.
 POINTS = 8
 
 
