@@ -2,7 +2,7 @@
 
     make quickstart        # = python run.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Expected: under 8 minutes and 4 GiB. The mean BPB of the proposed mixture is below that of the natural and the uniform
+Expected: under 9 minutes and 4 GiB. The mean BPB of the proposed mixture is below that of the natural and the uniform
 mixture by more than three standard errors. ``:smoke`` runs the same stages in under a minute; its scores mean nothing.
 """
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,12 @@ class Job:
 
 
 def swarm_of(
-    config: Config, workdir: pathlib.Path, domains: DomainSet, runs: data.Runs, share: float = 1.0
+    config: Config,
+    workdir: pathlib.Path,
+    domains: DomainSet,
+    runs: data.Runs,
+    share: float = 1.0,
+    score_steps: tuple[int, ...] = (),
 ) -> ProxySwarm:
     """Return the models of a config, with the workdir's token stores as data.
 
@@ -75,6 +81,7 @@ def swarm_of(
       domains: the domains of the corpus.
       runs: counts of sequences and seeds, which differ between the models.
       share: share of each domain that a model reads, so that it repeats the domain as often as the target run.
+      score_steps: steps at which models are scored, besides the last one.
     """
     vocabulary = _tokenizer(workdir).size
     return ProxySwarm(
@@ -87,6 +94,7 @@ def swarm_of(
         stores={name: store.open_store(store.store_path(workdir, name)) for name in domains.names},
         share=share,
         track=config.track,
+        score_steps=score_steps,
     )
 
 
@@ -103,14 +111,22 @@ def is_sharded_over_all(config: Config, workdir: pathlib.Path) -> bool:
     return waves.needs_fsdp(train, state.member(shape, vocabulary, train, config.proxy.dtype))
 
 
-def write_curves(path: pathlib.Path, runs: tuple[str, ...], trained: TrainResult, config: Config) -> None:
-    """Write the training losses to an ``.npz`` file with ``runs``, ``steps_T``, ``loss_KT`` and ``tokens_per_step``."""
-    steps_T = np.arange(1, trained.loss_KT.shape[1] + 1)
-    tokens = np.int64(config.train.batch * config.proxy.length)
+def write_curves(path: pathlib.Path, job: Job, trained: TrainResult, config: Config) -> None:
+    """Write the training losses to an ``.npz`` file with ``runs``, ``steps_T``, ``loss_KT`` and ``tokens_per_step``.
+
+    If models were scored along the run, it also has ``bpb_KPN``, ``scored_steps_P`` and ``tasks``.
+    """
+    arrays: dict[str, Any] = {
+        "runs": np.array(job.swarm.runs.names, str),
+        "steps_T": np.arange(1, trained.loss_KT.shape[1] + 1),
+        "loss_KT": trained.loss_KT,
+        "tokens_per_step": np.int64(config.train.batch * config.proxy.length),
+    }
+    if trained.bpb_KPN is not None:
+        arrays |= {"bpb_KPN": trained.scores_KPN, "scored_steps_P": np.array(job.swarm.stops)}
+        arrays["tasks"] = np.array(job.tasks.names, str)
     with files.atomic_write(path, "wb") as f:
-        np.savez_compressed(
-            f, runs=np.array(runs, str), steps_T=steps_T, loss_KT=trained.loss_KT, tokens_per_step=tokens
-        )
+        np.savez_compressed(f, **arrays)
 
 
 def _tokenizer(workdir: pathlib.Path) -> tokenizer.Tokenizer:

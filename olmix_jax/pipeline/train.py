@@ -31,7 +31,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         return
     runs, counts_KM = job.swarm.runs.names, job.swarm.runs.counts_KM
     names = table.read_ratios(workdir / "swarm/ratios.csv").names
-    jobs.write_curves(workdir / "swarm/curves.npz", runs, trained, config)
+    jobs.write_curves(workdir / "swarm/curves.npz", job, trained, config)
     diverged = {run: int(step) for run, step in zip(runs, trained.died_K) if step >= 0}
     if len(diverged) == len(runs):
         raise UserError("every member diverged; lower `train.lr`, delete the workdir's train folder, and run again")

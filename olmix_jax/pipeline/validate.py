@@ -1,5 +1,6 @@
 """The stage ``validate``: train new models on the natural, uniform and proposed mixtures and score them."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 
@@ -10,7 +11,7 @@ from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs
 from olmix_jax.propose.proposal import Proposal
-from olmix_jax.proxy import data, trainer
+from olmix_jax.proxy import data, equivalent_compute, trainer
 from olmix_jax.proxy.train_result import TrainResult
 from olmix_jax.proxy.validation_result import MixtureScore, TaskScore, Validation
 from olmix_jax.swarm import apportion, task_means
@@ -20,6 +21,9 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
 MIXTURES = ("natural", "uniform", "proposed")
+# Models are scored after each eighth of their steps. In the quickstart, all scores but the last take a fifth of the
+# time of these models' training (docs/log.md). It is a smaller share of longer training.
+POINTS = 8
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -36,6 +40,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     weights = _weights_of_tasks(config, workdir, proposal)
     validation = _judge(config, workdir, job, mixtures, trained, proposal.weights, weights)
     validation.write(workdir / "validate/validation.json")
+    if validation.equivalent_compute is not None:
+        log.info("validate: %s", equivalent_compute.text(validation.equivalent_compute))
 
 
 def count_models(config: Config, workdir: pathlib.Path) -> int:
@@ -94,15 +100,19 @@ def _judge(
     for name, counts_M in zip(mixtures, counts_CM):
         for j in np.flatnonzero(counts_M == 0) if name in ("natural", "uniform") else ():
             log.warning("validate: %s gives less than half a sequence to %s and trains without it", name, domains[j])
-    jobs.write_curves(workdir / "validate/curves.npz", job.swarm.runs.names, trained, target)
-    died_CS, bpb_CSN = trained.died_K.reshape(len(mixtures), seeds), trained.bpb_KN.reshape(len(mixtures), seeds, -1)
+    jobs.write_curves(workdir / "validate/curves.npz", job, trained, target)
+    died_CS, bpb_KPN = trained.died_K.reshape(len(mixtures), seeds), trained.scores_KPN
+    bpb_CSPN = bpb_KPN.reshape(len(mixtures), seeds, *bpb_KPN.shape[1:])
     weights, scores = dict(task_weights), {}
-    for name, counts_M, died_S, bpb_SN in zip(mixtures, counts_CM, died_CS, bpb_CSN):
+    for name, counts_M, died_S, bpb_SPN in zip(mixtures, counts_CM, died_CS, bpb_CSPN):
         if (died_S >= 0).any():
             _check_optional(name)
             continue
         shares = dict(zip(domains, (counts_M / counts_M.sum()).tolist()))
-        scores[name] = _score(shares, dict(zip(job.tasks.names, bpb_SN.T)), weights)
+        by_task = dict(zip(job.tasks.names, np.moveaxis(bpb_SPN, -1, 0)))
+        final = _score(shares, {task: bpb_SP[:, -1] for task, bpb_SP in by_task.items()}, weights)
+        scores[name] = dataclasses.replace(final, curves=tuple(map(tuple, task_mean(by_task, weights).tolist())))
+    tokens_P = tuple(step * target.train.batch * target.proxy.length for step in job.swarm.stops)
     return Validation(
         scores,
         dict(proposal),
@@ -112,7 +122,18 @@ def _judge(
         trained.info.parameters,
         target.proxy.preset,
         weights,
+        tokens_P,
+        _equivalent_compute(tokens_P, scores),
     )
+
+
+def _equivalent_compute(
+    tokens_P: tuple[int, ...], scores: Mapping[str, MixtureScore]
+) -> equivalent_compute.EquivalentCompute | None:
+    if not {"natural", "proposed"} <= scores.keys():
+        return None
+    curves_SP = np.array(scores["proposed"].curves)
+    return equivalent_compute.equivalent_compute(tokens_P, scores["natural"].per_seed, curves_SP)
 
 
 def _check_optional(name: str) -> None:
@@ -164,7 +185,9 @@ def _job(
     # All mixtures share the seeds, so that differences between mixtures come from the mixtures alone.
     seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(mixtures))
     runs = data.Runs(names, np.repeat(counts_CM, seeds, axis=0), seed_K, seed_K)
-    swarm = jobs.swarm_of(target, workdir, domains, runs)
+    steps = target.train.steps
+    points = sorted({round(steps * p / POINTS) for p in range(1, POINTS)} - {0, steps})
+    swarm = jobs.swarm_of(target, workdir, domains, runs, score_steps=tuple(points))
     trainer.log_settings(target, swarm.train, "validate")
     return jobs.Job(
         swarm, jobs.tasks_of(config, workdir), workdir / "validate", "validate", target.swarm.members_per_device

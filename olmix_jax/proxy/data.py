@@ -1,6 +1,7 @@
 """The order in which members read sequences: exact counts per domain, from one shuffled stream per domain."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import grain
 import numpy as np
@@ -65,23 +66,39 @@ def stream(store, length: int, seed: int, share: float = 1.0) -> grain.MapDatase
     return grain.MapDataset.source(pool).shuffle(seed=seed).repeat()
 
 
+def chunk_ends(first_step: int, steps: int, stops: Sequence[int]) -> list[int]:
+    """Return the step at which each chunk ends: `steps` steps after it starts, or earlier at the next of the stops.
+
+    Args:
+      first_step: the step at which the first chunk starts.
+      steps: most steps of a chunk.
+      stops: steps at which a chunk has to end, in any order. The last chunk ends at the largest.
+    """
+    ends, step = [], first_step
+    for stop in sorted(stops):
+        while step < stop:
+            step = min(step + steps, stop)
+            ends.append(step)
+    return ends
+
+
 class _Chunks:
-    """Chunk c holds every member's tokens for `steps` steps, int32 [K, steps, B, L + 1]; zeros after the run's end."""
+    """Chunk c holds every member's tokens for `steps` steps, int32 [K, steps, B, L + 1]; zeros after its end."""
 
     def __init__(
-        self, runs: Runs, streams: dict, length: int, batch: int, steps: int, first_step: int, total_steps: int
+        self, runs: Runs, streams: dict, length: int, batch: int, steps: int, first_step: int, stops: Sequence[int]
     ):
         self.runs, self.streams, self.length, self.batch, self.steps = runs, streams, length, batch, steps
-        self.first, self.total = first_step * batch, total_steps * batch
+        ends = chunk_ends(first_step, steps, stops)
+        self.spans = list(zip([first_step, *ends], ends))
         self.orders = [apportion.interleaving(counts_M) for counts_M in runs.counts_KM]
 
     def __len__(self) -> int:
-        return -(-(self.total - self.first) // (self.steps * self.batch))
+        return len(self.spans)
 
     def __getitem__(self, c: int) -> np.ndarray:
-        size = self.steps * self.batch
-        first = self.first + c * size
-        positions_S = np.arange(first, min(first + size, self.total))
+        size, (start, end) = self.steps * self.batch, self.spans[c]
+        positions_S = np.arange(start * self.batch, end * self.batch)
         tokens_KSL1 = np.zeros((len(self.runs), size, self.length + 1), np.int32)
         # Members share streams: a sequence that several members read in this chunk is fetched once.
         fetched = {}
@@ -103,6 +120,7 @@ def chunks(
     total_steps: int,
     share: float = 1.0,
     first_step: int = 0,
+    stops: Sequence[int] = (),
 ) -> grain.DatasetIterator:
     """Return the swarm's training data as an iterator over int32 [K, steps, B, L + 1], from any step on.
 
@@ -115,10 +133,11 @@ def chunks(
       stores: token store per domain, in the column order of `runs.counts_KM`.
       length: tokens per sequence.
       batch: sequences per step.
-      steps: steps per chunk.
+      steps: most steps per chunk.
       total_steps: steps of the whole run.
       share: share of every domain that is read; see :func:`stream`.
       first_step: the step that the first chunk starts with, for a run that resumes.
+      stops: steps at which a chunk ends early; see :func:`chunk_ends`.
 
     Raises:
       UserError: a domain is smaller than one sequence, or a row of counts does not sum to total_steps · batch.
@@ -142,6 +161,6 @@ def chunks(
         for seed in np.unique(runs.data_seed_K)
         for j, (name, store) in enumerate(stores.items())
     }
-    source = _Chunks(runs, streams, length, batch, steps, first_step, total_steps)
+    source = _Chunks(runs, streams, length, batch, steps, first_step, (*stops, total_steps))
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))

@@ -6,6 +6,7 @@ Members are independent, so a part is itself a swarm: every n-th member. Each pa
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -43,12 +44,14 @@ def write(
       result: what training returned.
       data: digest of domains and tasks.
     """
+    along: dict[str, Any] = {} if result.bpb_KPN is None else {"bpb_KPN": result.bpb_KPN}
     with files.atomic_write(result_path(folder, part), "wb") as f:
         np.savez_compressed(
             f,
             bpb_KN=result.bpb_KN,
             loss_KT=result.loss_KT,
             died_K=result.died_K,
+            **along,
             identity=np.asarray(swarm.identity),
             tasks=np.array(tasks, str),
             data=np.asarray(data),
@@ -101,4 +104,4 @@ def _read(path: pathlib.Path, swarm: ProxySwarm, tasks: tuple[str, ...], data: s
             f"{path}: belongs to another swarm, or was scored on other tasks. Delete it and train that part again"
         )
     info = records.from_plain(TrainInfo, json.loads(str(arrays["info"])))
-    return TrainResult(arrays["bpb_KN"], arrays["loss_KT"], arrays["died_K"], info)
+    return TrainResult(arrays["bpb_KN"], arrays["loss_KT"], arrays["died_K"], info, arrays.get("bpb_KPN"))

@@ -34,6 +34,7 @@ class ProxySwarm:
       width: number of members that the program is compiled for, if larger than the number of `runs`. The last member
         is repeated as padding, so waves of different sizes share one program.
       track: where metrics are sent.
+      score_steps: steps at which members are scored, besides the last one.
     """
 
     shape: model.Shape
@@ -46,6 +47,7 @@ class ProxySwarm:
     share: float = 1.0
     width: int = 0
     track: Track = Track()
+    score_steps: tuple[int, ...] = ()
 
     @property
     def member(self) -> state.Member:
@@ -59,7 +61,7 @@ class ProxySwarm:
 
     @property
     def chunk_steps(self) -> int:
-        """Steps per dispatch. It depends on the config only; a resumed run may have another number."""
+        """Most steps per dispatch. It depends on the config only; a resumed run may have another number."""
         bytes_per_step = self.size * self.train.batch * (self.length + 1) * 4
         by_flops = int(CHUNK_FLOPS // (6 * self.member.parameters * self.train.batch * self.length))
         by_bytes = CHUNK_BYTES // bytes_per_step
@@ -67,24 +69,36 @@ class ProxySwarm:
 
     @property
     def identity(self) -> str:
-        """Digest of everything that determines the members' weights, so that no other swarm's checkpoint is resumed."""
+        """Digest of everything that determines a checkpoint's content, so that no other swarm's is resumed."""
         sizes = {name: store.sequences(self.length) for name, store in self.stores.items()}
         # Mapping and micro-batches may change between runs: they only change the order of sums.
         trainer = dataclasses.replace(
             self.train, mapping=None, map_batch=0, micro_batch=None, remat=False, checkpoint_every=1
         )
         settings = self.dtype, trainer
-        return files.digest([self.shape, self.vocabulary, self.length, *settings, self.runs, sizes, self.share])
+        scored = [self.score_steps] if self.score_steps else []
+        return files.digest(
+            [self.shape, self.vocabulary, self.length, *settings, self.runs, sizes, self.share, *scored]
+        )
 
     def subset(self, indices: np.ndarray, width: int = 0) -> "ProxySwarm":
         """Return the members with these indices as a swarm."""
         return dataclasses.replace(self, runs=self.runs.subset(indices), width=width)
 
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """All steps at which members are scored: :attr:`score_steps` and the last. A dispatch ends at each."""
+        return (*self.score_steps, self.train.steps)
+
+    def dispatch_ends(self, first_step: int = 0) -> list[int]:
+        """Return the step at which each dispatch ends, from a step on."""
+        return data.chunk_ends(first_step, self.chunk_steps, self.stops)
+
     def chunks(self, first_step: int = 0) -> grain.DatasetIterator:
         """Return the tokens of one dispatch after another from a step on, int32 [K, chunk_steps, B, L + 1]."""
-        t = self.train
+        t, steps = self.train, self.chunk_steps
         return data.chunks(
-            self.runs, self.stores, self.length, t.batch, self.chunk_steps, t.steps, self.share, first_step
+            self.runs, self.stores, self.length, t.batch, steps, t.steps, self.share, first_step, self.score_steps
         )
 
     def on_host(self, states):

@@ -34,14 +34,15 @@ class Member(NamedTuple):
     Attributes:
       init: key → State.
       steps: (State, tokens_TBL1, n) → (State, loss_T). Takes n ≤ T steps; losses after the n-th are 0.
-      score: (params, tokens_EL1, answer_EL) → nats_E of each example's answer tokens.
+      score: (params, tokens_EL1, answer_EL, answers=None) → nats_E of each example's answer tokens. With ``answers``, a
+        bound on their number, logits are computed for at most that many tokens.
       parameters: number of parameters without the input embedding, with the padding of the vocabulary.
       memory_bytes: weights, two moments and gradient of all parameters in float32 [bytes].
     """
 
     init: Callable[[jax.Array], State]
     steps: Callable[[State, jax.Array, Any], tuple[State, jax.Array]]
-    score: Callable[[dict, Any, Any], jax.Array]
+    score: Callable[..., jax.Array]
     parameters: int
     memory_bytes: int
 
@@ -74,11 +75,15 @@ def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "floa
 
         return jax.lax.fori_loop(0, n, body, (state, jnp.zeros(tokens_TBL1.shape[0], jnp.float32)))
 
-    def score(params, tokens_EL1, answer_EL):
+    def score(params, tokens_EL1, answer_EL, answers=None):
         x_SD = _last_layer(decoder, params, tokens_EL1)
         head_DV, target_S = model.output_embedding(params), tokens_EL1[:, 1:].reshape(-1)
-        nats_S = losses.token_nats(x_SD, head_DV, target_S, decoder.kernels, vocabulary)
-        return jnp.sum(jnp.where(answer_EL, nats_S.reshape(answer_EL.shape), 0.0), axis=-1)
+        # The positions of answer tokens, filled up with a position after the last token.
+        place_A = jnp.flatnonzero(answer_EL, size=answers or answer_EL.size, fill_value=answer_EL.size)
+        x_AD, target_A = (y.at[place_A].get(mode="clip") for y in (x_SD, jnp.asarray(target_S)))
+        nats_A = losses.token_nats(x_AD, head_DV, target_A, decoder.kernels, vocabulary)
+        nats_S = jnp.zeros(answer_EL.size, nats_A.dtype).at[place_A].set(nats_A, mode="drop")
+        return jnp.sum(nats_S.reshape(answer_EL.shape), axis=-1)
 
     return Member(init, steps, score, size, 16 * (size + model.padded(vocabulary) * shape.width))
 

@@ -19,7 +19,7 @@ from olmix_jax.proxy.state import State
 from olmix_jax.proxy.tracking import NullTracker, Tracker
 from olmix_jax.proxy.train_result import TrainInfo, TrainResult
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import Progress, counted, log
+from olmix_jax.utils.progress import Progress, counted, log, warnings_only
 
 # After a termination signal, a new checkpoint is written if the one before took less than this [seconds]. Otherwise it
 # might not be complete when the process is killed.
@@ -63,14 +63,15 @@ def _train(
             f"{label}: processes have different data or settings; start all of them with the same command and files"
         )
     train_steps = swarm.steps(mapping)
-    run, compile_s = _compile(swarm, train_steps, mapping, label)
+    run, compile_s = _compile(swarm, tasks, train_steps, mapping, label)
     checkpoints = _open_checkpoints(folder / "checkpoints", swarm.identity, group)
     _resume(run, checkpoints, swarm, mapping, label, group)
     batches, saved_step = swarm.chunks(run.step), run.step
 
     with stop_on_signal() as stop, _Meter(swarm, folder, label, run.step, group.is_writer) as meter:
-        while run.step < total_steps:
-            n = min(swarm.chunk_steps, total_steps - run.step)
+        for end in swarm.dispatch_ends(run.step):
+            _score_along(swarm, run, tasks, mapping, label)
+            n = end - run.step
             # After the barrier, no process can fail to read data while the others wait for it in a device collective.
             tokens_KTBL1 = group.then_barrier(lambda: next(batches))
             run.states, chunk_loss_KT = train_steps(run.states, tokens_KTBL1, n)
@@ -82,7 +83,7 @@ def _train(
             due = run.step - saved_step >= swarm.train.checkpoint_every and not group.any(checkpoints.busy)
             last = stopping and not group.any(checkpoints.write_seconds > GRACE_SECONDS)
             if due or last or run.step == total_steps:
-                arrays = {"states": swarm.on_host(run.states), "loss_KT": run.loss_KT.copy()}
+                arrays = {"states": swarm.on_host(run.states), **{name: x.copy() for name, x in run.metrics.items()}}
                 group.on_writer(functools.partial(checkpoints.save, run.step, arrays))
                 saved_step = run.step
                 del arrays  # as large as the states
@@ -106,16 +107,27 @@ def _train(
         compile_s=compile_s,
         wall_s=time.monotonic() - start,
     )
-    return TrainResult(bpb_KN, run.loss_KT, died_K, info)
+    return TrainResult(bpb_KN, run.loss_KT, died_K, info, run.metrics.get("bpb_KPN"))
 
 
 @dataclasses.dataclass
 class _RunState:
-    """Progress of a run: steps taken, the members' states on the devices, and the losses so far."""
+    """Progress of a run.
+
+    Attributes:
+      step: number of steps taken.
+      states: the members' states on the devices.
+      metrics: what was measured so far: ``loss_KT``, and ``bpb_KPN`` if members are scored along the run.
+    """
 
     step: int
     states: State
-    loss_KT: np.ndarray
+    metrics: dict[str, np.ndarray]
+
+    @property
+    def loss_KT(self) -> np.ndarray:
+        """Losses of all steps."""
+        return self.metrics["loss_KT"]
 
     def add_losses(self, chunk_loss_KT: np.ndarray) -> None:
         """Append the losses of a dispatch, and count its steps."""
@@ -161,14 +173,20 @@ class _Meter:
         return (self.progress.done - self.progress.done_at_start) / max(time.monotonic() - self.start, 1e-9)
 
 
-def _compile(swarm: ProxySwarm, train_steps: Callable, mapping: str, label: str) -> tuple[_RunState, float]:
+def _compile(
+    swarm: ProxySwarm, tasks: TaskSet, train_steps: Callable, mapping: str, label: str
+) -> tuple[_RunState, float]:
     """Compile the training step by taking zero steps. Return the initial states and the compile time [seconds]."""
     start = time.monotonic()
     no_tokens = np.zeros((len(swarm.runs), swarm.chunk_steps, swarm.train.batch, swarm.length + 1), np.int32)
     states, _ = jax.block_until_ready(train_steps(swarm.start(mapping), no_tokens, 0))
     seconds = time.monotonic() - start
     log.info("%s: %s, mapping %s, compiled in %.1f s", label, counted(len(swarm.runs), "member"), mapping, seconds)
-    return _RunState(0, states, np.zeros((len(swarm.runs), swarm.train.steps), np.float32)), seconds
+    members, points = len(swarm.runs), len(swarm.score_steps)
+    metrics = {"loss_KT": np.zeros((members, swarm.train.steps), np.float32)}
+    if points:
+        metrics["bpb_KPN"] = np.full((members, points, len(tasks.names)), np.nan)
+    return _RunState(0, states, metrics), seconds
 
 
 def _open_checkpoints(folder: pathlib.Path, identity: str, group: coordination.ProcessGroup) -> Checkpoints:
@@ -187,7 +205,7 @@ def _resume(
 ) -> None:
     """Set ``run`` to the newest intact checkpoint, if there is one."""
     # Checkpoints hold the members without padding, so that a run resumes on any number of devices.
-    template = {"states": swarm.host_template(run.states), "loss_KT": run.loss_KT}
+    template = {"states": swarm.host_template(run.states), **run.metrics}
     restored = group.on_writer(lambda: checkpoints.restore(template))
     # The writer chooses the step, and the other processes read the same checkpoint.
     step = int(group.broadcast(str(restored.step if restored else 0)))
@@ -197,8 +215,23 @@ def _resume(
         restored = Restored(step, checkpoints.read(step, template))
     del run.states  # the devices may have room for one copy only
     run.states = swarm.on_devices(restored.arrays["states"], mapping)
-    run.step, run.loss_KT = step, np.array(restored.arrays["loss_KT"])
+    run.step, run.metrics = step, {name: np.array(restored.arrays[name]) for name in run.metrics}
     log.info("%s: resuming from step %d of %d", label, step, swarm.train.steps)
+
+
+def _score_along(swarm: ProxySwarm, run: _RunState, tasks: TaskSet, mapping: str, label: str) -> None:
+    """Score the members if that is due at the present step.
+
+    A checkpoint of this step was saved before, so a run that resumes from it scores here again.
+    """
+    if run.step not in swarm.score_steps:
+        return
+    start, alive_K = time.monotonic(), np.isfinite(run.loss_KT[:, : run.step]).all(axis=1)
+    with warnings_only():
+        bpb_KN = score(swarm, run.states.params, tasks, mapping, alive_K)
+    run.metrics["bpb_KPN"][:, swarm.score_steps.index(run.step)] = bpb_KN
+    seconds = time.monotonic() - start
+    log.info("%s: scored at step %d of %d in %.1f s", label, run.step, swarm.train.steps, seconds)
 
 
 def _score(

@@ -62,12 +62,20 @@ class TrainResult:
       loss_KT: training loss at every step [nats per token], float32; NaN from the step where a member diverged.
       died_K: the step at which a member's loss or gradient was no longer finite, or -1.
       info: mapping, devices, sizes and speed.
+      bpb_KPN: bits per byte along the run, at the swarm's ``score_steps``; None if it has none.
     """
 
     bpb_KN: np.ndarray
     loss_KT: np.ndarray
     died_K: np.ndarray
     info: TrainInfo
+    bpb_KPN: np.ndarray | None = None
+
+    @property
+    def scores_KPN(self) -> np.ndarray:
+        """Bits per byte along the run and, as the last point, at its end."""
+        last_K1N = self.bpb_KN[:, None]
+        return last_K1N if self.bpb_KPN is None else np.concatenate([self.bpb_KPN, last_K1N], axis=1)
 
 
 def combine(results: Sequence[TrainResult], members: Sequence[np.ndarray], info: TrainInfo) -> TrainResult:
@@ -79,9 +87,11 @@ def combine(results: Sequence[TrainResult], members: Sequence[np.ndarray], info:
       info: facts about the whole swarm.
     """
     order = np.argsort(np.concatenate(members))
+    along = [result.bpb_KPN for result in results if result.bpb_KPN is not None]
     return TrainResult(
         bpb_KN=np.concatenate([result.bpb_KN for result in results])[order],
         loss_KT=np.concatenate([result.loss_KT for result in results])[order],
         died_K=np.concatenate([result.died_K for result in results])[order],
         info=info,
+        bpb_KPN=np.concatenate(along)[order] if along else None,
     )

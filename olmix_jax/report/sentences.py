@@ -7,6 +7,7 @@ from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Gain
 from olmix_jax.propose.support import Support
+from olmix_jax.proxy import equivalent_compute
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import caps, estimates
 from olmix_jax.report.estimates import Comparison, Estimate
@@ -116,7 +117,9 @@ def _measured_line(validation: Validation) -> str:
     tasks, seeds = len(validation.mixtures["proposed"].tasks), proposed.seeds
     counts = f"{task_means.name(tasks, validation.task_weights)}, {counted(seeds, 'seed')}"
     plain = _plain_text(_plain_measured(validation))
-    return f"proposed {with_error(proposed)} BPB against {' and '.join(others)}; {counts}{plain}"
+    compute = validation.equivalent_compute
+    saving = "" if compute is None else f"; {equivalent_compute.short_text(compute)}"
+    return f"proposed {with_error(proposed)} BPB against {' and '.join(others)}; {counts}{plain}{saving}"
 
 
 def _plain_measured(validation: Validation, other: str = "natural") -> tuple[Estimate, Estimate] | None:
@@ -185,6 +188,11 @@ def _measured_cards(validation: Validation) -> list[Card]:
             tasks = len(validation.mixtures["proposed"].tasks)
             detail += f"; {task_means.name(tasks, validation.task_weights)}{_plain_change(plain)}"
         measured.append(Card(f"Measured: proposed against {name}", change(comparison), detail))
+    compute = validation.equivalent_compute
+    if compute is not None:
+        detail = "tokens of natural per token of the proposal, for natural’s final BPB; "
+        detail += f"{equivalent_compute.interval_text(compute)}; conservative"
+        measured.append(Card("Measured: equivalent compute", equivalent_compute.value_text(compute), detail))
     return measured
 
 

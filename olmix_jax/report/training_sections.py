@@ -2,9 +2,11 @@
 
 from functools import partial
 
+from olmix_jax.proxy import equivalent_compute
 from olmix_jax.proxy.validation_result import Validation
-from olmix_jax.report import estimates, training_plots
+from olmix_jax.report import compute_plot, estimates, training_plots
 from olmix_jax.report.elements import MakeFigure, Section
+from olmix_jax.report.formatting import capitalised
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import omitted_tasks, with_error
 from olmix_jax.swarm import task_means
@@ -20,6 +22,8 @@ def validation_section(results: Results, make_figure: MakeFigure) -> Section:
     if validation is None:
         return Section(title, note="validate/validation.json lacks the natural or the proposed mixture.")
     figures = [_means(validation, make_figure), _tasks(results, validation, make_figure)]
+    if validation.equivalent_compute is not None:
+        figures.append(_compute(validation, validation.equivalent_compute, make_figure))
     if results.validation_curves is not None:
         caption = (
             "Training loss against tokens, one line per model. Each model is measured on its own mixture, so do not "
@@ -40,6 +44,19 @@ def _means(validation: Validation, make_figure: MakeFigure):
     parts = [f"{name} {with_error(value)}" for name, value in estimates.validated(validation).items()]
     alt = f"Bars: {mean} bits per byte against natural. {', '.join(parts)}."
     return make_figure(partial(training_plots.validation, validation), "validation", alt, caption)
+
+
+def _compute(validation: Validation, compute: equivalent_compute.EquivalentCompute, make_figure: MakeFigure):
+    mean = task_means.word(validation.task_weights)
+    caption = (
+        f"{capitalised(mean)} BPB against tokens, mean over seeds. Bands: one standard error. Dashed: natural’s BPB "
+        "after all of its tokens. Diamond: where the proposal has that BPB; bar: the 5–95 % interval (Student’s t of "
+        "the differences between models of the same seed). The points are of the same runs, whose learning rate falls "
+        "until the last step. A run that is planned to end earlier would be better there, so this estimate is "
+        "conservative. Between the points, BPB is interpolated in the logarithm of tokens."
+    )
+    alt = f"Lines: {mean} bits per byte against tokens, by mixture. {capitalised(equivalent_compute.text(compute))}."
+    return make_figure(partial(compute_plot.bpb_curves, validation), "validation_bpb", alt, caption)
 
 
 def _tasks(results: Results, validation: Validation, make_figure: MakeFigure):

@@ -108,6 +108,8 @@ def test_several_processes_give_the_table_and_the_validation_of_one(whole, propo
     ours, theirs = (files.read_json(w / "validate/validation.json")["mixtures"] for w in (tmp_path, whole))
     for name in theirs:
         assert ours[name]["per_seed"] == pytest.approx(theirs[name]["per_seed"], rel=1e-5)
+        np.testing.assert_allclose(ours[name]["curves"], theirs[name]["curves"], rtol=1e-5)
+        assert np.shape(ours[name]["curves"]) == (1, 4)
     # The models were divided among the processes, and no checkpoints remain.
     assert len(list((tmp_path / "validate/parts").glob("*.npz"))) == min(number, 3)
     assert list(tmp_path.glob("**/checkpoints")) == []

@@ -84,6 +84,10 @@ def test_files_of_all_stages_agree(smoke):
         content = validation["mixtures"][mixture]
         assert len(content["per_seed"]) == 2 and set(content["tasks"]) == set(table.tasks)
         assert content["bpb_mean"] == pytest.approx(sum(content["per_seed"]) / 2)
+        assert [seed[-1] for seed in content["curves"]] == content["per_seed"]
+    compute = validation["equivalent_compute"]
+    assert len(validation["scored_tokens"]) == 8 and validation["scored_tokens"][-1] == tokens == compute["tokens"]
+    assert "validate: equivalent compute " in (workdir / "log.txt").read_text()
     # The trained mixture keeps the caps after rounding to whole sequences.
     trained = validation["mixtures"]["proposed"]["weights"]
     assert all(trained[n] <= proposal["caps"][n] + 1e-12 for n in names)

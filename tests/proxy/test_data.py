@@ -91,6 +91,20 @@ def test_data_resume_at_any_step_with_any_steps_per_chunk(first_step, steps_per_
     np.testing.assert_array_equal(tokens(steps_per_chunk, first_step), tokens(2, 0)[:, first_step:])
 
 
+@pytest.mark.parametrize("first_step", [0, 3, 4])
+def test_chunks_end_at_stops_and_hold_the_same_data(first_step):
+    stores = {"a": Numbered(50, 100), "b": Numbered(50, 200)}
+    runs = data.Runs(("x",), np.array([[20, 8]]), np.zeros(1, int), np.zeros(1, int))
+    whole = np.concatenate(list(data.chunks(runs, stores, 4, 4, 1, 7)), axis=1)
+    ends = data.chunk_ends(first_step, 2, (4, 1, 7))
+    assert ends == {0: [1, 3, 4, 6, 7], 3: [4, 6, 7], 4: [6, 7]}[first_step]
+    chunks = list(data.chunks(runs, stores, 4, 4, 2, 7, first_step=first_step, stops=(4, 1)))
+    assert len(chunks) == len(ends)
+    for start, end, chunk in zip([first_step, *ends], ends, chunks):
+        np.testing.assert_array_equal(chunk[:, : end - start], whole[:, start:end])
+        assert not chunk[:, end - start :].any()
+
+
 def test_domain_smaller_than_a_sequence_raises_an_error_that_names_it():
     runs = data.Runs(("x",), np.array([[8]]), np.zeros(1, int), np.zeros(1, int))
     with pytest.raises(UserError, match=r"smaller than one sequence of 4 tokens: tiny.*proxy.length"):

@@ -45,6 +45,20 @@ def test_merged_parts_are_the_results_of_the_whole_swarm(trained, toy_tasks, tmp
     assert list(records.plain(merged.info))[-1] == "parts"
 
 
+def test_merged_parts_have_the_scores_along_the_run(trained, toy_tasks, tmp_path):
+    swarm, _, whole = trained
+    along = dataclasses.replace(swarm, score_steps=(2, 3))
+    bpb_KPN = np.arange(20.0).reshape(5, 2, 2)
+    for piece in PARTS:
+        members = slice(piece.number - 1, None, 3)
+        arrays = (x[members] for x in (whole.bpb_KN, whole.loss_KT, whole.died_K))
+        result = TrainResult(*arrays, whole.info, bpb_KPN[members])
+        part_results.write(tmp_path, piece, part_results.select(along, piece), toy_tasks.names, result)
+    np.testing.assert_array_equal(part_results.merge(tmp_path, along, toy_tasks.names).bpb_KPN, bpb_KPN)
+    with pytest.raises(UserError, match="belongs to another swarm"):
+        part_results.merge(tmp_path, swarm, toy_tasks.names)
+
+
 def test_training_a_part_gives_the_results_of_its_members(trained, toy_tasks, tmp_path):
     swarm, _, whole = trained
     result = train.train(part_results.select(swarm, Part(1, 3)), toy_tasks, tmp_path, "toy")

@@ -34,3 +34,11 @@ def test_identity_ignores_how_members_are_computed(make_swarm):
     assert (
         len({swarm.identity, identity(lr=0.5), identity(seed=1), dataclasses.replace(swarm, share=0.5).identity}) == 4
     )
+
+
+def test_identity_includes_the_steps_at_which_members_are_scored(make_swarm):
+    """A checkpoint holds the scores so far, so one with other steps cannot be resumed."""
+    swarm = make_swarm()
+    scored = dataclasses.replace(swarm, score_steps=(3, 4))
+    assert scored.identity != swarm.identity and scored.stops == (3, 4, 7)
+    assert scored.dispatch_ends() == [2, 3, 4, 6, 7] and scored.dispatch_ends(3) == [4, 6, 7]

@@ -1,5 +1,7 @@
 """proxy/train_result.py: results of a swarm, and of its waves or parts combined."""
 
+import dataclasses
+
 import numpy as np
 
 from olmix_jax.proxy.train_result import TrainInfo, TrainResult, combine
@@ -25,3 +27,6 @@ def test_combined_results_are_in_the_order_of_the_swarm():
     assert combined.died_K.tolist() == [0, 1, 2]
     assert combined.bpb_KN.tolist() == [[0.5], [1.5], [2.5]]
     assert combined.loss_KT.tolist() == [[0.25], [1.25], [2.25]]
+    assert combined.bpb_KPN is None and combined.scores_KPN.tolist() == [[[0.5]], [[1.5]], [[2.5]]]
+    scored = [dataclasses.replace(result(k), bpb_KPN=np.asarray(k, float)[:, None, None]) for k in members]
+    assert combine(scored, members, INFO).scores_KPN.tolist() == [[[0.0], [0.5]], [[1.0], [1.5]], [[2.0], [2.5]]]

@@ -48,6 +48,18 @@ def test_waves_share_one_program_and_give_the_results_of_training_at_once(traine
         np.testing.assert_allclose(getattr(result, name), getattr(expected, name), rtol=1e-6)
 
 
+def test_waves_are_scored_along_the_run_and_resume_on_fewer_devices(trained, toy_tasks, tmp_path, after_saves):
+    swarm = dataclasses.replace(trained[0], score_steps=(1, 4))
+    expected = train.train(swarm, toy_tasks, tmp_path / "at once", "toy").bpb_KPN
+    after_saves(4, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        waves.train_in_waves(swarm, toy_tasks, tmp_path, "toy", 1)
+    assert len(list(tmp_path.glob("wave-*"))) == 2
+    result = waves.train_in_waves(with_mapping(swarm, "map"), toy_tasks, tmp_path, "toy", 1)
+    assert result.bpb_KPN.shape == (5, 2, 2)
+    np.testing.assert_allclose(result.bpb_KPN, expected, rtol=1e-5)
+
+
 def test_members_that_fit_at_once_need_no_waves(make_swarm, toy_tasks, tmp_path, fake_training):
     assert waves.train_in_waves(make_swarm(), toy_tasks, tmp_path, "toy", 5).info.waves is None
     assert fake_training == [(5, 5)]

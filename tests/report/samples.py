@@ -23,6 +23,7 @@ from olmix_jax.propose.proposal_parts import (
     Sensitivity,
     Tail,
 )
+from olmix_jax.proxy.equivalent_compute import equivalent_compute
 from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.proxy.validation_result import MixtureScore, TaskScore, Validation
 from olmix_jax.report import page
@@ -204,6 +205,24 @@ def validation_of(fit: FitResult, proposal: Proposal, seeds: int, rng) -> Valida
         weights = proposal.weights if name == "proposed" else proposal.natural
         mixtures[name] = MixtureScore(weights, mean, 0.01, per_seed, tasks)
     return Validation(mixtures, proposal.weights, seeds, 1200, 1200 * TOKENS_PER_STEP, 412_345, "1M")
+
+
+def scored(results: Results, goal: float = 1.0) -> Results:
+    """Return the results with scores along the run. All mixtures fall by 0.1 BPB per doubling of the tokens.
+
+    So the proposal, at 0.9 after all tokens, has natural's 1.0 after half of them. ``goal`` replaces natural's 1.0.
+    """
+    validation = results.validation
+    tokens_P = tuple(validation.tokens * p // 8 for p in range(1, 9))
+    falling_P = -0.1 * np.log2(np.array(tokens_P) / validation.tokens)
+    mixtures = {
+        name: dataclasses.replace(score, curves=tuple(map(tuple, np.add.outer(score.per_seed, falling_P).tolist())))
+        for name, score in validation.mixtures.items()
+    }
+    proposed = np.array(mixtures["proposed"].curves)
+    compute = equivalent_compute(tokens_P, np.array(mixtures["natural"].per_seed) + goal - 1.0, proposed)
+    along = dataclasses.replace(validation, mixtures=mixtures, scored_tokens=tokens_P, equivalent_compute=compute)
+    return dataclasses.replace(results, validation=along)
 
 
 def curves(runs, steps: int, rng, diverged=None) -> Curves:

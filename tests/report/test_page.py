@@ -58,6 +58,14 @@ def test_summary_has_three_lines(results, workdir):
     ]
 
 
+def test_scores_along_the_run_are_shown(small, tmp_path):
+    folder = samples.write(dataclasses.replace(samples.scored(small), fit=None), tmp_path)
+    page = Page(report.build(folder).read_text(encoding="utf-8"))
+    assert page.figures[:4] == ["mixture", "validation", "validation_tasks", "validation_bpb"]
+    assert "2.00×" in page.text and "this estimate is conservative" in page.text
+    assert "; equivalent compute 2.00× (" in report.summary(folder)[0]
+
+
 def test_every_field_of_a_proposal_is_shown(small, tmp_path):
     folder = samples.write(dataclasses.replace(small, proposal=samples.explored(small.proposal), fit=None), tmp_path)
     page = Page(report.build(folder).read_text(encoding="utf-8"))

@@ -144,6 +144,16 @@ def test_percentages_are_left_out_for_losses_that_are_not_positive(small):
     assert sentences.cards(results)[0].value == "−0.2500 BPB"
 
 
+def test_equivalent_compute_is_in_the_measured_line_and_has_a_card(small):
+    before = sentences.bpb_line(small)
+    after = f"{before}; equivalent compute 2.00× (5–95 % over 3 seeds: 2.00×)"
+    assert sentences.bpb_line(samples.scored(small)) == after
+    card = next(c for c in sentences.cards(samples.scored(small)) if c.title == "Measured: equivalent compute")
+    assert card.value == "2.00×" and card.detail.endswith("5–95 % over 3 seeds: 2.00×; conservative")
+    values = {card.title: card.value for card in sentences.cards(samples.scored(small, goal=0.8))}
+    assert values["Measured: equivalent compute"] == "not reached"
+
+
 def test_omitted_tasks_are_counted():
     assert sentences.omitted_tasks(120) == ""
     assert sentences.omitted_tasks(130) == " Of 130 tasks, only the 120 with the largest changes are shown."
