@@ -24,9 +24,9 @@ def gains(rounds: Sequence[Round], width: float) -> Figure:
     ax.set_xlim(0.5, len(rounds) + 0.5)
     ax.set_xticks(x_R[:: 1 + len(rounds) // 12])
     measured = [(x, each.measured, each.error or 0.0) for x, each in zip(x_R, rounds) if each.measured is not None]
-    x_R, measured_R, error_R = np.array(measured, np.float64).reshape(-1, 3).T
+    at_R, measured_R, error_R = np.array(measured, np.float64).reshape(-1, 3).T
     ax.errorbar(
-        x_R + OFFSET,
+        at_R + OFFSET,
         measured_R,
         error_R,
         color=BINDING,

@@ -75,7 +75,7 @@ class Round:
         if self.measured is None:
             return f"{text}, not measured"
         text += f", measured {self.measured:+.4f}" + ("" if self.error is None else f" ± {self.error:.4f}")
-        return f"{text}: they {'agree' if self.agrees else 'disagree'}"
+        return f"{text}: they {'agree within the error' if self.agrees else 'disagree'}"
 
     def measure(self, table: SwarmTable) -> "Round":
         """Return the round with the gain that the runs of a table measure; unchanged if the table has other tasks."""
