@@ -104,6 +104,13 @@ def test_rounds_end_when_promise_and_measurement_agree(workdir, monkeypatch):
         runner.run(settings(), workdir, ("rounds",))
 
 
+def test_checkpoints_of_a_round_stay_when_the_swarm_is_finished(tmp_path):
+    for folder in ("train/checkpoints", "rounds/1/train/checkpoints"):
+        (tmp_path / folder).mkdir(parents=True)
+    runner._remove_checkpoints(tmp_path, stages.TRAIN)
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.glob("**/checkpoints")] == ["rounds/1/train/checkpoints"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
