@@ -100,21 +100,20 @@ def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
 
 
 def _with_rounds(config: Config, workdir: pathlib.Path, table: SwarmTable) -> SwarmTable:
-    """Return the table with the runs of the workdir's rounds, which have the same tasks."""
+    """Return the table with the runs of the workdir's rounds, which have the same domains and tasks."""
     for place in rounds.trained(workdir):
         ratios, metrics, meta = (workdir / place / name for name in ("ratios.csv", "metrics.csv", "meta.json"))
-        more = SwarmTable.read(
-            *(ratios, metrics, meta if meta.is_file() else ""),
-            keep_metrics=table.columns,
-            missing=run_or_error(config),
-            every_column=True,
-        )
-        if set(more.domains) != set(table.domains):
-            raise UserError(
-                f"{ratios}: its domains and those of the swarm differ in "
-                f"{', '.join(sorted(set(more.domains) ^ set(table.domains)))}; delete {workdir / rounds.FOLDER} to fit "
-                "the swarm without its rounds"
+        try:
+            more = SwarmTable.read(
+                *(ratios, metrics, meta if meta.is_file() else ""),
+                keep_metrics=table.columns,
+                missing=run_or_error(config),
+                every_column=True,
             )
+            if other := sorted(set(more.domains) ^ set(table.domains)):
+                raise UserError(f"{ratios}: its domains and those of the swarm differ in {', '.join(other)}")
+        except UserError as e:
+            raise UserError(f"{e}. Or delete {workdir / rounds.FOLDER} to fit the swarm without its rounds") from e
         table = rounds.joined(table, more)
     return table
 

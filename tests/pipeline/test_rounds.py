@@ -16,6 +16,7 @@ from olmix_jax.propose.proposal import Proposal
 from olmix_jax.swarm import table
 from olmix_jax.swarm.rounds import Round, Rounds
 from olmix_jax.utils.errors import UserError
+from tests.pipeline.test_processes import finish, started
 
 FIRST = ("prepare", "sample", "train", "fit", "propose")
 
@@ -24,6 +25,7 @@ def settings(**changes):
     c = paper.get_config("smoke")
     c.train.steps, c.swarm.size, c.train.checkpoint_every, c.train.remat = 8, 12, 2, False
     c.proxy.preset, c.train.match_repeats, c.propose.next_runs, c.rounds.number = "tiny", False, 3, 2
+    c.validate.steps, c.validate.seeds = 4, 1
     # A law with cheap fits.
     c.fit.law, c.fit.resamples, c.fit.starts = "log_linear", 8, 2
     for name, value in changes.items():
@@ -65,11 +67,11 @@ def test_rounds_end_with_the_budget_also_after_interruptions(workdir, disagreein
     one, two = Rounds.read(workdir).rounds
     assert (one.promised, one.low, one.high) == (promised.mean, promised.low, promised.high)
     assert one.runs == two.runs == 3 and one.tokens == 3 * 8 * 4 * 32 and one.agrees is False
-    first = SwarmOf(workdir / "rounds/1")
+    first = read_swarm(workdir / "rounds/1")
     assert first.runs == planned.runs
     np.testing.assert_array_equal(first.ratios_KM, planned.ratios_KM)
     # The first run of the swarm has the natural mixture.
-    natural = SwarmOf(workdir / "swarm").bpb_KN[0].mean()
+    natural = read_swarm(workdir / "swarm").bpb_KN[0].mean()
     assert first.runs[0].startswith("proposal-") and one.measured == pytest.approx(natural - first.bpb_KN[0].mean())
     fit, swarm = FitResult.read(workdir / "fit/fit.json"), workdirs.read_table(settings(), workdir)
     assert fit.runs == swarm.runs and len(swarm.runs) == 12 + 3 + 3 and swarm.runs[12:15] == first.runs
@@ -85,7 +87,7 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-def SwarmOf(folder) -> table.SwarmTable:
+def read_swarm(folder) -> table.SwarmTable:
     return table.SwarmTable.read(*(folder / f"{n}" for n in ("ratios.csv", "metrics.csv", "meta.json")))
 
 
@@ -136,3 +138,17 @@ def test_rounds_run_on_request_or_with_scores():
 def test_rounds_without_a_swarm_name_the_stage_that_is_missing(tmp_path):
     with pytest.raises(UserError, match="fit needs .*; run --stages=train first|run --stages=sample first"):
         runner.run(settings(), tmp_path, ("rounds",))
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_runs_of_one(workdir, tmp_path):
+    runner.run(settings(rounds_number=1), workdir, ("rounds",))
+    other = shutil.copytree(workdir, tmp_path / "other")
+    shutil.rmtree(other / "rounds")
+    more = {"fit_law": "log_linear", "fit_resamples": 8, "fit_starts": 2, "propose_next_runs": 3, "rounds_number": 1}
+    ends = finish(started(other, 2, "rounds", **more))
+    assert [code for _, code in ends] == [0, 0], ends[0][0][1][-2000:]
+    assert len(list((other / "rounds/1/train/parts").glob("*.npz"))) == 2
+    ours, theirs = (read_swarm(folder / "rounds/1") for folder in (other, workdir))
+    assert ours.runs == theirs.runs
+    np.testing.assert_allclose(ours.bpb_KN, theirs.bpb_KN, rtol=1e-5)
