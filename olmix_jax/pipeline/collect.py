@@ -29,7 +29,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     Raises:
       UserError: the file lacks a task, has a run that was never proposed, or a score that is missing or no number.
     """
-    metrics, rounds = csv_files.read_sheet(config.rounds.metrics), Rounds.read(workdir)
+    metrics, rounds = _read(config.rounds.metrics), Rounds.read(workdir)
     places = [workdir / folder(number) / PLANNED for number in range(1, len(rounds.rounds) + 1)]
     proposed = set(next_runs.read(workdir).runs) if (workdir / next_runs.PATH).is_file() else set()
     planned = {run for place in places for run in table.read_ratios(place).runs}
@@ -48,6 +48,19 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             log.info("round %d: %s without scores: %s", number, counted(len(missing), "run"), listed(missing))
     swarm = workdirs.read_table(config, workdir)
     Rounds(tuple(each.measure(swarm) for each in rounds.rounds)).write(workdir)
+
+
+def _read(path: str) -> Sheet:
+    """Read scores. RegMix's prefix of the columns is removed, also beside the run ids that its own tables lack."""
+    sheet, prefix = csv_files.read_sheet(path), csv_files.PREFIX
+    if not all(column.startswith(prefix) for column in sheet.columns):
+        return sheet
+    rows = {
+        run: csv_files.Row(row.line, {name.removeprefix(prefix): cell for name, cell in row.cells.items()})
+        for run, row in sheet.rows.items()
+    }
+    columns = tuple(column.removeprefix(prefix) for column in sheet.columns)
+    return dataclasses.replace(sheet, columns=columns, rows=rows, prefix=prefix)
 
 
 def _scored(metrics: Sheet, planned: set[str], config: Config, workdir: pathlib.Path) -> list[str]:
@@ -74,7 +87,7 @@ def _scored(metrics: Sheet, planned: set[str], config: Config, workdir: pathlib.
 
 def _check_known(metrics: Sheet, planned: set[str], config: Config, workdir: pathlib.Path) -> None:
     """Raise an error for a run that is in no ``next.csv``, nor in the swarm."""
-    unknown = set(metrics.rows) - planned - set(table.read_ratios(config.swarm.ratios).runs)
+    unknown = set(metrics.rows) - planned - set(csv_files.read_sheet(config.swarm.ratios).rows)
     if unknown:
         raise UserError(
             f"{metrics.path}: {listed(sorted(unknown))}: no such run in {workdir / next_runs.PATH}, in earlier rounds "

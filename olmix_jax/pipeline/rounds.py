@@ -1,8 +1,8 @@
 """The stage ``rounds``: train the next runs of a proposal, fit and propose again, until promise and measurement agree.
 
-A round is a sequence of stages: ``choose`` takes the runs of ``propose/next.csv`` and notes the promised gain, ``train``
-trains them like the proxies of the swarm, and ``measure`` compares the gain that they measured. ``fit`` and ``propose``
-follow, with the runs of all rounds in the table. ``rounds/rounds.json`` says how far the rounds are.
+A round is a sequence of stages: ``choose`` takes the runs of ``propose/next.csv`` and notes the promised gain,
+``train`` trains them like the proxies of the swarm, and ``measure`` compares the gain that they measured. ``fit`` and
+``propose`` follow, with the runs of all rounds in the table. ``rounds/rounds.json`` says how far the rounds are.
 
 The runs of an external swarm are trained elsewhere. ``collect`` takes their scores from ``rounds.metrics``.
 """

@@ -75,6 +75,15 @@ def test_runs_without_scores_are_not_trained_yet(given, caplog):
     assert "scores.csv has no scores of runs of" in caplog.text and not Rounds.read(workdir).rounds
 
 
+def test_columns_may_have_the_prefix_of_regmix(given):
+    workdir, scores, settings = given
+    mixtures = next_runs.read(workdir)
+    columns = [f"metric/{task}" for task in TASKS]
+    external.write(scores, mixtures.runs, columns, external.bpb(mixtures.ratios_KM).tolist())
+    collect.run(settings, workdir)
+    assert workdirs.read_table(settings, workdir).runs[12:] == mixtures.runs
+
+
 def test_scores_of_the_swarm_may_be_in_the_same_file(given):
     workdir, _, settings = given
     swarm, mixtures = workdirs.read_table(settings, workdir), next_runs.read(workdir)
