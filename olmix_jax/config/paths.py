@@ -12,7 +12,7 @@ from olmix_jax.utils.errors import UserError
 LOCAL = (
     "olmix_yaml corpus.tokenizer tasks.path tasks.olmes swarm.ratios swarm.metrics swarm.meta swarm.test_ratios "
     "swarm.test_metrics fit.families propose.task_weights propose.bounds propose.anchor propose.keep_ratios "
-    "update.parent update.file"
+    "rounds.metrics update.parent update.file"
 ).split()
 
 # Inputs of ``prepare``, and the folders of a workdir that it replaces.

@@ -1,6 +1,6 @@
 """All settings: meaning, unit and default of each, and where the default comes from.
 
-The sections fit, propose and update are in olmix_jax/config/schema_decision.py.
+The sections fit, propose, rounds and update are in olmix_jax/config/schema_decision.py.
 Files in ``configs/`` start from these defaults (:func:`olmix_jax.config.default`) and change some of them; flags such
 as ``--config.swarm.size=64`` change single fields. :func:`olmix_jax.config.from_dict` checks the result and builds the
 frozen dataclasses below. METHOD is docs/method.md; RQ numbers are the paper's research questions.
@@ -12,7 +12,7 @@ value that belongs to the preset and the other settings: olmix_jax/config/preset
 import dataclasses
 
 from olmix_jax.config.presets import derived, resolved
-from olmix_jax.config.schema_decision import Fit, Propose, Update
+from olmix_jax.config.schema_decision import Fit, Propose, Rounds, Update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +209,7 @@ class Config:
     train: Train = Train()
     fit: Fit = Fit()
     propose: Propose = Propose()
+    rounds: Rounds = Rounds()
     validate: Validate = Validate()
     update: Update = Update()
     track: Track = Track()

@@ -1,4 +1,4 @@
-"""The settings of the half that decides: fitting, proposing and updating. The others: olmix_jax/config/schema.py."""
+"""The settings that decide: fit, propose, rounds and update. The others are in olmix_jax/config/schema.py."""
 
 import dataclasses
 
@@ -79,8 +79,20 @@ class Propose:
     explore: bool = True
     # Where trainers find the data of a domain, in the files of propose/handover.
     data_path: str = "data/{domain}"
-    # Number of most informative mixtures to train next, written to propose/next.csv; 0: none.
+    # Number of runs to train next, written to propose/next.csv: the proposal, natural and two points between them,
+    # unless they are in the swarm, and the most informative mixtures; 0: none. Stage `rounds` trains them.
     next_runs: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounds:
+    """Rounds after the first proposal, --stages=rounds: train its next runs, fit again, propose again."""
+
+    # Maximum number of rounds, those that are finished included. Rounds also end when the measured gain of a proposal
+    # agrees with the gain that was promised.
+    number: int = 3
+    # Scores of runs of propose/next.csv that were trained elsewhere, for an external swarm; a file like swarm.metrics.
+    metrics: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,8 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 POSITIVE = (
     "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
     "train.batch train.micro_batch train.lr train.clip train.checkpoint_every fit.starts fit.train_split "
-    "propose.max_repeats propose.target_tokens validate.steps validate.lr validate.seeds update.proxies update.budget "
-    "swarm.members_per_device plan.utilisation plan.price"
+    "propose.max_repeats propose.target_tokens rounds.number validate.steps validate.lr validate.seeds update.proxies "
+    "update.budget swarm.members_per_device plan.utilisation plan.price"
 ).split()
 NOT_NEGATIVE = (
     "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
@@ -38,6 +38,7 @@ REQUIRES = (
     ("swarm.meta", "swarm.ratios"),
     ("swarm.test_ratios", "swarm.test_metrics"),
     ("swarm.test_metrics", "swarm.test_ratios"),
+    ("rounds.metrics", "swarm.ratios"),
 )
 
 

@@ -5,7 +5,7 @@ import pathlib
 from olmix_jax.config import json_fields
 from olmix_jax.config.build import from_dict
 from olmix_jax.config.schema import Config
-from olmix_jax.swarm import task_groups
+from olmix_jax.swarm import rounds, task_groups
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, rng
@@ -62,8 +62,20 @@ def table_path(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path
     return workdir / file
 
 
+def table_files(workdir: pathlib.Path) -> tuple[str, ...]:
+    """Return the files with the runs that a law is fitted to, those of the workdir's rounds included."""
+    return (RATIOS, METRICS, META, *rounds.tables(workdir))
+
+
+def trained_here(config: Config, workdir: pathlib.Path) -> bool:
+    """Return whether proxies are trained in the workdir, on its corpus."""
+    return not config.swarm.ratios and (workdir / "corpus").is_dir()
+
+
 def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
-    """Read the swarm to fit, trained in ``workdir`` or external, with its tasks grouped as the config's ``fit`` asks.
+    """Read the swarm to fit, trained in ``workdir`` or external, and the runs of its rounds.
+
+    The tasks are grouped as the config's ``fit`` asks.
 
     Raises:
       UserError: a file is missing or malformed, or the domains or tasks do not match the config.
@@ -84,7 +96,26 @@ def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
         # The update's plan, law and proposal use this order; external tables may have another order.
         table = table.ordered(DomainSet.read(workdir / DOMAINS).names)
     table = table.subsampled(fit.train_split, rng.derive(config.seed, "train_split"))
-    return _grouped(config, table)
+    return _grouped(config, _with_rounds(config, workdir, table))
+
+
+def _with_rounds(config: Config, workdir: pathlib.Path, table: SwarmTable) -> SwarmTable:
+    """Return the table with the runs of the workdir's rounds, which have the same domains and tasks."""
+    for place in rounds.trained(workdir):
+        ratios, metrics, meta = (workdir / place / name for name in ("ratios.csv", "metrics.csv", "meta.json"))
+        try:
+            more = SwarmTable.read(
+                *(ratios, metrics, meta if meta.is_file() else ""),
+                keep_metrics=table.columns,
+                missing=run_or_error(config),
+                every_column=True,
+            )
+            if other := sorted(set(more.domains) ^ set(table.domains)):
+                raise UserError(f"{ratios}: its domains and those of the swarm differ in {', '.join(other)}")
+        except UserError as e:
+            raise UserError(f"{e}. Or delete {workdir / rounds.FOLDER} to fit the swarm without its rounds") from e
+        table = rounds.joined(table, more)
+    return table
 
 
 def read_test_table(config: Config, fitted: SwarmTable) -> SwarmTable:
@@ -92,9 +123,13 @@ def read_test_table(config: Config, fitted: SwarmTable) -> SwarmTable:
 
     All tasks are needed, so with ``fit.missing=drop_task`` a missing score drops the run instead.
     """
-    missing = "drop_run" if config.fit.missing == "drop_task" else config.fit.missing
     paths = (config.swarm.test_ratios, config.swarm.test_metrics)
-    return _grouped(config, SwarmTable.read(*paths, keep_metrics=fitted.columns, missing=missing))
+    return _grouped(config, SwarmTable.read(*paths, keep_metrics=fitted.columns, missing=run_or_error(config)))
+
+
+def run_or_error(config: Config) -> str:
+    """Return what to do about a missing score, as ``fit.missing`` asks, in a table that needs all tasks."""
+    return "drop_run" if config.fit.missing == "drop_task" else config.fit.missing
 
 
 def _grouped(config: Config, table: SwarmTable) -> SwarmTable:

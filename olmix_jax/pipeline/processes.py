@@ -96,7 +96,7 @@ def _run_locked(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -
     if config.swarm.part and jax.process_count() > 1:
         raise UserError("config field `swarm.part` is for independent jobs; processes divide the swarm themselves")
     check_shared(config, workdir, names)
-    for stage in runner.in_order(config, names):
+    for stage in runner.steps(config, workdir, names):
         if stage.count_models is not None:
             run_on_all(functools.partial(_run_parts, config, workdir, stage))
         run_on_all(functools.partial(_run_stage, config, workdir, stage))

@@ -1,11 +1,9 @@
 """The stage ``propose``: the mixture, its files for trainers, and the next runs."""
 
 import dataclasses
-import math
 import pathlib
 import shutil
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -16,9 +14,9 @@ from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store
 from olmix_jax.laws import held_out
 from olmix_jax.laws.fit_result import FitResult, Over
-from olmix_jax.pipeline import handover
+from olmix_jax.pipeline import handover, next_runs
 from olmix_jax.pipeline.fit import law_over_domains
-from olmix_jax.propose import export, make_proposal, next_runs
+from olmix_jax.propose import export, make_proposal
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Counts, ReuseCost, by_name
@@ -29,11 +27,7 @@ from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.optional import LeftOut
-from olmix_jax.utils.progress import counted, log
-
-NEXT_RUNS = "propose/next.csv"
-# Sequences of a run that trains elsewhere. Next runs have weights in multiples of 1/TOTAL.
-TOTAL = 10_000
+from olmix_jax.utils.progress import log
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -56,7 +50,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     solved = dataclasses.replace(solved, proposal=dataclasses.replace(solved.proposal, fit=fit))
     path, left_out = workdir / "propose/proposal.json", LeftOut()
     # Files for an earlier proposal must not stay beside this one.
-    (workdir / NEXT_RUNS).unlink(missing_ok=True)
+    (workdir / next_runs.PATH).unlink(missing_ok=True)
     shutil.rmtree(workdir / handover.FOLDER, ignore_errors=True)
     solved.proposal.write(path)
     log.info("propose: %s", solved.proposal.outcome)
@@ -75,7 +69,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         exports = handover.write(workdir, _mixture(config, swarm, options, proposal))
         proposal = dataclasses.replace(proposal, handover=exports)
     with left_out.unless_fails("propose", "next runs"):
-        chosen = _propose_next(config, workdir, fitted_law, fit_result, swarm_table, proposal)
+        chosen = next_runs.write(config, workdir, fitted_law, fit_result, swarm_table, proposal)
         proposal = dataclasses.replace(proposal, next_runs=chosen)
     proposal = dataclasses.replace(proposal, left_out=(*proposal.left_out, *left_out.reasons))
     proposal.write(path)
@@ -98,14 +92,10 @@ def _fitted_swarm(
     return swarm_table, fit_result
 
 
-def trained_here(config: Config, workdir: pathlib.Path) -> bool:
-    return not config.swarm.ratios and (workdir / "corpus").is_dir()
-
-
 def swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable) -> SwarmFacts:
     """Return the facts that a proposal depends on. Token counts are those that a run can use."""
     swarm = SwarmFacts.from_table(swarm_table, json_fields.families_of_tasks(config, swarm_table.tasks))
-    if not trained_here(config, workdir):
+    if not workdirs.trained_here(config, workdir):
         return swarm
     # A run reads whole sequences, so the tokens after a domain's last sequence are not used.
     length = config.proxy.length
@@ -116,7 +106,7 @@ def swarm_facts(config: Config, workdir: pathlib.Path, swarm_table: table.SwarmT
 def options_of(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -> Options:
     """Return the config's options, with the target tokens of a swarm trained here and the ratios kept by an update."""
     options = Options(**json_fields.propose_options(config))
-    if trained_here(config, workdir):
+    if workdirs.trained_here(config, workdir):
         options = dataclasses.replace(options, target_tokens=budget.target_tokens(config))
     if plan is not None and plan.kept:
         # The plan keeps the blocks of the config too.
@@ -164,7 +154,7 @@ def _counts(config: Config, workdir: pathlib.Path, options: Options, proposal: P
     """Return the mixture in whole sequences of the target run (for an external swarm: tokens), within all bounds."""
     if options.target_tokens is None:
         return None
-    length = config.proxy.length if trained_here(config, workdir) else 1
+    length = config.proxy.length if workdirs.trained_here(config, workdir) else 1
     names = list(proposal.weights)
     weights_M, lower_M, caps_M = (
         np.array([values[name] for name in names]) for values in (proposal.weights, proposal.lower, proposal.caps)
@@ -197,53 +187,3 @@ def _mixture(config: Config, swarm: SwarmFacts, options: Options, proposal: Prop
         sequence_length=config.proxy.length,
         paths=config.propose.data_path,
     )
-
-
-def _propose_next(
-    config: Config,
-    workdir: pathlib.Path,
-    fitted_law: laws.FittedLaw,
-    fit_result: FitResult | None,
-    swarm_table: table.SwarmTable,
-    proposal: Proposal,
-) -> dict[str, float]:
-    """Write the most informative next runs to ``propose/next.csv``; return {run: remaining share of uncertainty}."""
-    path, law = workdir / NEXT_RUNS, laws.LAWS[config.fit.law]
-    wanted = config.propose.next_runs and fitted_law.law == law
-    if not wanted or fit_result is None or not next_runs.possible(fitted_law):
-        return {}
-    chosen = next_runs.propose_next(
-        fitted_law,
-        config.propose.next_runs,
-        natural_M=swarm_table.natural_M,
-        domains=swarm_table.domains,
-        existing_KM=swarm_table.ratios_KM,
-        noise_N=np.array([task.rmse_cv**2 for task in fit_result.tasks.values()]),
-        task_weights_N=list(proposal.task_weights.values()),
-        **_sampler(config, workdir),
-    )
-    runs = tuple(f"next-{k:04d}" for k in range(len(chosen.ratios_BM)))
-    table.write_ratios(path, runs, runs, swarm_table.domains, chosen.ratios_BM)
-    log.info("propose: the most informative mixtures to train next (%s) are in %s", counted(len(runs), "run"), path)
-    if len(runs) < config.propose.next_runs:
-        log.info(
-            "propose: no more next runs are at least swarm.min_distance = %g from all others", config.swarm.min_distance
-        )
-    return dict(zip(runs, chosen.left_B.tolist()))
-
-
-def _sampler(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Return the settings of ``swarm`` for the sampler that draws candidates of the next runs."""
-    swarm = config.swarm
-    total = config.train.steps * config.train.batch if trained_here(config, workdir) else TOTAL
-    if swarm.min_weight and not trained_here(config, workdir):
-        total = max(total, math.ceil(1 / swarm.min_weight))
-    return {
-        "total": total,
-        "sparsity": swarm.sparsity,
-        "strength": swarm.strength,
-        "min_weight": swarm.min_weight,
-        "min_distance": swarm.min_distance,
-        "min_runs": swarm.min_runs,
-        "seed": rng.derive(config.seed if swarm.seed is None else swarm.seed, "next_runs"),
-    }

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
@@ -38,13 +39,26 @@ def in_order(config: Config, names: tuple[str, ...]) -> list[Stage]:
     return [stage for stage in STAGES if stage.name in names]
 
 
+def steps(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> Iterator[Stage]:
+    """Yield the named stages in order, and before each the stages that it consists of.
+
+    Request the next one when the one before has ended, because they depend on the results of those before.
+
+    Raises:
+      UserError: as for :func:`in_order`.
+    """
+    for stage in in_order(config, names):
+        yield from stage.before(config, workdir)
+        yield stage
+
+
 def run(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     """Run the named stages in order. Finished stages are skipped.
 
     Raises:
       UserError: a stage is unknown, an input is missing, or a costly file was made with other settings.
     """
-    for i, stage in enumerate(in_order(config, names)):
+    for i, stage in enumerate(steps(config, workdir, names)):
         if i and (reason := stage.wait(config, workdir)):
             log.info("stopped before %s: %s", stage.name, reason)
             break
@@ -121,7 +135,9 @@ def _state(config: Config, workdir: pathlib.Path, stage: Stage) -> _State:
 
 def _remove_checkpoints(workdir: pathlib.Path, stage: Stage) -> None:
     """Remove the checkpoints of a finished stage. A swarm of 100 proxies of 30M has 60 GB of them."""
-    folders = [path for file in stage.costly for path in (workdir / file).glob("**/checkpoints") if path.is_dir()]
+    # They are in the folder that has the stage's name.
+    own = [file for file in stage.costly if pathlib.PurePath(file).is_relative_to(stage.name)]
+    folders = [path for file in own for path in (workdir / file).glob("**/checkpoints") if path.is_dir()]
     for folder in folders if stage.resumable else ():
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,7 +7,7 @@ these have changed, a cheap stage runs again; a costly one raises an error that 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from olmix_jax.config import workdir as workdirs
@@ -20,11 +20,11 @@ from olmix_jax.utils.errors import UserError
 
 # Settings that name a file or folder. Its content counts, not its name. The parent's content is evidence of the update.
 PATHS = tuple(name for name in ("corpus.path", *LOCAL) if name not in ("olmix_yaml", "update.parent"))
-# Settings that change how members are computed, not the results. They may change between runs, for example on a machine
-# with less memory.
+# Settings that change how members are computed, or how many rounds follow, not the results. They may change between
+# runs, for example on a machine with less memory.
 NOT_STAMPED = (
     "train.mapping train.map_batch train.micro_batch train.remat train.checkpoint_every swarm.members_per_device "
-    "swarm.part"
+    "swarm.part rounds.number"
 ).split()
 
 
@@ -56,6 +56,7 @@ class Stage:
       skip: (config, workdir) → why the stage has nothing to do; empty if it has to run.
       wait: (config, workdir) → why the run has to end before this stage; empty if it can continue.
       expands: whether ``--stages=NAME`` with only this stage runs all default stages.
+      before: (config, workdir) → stages that run before this one. Each is requested after the one before has ended.
       count_models: (config, workdir) → number of models that processes divide among them; 0 if they train all models
         together. None if the stage trains nothing.
       join: (config, workdir) → what other processes do while the first one trains a model with all of them.
@@ -78,6 +79,7 @@ class Stage:
     skip: Callable[[Config, pathlib.Path], str] = no_reason
     wait: Callable[[Config, pathlib.Path], str] = no_reason
     expands: bool = False
+    before: Callable[[Config, pathlib.Path], Iterable["Stage"]] = lambda config, workdir: ()
     count_models: Callable[[Config, pathlib.Path], int] | None = None
     join: Callable[[Config, pathlib.Path], None] | None = None
 
@@ -164,7 +166,7 @@ def stamp_of(stage: Stage, config: Config, workdir: pathlib.Path, writers: dict[
             advice = (
                 "correct swarm.ratios, swarm.metrics or swarm.meta"
                 if config.swarm.ratios and file in (workdirs.RATIOS, workdirs.METRICS, workdirs.META)
-                else f"run --stages={writers[file]} first"
+                else f"run --stages={writers.get(file, 'rounds')} first"
             )
             missing = "is no file" if path.exists() else "does not exist"
             raise UserError(f"{stage.name} needs {path}, which {missing}; {advice}")

@@ -10,14 +10,13 @@ from olmix_jax.config import part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import fitting
-from olmix_jax.pipeline import fit, propose, sample, update
+from olmix_jax.pipeline import fit, propose, rounds, sample, update
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.update import history, update_plan
 from olmix_jax.utils.errors import UserError
 
 SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
 BUDGET = ("train.steps", "train.batch", "proxy.length")
-TABLE = (workdirs.RATIOS, workdirs.METRICS, workdirs.META)
 
 
 def is_external_update(config: Config) -> bool:
@@ -148,7 +147,7 @@ def for_job(config: Config, stage: Stage) -> Stage:
     )
 
 
-# fit, propose, validate, report --------------------------------------------------------------------------------------
+# fit, propose, rounds, validate, report ------------------------------------------------------------------------------
 
 
 def _fit_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
@@ -158,7 +157,7 @@ def _fit_evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
 def _propose_reads(config: Config, workdir: pathlib.Path) -> tuple[str, ...]:
     if config.update.parent and _needs_no_runs(workdir):
         return ("domains.json", workdirs.UPDATE_PLAN)
-    return ("fit/fit.json", "fit/params.npz", *TABLE, *_plan_of_update(config))
+    return ("fit/fit.json", "fit/params.npz", *workdirs.table_files(workdir), *_plan_of_update(config))
 
 
 def _validate(config: Config, workdir: pathlib.Path) -> None:
@@ -243,7 +242,8 @@ TRAIN = Stage(
     reads=lambda config, workdir: ("domains.json", "tasks/tasks.json", "swarm/ratios.csv"),
     writes=("swarm/meta.json", "swarm/metrics.csv"),
     settings=("seed", "proxy", "train", "tasks.length", "validate.steps", "propose.target_tokens"),
-    costly=("swarm/metrics.csv", "train"),
+    # Rounds add to the table of this swarm.
+    costly=("swarm/metrics.csv", "train", rounds.FOLDER),
     resumable=True,
     skip=_skip_training,
     count_models=_count_proxies,
@@ -254,7 +254,7 @@ FIT = Stage(
     "fit",
     fit.run,
     by_default=lambda config: bool(config.swarm.ratios) or _trains(config),
-    reads=lambda config, workdir: (*TABLE, *_plan_of_update(config)),
+    reads=lambda config, workdir: (*workdirs.table_files(workdir), *_plan_of_update(config)),
     writes=("fit/params.npz", "fit/fit.json"),
     settings=("seed", "fit", "swarm", "update.old_runs"),
     evidence=_fit_evidence,
@@ -270,6 +270,7 @@ PROPOSE = Stage(
     evidence=_parent_evidence,
     wait=_wait_for_runs,
 )
+ROUNDS = rounds.stage(TRAIN, FIT, PROPOSE)
 VALIDATE = Stage(
     "validate",
     _validate,
@@ -291,4 +292,4 @@ REPORT = Stage(
     repeat=True,
 )
 # The dry run comes after the stages that tell it the number of members.
-STAGES = (PREPARE, UPDATE, PLAN, SAMPLE, TRAIN, FIT, PROPOSE, VALIDATE, REPORT)
+STAGES = (PREPARE, UPDATE, PLAN, SAMPLE, TRAIN, FIT, PROPOSE, ROUNDS, VALIDATE, REPORT)

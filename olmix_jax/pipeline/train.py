@@ -17,26 +17,40 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
 
-def run(config: Config, workdir: pathlib.Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Folders of a swarm, relative to the workdir: of its tables, and of its checkpoints and progress."""
+
+    tables: str
+    training: str
+
+
+SWARM = Place("swarm", "train")
+
+
+def run(config: Config, workdir: pathlib.Path, place: Place = SWARM) -> None:
     """Train the proxies, or one part of them (``swarm.part``), and write the table once all parts exist."""
-    domains, job = workdirs.read_domains(workdir), _job(config, workdir)
-    trainer.log_settings(config, job.swarm.train, "train")
+    domains, job = workdirs.read_domains(workdir), _job(config, workdir, place)
+    trainer.log_settings(config, job.swarm.train, place.training)
     if job.swarm.share < 1:
         log.info(
-            "train: proxies read a share of %.3f of every domain, to repeat it as often as the target run",
-            job.swarm.share,
+            "%s: proxies read a share of %.3f of every domain, to repeat it as often as the target run",
+            *(place.training, job.swarm.share),
         )
     trained = job.results(part.parse(config.swarm.part), domains)
     if trained is None:
         return
     runs, counts_KM = job.swarm.runs.names, job.swarm.runs.counts_KM
-    names = table.read_ratios(workdir / "swarm/ratios.csv").names
-    jobs.write_curves(workdir / "swarm/curves.npz", job, trained, config)
+    folder = workdir / place.tables
+    names = table.read_ratios(folder / "ratios.csv").names
+    jobs.write_curves(folder / "curves.npz", job, trained, config)
     diverged = {run: int(step) for run, step in zip(runs, trained.died_K) if step >= 0}
     if len(diverged) == len(runs):
-        raise UserError("every member diverged; lower `train.lr`, delete the workdir's train folder, and run again")
+        raise UserError(
+            f"every member diverged; lower `train.lr`, delete the workdir's {place.training} folder, and run again"
+        )
     table.write_swarm(
-        workdir / "swarm",
+        folder,
         runs,
         names,
         domains.names,
@@ -47,21 +61,21 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         domains.tokens_M,
         diverged,
     )
-    dataclasses.replace(trained.info, preset=config.proxy.preset).write(workdir / "train/info.json")
+    dataclasses.replace(trained.info, preset=config.proxy.preset).write(workdir / place.training / "info.json")
 
 
-def join(config: Config, workdir: pathlib.Path) -> None:
+def join(config: Config, workdir: pathlib.Path, place: Place = SWARM) -> None:
     """Train proxies that are sharded over all processes, as a process that writes no results.
 
     The first process calls :func:`run` at the same time.
     """
-    _job(config, workdir).run_here()
+    _job(config, workdir, place).run_here()
 
 
-def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
+def _job(config: Config, workdir: pathlib.Path, place: Place) -> jobs.Job:
     """Return the job that trains all members."""
     domains = workdirs.read_domains(workdir)
-    path = workdir / "swarm/ratios.csv"
+    path = workdir / place.tables / "ratios.csv"
     mixtures = table.read_ratios(path)
     if mixtures.domains != domains.names:
         raise UserError(f"{path}: its domains differ from those of domains.json; run --stages=sample again")
@@ -73,12 +87,12 @@ def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
     share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
     swarm = jobs.swarm_of(config, workdir, domains, data.Runs(mixtures.runs, counts_KM, seed_K, seed_K), share)
     tasks, members_per_device = jobs.tasks_of(config, workdir), config.swarm.members_per_device
-    return jobs.Job(swarm, tasks, workdir / "train", "swarm", members_per_device)
+    return jobs.Job(swarm, tasks, workdir / place.training, place.tables, members_per_device)
 
 
-def count_models(config: Config, workdir: pathlib.Path) -> int:
+def count_models(config: Config, workdir: pathlib.Path, place: Place = SWARM) -> int:
     """Return how many proxies several processes can divide; 0 if each is sharded over all devices."""
-    path = workdir / workdirs.RATIOS
+    path = workdir / place.tables / "ratios.csv"
     # Without the file, either the update needs no runs, or the first process raises the error.
     if not path.is_file() or jobs.is_sharded_over_all(config, workdir):
         return 0

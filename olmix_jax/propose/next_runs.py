@@ -104,6 +104,7 @@ def propose_next(
     natural_M,
     domains: Sequence[str],
     existing_KM,
+    first_FM=None,
     noise_N=None,
     task_weights_N=None,
     candidates: int = 1000,
@@ -124,6 +125,8 @@ def propose_next(
       natural_M: natural distribution, positive.
       domains: M names, in column order.
       existing_KM: mixtures that have been trained, or are being trained.
+      first_FM: mixtures to train in any case, such as the proposal. They are the first of the runs, and the others are
+        chosen as if their results were known. They may be close to other runs.
       noise_N: see :func:`choose_sampled`; needed for all laws except ``warped_gp`` and ``exposure``.
       task_weights_N: weights of 0 or more; equal by default.
       candidates, references: number of candidates, and of the reference mixtures among them.
@@ -142,6 +145,8 @@ def propose_next(
     reference_QM = ratios_CM[: max(min(references, pairs // len(ratios_CM)), 1)]
     ratios_CM = _far_from(existing_KM, ratios_CM, min_distance)
     ratios_CM = ratios_CM[: max(pairs // max(len(existing_KM), 1), 2 * number)]
+    first_FM = ratios_CM[:0] if first_FM is None else np.asarray(first_FM, np.float64)
+    ratios_CM = np.concatenate([first_FM, ratios_CM])
     if _has_exact_covariances(fitted):
         covariances = exact_covariances(fitted.params, ratios_CM, reference_QM)
     elif fitted.samples is None or noise_N is None:
@@ -149,7 +154,7 @@ def propose_next(
     else:
         predicted_RCN, predicted_RQN = (fitted.predict_samples(at_XM) for at_XM in (ratios_CM, reference_QM))
         covariances = sampled_covariances(predicted_RCN, predicted_RQN, noise_N, number)
-    choice = choose_greedily(covariances, number, task_weights_N, ratios_CM, min_distance)
+    choice = choose_greedily(covariances, number, task_weights_N, ratios_CM, min_distance, len(first_FM))
     return NextRuns(ratios_CM[choice.index_B], choice.left_B)
 
 
@@ -171,7 +176,12 @@ def total_variation(one_CM, other_KM) -> np.ndarray:
 
 
 def choose_greedily(
-    covariances: Covariances, number: int, task_weights_N=None, ratios_CM=None, min_distance: float = 0.0
+    covariances: Covariances,
+    number: int,
+    task_weights_N=None,
+    ratios_CM=None,
+    min_distance: float = 0.0,
+    first: int = 0,
 ) -> Choice:
     """Choose one candidate after another; each lowers Σ_i w_i mean_q ½ ln Var_i(q) most.
 
@@ -181,6 +191,7 @@ def choose_greedily(
       task_weights_N: w, weights of 0 or more; equal by default.
       ratios_CM: the candidates, to keep chosen ones ``min_distance`` apart in total variation; None disables that.
       min_distance: least distance.
+      first: this many candidates, the first ones, are chosen before all others, in their order.
 
     Raises:
       UserError: the weights are invalid.
@@ -199,10 +210,10 @@ def choose_greedily(
     gains: list[float] = []
     steps: list[np.ndarray] = []
     for _ in range(number):
-        if not open_C.any():
+        if len(chosen) >= first and not open_C.any():
             break
         gain_C = _gain(state, weights_N)
-        c = int(np.where(open_C, gain_C, -np.inf).argmax())
+        c = len(chosen) if len(chosen) < first else int(np.where(open_C, gain_C, -np.inf).argmax())
         steps.append(_condition(state, c, steps))
         open_C[c] = False
         if ratios_CM is not None:

@@ -13,6 +13,7 @@ from olmix_jax.report import (
     fact_tables,
     law_sections,
     proposal_sections,
+    rounds_sections,
     sentences,
     settings_sections,
     tables,
@@ -49,7 +50,7 @@ def build(workdir: str | pathlib.Path) -> pathlib.Path:
 
 
 def summary(workdir: str | pathlib.Path) -> list[str]:
-    """Return the result as lines of text: BPB of the proposal, binding caps, quality of the law, and the update if any.
+    """Return the result as lines of text: BPB of the proposal, binding caps, the law, and the last round and update.
 
     Raises:
       UserError: the workdir has no results, or a file in it is damaged.
@@ -57,6 +58,8 @@ def summary(workdir: str | pathlib.Path) -> list[str]:
     results = read(workdir)
     banner = f"{sentences.WORST} " if results.worst else ""
     lines = [banner + sentences.bpb_line(results), sentences.caps_line(results), sentences.law_line(results)]
+    if results.rounds:
+        lines.append(f"round {len(results.rounds)}: {results.rounds[-1].outcome}")
     return lines if results.update is None else [*lines, update_sections.update_line(results.update)]
 
 
@@ -125,6 +128,7 @@ def _all_tasks(results: Results) -> list[Section]:
 PARTS: dict[str, Callable[[Results, MakeFigure], Iterable[Section]]] = {
     "Natural and proposed mixture": lambda results, draw: [proposal_sections.mixture_section(results, draw)],
     "Validation": lambda results, draw: [training_sections.validation_section(results, draw)],
+    "Rounds": rounds_sections.sections,
     "Update": update_sections.sections,
     "Proposal": proposal_sections.sections,
     "Settings": settings_sections.sections,

@@ -13,6 +13,7 @@ from olmix_jax.propose.proposal import Proposal
 from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.swarm.rounds import Round, Rounds
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.update.update_plan import UpdatePlan
 from olmix_jax.utils.errors import UserError
@@ -52,6 +53,7 @@ class Results:
       validation: BPB of fresh models trained on the proposal and on other mixtures.
       validation_curves: training losses of these models.
       update: the plan of an update; None in the workdir of a first run.
+      rounds: promises and measurements of the rounds; empty without rounds.
     """
 
     workdir: pathlib.Path
@@ -65,6 +67,7 @@ class Results:
     validation: Validation | None = None
     validation_curves: Curves | None = None
     update: UpdatePlan | None = None
+    rounds: tuple[Round, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -130,6 +133,7 @@ def read(workdir: str | pathlib.Path) -> Results:
         validation=validation,
         validation_curves=_optional_curves(workdir / "validate/curves.npz") if validation else None,
         update=update,
+        rounds=Rounds.read(workdir).rounds,
     )
     if all(part is None for part in (results.table, fit, proposal, validation)):
         raise UserError(f"{workdir} has no results to report; run the earlier stages first, or check --workdir")

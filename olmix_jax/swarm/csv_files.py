@@ -19,6 +19,8 @@ from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import normal, shown
 
+# Prefix of the columns of scores in RegMix's format.
+PREFIX = "metric/"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -109,7 +111,7 @@ def read_sheets(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Sheets
     """
     one, other = csv_lines.read(ratios), csv_lines.read(metrics)
     keys = run_ids.choose(one, other)
-    sheets = Sheets(_sheet(one, keys[0], "train_"), _sheet(other, keys[1], "metric/"))
+    sheets = Sheets(_sheet(one, keys[0], "train_"), _sheet(other, keys[1], PREFIX))
     _check_names(sheets)
     return sheets
 

@@ -15,6 +15,7 @@ from olmix_jax.config.workdir import ancestors, read_config, read_table
 from olmix_jax.laws import FittedLaw, params_files
 from olmix_jax.laws.fit_result import FitResult, Over
 from olmix_jax.propose.proposal import Proposal
+from olmix_jax.swarm import rounds
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.swarm.task_means import task_mean
@@ -64,6 +65,7 @@ def evidence_digest(workdir: pathlib.Path) -> str:
         swarm = read_config(folder).swarm
         trained = [folder / "swarm/ratios.csv", folder / "swarm/metrics.csv"]
         tables = [pathlib.Path(swarm.ratios), pathlib.Path(swarm.metrics)] if swarm.ratios else trained
+        tables += [folder / file for file in rounds.tables(folder)]
         paths = [*tables, *(folder / "fit" / name for name in ("params.npz", "samples.npz"))]
         parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
         plan = read_if_any(folder)

@@ -111,3 +111,24 @@ def test_held_out_table_has_the_tasks_of_the_fitted_one(tmp_path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:-1], lines[-1].rpartition(",")[0] + ","]) + "\n")
     assert workdirs.read_test_table(settings, fitted).runs == ("r0", "r1"), "the run is dropped, not the task"
+
+
+def test_table_has_the_runs_of_the_rounds(tmp_path):
+    ratios_KM, bpb_KN = write_table(tmp_path / "swarm")
+    more_KM, scores_KN = np.array([[0.3, 0.7], [0.6, 0.4], [1.0, 0.0]]), np.array([[1, 2, 3.0]] * 3) + 0.5
+    sizes = np.array([1 / 3, 2 / 3]), np.array([1, 2])
+    ids, died = ["proposal-1", "next-1", "next-2"], {"next-2": 4}
+    table.write_swarm(tmp_path / "rounds/1", ids, ids, DOMAINS, TASKS, more_KM, scores_KN, *sizes, died)
+    fit = config.Fit(drop_metrics=("old",), train_split=4)
+    got = workdirs.read_table(config.Config(fit=fit), tmp_path)
+    assert got.runs[4:] == ("proposal-1", "next-1") and got.diverged == ("next-2",) and got.tasks == ("qa", "math")
+    np.testing.assert_array_equal(got.ratios_KM[4:], more_KM[:2])
+    np.testing.assert_array_equal(got.bpb_KN[4:], [[1.5, 2.5]] * 2)
+    assert workdirs.table_files(tmp_path)[3:] == ("rounds/1/ratios.csv", "rounds/1/metrics.csv")
+    other = ids[:2], ids[:2], ("web", "law"), TASKS, more_KM[:2], scores_KN[:2]
+    table.write_swarm(tmp_path / "rounds/1", *other, *sizes, {})
+    with pytest.raises(
+        UserError,
+        match="rounds/1/ratios.csv: its domains and those of the swarm differ in code, law. Or delete .*rounds",
+    ):
+        workdirs.read_table(config.Config(), tmp_path)

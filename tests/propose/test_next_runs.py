@@ -120,6 +120,18 @@ def test_proposed_mixtures_keep_their_distance_and_depend_only_on_the_seed(param
     assert (np.diff(np.append(1.0, found.left_B)) < 0).all() and found.left_B[-1] > 0
 
 
+def test_given_mixtures_come_first_and_the_others_are_chosen_as_if_they_were_trained(params):
+    fitted, first_FM = FittedLaw(warped_gp.LAW, params), np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1]])
+    found = propose(fitted, 5, first_FM=first_FM, min_distance=0.1)
+    np.testing.assert_array_equal(found.ratios_BM[:2], first_FM)
+    assert (next_runs.total_variation(found.ratios_BM[2:], first_FM) >= 0.1).all()
+    assert (np.diff(np.append(1.0, found.left_B)) < 0).all()
+    np.testing.assert_array_equal(propose(fitted, 2, first_FM=first_FM).ratios_BM, first_FM)
+    # A given mixture may be that of a run, and another one need not be left.
+    same = propose(fitted, 3, first_FM=params.ratios_KM[:2], min_distance=0.9, existing_KM=params.ratios_KM[:0])
+    np.testing.assert_array_equal(same.ratios_BM[:2], params.ratios_KM[:2])
+
+
 def test_domain_that_no_run_contains_is_proposed():
     params = warped_gp.fit(*runs(shut=(3,))).params
     found = propose(FittedLaw(warped_gp.LAW, params), 4)

@@ -1,0 +1,163 @@
+"""The runs to train next: those that test a proposal, and the most informative ones, in ``propose/next.csv``."""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from olmix_jax import laws
+from olmix_jax.config import workdir as workdirs
+from olmix_jax.config.schema import Config
+from olmix_jax.laws.fit_result import FitResult
+from olmix_jax.propose import next_runs
+from olmix_jax.propose.proposal import Proposal
+from olmix_jax.swarm import apportion, rounds, table
+from olmix_jax.swarm.rounds import Round
+from olmix_jax.utils import files, rng
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import counted, log
+
+PATH = "propose/next.csv"
+# Sequences of a run that trains elsewhere. Next runs have weights in multiples of 1/TOTAL.
+TOTAL = 10_000
+
+
+def write(
+    config: Config,
+    workdir: pathlib.Path,
+    fitted_law: laws.FittedLaw,
+    fit_result: FitResult | None,
+    swarm_table: table.SwarmTable,
+    proposal: Proposal,
+) -> dict[str, float]:
+    """Write the next runs to ``propose/next.csv``: those that test the proposal, then the most informative ones.
+
+    A run's id ends with a digest of its mixture, so that scores of an earlier file are never taken for those of this.
+
+    Returns:
+      {run: remaining share of uncertainty}; empty if the law has no covariances, and so no most informative runs.
+    """
+    number = config.propose.next_runs
+    if not number or fitted_law.law != laws.LAWS[config.fit.law] or fit_result is None:
+        return {}
+    testing = _testing_runs(config, workdir, swarm_table, proposal)[:number]
+    first_FM = np.array([mixture_M for _, mixture_M in testing]).reshape(-1, len(swarm_table.domains))
+    roles, left_B = [role for role, _ in testing], np.zeros(0)
+    # These stay if no others can be found.
+    runs = _write(workdir, roles, swarm_table.domains, first_FM)
+    if next_runs.possible(fitted_law):
+        chosen = next_runs.propose_next(
+            fitted_law,
+            number,
+            natural_M=swarm_table.natural_M,
+            domains=swarm_table.domains,
+            existing_KM=swarm_table.ratios_KM,
+            first_FM=first_FM,
+            noise_N=np.array([task.rmse_cv**2 for task in fit_result.tasks.values()]),
+            task_weights_N=list(proposal.task_weights.values()),
+            **_sampler(config, workdir),
+        )
+        roles, left_B = [*roles, *["next"] * (len(chosen.ratios_BM) - len(roles))], chosen.left_B
+        runs = _write(workdir, roles, swarm_table.domains, chosen.ratios_BM)
+        if len(runs) < number:
+            log.info(
+                "propose: no more next runs are at least swarm.min_distance = %g from all others",
+                config.swarm.min_distance,
+            )
+    if runs:
+        log.info("propose: the mixtures to train next (%s) are in %s", counted(len(runs), "run"), workdir / PATH)
+    return dict(zip(runs, left_B.tolist()))
+
+
+def _write(workdir: pathlib.Path, roles: Sequence[str], domains: Sequence[str], ratios_BM: np.ndarray) -> list[str]:
+    """Write mixtures to ``propose/next.csv``, unless there are none, and return their run ids."""
+    runs = [f"{role}-{files.digest(mixture_M.tolist())[:8]}" for role, mixture_M in zip(roles, ratios_BM, strict=True)]
+    if runs:
+        table.write_ratios(workdir / PATH, runs, runs, domains, ratios_BM)
+    return runs
+
+
+def _testing_runs(
+    config: Config, workdir: pathlib.Path, swarm_table: table.SwarmTable, proposal: Proposal
+) -> list[tuple[str, np.ndarray]]:
+    """Return the mixtures that test a proposal and that the swarm lacks, the most important first, as (role, mixture).
+
+    They are the proposal, natural, and two points between them, unless these are too close to each other.
+    """
+    if proposal.worst:
+        return []
+    natural_M, proposed_M = (as_trained(config, workdir, of) for of in (proposal.natural, proposal.weights))
+    testing, existing_KM = [("proposal", proposed_M), ("natural", natural_M)], swarm_table.ratios_KM
+    if next_runs.total_variation(natural_M[None], proposed_M[None]) >= 3 * config.swarm.min_distance:
+        for share in (2 / 3, 1 / 3):
+            point_M = share * proposed_M + (1 - share) * natural_M
+            point = dict(zip(swarm_table.domains, point_M.tolist()))
+            testing.append(("path", as_trained(config, workdir, point)))
+    kept = []
+    for role, mixture_M in testing:
+        if (next_runs.total_variation(mixture_M[None], existing_KM) > rounds.SAME).all():
+            existing_KM = np.concatenate([existing_KM, mixture_M[None]])
+            kept.append((role, mixture_M))
+    return kept
+
+
+def as_trained(config: Config, workdir: pathlib.Path, weights: Mapping[str, float]) -> np.ndarray:
+    """Return a mixture as a run trains it: in whole sequences of a proxy, if proxies are trained here."""
+    weights_M, total = np.array(list(weights.values())), config.train.steps * config.train.batch
+    if workdirs.trained_here(config, workdir):
+        return apportion.snap(weights_M, total) / total
+    return weights_M / weights_M.sum()
+
+
+def read(workdir: pathlib.Path) -> table.Mixtures:
+    """Read ``propose/next.csv``.
+
+    Raises:
+      UserError: the proposal has no next runs.
+    """
+    if not (workdir / PATH).is_file():
+        raise UserError(
+            f"{workdir / PATH} does not exist, because the proposal has no next runs: raise propose.next_runs, lower "
+            "swarm.min_distance, or see the log of propose; then run --stages=propose"
+        )
+    return table.read_ratios(workdir / PATH)
+
+
+def promise(config: Config, workdir: pathlib.Path) -> Round:
+    """Return a round that has not been trained, with the gain that the proposal promises."""
+    proposal, fit = Proposal.read(workdir / "propose/proposal.json"), FitResult.read(workdir / "fit/fit.json")
+    natural, proposed = (
+        dict(zip(weights, as_trained(config, workdir, weights).tolist()))
+        for weights in (proposal.natural, proposal.weights)
+    )
+    weights, gain = proposal.task_weights, proposal.gain
+    by_law = sum(w * (proposal.predicted_natural[t] - proposal.predicted[t]) for t, w in weights.items())
+    error_K = sum(w * np.subtract(fit.measured[t], fit.predicted_cv[t]) for t, w in weights.items())
+    return Round(
+        natural,
+        proposed,
+        weights,
+        promised=float(by_law) if gain is None else gain.mean,
+        low=None if gain is None else gain.low,
+        high=None if gain is None else gain.high,
+        run_error=float(np.sqrt(np.mean(np.square(error_K)))),
+    )
+
+
+def _sampler(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Return the settings of ``swarm`` for the sampler that draws candidates of the next runs."""
+    swarm = config.swarm
+    total = config.train.steps * config.train.batch if workdirs.trained_here(config, workdir) else TOTAL
+    if swarm.min_weight and not workdirs.trained_here(config, workdir):
+        total = max(total, math.ceil(1 / swarm.min_weight))
+    return {
+        "total": total,
+        "sparsity": swarm.sparsity,
+        "strength": swarm.strength,
+        "min_weight": swarm.min_weight,
+        "min_distance": swarm.min_distance,
+        "min_runs": swarm.min_runs,
+        "seed": rng.derive(config.seed if swarm.seed is None else swarm.seed, "next_runs"),
+    }
