@@ -79,9 +79,11 @@ def fit_weighted(
 
     Arguments and errors as for :func:`fit`. With ``near``, the Params of the fit to all runs, its θ is kept and only
     the linear algebra is repeated. With ``begin``, also the Params of a fit to all runs, θ is learnt from there, in a
-    quarter of the steps. Returns Params with a leading axis R.
+    third of the steps, if there are LEARNT_ON runs. In smaller swarms a fold's θ would keep too much of the runs that
+    it leaves out (docs/log.md). Returns Params with a leading axis R.
     """
     ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
+    begin = begin if len(ratios_KM) >= LEARNT_ON else None
     return _fit(ratios_KM, bpb_KN, weight_RK, seed, near, with_curves, begin)[0]
 
 
