@@ -72,8 +72,9 @@ def run(command: list[str]) -> Measured:
     begun = time.perf_counter()
     process = subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{' '.join(command)} failed with status {status}")
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed with status {process.returncode}")
     return Measured(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20)
 
 
@@ -122,9 +123,9 @@ def page(rows: dict[str, Measured], alone: Measured, load: float) -> str:
         "",
         laws_page.provenance("`python -m benchmarks.swarm_size`"),
         "",
-        "Each row is one process of `run.py --config=configs/fit_csv.py --stages=fit,propose,report` with the default law, "
-        f"on a synthetic swarm and in a new workdir. The load of the machine before the run was {load:.1f}. Other load "
-        "lengthens the seconds on the clock much more than CPU seconds, which count all threads.",
+        "Each row is one process of `run.py --config=configs/fit_csv.py --stages=fit,propose,report` with the default "
+        f"law, on a synthetic swarm and in a new workdir. The load of the machine before the run was {load:.1f}. Other "
+        "load lengthens the seconds on the clock much more than CPU seconds, which count all threads.",
         "",
         laws_page.table(heads, lines),
     ]

@@ -28,8 +28,9 @@ def save(path: str | os.PathLike, params: Any) -> None:
 
 def save_draws(path: str | os.PathLike, number: int, seed: int) -> None:
     """Write samples of a law that has ``sample``: their number and seed, because the samples take up to a gigabyte."""
+    arrays: dict[str, Any] = dict(zip(DRAWS, (number, seed), strict=True))
     with files.atomic_write(path, "wb") as f:
-        np.savez(f, **dict(zip(DRAWS, (number, seed), strict=True)))
+        np.savez(f, **arrays)
 
 
 def load(path: str | os.PathLike, law: Law) -> Any:
