@@ -6,7 +6,7 @@ TPU := .venv-tpu
 # mypy has a separate environment: the built-in corpus is text of installed packages, so tools would change it.
 LINT := .venv-lint
 
-.PHONY: quickstart check lint test test-wheel test-slow test-tpu bench-laws bench-propose bench-prepare bench-accelerator \
+.PHONY: quickstart check lint test test-wheel test-slow test-tpu bench-laws bench-propose bench-prepare bench-accelerator bench-size \
 	five-updates equal-runs recompute-rule corpus olmes format clean
 
 # Create the virtual environment $(1) with the requirements and $(2).
@@ -66,6 +66,10 @@ bench-propose: $(VENV)/ready
 # Speed and memory of text preparation, compared with an earlier commit: rewrites benchmarks/prepare.md in ten minutes
 bench-prepare: $(VENV)/ready
 	$(BIN)/python -m benchmarks.prepare
+
+# Seconds and memory of a fit and a proposal by size of the swarm: rewrites benchmarks/swarm_size.md in ten minutes
+bench-size: $(VENV)/ready
+	$(BIN)/python -m benchmarks.swarm_size
 
 # The swarm engine on the local accelerator, or at reduced size on the CPU: rewrites benchmarks/accelerator.md in a few
 # minutes. TORCH: a Python that has PyTorch, to compare with

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import laws_speed
 from olmix_jax.laws import warped_gp
 
-DEFAULT = "warped_gp"
+DEFAULT = "floored_gp"
 LIBRARIES = "jax", "jaxlib", "numpy", "lightgbm"
 # {swarm: {K: targets of held-out Spearman: mean over tasks, and of the average of tasks}}
 TARGETS = {

@@ -14,14 +14,14 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from olmix_jax import laws
 from olmix_jax.utils.progress import Progress
 
-FAMILIES = ("warped_gp", "log_linear")
+FAMILIES = ("floored_gp", "log_linear")
 # One of the four letters varies at a time. K, M and N are sizes of a fit; R is the number of refits that start from a
 # full fit (``near``).
 FIXED = {"K": 128, "M": 16, "N": 32, "R": 1}
 GRID = {"K": (32, 64, 128, 256, 512), "M": (8, 16, 32, 64), "N": (16, 32, 64, 128, 256), "R": (8, 32, 128, 512)}
 QUICK = {"K": (16, 32), "M": (4, 8), "N": (4, 8), "R": (2, 8)}, {"K": 16, "M": 4, "N": 4, "R": 1}
 LETTERS = {"K": "runs", "M": "domains", "N": "tasks", "R": "bootstrap resamples"}
-COLOURS = {"warped_gp": "#1f6fb4", "log_linear": "#d97a1c"}
+COLOURS = {"floored_gp": "#1f6fb4", "log_linear": "#d97a1c"}
 # Each timing of the plot is the median of this many calls, after one that compiles.
 REPEATS = 3
 

@@ -78,7 +78,7 @@ def read_swarm(
 
 
 def fit_law(
-    swarm: SwarmTable, law: str = "warped_gp", *, samples: int = 100, starts: int = 16, seed: int = 0
+    swarm: SwarmTable, law: str = "floored_gp", *, samples: int = 100, starts: int = 16, seed: int = 0
 ) -> "FittedLaw":
     """Fit a law from mixture to BPB for every task.
 
@@ -102,7 +102,7 @@ def fit_law(
     return FittedLaw(family, params, drawn)
 
 
-def judge_law(swarm: SwarmTable, law: str = "warped_gp", *, folds: int = 5, seed: int = 0) -> "Quality":
+def judge_law(swarm: SwarmTable, law: str = "floored_gp", *, folds: int = 5, seed: int = 0) -> "Quality":
     """Measure by cross-validation how well a law predicts runs that it has not seen.
 
     Args:

@@ -17,6 +17,7 @@ COVERED_BY = {
     "laws/cpu.py": "tests/laws/test_law.py",
     "laws/curves.py": "tests/laws/test_exposure.py",
     "laws/gp_learning.py": "tests/laws/test_exposure.py",
+    "laws/gp_posterior.py": "tests/laws/test_warped_gp.py",
     "laws/inputs.py": "tests/laws/test_law.py",
     "laws/per_task.py": "tests/laws/test_warped_gp.py",
     "laws/regression.py": "tests/laws/test_log_linear.py",

@@ -22,7 +22,7 @@ from olmix_jax.propose.options import Options
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.utils.progress import log
 
-FAMILIES = ("warped_gp", "exposure", "log_linear")
+FAMILIES = ("floored_gp", "warped_gp", "exposure", "log_linear")
 KL_WEIGHT, SAMPLES = 0.01, 100
 # Tokens of all domains together.
 UNIQUE = 1e12

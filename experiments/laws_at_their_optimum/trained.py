@@ -28,7 +28,7 @@ from olmix_jax.propose import make_proposal, support, uncertainty
 from olmix_jax.propose.constraints import repetition_caps
 from olmix_jax.proxy.validation_result import Validation
 
-FAMILIES = ("warped_gp", "exposure", "log_linear")
+FAMILIES = ("floored_gp", "exposure", "log_linear")
 SAMPLES, FOLDS = 100, 5
 # Points on the way from natural to a proposal, and their names.
 POINTS = {1 / 3: "a third of the way", 2 / 3: "two thirds", 1.0: "proposal"}
@@ -43,7 +43,7 @@ class Scale:
     families: tuple[str, ...] = FAMILIES
 
 
-SCALES = {"smoke": Scale("smoke", 2, ("warped_gp", "log_linear")), "cpu": Scale("", 6)}
+SCALES = {"smoke": Scale("smoke", 2, ("floored_gp", "log_linear")), "cpu": Scale("", 6)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,12 @@ LONGEST = 1.5
 
 
 def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, tolerance: float = 0.0):
-    """Return the best point x_P, its value, and the decrease that one more step promises.
+    """Return the best point x_P, its value, and the decrease that one more step promises; see :func:`descend`."""
+    return descend(value_and_gradient, start_P, jnp.diag(inverse_P), steps, tolerance)[:3]
+
+
+def descend(value_and_gradient: Callable, start_P, first_PP, steps: int, tolerance: float = 0.0):
+    """Return :func:`minimise`, and the last estimate of the inverse Hessian.
 
     The promised decrease is half the Newton decrement with the last estimate of the curvature: exact for a quadratic
     function. The descent ends when it is at most ``tolerance``, or after ``steps`` evaluations.
@@ -21,7 +26,7 @@ def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, toler
     Args:
       value_and_gradient: x_P → (value, gradient_P). A value that is not finite counts as too high.
       start_P: the starting point.
-      inverse_P: the diagonal of a first estimate of the inverse Hessian.
+      first_PP: a first estimate of the inverse Hessian; :func:`minimise` takes its diagonal.
       steps: upper bound on the evaluations after the first.
       tolerance: in units of the value.
     """
@@ -39,7 +44,7 @@ def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, toler
         x_P, value = jnp.where(better, trial_P, x_P), jnp.where(better, new_value, value)
         gradient_P, length = jnp.where(better, new_gradient_P, gradient_P), jnp.where(better, 1.0, length / 3)
         step_P = -length * (inverse_PP @ gradient_P)
-        step_P = jnp.where(step_P @ gradient_P < 0, step_P, -length * inverse_P * gradient_P)
+        step_P = jnp.where(step_P @ gradient_P < 0, step_P, -length * jnp.diag(first_PP) * gradient_P)
         step_P = step_P * jnp.minimum(1.0, LONGEST / jnp.maximum(jnp.abs(step_P).max(), 1e-300))
         return x_P, value, gradient_P, inverse_PP, x_P + step_P, length, count + 1
 
@@ -47,9 +52,9 @@ def minimise(value_and_gradient: Callable, start_P, inverse_P, steps: int, toler
         # The first evaluation is at the starting point.
         return (state[-1] == 0) | ((state[-1] <= steps) & (promised(state) > tolerance))
 
-    begin = start_P, jnp.inf, jnp.zeros_like(start_P), jnp.diag(inverse_P), start_P, jnp.ones(()), 0
+    begin = start_P, jnp.inf, jnp.zeros_like(start_P), first_PP, start_P, jnp.ones(()), 0
     end = jax.lax.while_loop(unfinished, body, begin)
-    return end[0], end[1], promised(end)
+    return end[0], end[1], promised(end), end[3]
 
 
 def _updated(inverse_PP, step_P, change_P):

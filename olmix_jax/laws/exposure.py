@@ -30,4 +30,5 @@ LAW = Law(
     spread=warped_gp.spread,
     sample=warped_gp.sample,
     leave_one_out=warped_gp.leave_one_out,
+    prepare=warped_gp.prepare,
 )

@@ -72,6 +72,9 @@ def _mapped(law: Law) -> Law:
         assert law.spread is not None
         return law.spread(params.params, ratios_KD @ params.matrix_DM)
 
+    def prepare(params: MappedParams) -> MappedParams:
+        return params._replace(params=law.prepared(params.params))
+
     def unsupported(*_, **__):
         raise TypeError(f"{law.name} over other weights cannot be fitted or described; use the law it is made from")
 
@@ -88,4 +91,5 @@ def _mapped(law: Law) -> Law:
         rise=None if law.rise is None else rise,
         cheap_refits=law.cheap_refits,
         spread=None if law.spread is None else spread,
+        prepare=None if law.prepare is None else prepare,
     )

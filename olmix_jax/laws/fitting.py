@@ -121,17 +121,21 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     log.info("fit: %s on %s × %s, %s: %s", options.law, *sizes, listed(table.tasks, 20))
     _warn_of_early_end(fitted, table.tasks)
     common["inherited"] = table.inherited
+    from_full = common | {"begin": fitted.params}
     starts, repeats = min(options.starts, STARTS), 2 if law.cheap_refits else 1
-    held_out = quality.cross_validate(law, *data, folds=options.folds, starts=starts, **common)
+    held_out = quality.cross_validate(law, *data, folds=options.folds, starts=starts, **from_full)
     left_out_KN = quality.leave_one_out(law, fitted.params, *data, **common) if law.cheap_refits else None
     params_files.save(cache / params_files.PARAMS, fitted.params)
     curve, left_out = None, LeftOut()
     with left_out.unless_fails("fit", "learning curves"):
-        curve = learning_curve.measure(law, *data, held_out, starts=starts, repeats=repeats, **common)
+        curve = learning_curve.measure(law, *data, held_out, starts=starts, repeats=repeats, **from_full)
     if options.resamples and law.cheap_refits:
         with left_out.unless_fails("fit", "samples of the law, and so error bars,"):
-            drawn = samples(law, fitted.params, ratios_KM, bpb_KN, options.resamples, options.seed, weight_K)
-            params_files.save(cache / params_files.SAMPLES, drawn)
+            if law.sample is None:
+                drawn = samples(law, fitted.params, ratios_KM, bpb_KN, options.resamples, options.seed, weight_K)
+                params_files.save(cache / params_files.SAMPLES, drawn)
+            else:
+                params_files.save_draws(cache / params_files.SAMPLES, options.resamples, options.seed)
     arrays = hashlib.sha256((cache / params_files.PARAMS).read_bytes()).hexdigest()
     digest = files.digest([options.law, table.tasks, arrays])
     result = summarise(law, table, fitted, held_out, left_out_KN, curve, folds=options.folds, digest=digest)

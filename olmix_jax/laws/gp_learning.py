@@ -11,11 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import bfgs, warped_kernel
+from olmix_jax.laws import bfgs, cpu, per_task, warped_kernel
 
 STEPS = 100
 # The search for θ ends when one more step promises less than this [nats]. An odds ratio of 1.1 is negligible.
 TOLERANCE = 0.1
+# The same for refits to other runs that start at an earlier fit. It is smaller, so that the θ of a fold hardly depends
+# on the runs that were left out.
+NEAR_TOLERANCE = 0.03
 # First estimate of the inverse Hessian of −log posterior, in units of the prior's variance.
 FIRST_STEP = 0.1
 # The floor is (1 − LEAST_ABOVE − eˣ) times the least BPB of the runs. Prior of x: mean and standard deviation.
@@ -57,14 +60,41 @@ def below_all_runs(floor_RN, bpb_KN, weight_RK):
     return np.where(least_RN > 0, np.minimum(floor_RN, (1 - LEAST_ABOVE) * least_RN), floor_RN)
 
 
-def learn(shared, target_K):
-    """Return one task's θ, its loss, and the decrease that one more step promises."""
+def learn_each(target_RNK, shared, begin_NP=None):
+    """Return θ_RNP, loss_RN and promised_RN of every task and resample.
+
+    Args:
+      target_RNK: standardised measurements.
+      shared: the runs' mixtures, weights, and None for curves, with a leading axis R.
+      begin_NP: θ of an earlier fit to start from; the prior's mean by default. Then the first resample finds the
+        curvature there, and the others start with it.
+    """
+    (resamples, tasks, _), domains = target_RNK.shape, shared[0].shape[2]
+    with cpu.float64():
+        mean_P, std_P = map(np.asarray, warped_kernel.prior(domains))
+    start_NP = np.broadcast_to(mean_P, (tasks, len(mean_P))) if begin_NP is None else begin_NP
+    inverse_NPP = np.broadcast_to(np.diag(FIRST_STEP * std_P**2), (tasks, len(std_P), len(std_P)))
+    tolerance_N = np.full(tasks, TOLERANCE if begin_NP is None else NEAR_TOLERANCE)
+
+    def learnt(turn: slice, keep: int):
+        target, runs = jax.tree.map(lambda x: x[turn], (target_RNK, shared))
+        common = (np.broadcast_to(x, (len(target), *x.shape)) for x in (start_NP, inverse_NPP, tolerance_N))
+        return per_task.mapped(learn, (target, *common), runs, keep)
+
+    if begin_NP is None or resamples == 1:
+        return learnt(slice(resamples), 3)
+    *first, (inverse_NPP,) = learnt(slice(1), 4)
+    theta_RNP, loss_RN, promised_RN = map(np.concatenate, zip(first, learnt(slice(1, resamples), 3), strict=True))
+    return theta_RNP, loss_RN, promised_RN
+
+
+def learn(shared, target_K, start_P, inverse_PP, tolerance):
+    """Return one task's θ, its loss, the decrease that one more step promises, and the inverse Hessian."""
     ratios_KM, weight_K, _ = shared
-    mean_P, std_P = warped_kernel.prior(ratios_KM.shape[1])
     objective = functools.partial(
         warped_kernel.negative_log_posterior, ratios_KM=ratios_KM, target_K=target_K, weight_K=weight_K
     )
-    return bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
+    return bfgs.descend(objective, start_P, inverse_PP, STEPS, tolerance)
 
 
 def learn_with_floor(shared, bpb_K, logged, least):

@@ -62,6 +62,9 @@ class Law:
         has no posterior. Bootstrap refits serve instead.
       leave_one_out: ``(params) → predicted_KN`` [BPB], each run predicted by all others in closed form; None if there
         is no closed form.
+      prepare: ``(params) → prepared``, from which ``predict`` computes the same, up to rounding, in much less time:
+        for many calls, such as those of the solver. It may take more memory. None if there is nothing to gain.
+      begins: ``fit_weighted`` takes ``begin``, Params of a fit to other runs, and learns everything again from there.
     """
 
     name: str
@@ -78,6 +81,17 @@ class Law:
     spread: Callable[[Any, Any], Any] | None = None
     sample: Callable[[Any, int, int], Any] | None = None
     leave_one_out: Callable[[Any], np.ndarray] | None = None
+    prepare: Callable[[Any], Any] | None = None
+    begins: bool = False
+
+    def refit(self, ratios_KM: Any, bpb_KN: Any, weight_RK: Any, *, begin: Any = None, **options: Any) -> Any:
+        """Return ``fit_weighted``, started at ``begin``, the Params of an earlier fit, if the family can do that."""
+        begin = {"begin": begin} if self.begins and begin is not None else {}
+        return self.fit_weighted(ratios_KM, bpb_KN, weight_RK, **begin, **options)
+
+    def prepared(self, params: Any) -> Any:
+        """Return the parameters in the form in which ``predict`` is fastest."""
+        return params if self.prepare is None else self.prepare(params)
 
 
 def evaluate(law: Law, params: Any, ratios_KM: Any) -> np.ndarray:
@@ -88,7 +102,7 @@ def evaluate(law: Law, params: Any, ratios_KM: Any) -> np.ndarray:
 def evaluate_each(law: Law, params_R: Any, ratios_KM: Any) -> np.ndarray:
     """Return the predictions of every resample, bpb_RKN [BPB].
 
-    Resamples run one after another through one program, which bounds memory.
+    Resamples run through one program, as many at a time as there are cores, which bounds memory.
 
     Args:
       law: the family.
@@ -118,10 +132,13 @@ def _evaluate_each(function: Callable, differentiable: bool, params_R, ratios_KM
     ratios_KM, params_R = np.asarray(ratios_KM, np.float64), jax.tree.map(np.asarray, params_R)
     resamples = len(jax.tree.leaves(params_R)[0])
     ratios_RKM = ratios_KM if ratios_KM.ndim == 3 else [ratios_KM] * resamples
-    params = (jax.tree.map(operator.itemgetter(r), params_R) for r in range(resamples))
-    return np.stack([_evaluate(function, differentiable, *x) for x in zip(params, ratios_RKM)])
+
+    def one(r: int) -> np.ndarray:
+        return _evaluate(function, differentiable, jax.tree.map(operator.itemgetter(r), params_R), ratios_RKM[r])
+
+    return np.stack(cpu.in_threads(one, range(resamples)) if differentiable else list(map(one, range(resamples))))
 
 
 @functools.lru_cache(maxsize=32)
 def _compiled(function: Callable) -> Callable:
-    return jax.jit(function, compiler_options=cpu.QUICK)
+    return jax.jit(function, compiler_options=cpu.STEADY)

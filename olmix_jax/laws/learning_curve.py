@@ -30,6 +30,7 @@ def measure(
     starts: int = 16,
     tasks: tuple[str, ...] | None = None,
     inherited: Inherited | None = None,
+    begin: Any = None,
 ) -> LearningCurve:
     """Fit ``law`` to random subsets of the runs, and score each fit on the runs that it left out.
 
@@ -47,13 +48,15 @@ def measure(
       starts: starting points per task and subset.
       tasks: names for messages.
       inherited: earlier runs, which all fits include.
+      begin: Params of the fit to all runs, to start from.
     """
     ratios_KM, bpb_KN = np.asarray(ratios_KM, np.float64), np.asarray(bpb_KN, np.float64)
     runs, draw = len(ratios_KM), rng.generator(seed, "quality.learning_curve")
     sizes = sorted({max(LEAST_RUNS, round(share * runs)) for share in SHARES})
     subsets = [(size, _subset(ratios_KM, size, draw)) for size in sizes for _ in range(repeats)]
     weight_RK = np.stack([in_K for _, in_K in subsets]).astype(np.float64)
-    params = law.fit_weighted(*joined(ratios_KM, bpb_KN, weight_RK, inherited), starts=starts, seed=seed, tasks=tasks)
+    options = {"starts": starts, "seed": seed, "tasks": tasks, "begin": begin}
+    params = law.refit(*joined(ratios_KM, bpb_KN, weight_RK, inherited), **options)
     predicted_RKN = evaluate_each(law, params, ratios_KM)
     scored: dict[int, list[Scores]] = {size: [] for size in sizes}
     for (size, in_K), predicted_KN in zip(subsets, predicted_RKN):

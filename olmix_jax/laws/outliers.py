@@ -9,6 +9,7 @@ runs than LIMIT standard deviations, and than a Student's t reaches once in a hu
 
 import dataclasses
 
+import jax
 import numpy as np
 import scipy.stats
 
@@ -77,7 +78,8 @@ def _models(ratios_KM: np.ndarray) -> list[_Model]:
     """Return the models that all tasks start from, one per noise variance."""
     with cpu.float64():
         theta_P = warped_kernel.prior(ratios_KM.shape[1])[0]
-        kernel_KK = LEVEL + np.asarray(warped_kernel.kernel(theta_P, ratios_KM, ratios_KM))
+        kernel_of = jax.jit(warped_kernel.kernel, compiler_options=cpu.QUICK)
+        kernel_KK = LEVEL + np.asarray(kernel_of(theta_P, ratios_KM, ratios_KM))
     noisy = [kernel_KK + noise * np.eye(len(ratios_KM)) for noise in NOISES]
     return [_Model(matrix, np.linalg.inv(matrix), float(np.linalg.slogdet(matrix)[1])) for matrix in noisy]
 

@@ -1,5 +1,6 @@
 """Fitted laws on disk: NumPy archives of named arrays, without pickles."""
 
+import contextlib
 import os
 import pathlib
 import zipfile
@@ -14,6 +15,8 @@ from olmix_jax.utils.errors import UserError
 
 # Files in the folder of a fit. The samples are optional.
 PARAMS, SAMPLES = "params.npz", "samples.npz"
+# Arrays of samples that are drawn when they are read.
+DRAWS = "number", "seed"
 
 
 def save(path: str | os.PathLike, params: Any) -> None:
@@ -21,6 +24,13 @@ def save(path: str | os.PathLike, params: Any) -> None:
     with files.atomic_write(path, "wb") as f:
         arrays: dict[str, Any] = {name: np.asarray(x) for name, x in params._asdict().items() if x is not None}
         np.savez_compressed(f, **arrays)
+
+
+def save_draws(path: str | os.PathLike, number: int, seed: int) -> None:
+    """Write samples of a law that has ``sample``: their number and seed, because the samples take up to a gigabyte."""
+    arrays: dict[str, Any] = dict(zip(DRAWS, (number, seed), strict=True))
+    with files.atomic_write(path, "wb") as f:
+        np.savez(f, **arrays)
 
 
 def load(path: str | os.PathLike, law: Law) -> Any:
@@ -31,16 +41,33 @@ def load(path: str | os.PathLike, law: Law) -> Any:
     """
     names = law.Params._fields
     optional = set(law.Params._field_defaults)
+    with _arrays(path) as arrays:
+        if not set(names) - optional <= set(arrays.files) <= set(names):
+            raise UserError(
+                f"{path}: holds the arrays {', '.join(arrays.files)}, but {law.name} has {', '.join(names)}; "
+                "rerun --stages=fit"
+            )
+        return law.Params(**{name: arrays[name] for name in arrays.files})
+
+
+@contextlib.contextmanager
+def _arrays(path: str | os.PathLike):
+    """Return a context with the arrays of a file; unreadable ones raise a UserError."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if not set(names) - optional <= set(arrays.files) <= set(names):
-                raise UserError(
-                    f"{path}: holds the arrays {', '.join(arrays.files)}, but {law.name} has {', '.join(names)}; "
-                    "rerun --stages=fit"
-                )
-            return law.Params(**{name: arrays[name] for name in arrays.files})
+            yield arrays
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as e:
         raise UserError(f"{path}: cannot be read as a fitted law ({e}); rerun --stages=fit") from e
+
+
+def _load_samples(path: pathlib.Path, law: Law, params: Any) -> Any:
+    """Return samples: drawn from the posterior, or read as arrays, as older versions wrote those of every law."""
+    if law.sample is not None:
+        with _arrays(path) as arrays:
+            draws = [int(arrays[name]) for name in DRAWS] if set(arrays.files) == set(DRAWS) else None
+        if draws is not None:
+            return law.sample(params, *draws)
+    return load(path, law)
 
 
 def load_fitted(folder: pathlib.Path, law: Law) -> FittedLaw:
@@ -49,5 +76,5 @@ def load_fitted(folder: pathlib.Path, law: Law) -> FittedLaw:
     Raises:
       UserError: see :func:`load`.
     """
-    samples = load(folder / SAMPLES, law) if (folder / SAMPLES).is_file() else None
-    return FittedLaw(law, load(folder / PARAMS, law), samples)
+    params, path = load(folder / PARAMS, law), folder / SAMPLES
+    return FittedLaw(law, params, _load_samples(path, law, params) if path.is_file() else None)

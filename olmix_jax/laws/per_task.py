@@ -1,7 +1,7 @@
 """Run the code of one task for every task and resample, for laws that are fitted by linear algebra."""
 
-import concurrent.futures
-import os
+import itertools
+import threading
 from collections.abc import Callable
 
 import jax
@@ -9,8 +9,11 @@ import numpy as np
 
 from olmix_jax.laws import cpu
 
+# Tasks per call of a program, at most. Calls are spread over the cores.
+BLOCK = 16
 
-def mapped(one: Callable, per_task, shared):
+
+def mapped(one: Callable, per_task, shared, keep: int | None = None):
     """Return ``one(shared, *task)`` for every task of every resample; results have leading axes R, N.
 
     All resamples run one compiled program, on as many threads as there are cores.
@@ -19,24 +22,38 @@ def mapped(one: Callable, per_task, shared):
       one: the function of one task; pure JAX.
       per_task: arrays with leading axes R, N.
       shared: a pytree of arrays with a leading axis R.
+      keep: how many of the results to return; all by default.
     """
-
-    def run(r):
-        # JAX's settings belong to a thread.
-        with cpu.float64():
-            own = jax.tree.map(lambda x: x[r], shared)
-            return [np.asarray(x) for x in _program(one, own, *(x[r] for x in per_task))]
-
-    with cpu.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        # The first resample runs alone, because it compiles the program.
-        results = [run(0), *pool.map(run, range(1, len(per_task[0])))]
-    return [np.stack(part) for part in zip(*results)]
+    return _in_blocks(one, per_task, shared, keep)
 
 
 def once(one: Callable, shared, *per_task) -> list[np.ndarray]:
     """Return ``one(shared, *task)`` for every task; results have a leading axis N."""
-    with cpu.float64():
-        return [np.asarray(x) for x in _once(one, shared, *per_task)]
+    per_task, shared = jax.tree.map(lambda x: np.asarray(x)[None], (per_task, shared))
+    return [x[0] for x in _in_blocks(one, per_task, shared)]
+
+
+def _in_blocks(one: Callable, per_task, shared, keep: int | None = None) -> list[np.ndarray]:
+    """Run the program for blocks of tasks, in threads. Results are written in place, which bounds memory."""
+    resamples, tasks = per_task[0].shape[:2]
+    blocks = -(-tasks // BLOCK)
+    size = -(-tasks // blocks)
+    results: list[np.ndarray] = []
+    lock = threading.Lock()
+
+    def run(job):
+        r, first = job
+        # The last block is moved back, so that all blocks have one shape.
+        rows = slice(min(first, tasks - size), min(first, tasks - size) + size)
+        parts = _program(one, jax.tree.map(lambda x: x[r], shared), *(x[r, rows] for x in per_task))[:keep]
+        with lock:
+            if not results:
+                results.extend(np.empty((resamples, tasks, *part.shape[1:]), part.dtype) for part in parts)
+        for whole, part in zip(results, parts, strict=True):
+            whole[r, rows] = part
+
+    cpu.in_threads(run, itertools.product(range(resamples), range(0, tasks, size)))
+    return results
 
 
 def _in_turn(one: Callable, shared, *per_task):
@@ -45,5 +62,3 @@ def _in_turn(one: Callable, shared, *per_task):
 
 
 _program = jax.jit(_in_turn, static_argnums=0, compiler_options=cpu.STEADY)
-# The program runs once, so compiler optimisation takes longer than it saves.
-_once = jax.jit(_in_turn, static_argnums=0, compiler_options=cpu.QUICK)

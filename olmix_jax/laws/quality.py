@@ -44,6 +44,7 @@ def cross_validate(
     starts: int = 16,
     tasks: tuple[str, ...] | None = None,
     inherited: Inherited | None = None,
+    begin: Any = None,
 ) -> Quality:
     """Fit ``law`` once per fold, to the runs of the other folds. One program of fixed shape fits all folds.
 
@@ -57,6 +58,7 @@ def cross_validate(
       starts: starting points per task and fold.
       tasks: names for messages.
       inherited: earlier runs, which the fits of all folds include.
+      begin: Params of the fit to all runs, to start from.
 
     Raises:
       UserError: fewer than two folds, more folds than runs, or a fit fails.
@@ -64,11 +66,15 @@ def cross_validate(
     ratios_KM, bpb_KN = np.asarray(ratios_KM, np.float64), np.asarray(bpb_KN, np.float64)
     fold_K = folds_of(ratios_KM, folds, seed)
     weight_RK = (fold_K[None, :] != np.arange(folds)[:, None]).astype(np.float64)
-    params = law.fit_weighted(*joined(ratios_KM, bpb_KN, weight_RK, inherited), starts=starts, seed=seed, tasks=tasks)
-    held_out = fold_K, np.arange(len(ratios_KM))
-    predicted_KN = evaluate_each(law, params, ratios_KM)[held_out]
-    spread_RKN = evaluate_spread_each(law, params, ratios_KM)
-    spread_KN = np.ones_like(bpb_KN) if spread_RKN is None else spread_RKN[held_out]
+    options = {"starts": starts, "seed": seed, "tasks": tasks, "begin": begin}
+    params = law.refit(*joined(ratios_KM, bpb_KN, weight_RK, inherited), **options)
+    # Each fit predicts the runs of its fold; the rows of smaller folds are filled up with the first run.
+    row_K = np.array([(fold_K[:k] == fold).sum() for k, fold in enumerate(fold_K)])
+    ratios_RQM = np.broadcast_to(ratios_KM[0], (folds, row_K.max() + 1, ratios_KM.shape[1])).copy()
+    ratios_RQM[fold_K, row_K] = ratios_KM
+    predicted_KN = evaluate_each(law, params, ratios_RQM)[fold_K, row_K]
+    spread_RQN = evaluate_spread_each(law, params, ratios_RQM)
+    spread_KN = np.ones_like(bpb_KN) if spread_RQN is None else spread_RQN[fold_K, row_K]
     reach_KN = intervals.reach(predicted_KN, bpb_KN, spread_KN, fold_K)
     return Quality(
         predicted_KN=predicted_KN,

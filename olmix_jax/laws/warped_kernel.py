@@ -4,6 +4,8 @@ With a ``scale``, the kernel is that of :mod:`~olmix_jax.laws.exposure`: it has 
 the log of their variance v.
 """
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -19,10 +21,29 @@ CURVES = -2.0, 2.0
 JITTER = 1e-8
 
 
+class Points(NamedTuple):
+    """Mixtures as the kernel of one task sees them.
+
+    Attributes:
+      z_KM: warped weights.
+      square_K: |z|², weighted by w.
+    """
+
+    z_KM: Any
+    square_K: Any
+
+
+def points(theta_P, ratios_KM) -> Points:
+    """Return mixtures in warped weights, which is most of the work of a kernel between many runs and few mixtures."""
+    relevance_M, (*_, warp) = split(theta_P)
+    z_KM = _warped(ratios_KM, warp)
+    return Points(z_KM, z_KM**2 @ relevance_M)
+
+
 def kernel(theta_P, one_KM, other_QM, scale: Scale | None = None):
     """Return the kernel k between mixtures, k_KQ."""
     if scale is None:
-        return _sum(theta_P, _parts(theta_P, one_KM, other_QM))
+        return between(theta_P, points(theta_P, one_KM), points(theta_P, other_QM))
     one_KF, other_QF = (_flat(curves.features(scale, ratios_KM)) for ratios_KM in (one_KM, other_QM))
     variance_F = _curve_variances(theta_P, one_KF.shape[1] // one_KM.shape[1])
     return kernel(theta_P[1:], one_KM, other_QM) + (one_KF * variance_F[None, :]) @ other_QF.T
@@ -38,12 +59,16 @@ def _curve_variances(theta_P, knots: int):
     return jnp.repeat(jnp.exp(theta_P[0]) * relevance_M, knots)
 
 
-def _parts(theta_P, one_KM, other_QM):
+def between(theta_P, one: Points, other: Points):
+    """Return the kernel k between points, without curves, k_KQ."""
+    return _sum(theta_P, _parts(theta_P, one, other))
+
+
+def _parts(theta_P, one: Points, other: Points):
     """Return ⟨z, z'⟩, D², d and e^−d, K × Q each. Inner product and distance are weighted by w."""
-    relevance_M, (_, _, length, _, warp) = split(theta_P)
-    one_KM, other_QM = _warped(one_KM, warp), _warped(other_QM, warp)
-    inner_KQ = (one_KM * relevance_M[None, :]) @ other_QM.T
-    far_KQ = (one_KM**2 @ relevance_M)[:, None] + (other_QM**2 @ relevance_M)[None, :] - 2 * inner_KQ
+    relevance_M, (_, _, length, _, _) = split(theta_P)
+    inner_KQ = (one.z_KM * relevance_M[None, :]) @ other.z_KM.T
+    far_KQ = one.square_K[:, None] + other.square_K[None, :] - 2 * inner_KQ
     # Rounding makes distances of 0 slightly negative, and the slope of a root is infinite at 0.
     d_KQ = jnp.sqrt(3 * length * jnp.maximum(far_KQ, 0.0) + 1e-12)
     return inner_KQ, far_KQ, d_KQ, jnp.exp(-d_KQ)
@@ -132,7 +157,8 @@ def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | None = Non
     """Return :func:`negative_log_posterior` and α, which is its gradient by the target."""
     mean_P, std_P = prior(ratios_KM.shape[1], scale is not None)
     active_K, plain_P = active(weight_K), theta_P if scale is None else theta_P[1:]
-    parts = _parts(plain_P, ratios_KM, ratios_KM)
+    runs = points(plain_P, ratios_KM)
+    parts = _parts(plain_P, runs, runs)
     kernel_KK = _sum(plain_P, parts)
     if scale is not None:
         curve_KMQ = curves.features(scale, ratios_KM)

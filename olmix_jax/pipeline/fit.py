@@ -31,7 +31,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         errors = {str(trust): error for trust, error in chosen.error.items()}
         result = dataclasses.replace(result, over=chosen.over, trust=chosen.trust, error=errors)
     if config.swarm.test_ratios:
-        fitted = params_files.load_fitted(workdir / "fit", LAWS[settings.law])
+        law = LAWS[settings.law]
+        fitted = FittedLaw(law, params_files.load(workdir / "fit" / params_files.PARAMS, law))
         stretch_N = np.array([task.stretch for task in result.tasks.values()])
         held_out = workdirs.read_test_table(config, table)
         result = dataclasses.replace(result, warnings=(*result.warnings, *held_out.warnings))

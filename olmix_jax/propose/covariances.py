@@ -1,6 +1,5 @@
 """Posterior covariances of a law between candidate runs and reference mixtures."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import cpu, curves, warped_gp, warped_kernel
+from olmix_jax.laws import curves, per_task, warped_gp, warped_kernel
 from olmix_jax.utils.errors import UserError
 
 
@@ -42,45 +41,37 @@ def exact_covariances(params: warped_gp.Params | curves.CurvedParams, candidates
         raise UserError("next runs need one fitted law, and tables of candidates and reference mixtures")
     if candidates_CM.shape[1] != domains or reference_QM.shape[1] != domains:
         raise UserError(f"the law has {domains} domains, not {candidates_CM.shape[1]} and {reference_QM.shape[1]}")
-    shared = params.ratios_KM, params.weight_K, curves.scale_of(params), candidates_CM
-    with cpu.float64():
-        half_NKC, variance_NC, cross_NCQ, variance_NQ = map(
-            np.array, _conditioned(params.theta_NP, *shared, reference_QM)
-        )
+    scale = curves.scale_of(params)
+    shared = params.ratios_KM, params.weight_K, scale, candidates_CM, reference_QM
+    half_NKC, variance_NC, cross_NCQ, variance_NQ = per_task.once(_conditioned, shared, params.theta_NP)
 
     def column(c: int) -> np.ndarray:
-        with cpu.float64():
-            prior_NC = np.asarray(_prior(params.theta_NP, curves.scale_of(params), candidates_CM, candidates_CM[c]))
-        return prior_NC - np.einsum("nkc,nk->nc", half_NKC, half_NKC[:, :, c])
+        (prior_NC,) = per_task.once(_prior, (scale, candidates_CM, candidates_CM[c]), params.theta_NP)
+        return prior_NC - np.stack([half_KC[:, c] @ half_KC for half_KC in half_NKC])
 
     noise_N = np.exp(params.theta_NP[:, -2]) + warped_kernel.JITTER
     return Covariances(variance_NC, cross_NCQ, variance_NQ, column, noise_N)
 
 
-@jax.jit
-def _conditioned(theta_NP, ratios_KM, weight_K, scale, candidates_CM, reference_QM):
-    """Return (L⁻¹k(Z, C), Var(C), Cov(C, Q), Var(Q)) per task. Tasks run one after another, which bounds memory."""
+def _conditioned(shared, theta_P):
+    """Return one task's L⁻¹k(Z, C), Var(C), Cov(C, Q) and Var(Q)."""
+    ratios_KM, weight_K, scale, candidates_CM, reference_QM = shared
+    factor_KK, _ = warped_kernel.conditioned(theta_P, ratios_KM, jnp.zeros(len(weight_K)), weight_K, scale)
 
-    def one(theta_P):
-        factor_KK, _ = warped_kernel.conditioned(theta_P, ratios_KM, jnp.zeros(len(weight_K)), weight_K, scale)
+    def half(at_XM):
+        cross_KX = warped_kernel.kernel(theta_P, ratios_KM, at_XM, scale) * warped_kernel.active(weight_K)[:, None]
+        half_KX = jax.scipy.linalg.solve_triangular(factor_KK, cross_KX, lower=True)
+        return half_KX, warped_kernel.variance(theta_P, at_XM, scale) - (half_KX**2).sum(axis=0)
 
-        def half(at_XM):
-            cross_KX = warped_kernel.kernel(theta_P, ratios_KM, at_XM, scale) * warped_kernel.active(weight_K)[:, None]
-            half_KX = jax.scipy.linalg.solve_triangular(factor_KK, cross_KX, lower=True)
-            return half_KX, warped_kernel.variance(theta_P, at_XM, scale) - (half_KX**2).sum(axis=0)
-
-        (half_KC, variance_C), (half_KQ, variance_Q) = half(candidates_CM), half(reference_QM)
-        cross_CQ = warped_kernel.kernel(theta_P, candidates_CM, reference_QM, scale) - half_KC.T @ half_KQ
-        return half_KC, variance_C, cross_CQ, variance_Q
-
-    return jax.lax.map(one, theta_NP)
+    (half_KC, variance_C), (half_KQ, variance_Q) = half(candidates_CM), half(reference_QM)
+    cross_CQ = warped_kernel.kernel(theta_P, candidates_CM, reference_QM, scale) - half_KC.T @ half_KQ
+    return half_KC, variance_C, cross_CQ, variance_Q
 
 
-@jax.jit
-def _prior(theta_NP, scale, candidates_CM, one_M):
-    """Return the prior covariances between all candidates and one of them, NC."""
-    kernel = functools.partial(warped_kernel.kernel, one_KM=candidates_CM, other_QM=one_M[None], scale=scale)
-    return jax.vmap(lambda theta_P: kernel(theta_P)[:, 0])(theta_NP)
+def _prior(shared, theta_P):
+    """Return one task's prior covariances between all candidates and one of them."""
+    scale, candidates_CM, one_M = shared
+    return (warped_kernel.kernel(theta_P, candidates_CM, one_M[None], scale)[:, 0],)
 
 
 def sampled_covariances(predicted_RCN, predicted_RQN, noise_N, number: int) -> Covariances:

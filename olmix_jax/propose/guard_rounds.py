@@ -91,7 +91,7 @@ def with_samples(problem: Problem, samples, rise: Callable | None = None) -> Pro
     if axes is not None:
         samples = jax.tree.map(lambda x, axis: np.asarray(x)[0] if axis is None else x, samples, axes)
     predict = _predict_all(problem.law.predict, rise, axes)
-    law = dataclasses.replace(problem.law, predict=predict, convex=problem.convex)
+    law = dataclasses.replace(problem.law, predict=predict, convex=problem.convex, prepare=None)
     return dataclasses.replace(problem, law=law, params=(problem.params, samples))
 
 

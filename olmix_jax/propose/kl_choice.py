@@ -11,7 +11,7 @@ import numpy as np
 
 from olmix_jax.laws import Law, evaluate_each, quality
 from olmix_jax.propose.proposal_parts import LambdaChoice
-from olmix_jax.propose.variants import solve_variants
+from olmix_jax.propose.variants import best_run, solve_variants
 from olmix_jax.solver.problem import Problem
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
@@ -31,7 +31,7 @@ def choose_kl_weight(
       law: the family; it is fitted to halves of the runs. Replicates of a mixture stay in one half.
       ratios_KM: the runs' mixtures.
       bpb_KN: the runs' measurements.
-      problem: gives task weights, anchor and bounds.
+      problem: gives task weights, anchor and bounds and, if it has the same law, the fit to all runs.
       kl_weights_L: λ > 0, ascending.
       natural_M: the mixture that gains are measured from.
       splits: number of random halvings.
@@ -41,16 +41,16 @@ def choose_kl_weight(
       UserError: there are too few runs to halve.
     """
     halves_HK = halves(law, ratios_KM, splits, seed)
-    params_H = law.fit_weighted(ratios_KM, bpb_KN, halves_HK, seed=seed)
+    begin = problem.params if problem.law == law else None
+    params_H = law.refit(ratios_KM, bpb_KN, halves_HK, seed=seed, begin=begin)
     lambdas, sides = len(kl_weights_L), len(halves_HK)
-    # One variant per half and λ.
-    params_P = jax.tree.map(lambda x: np.repeat(x, lambdas, axis=0), params_H)
-    kl_weight_P = np.tile(np.asarray(kl_weights_L, np.float64), sides)
-    half = dataclasses.replace(problem, law=law, params=jax.tree.map(lambda x: np.asarray(x)[0], params_H))
-    variants = solve_variants(half, kl_weight_P, params=params_P, ratios_KM=ratios_KM, seed=seed)
-    best_PM = variants.ratios_PM
-    natural_HM = np.broadcast_to(natural_M, (sides, 1, len(natural_M)))
-    compared_HCM = np.concatenate([best_PM.reshape(sides, lambdas, -1), natural_HM], axis=1)
+    problems = [
+        dataclasses.replace(problem, law=law, params=jax.tree.map(lambda x, h=h: np.asarray(x)[h], params_H))
+        for h in range(sides)
+    ]
+    near_M = None if problem.convex else best_run(problems[0], ratios_KM, seed)
+    variants_H = [solve_variants(half, kl_weights_L, near_M=near_M) for half in problems]
+    compared_HCM = np.stack([np.concatenate([variants.ratios_PM, natural_M[None]]) for variants in variants_H])
     # Halves of a split are neighbours; each half's proposals are judged by the law of the other half.
     others = np.arange(sides) ^ 1
     judges_H = jax.tree.map(lambda x: np.asarray(x)[others], params_H)
@@ -68,7 +68,7 @@ def choose_kl_weight(
         best=float(kl_weights_L[int(within.max())]),
         splits=splits,
         used=False,
-        unconverged=variants.unconverged,
+        unconverged=sum(variants.unconverged for variants in variants_H),
     )
 
 

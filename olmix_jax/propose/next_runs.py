@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olmix_jax.laws import curves, warped_gp, warped_kernel
+from olmix_jax.laws import cpu, curves, warped_gp, warped_kernel
 from olmix_jax.laws.fitted import FittedLaw
 from olmix_jax.propose.covariances import Covariances, exact_covariances, sampled_covariances
 from olmix_jax.swarm import sampling
@@ -120,14 +120,14 @@ def propose_next(
     are the reference mixtures. The covariances take 8·N·candidates·(references + K) bytes; see :data:`MEMORY`.
 
     Args:
-      fitted: the law; all laws except ``warped_gp`` and ``exposure`` need samples.
+      fitted: the law; all laws except the Gaussian processes of warped weights need samples.
       number: B. There are fewer runs if no other candidate is far enough from all runs.
       natural_M: natural distribution, positive.
       domains: M names, in column order.
       existing_KM: mixtures that have been trained, or are being trained.
       first_FM: mixtures to train in any case, such as the proposal. They are the first of the runs, and the others are
         chosen as if their results were known. They may be close to other runs.
-      noise_N: see :func:`choose_sampled`; needed for all laws except ``warped_gp`` and ``exposure``.
+      noise_N: see :func:`choose_sampled`; needed for all laws except the Gaussian processes of warped weights.
       task_weights_N: weights of 0 or more; equal by default.
       candidates, references: number of candidates, and of the reference mixtures among them.
       total: sequences that a run trains on.
@@ -238,15 +238,17 @@ def _condition(state: Covariances, c: int, steps: list[np.ndarray]) -> np.ndarra
 def _gain(state: Covariances, weights_N) -> np.ndarray:
     """Return gain_C [nats], Σ_i w_i mean_q −½ ln(1 − Cov(q, c)² / (Var(c) + s²) / Var(q)).
 
-    Tasks run one after another, which bounds memory.
+    As many tasks at a time as there are cores, which bounds memory.
     """
-    gain_C = np.zeros(state.variance_NC.shape[1])
-    for i, cross_CQ in enumerate(state.cross_NCQ):
+
+    def of_task(i: int) -> np.ndarray:
         noisy_C = np.maximum(state.variance_NC[i], 0.0) + state.noise_N[i]
         # Rounding may have cancelled the variance of a well-known mixture; it gains nothing.
-        share_CQ = cross_CQ**2 / noisy_C[:, None] / np.maximum(state.variance_NQ[i], warped_kernel.JITTER)[None, :]
-        gain_C -= weights_N[i] * 0.5 * np.log1p(-np.minimum(share_CQ, 1 - warped_kernel.JITTER)).mean(axis=1)
-    return gain_C
+        reach_Q = np.maximum(state.variance_NQ[i], warped_kernel.JITTER)
+        share_CQ = state.cross_NCQ[i] ** 2 / noisy_C[:, None] / reach_Q[None, :]
+        return -0.5 * np.log1p(-np.minimum(share_CQ, 1 - warped_kernel.JITTER)).mean(axis=1)
+
+    return weights_N @ np.stack(cpu.in_threads(of_task, range(len(weights_N))))
 
 
 def _candidates(natural_M, names: tuple[str, ...], number: int, total: int, seed: int, sampler: dict) -> np.ndarray:

@@ -194,12 +194,11 @@ def sample_optima(problem: Problem, samples, start_M) -> Variants:
 
     Their spread is the uncertainty of the weights. Samples without a finite optimum are left out.
     """
-    objective, entropic = problem.objective, problem.kl_weight > 0
-    optima, unconverged = [], 0
+    entropic, optima, unconverged = problem.kl_weight > 0, [], 0
     with cpu.float64():
         for r in range(min(len(jax.tree.leaves(samples)[0]), RESOLVED)):
             params = jax.tree.map(lambda x, r=r: np.asarray(x)[r], samples)
-            sampled = dataclasses.replace(objective, params=params)
+            sampled = dataclasses.replace(problem, params=params).objective
             end = minimise.compiled(sampled, problem.bounds, ITERATIONS, start_M, entropic=entropic)
             if np.isfinite(end.weights_M).all():
                 optima.append(np.asarray(end.weights_M))

@@ -43,8 +43,8 @@ def solve_variants(
     Args:
       problem: gives the parts that do not vary.
       kl_weight_P: λ of each variant, or one λ for all.
-      params, weights_PN, upper_PM: other parameters of the law, task weights or caps, with a leading axis P; at least
-        one of the three.
+      params, weights_PN, upper_PM: other parameters of the law, task weights or caps, with a leading axis P. At least
+        one of the three, or λ, has it.
       near_M: the optimum of a problem close to the variants.
       ratios_KM: the swarm's runs.
       seed: of starting points that are drawn.
@@ -52,23 +52,32 @@ def solve_variants(
     Raises:
       UserError: the law predicts no finite BPB.
     """
-    number = len(jax.tree.leaves((params, weights_PN, upper_PM))[0])
+    kl_weight_P = np.asarray(kl_weight_P, np.float64)
+    number = next(len(x) for x in jax.tree.leaves((params, weights_PN, upper_PM, kl_weight_P)) if np.ndim(x))
     # Parts that do not vary get the leading axis too, so that all kinds of variants share one compiled program.
     weights_PN = np.broadcast_to(problem.weights if weights_PN is None else weights_PN, (number, len(problem.weights)))
     upper_M = problem.bounds.upper_M
     upper_PM = np.broadcast_to(upper_M if upper_PM is None else upper_PM, (number, len(upper_M)))
-    kl_weight_P = np.broadcast_to(np.asarray(kl_weight_P, np.float64), (number,))
+    kl_weight_P = np.broadcast_to(kl_weight_P, (number,))
     varying = batch.Varying(params, weights_PN, upper_M=upper_PM, kl_weight=kl_weight_P)
     starts_SM = problem.anchor_M[None]
     if not problem.convex:
-        other_M = starts.spread_out(problem, ratios_KM, seed)[1] if near_M is None else near_M
+        other_M = best_run(problem, ratios_KM, seed) if near_M is None else near_M
         starts_SM = np.stack([problem.anchor_M, other_M])
-    ends = [batch.solve_each(problem, varying, start_M=start_M) for start_M in starts_SM]
-    value_SP = np.stack([np.where(np.isfinite(end.value), end.value, np.inf) for end in ends])
+    # All variants from the first start, then all from the second.
+    varying = jax.tree.map(lambda x: np.concatenate([x] * len(starts_SM)), varying)
+    ends = batch.solve_each(problem, varying._replace(start_M=np.repeat(starts_SM, number, axis=0)))
+    ends = jax.tree.map(lambda x: x.reshape(len(starts_SM), number, *x.shape[1:]), ends)
+    value_SP = np.where(np.isfinite(ends.value), ends.value, np.inf)
     best_P, variants_P = value_SP.argmin(axis=0), np.arange(number)
-    best_PM = np.stack([end.weights_M for end in ends])[best_P, variants_P]
+    best_PM = ends.weights_M[best_P, variants_P]
     if not np.isfinite(value_SP.min(axis=0)).all() or not np.isfinite(best_PM).all():
         raise UserError("the law predicts no finite BPB around the natural distribution; fit it on more runs")
-    gap_P = np.stack([end.gap for end in ends])[best_P, variants_P]
+    gap_P = ends.gap[best_P, variants_P]
     wide_P = [gap > tolerance(problem.convex, value) for gap, value in zip(gap_P, value_SP.min(axis=0))]
     return Variants(best_PM, int(np.sum(wide_P)))
+
+
+def best_run(problem: Problem, ratios_KM, seed: int) -> np.ndarray:
+    """Return the best run of the swarm for a problem, moved within its bounds; see :func:`solve_variants`."""
+    return starts.spread_out(problem, ratios_KM, seed)[1]

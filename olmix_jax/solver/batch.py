@@ -1,8 +1,6 @@
 """Solve many problems of one law in one call: grids of settings, samples of the law."""
 
-import concurrent.futures
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +9,7 @@ import numpy as np
 
 from olmix_jax.laws import cpu
 from olmix_jax.solver.bounds import Bounds
-from olmix_jax.solver.minimise import Minimum, minimise
+from olmix_jax.solver.minimise import Minimum, compiled, minimise
 from olmix_jax.solver.objective import Objective
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solve import iteration_limit
@@ -64,7 +62,7 @@ def solve_each(problem: Problem, varying: Varying, *, start_M=None, max_iteratio
       ValueError: the leading axes differ in length.
     """
     shared = Varying(
-        problem.params,
+        problem.params if varying.params is not None else problem.law.prepared(problem.params),
         problem.weights,
         problem.anchor_M,
         *problem.bounds,
@@ -80,6 +78,8 @@ def solve_each(problem: Problem, varying: Varying, *, start_M=None, max_iteratio
     chunk = max(1, min(CHUNK, number, CACHE_NUMBERS // max(1, size)))
     limit = iteration_limit(problem) if max_iterations is None else max_iterations
     entropic = bool(np.all(parts.kl_weight > 0))
+    if chunk == 1 and varying.params is None:
+        return _one_by_one(problem, parts, axes, number, limit, entropic)
     run = _compiled(problem.law.predict, problem.merge, entropic, axes, number >= MANY)
 
     def solve_chunk(first: int) -> Minimum:
@@ -87,14 +87,9 @@ def solve_each(problem: Problem, varying: Varying, *, start_M=None, max_iteratio
         rows = np.arange(first, first + chunk)
         rows = np.where(rows < number, rows, first)
         inputs = _of_each(lambda x: x[rows], parts, axes)
-        # JAX settings are per thread.
-        with cpu.float64():
-            minima = run(limit, inputs)
-            return jax.tree.map(lambda x: np.asarray(x)[: number - first], minima)
+        return jax.tree.map(lambda x: np.asarray(x)[: number - first], run(limit, inputs))
 
-    with cpu.float64(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        # The first chunk runs alone, as it compiles the program for the others.
-        chunks = [solve_chunk(0), *pool.map(solve_chunk, range(chunk, number, chunk))]
+    chunks = cpu.in_threads(solve_chunk, range(0, number, chunk))
     return jax.tree.map(lambda *x: np.concatenate(x), *chunks)
 
 
@@ -102,10 +97,26 @@ def solve_each(problem: Problem, varying: Varying, *, start_M=None, max_iteratio
 def _compiled(predict: Callable, merge: Callable, entropic: bool, axes: Varying, many: bool):
     def one(max_iterations, parts: Varying) -> Minimum:
         objective = Objective(predict, merge, parts.params, parts.weights, parts.anchor_M, parts.kl_weight)
-        bounds = Bounds(parts.lower_M, parts.upper_M, parts.member_GM, parts.low_G, parts.high_G)
-        return minimise(objective, bounds, max_iterations, parts.start_M, entropic=entropic)
+        return minimise(objective, _bounds(parts), max_iterations, parts.start_M, entropic=entropic)
 
     return jax.jit(jax.vmap(one, in_axes=(None, axes)), compiler_options={} if many else cpu.QUICK)
+
+
+def _one_by_one(problem: Problem, parts: Varying, axes: Varying, number: int, limit: int, entropic: bool) -> Minimum:
+    """Solve problems of a law that is too large for batches, by the program of :mod:`olmix_jax.solver.solve`."""
+
+    def solve_one(row: int) -> Minimum:
+        one = _of_each(lambda x: x[row], parts, axes)
+        objective = Objective(
+            problem.law.predict, problem.merge, one.params, one.weights, one.anchor_M, float(one.kl_weight)
+        )
+        return jax.tree.map(np.asarray, compiled(objective, _bounds(one), limit, one.start_M, entropic=entropic))
+
+    return jax.tree.map(lambda *x: np.stack(x), *cpu.in_threads(solve_one, range(number)))
+
+
+def _bounds(parts: Varying) -> Bounds:
+    return Bounds(parts.lower_M, parts.upper_M, parts.member_GM, parts.low_G, parts.high_G)
 
 
 def _of_each(function: Callable, parts: Varying, axes: Varying) -> Varying:

@@ -21,6 +21,7 @@ For other laws the same steps find a local minimum. F never rises, and ``gap`` i
 remains the stopping criterion, but it is not a bound.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -115,8 +116,15 @@ def minimise(objective: Objective, bounds: Bounds, max_iterations, start_M, *, e
     )
 
 
-# Call it under cpu.float64().
-compiled = jax.jit(minimise, static_argnames="entropic", compiler_options=cpu.QUICK)
+def compiled(objective: Objective, bounds: Bounds, max_iterations, start_M, *, entropic: bool) -> Minimum:
+    """Return :func:`minimise`, compiled. Call it under cpu.float64()."""
+    program = _program(tuple(cpu.for_size(objective.params).items()))
+    return program(objective, bounds, max_iterations, start_M, entropic=entropic)
+
+
+@functools.cache
+def _program(options: tuple):
+    return jax.jit(minimise, static_argnames="entropic", compiler_options=dict(options))
 
 
 def _line_search(objective: Objective, geometry: Geometry, both_of, state: _State):

@@ -49,7 +49,8 @@ class Problem:
     @property
     def objective(self) -> Objective:
         """F as a pure JAX function."""
-        return Objective(self.law.predict, self.merge, self.params, self.weights, self.anchor_M, float(self.kl_weight))
+        params, kl_weight = self.law.prepared(self.params), float(self.kl_weight)
+        return Objective(self.law.predict, self.merge, params, self.weights, self.anchor_M, kl_weight)
 
     def kl(self, ratios_KM) -> np.ndarray:
         """Return KL(p ‖ anchor) of every mixture [nats]; infinite if p has weight where the anchor has none."""

@@ -44,9 +44,12 @@ def end_points(problem: Problem, *, starts_SM=None, max_iterations: int | None =
     starts_SM = problem.anchor_M[None] if starts_SM is None else np.asarray(starts_SM, np.float64)
     limit = iteration_limit(problem) if max_iterations is None else max_iterations
     entropic = problem.kl_weight > 0
-    with cpu.float64():
-        ends = [compiled(problem.objective, problem.bounds, limit, start_M, entropic=entropic) for start_M in starts_SM]
-    ends = [end for end in (jax.tree.map(np.asarray, end) for end in ends) if _finite(end)]
+    objective = problem.objective
+
+    def end(start_M) -> Minimum:
+        return jax.tree.map(np.asarray, compiled(objective, problem.bounds, limit, start_M, entropic=entropic))
+
+    ends = [end for end in cpu.in_threads(end, starts_SM) if _finite(end)]
     if not ends:
         if fault := feasibility.explain(problem.bounds):
             raise UserError(fault)

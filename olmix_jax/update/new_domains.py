@@ -183,7 +183,7 @@ def sample_laws(parent: pathlib.Path, domains: NewDomains, likeness_MO, seed: in
     if fitted.samples is None:
         remedy = "fit.resamples=100"
         if not fitted.law.cheap_refits:
-            remedy = "a fit.law that has samples, such as warped_gp or log_linear"
+            remedy = "a fit.law that has samples, such as floored_gp or log_linear"
         raise UserError(f"{parent}: its law has no samples; run its --stages=fit,propose with {remedy}")
     fitted = dataclasses.replace(fitted, samples=jax.tree.map(lambda x: np.asarray(x)[:SAMPLES], fitted.samples))
     swarm = history.trained_table(parent)

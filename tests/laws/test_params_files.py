@@ -44,3 +44,19 @@ def test_fitted_law_is_read_with_and_without_samples(tmp_path):
     params_files.save(tmp_path / params_files.SAMPLES, samples)
     fitted = params_files.load_fitted(tmp_path, log_linear.LAW)
     assert fitted.law == log_linear.LAW and fitted.predict_samples(np.eye(3)).shape == (2, 3, 1)
+
+
+def test_samples_of_a_posterior_are_drawn_when_they_are_read_and_arrays_of_older_versions_are_read(tmp_path):
+    random = np.random.default_rng(0)
+    ratios_KM = random.dirichlet(np.ones(3), size=12)
+    params = warped_gp.fit(ratios_KM, 1 + random.random((12, 2))).params
+    drawn = warped_gp.sample(params, 5, seed=3)
+    params_files.save(tmp_path / params_files.PARAMS, params)
+    params_files.save_draws(tmp_path / params_files.SAMPLES, 5, 3)
+    assert (tmp_path / params_files.SAMPLES).stat().st_size < 2000
+    new = params_files.load_fitted(tmp_path, warped_gp.LAW)
+    params_files.save(tmp_path / params_files.SAMPLES, drawn)
+    old = params_files.load_fitted(tmp_path, warped_gp.LAW)
+    for fitted in (new, old):
+        for expected, found in zip(drawn, fitted.samples, strict=True):
+            np.testing.assert_array_equal(found, expected)

@@ -1,4 +1,4 @@
-"""The default law against NumPy and closed forms. Also tests warped_kernel.py and per_task.py."""
+"""The default law against NumPy and closed forms. Also tests warped_kernel.py, gp_posterior.py and per_task.py."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmix_jax import laws
-from olmix_jax.laws import cpu, scores, warped_gp, warped_kernel
+from olmix_jax.laws import cpu, gp_learning, gp_posterior, per_task, scores, warped_gp, warped_kernel
 
 
 def swarm(runs=40, domains=4, tasks=3, noise=0.01, seed=0):
@@ -205,3 +205,62 @@ def test_published_swarm_is_predicted_better_than_with_log_linear(published):
     params = warped_gp.fit(train.ratios_KM[:54], train.bpb_KN[:54]).params
     predicted_KN = laws.evaluate(warped_gp.LAW, params, test.ratios_KM)
     assert scores.spearman(predicted_KN, test.bpb_KN).mean() > 0.96
+
+
+def test_prepared_parameters_predict_the_same_without_runs_of_weight_0(monkeypatch):
+    monkeypatch.setattr(gp_posterior, "SHAPES", 8)
+    ratios_KM, bpb_KN = swarm(runs=30)
+    weight_RK = np.ones((1, 30))
+    weight_RK[0, 5:20] = 0
+    params = warped_gp.Params(*(x[0] for x in warped_gp.fit_weighted(ratios_KM, bpb_KN, weight_RK)))
+    new_KM = np.random.default_rng(1).dirichlet(np.ones(4), size=9)
+    drawn = warped_gp.Params(*(x[1] for x in warped_gp.sample(params, 2)))
+    through = laws.FittedLaw(warped_gp.LAW, params).through(np.eye(4)[:3])
+    prepared = warped_gp.prepare(params)
+    assert prepared.params.ratios_KM.shape == (16, 4) and prepared.runs.z_KM.shape == (3, 16, 4)
+    for law, form, at_KM in (
+        (warped_gp.LAW, params, new_KM),
+        (warped_gp.LAW, drawn, new_KM),
+        (through.law, through.params, new_KM[:, :3]),
+    ):
+        expected_KN = laws.evaluate(law, form, at_KM)
+        np.testing.assert_allclose(laws.evaluate(law, law.prepared(form), at_KM), expected_KN, rtol=1e-12)
+
+
+def test_predictions_task_by_task_equal_those_of_all_tasks_at_once(monkeypatch):
+    ratios_KM, bpb_KN = swarm(runs=20)
+    params = warped_gp.fit(ratios_KM, bpb_KN).params
+    with cpu.float64():
+        at_once_KN = np.asarray(warped_gp.predict(params, ratios_KM))
+        monkeypatch.setattr(gp_posterior, "TABLE", 0)
+        np.testing.assert_allclose(np.asarray(warped_gp.predict(params, ratios_KM)), at_once_KN, rtol=1e-12)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_blocks_of_tasks_do_not_change_a_fit(monkeypatch, block):
+    ratios_KM, bpb_KN = swarm(runs=20)
+    weight_RK = np.ones((2, 20))
+    weight_RK[1, :5] = 0
+    expected = warped_gp.fit_weighted(ratios_KM, bpb_KN, weight_RK)
+    monkeypatch.setattr(per_task, "BLOCK", block)
+    found = warped_gp.fit_weighted(ratios_KM, bpb_KN, weight_RK)
+    np.testing.assert_allclose(found.theta_NP, expected.theta_NP, rtol=1e-9)
+    np.testing.assert_allclose(found.alpha_NK, expected.alpha_NK, rtol=1e-6)
+
+
+def test_refits_that_begin_at_the_full_fit_end_at_the_same_minimum_and_only_in_large_swarms(monkeypatch):
+    ratios_KM, bpb_KN = swarm(runs=60, noise=0.03)
+    full = warped_gp.fit(ratios_KM, bpb_KN).params
+    weight_RK = np.ones((3, 60))
+    for r in range(3):
+        weight_RK[r, r::3] = 0
+    monkeypatch.setattr(gp_learning, "TOLERANCE", 1e-5)
+    cold = warped_gp.LAW.refit(ratios_KM, bpb_KN, weight_RK)
+    small = warped_gp.LAW.refit(ratios_KM, bpb_KN, weight_RK, begin=full)
+    np.testing.assert_array_equal(small.theta_NP, cold.theta_NP)
+    monkeypatch.setattr(warped_gp, "LEARNT_ON", 60)
+    monkeypatch.setattr(gp_learning, "NEAR_TOLERANCE", 1e-5)
+    large = warped_gp.LAW.refit(ratios_KM, bpb_KN, weight_RK, begin=full)
+    assert (large.theta_NP != cold.theta_NP).any()
+    cold_RKN, large_RKN = (laws.evaluate_each(warped_gp.LAW, params, ratios_KM) for params in (cold, large))
+    np.testing.assert_allclose(large_RKN, cold_RKN, rtol=5e-3)

@@ -37,6 +37,16 @@ def test_a_batch_gives_the_same_solutions_as_single_problems_when_chunks_are_une
         assert ends.value[p] == pytest.approx(single.value, rel=1e-12) and ends.gap[p] <= 1e-9
 
 
+def test_a_law_too_large_for_batches_is_solved_one_by_one(monkeypatch):
+    shared, kl_weight_P = problem(np.random.default_rng(1)), np.geomspace(1e-2, 1, 3)
+    expected = batch.solve_each(shared, batch.Varying(kl_weight=kl_weight_P))
+    monkeypatch.setattr(batch, "CACHE_NUMBERS", 0)
+    monkeypatch.setattr(batch, "_compiled", lambda *_: pytest.fail("a batch"))
+    ends = batch.solve_each(shared, batch.Varying(kl_weight=kl_weight_P))
+    np.testing.assert_allclose(ends.weights_M, expected.weights_M, atol=1e-9)
+    assert ends.iterations.shape == (3,)
+
+
 def test_anchors_differ_and_each_is_the_starting_point_of_its_problem():
     rng = np.random.default_rng(3)
     shared, anchor_PM = problem(rng), rng.dirichlet(np.ones(DOMAINS), size=2)
