@@ -32,13 +32,13 @@ SIZES = "64x12x12", "128x24x52", "256x64x52", "512x64x52", "1024x64x52"
 PAPER, SECONDS = "512x64x52", 60
 NEXT_RUNS, GIGABYTES = "1000x64x500", 2.0
 
-# Where it stops being usable; the figures are not measured.
+# Where it stops being usable.
 LIMITS = """## Where it stops
 
-Time grows in proportion to the tasks: 500 tasks take about ten times the seconds of 52, so a whole run at 1,000 × 64 × 500
-takes an hour of two cores or more. With the runs it grows in proportion up to some 1,000. Beyond that, matrices of
-runs × runs for every task and fold dominate, and time grows with their third power. Then leave out tasks (`fit.drop_metrics`),
-the choice of λ and the paths (`propose.explore=False`), or fit `log_linear`."""
+Time grows in proportion to the tasks: at 500 tasks it is about ten times that of 52, so a whole run at 1,000 × 64 × 500
+should take half an hour to an hour of two cores (not measured). With the runs it grows in proportion up to some 1,000.
+Beyond that, matrices of runs × runs for every task and fold dominate, and time grows with their third power. Then leave
+out tasks (`fit.drop_metrics`), the choice of λ and the paths (`propose.explore=False`), or fit `log_linear`."""
 
 
 class Measured(NamedTuple):
