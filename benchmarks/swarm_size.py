@@ -107,7 +107,8 @@ def choose_next_runs(size: str) -> None:
     bpb_KN = np.exp(-0.1 * np.log1p(ratios_KM / 0.05) @ draw.random((domains, tasks)))
     with cpu.float64():
         mean_P = np.asarray(warped_kernel.prior(domains)[0])
-    near = warped_gp.Params(*[None] * 12)._replace(theta_NP=np.tile(mean_P, (tasks, 1)))
+    few = warped_gp.fit(ratios_KM[:4], bpb_KN[:4]).params
+    near = few._replace(theta_NP=np.tile(mean_P, (tasks, 1)))
     params = warped_gp.fit_weighted(ratios_KM, bpb_KN, np.ones((1, runs)), near=near)
     fitted = FittedLaw(warped_gp.LAW, warped_gp.Params(*(x[0] for x in params)))
     names = [f"domain{j}" for j in range(domains)]

@@ -53,7 +53,9 @@ def describe(params: Params | CurvedParams, task: int, domains: tuple[str, ...])
     return {"relevance": relevance, **shared, "floor": float(params.floor_N[task])}
 
 
-def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight_K=None, with_curves=False, floor=0.0) -> Fit:
+def fit(
+    ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight_K=None, with_curves=False, floor=0.0
+) -> Fit:
     """Fit every task to all runs.
 
     Args:
