@@ -68,8 +68,8 @@ class Propose:
     # Minimise the mean over the worst samples of the law. `tail` is the share of samples that count as worst, from 1
     # (expected value) to 0 (worst case). None: minimise the prediction of the law itself.
     tail: float | None = None
-    # Largest weight of a domain as a multiple of its largest weight in any run: 1 stays where scores test the law.
-    # None: no limit, but the page says what share of the gain is extrapolated.
+    # Limits each weight to `trust` times its largest weight in any run, and to 1/`trust` of its smallest: 1 stays
+    # where scores test the law. None: no limit, but the page says what share of the gain is extrapolated.
     trust: float | None = None
     # Propose the worst mixture within the bounds instead, as a counterfactual.
     worst: bool = False

@@ -9,8 +9,8 @@ with g_i and z as in :mod:`~olmix_jax.laws.warped_gp`. h_ij is a random walk in 
 - The floor represents that benefits do not add up for ever. Without it the law promises too much at its own optimum,
   where many benefits come together.
 
-experiments/laws_at_their_optimum compares promised and true gains: this law is better on log-linear truths and on
-thresholds, and worse with repetition.
+experiments/laws_at_their_optimum compares promised and true gains: this law is better than the default on thresholds,
+and worse with repetition.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The default law: the Gaussian process of warped weights on log (f − c), with a floor c that no mixture reaches.
+"""The default law: the Gaussian process of warped weights on log (f − c), with an assumed floor c below all mixtures.
 
 log (f_i(p) − c_i) = offset_i + scale_i · g_i(z),  c_i = FLOOR times the least BPB of the runs
 
@@ -11,7 +11,7 @@ import functools
 from olmix_jax.laws import gp_posterior, warped_gp
 from olmix_jax.laws.law import Law
 
-# Any value from .5 to .8 predicts held-out runs as well as no floor, or better; .9 does not (docs/log.md).
+# Values from .5 to .8 predict held-out runs about as well as no floor, and .9 does worse with few runs (docs/log.md).
 FLOOR = 0.7
 
 LAW = Law(

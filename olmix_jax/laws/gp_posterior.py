@@ -1,4 +1,4 @@
-"""The posterior of :mod:`~olmix_jax.laws.warped_gp` and :mod:`~olmix_jax.laws.exposure`: predictions and samples."""
+"""The posterior of the Gaussian processes of warped weights: predictions and samples."""
 
 from typing import NamedTuple
 

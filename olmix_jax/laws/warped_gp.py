@@ -113,7 +113,9 @@ def _fit(
     scale = curves.scale(ratios_KM, weight_RK) if with_curves else None
     if near is not None:
         theta_RNP = np.broadcast_to(near.theta_NP, (resamples, *near.theta_NP.shape))
-        floor_RN = np.broadcast_to(near.floor_N, (resamples, *near.floor_N.shape))
+        # The law without a floor has none to keep.
+        keeps = with_curves or floor > 0
+        floor_RN = np.broadcast_to(near.floor_N if keeps else 0.0, theta_RNP.shape[:2])
         floor_RN = gp_learning.below_all_runs(floor_RN, bpb_KN, weight_RK)
         loss_RN = promised_RN = np.zeros((resamples, bpb_KN.shape[1]))
     else:
@@ -149,8 +151,9 @@ def _learnt(bpb_KN, weight_RK, chosen_RH, learnt_from, floor: float, begin: Para
     """Return theta_RNP, floor_RN, loss_RN and promised_RN, learnt from the chosen runs."""
     least_RN, logged_N = gp_learning.least_of(bpb_KN, weight_RK), (bpb_KN > 0).all(axis=0) * 1.0
     if learnt_from[-1] is None:
-        enough_R1 = (weight_RK > 0).sum(axis=1, keepdims=True) >= FLOOR_RUNS
-        floor_RN = floor * np.where(enough_R1 & (logged_N > 0), least_RN, 0.0)
+        # Refits to a part of the runs have a floor if the fit to all of them has.
+        enough = len(bpb_KN) >= FLOOR_RUNS
+        floor_RN = floor * np.where(enough & (logged_N > 0) & np.isfinite(least_RN), least_RN, 0.0)
         target_RNK, *_ = gp_learning.standardised(bpb_KN, weight_RK, floor_RN)
         learnt_RNH = np.take_along_axis(target_RNK, chosen_RH[:, None, :], axis=2)
         begin_NP = None if begin is None else begin.theta_NP

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from olmix_jax.propose.ranges import Ranges
 from olmix_jax.solver import bounds as solver_bounds
 from olmix_jax.solver.bounds import Bounds
 from olmix_jax.solver.feasibility import feasible
@@ -83,7 +84,7 @@ def constraints(
     tokens_M=None,
     target_tokens: float | None = None,
     max_repeats: float | None = None,
-    largest_M=None,
+    trusted: Ranges | None = None,
 ) -> Constraints:
     """Combine ``propose.bounds`` with the repetition caps.
 
@@ -93,7 +94,7 @@ def constraints(
       domains: M names.
       tokens_M, target_tokens, max_repeats: see :func:`repetition_caps`. Without the first two, repetition is not
         capped.
-      largest_M: upper bounds besides those of ``bounds``.
+      trusted: bounds of weights besides those of ``bounds``.
 
     Raises:
       UserError: a name matches no domain, a bound is not a weight, or two groups overlap and neither contains the
@@ -111,8 +112,8 @@ def constraints(
             lower_M[j], user_upper_M[j] = low, high
         else:
             groups[name] = _members(name, domains), low, high
-    if largest_M is not None:
-        user_upper_M = np.minimum(user_upper_M, largest_M)
+    if trusted is not None:
+        lower_M, user_upper_M = np.maximum(lower_M, trusted.low_M), np.minimum(user_upper_M, trusted.high_M)
     # Inner groups before the groups that contain them.
     names = sorted(groups, key=lambda name: groups[name][0].sum())
     member_GM = np.array([groups[name][0] for name in names], bool).reshape(-1, len(domains))

@@ -113,7 +113,7 @@ def explore(
     with left_out.unless_fails("propose", "trade-offs between families"):
         front = _front(formulation, swarm, proposed_M)
     with left_out.unless_fails("propose", "the price of keeping every task"):
-        price = guard_price.guard_price(formulation, swarm, options, proposed_M, seed)
+        price = guard_price.guard_price(formulation, swarm, options, proposed_M)
     return Exploration(ignored, path, front, price)
 
 

@@ -19,6 +19,7 @@ from olmix_jax.propose.blocks import (
 from olmix_jax.propose.constraints import Constraints
 from olmix_jax.propose.feasibility import check_feasible
 from olmix_jax.propose.options import Options
+from olmix_jax.propose.ranges import Ranges, ranges
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.propose.task_weights import task_weights
 from olmix_jax.solver.problem import Problem
@@ -83,10 +84,18 @@ def formulate(fitted: FittedLaw, swarm: SwarmFacts, options: Options) -> Formula
         tokens_M=swarm.tokens_M,
         target_tokens=options.target_tokens,
         max_repeats=options.max_repeats,
-        largest_M=_trusted(swarm, options),
+        trusted=_trusted(swarm, options),
     )
     blocks = None if options.keep_ratios is None else form_blocks(options.keep_ratios, swarm.domains)
-    _check(constraints, blocks)
+    try:
+        _check(constraints, blocks)
+    except UserError as e:
+        if options.trust is None:
+            raise
+        raise UserError(
+            f"{e}. propose.trust = {options.trust:g} keeps each weight near its range in the runs; raise or unset it, "
+            "or add runs with other weights"
+        ) from e
     has_anchor, anchor_M, anchor_name = False, natural_M, "natural"
     if options.anchor is not None:
         has_anchor, anchor_name = True, "propose.anchor"
@@ -104,11 +113,12 @@ def formulate(fitted: FittedLaw, swarm: SwarmFacts, options: Options) -> Formula
     return Formulation(problem, reduced, reduced_law, blocks, constraints, natural_M, has_anchor)
 
 
-def _trusted(swarm: SwarmFacts, options: Options) -> np.ndarray | None:
-    """Return the largest weights that ``propose.trust`` allows; None without it or before there are runs."""
-    if options.trust is None or swarm.ratios_KM is None:
+def _trusted(swarm: SwarmFacts, options: Options) -> Ranges | None:
+    """Return the weights that ``propose.trust`` allows; None without it or before there are runs."""
+    if options.trust is None or swarm.tested_QM is None:
         return None
-    return np.minimum(1.0, options.trust * np.asarray(swarm.ratios_KM, np.float64).max(axis=0))
+    low_M, high_M = ranges(swarm.tested_QM)
+    return Ranges(low_M / options.trust, np.minimum(1.0, options.trust * high_M))
 
 
 def _without_anchorless(constraints: Constraints, anchor_M) -> Constraints:

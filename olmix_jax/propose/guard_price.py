@@ -34,9 +34,7 @@ class GuardPrice:
     weights: dict[str, float]
 
 
-def guard_price(
-    formulation: Formulation, swarm: SwarmFacts, options: Options, proposed_M, seed: int
-) -> GuardPrice | None:
+def guard_price(formulation: Formulation, swarm: SwarmFacts, options: Options, proposed_M) -> GuardPrice | None:
     """Return the price of guards on all tasks; None if no task is predicted worse, with guards, or without a solution.
 
     Args:
@@ -44,7 +42,6 @@ def guard_price(
       swarm: names and runs.
       options: those of the proposal.
       proposed_M: the proposal.
-      seed: of the solver's starting points.
 
     Raises:
       UserError: the bounds exclude every mixture that keeps all tasks at natural's level.
@@ -56,11 +53,11 @@ def guard_price(
     if not worse or options.guard is not None or options.tail is not None or options.method != "exact":
         return None
     guarded_options = dataclasses.replace(options, guard=0.0, guard_by="task")
-    guarded = optimum.find_optimum(formulation, swarm, guarded_options, seed)
-    if not guarded.solution.converged:
-        log.info("propose: the price of propose.guard=0 is left out: %s", guarded.solution.describe())
+    guarded = optimum.with_guards(formulation, swarm, guarded_options, proposed_M)
+    if not guarded.converged:
+        log.info("propose: the price of propose.guard=0 is left out: %s", guarded.describe())
         return None
-    guarded_M = formulation.expand(guarded.solution.weights_M)
+    guarded_M = formulation.expand(guarded.weights_M)
     guarded_N = evaluate(problem.law, problem.params, guarded_M[None])[0]
     return GuardPrice(
         gain=float(-rise_N @ weights_N),

@@ -15,6 +15,7 @@ from olmix_jax.propose.optimum import Optimum, find_optimum
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Certificate, Guard, Tail, by_name
+from olmix_jax.propose.ranges import nearest, ranges
 from olmix_jax.propose.sensitivity import sensitivity
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.solver.solution import Solution
@@ -75,7 +76,7 @@ class Solved:
 def solve(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None, *, seed: int = 0) -> Solved:
     """Return the required part of :func:`propose`, with the same arguments and errors."""
     options, choice = options or Options(), None
-    if options.trust is not None and swarm.ratios_KM is None:
+    if options.trust is not None and swarm.tested_QM is None:
         raise UserError("propose.trust needs the swarm's runs, and there are none; unset it")
     formulation = formulate(fitted, swarm, options)
     if options.choose_kl_weight:
@@ -108,7 +109,7 @@ def complete(solved: Solved) -> Proposal:
         with left_out.unless_fails("propose", "sensitivities"):
             moves = sensitivity(formulation, solved.optimum.solution, swarm.tasks, swarm.domains)
             proposal = dataclasses.replace(proposal, sensitivity=moves)
-    if swarm.ratios_KM is not None:
+    if swarm.tested_QM is not None:
         with left_out.unless_fails("propose", "distance from the runs"):
             proposal = _with_support(proposal, solved)
     if solved.fitted.samples is not None:
@@ -244,17 +245,19 @@ def _with_guards(
 
 def _with_support(proposal: Proposal, solved: Solved) -> Proposal:
     """Add the distance from the runs, a warning where the gain is extrapolated, and the price of ``propose.trust``."""
-    formulation, swarm, fitted = solved.formulation, solved.swarm, solved.fitted
-    points_CM = np.stack([solved.weights_M, formulation.natural_M])
-    ranges = support.ranges(swarm.ratios_KM)
-    bpb_CN = fitted.predict(np.concatenate([points_CM, [support.nearest(ranges, p_M) for p_M in points_CM]]))
-    mean_C = bpb_CN @ np.abs(formulation.problem.weights)
-    far = support.support(swarm, points_CM[0], points_CM[1], mean_C[1] - mean_C[0], mean_C[3] - mean_C[2])
-    warnings = () if proposal.worst else support.warnings(far, proposal.weights, proposal.natural)
-    if solved.options.trust is not None and not proposal.worst:
-        free = solve(fitted, swarm, dataclasses.replace(solved.options, trust=None), seed=solved.seed)
-        mean = float(np.abs(formulation.problem.weights) @ fitted.predict(free.weights_M[None])[0])
-        far = dataclasses.replace(far, caution=float(mean_C[0]) - mean)
+    swarm, options, weights_N = solved.swarm, solved.options, np.abs(solved.formulation.problem.weights)
+    points_CM = np.stack([solved.weights_M, solved.formulation.natural_M])
+    within_CM = [nearest(ranges(swarm.tested_QM), p_M) for p_M in points_CM]
+    mean_C = solved.fitted.predict(np.concatenate([points_CM, within_CM])) @ weights_N
+    extrapolated = np.abs(mean_C[:2] - mean_C[2:]).sum()
+    far = support.support(swarm, points_CM[0], points_CM[1], mean_C[1] - mean_C[0], extrapolated)
+    if options.trust is not None and not proposal.worst:
+        free_options = dataclasses.replace(options, trust=None, choose_kl_weight=False)
+        free = solve(solved.fitted, swarm, free_options, seed=solved.seed)
+        price = float(mean_C[0] - solved.fitted.predict(free.weights_M[None])[0] @ weights_N)
+        # With λ the free mixture can lie nearer to natural, at a lower objective but a higher BPB.
+        far = dataclasses.replace(far, caution=max(price, 0.0))
+    warnings = () if proposal.worst else support.warnings(far, proposal.weights, proposal.natural, options.trust)
     return dataclasses.replace(proposal, support=far, warnings=(*proposal.warnings, *warnings))
 
 
@@ -268,7 +271,7 @@ def _with_error_bars(proposal: Proposal, solved: Solved) -> Proposal:
         tasks=swarm.tasks,
         domains=swarm.domains,
         held_out=uncertainty.held_out_slope(fitted, swarm, formulation.problem.weights, solved.seed),
-        ranges=None if swarm.ratios_KM is None else support.ranges(swarm.ratios_KM),
+        ranges=None if swarm.tested_QM is None else ranges(swarm.tested_QM),
         seed=solved.seed,
     )
     # The worst mixture is not expected to gain anything.

@@ -74,6 +74,19 @@ def find_optimum(formulation: Formulation, swarm: SwarmFacts, options: Options, 
     return Optimum(guarded.solution, guards, guarded)
 
 
+def with_guards(formulation: Formulation, swarm: SwarmFacts, options: Options, proposed_M) -> Solution:
+    """Return the optimal mixture of blocks under the guards of ``options``, found from a proposal without guards.
+
+    Raises:
+      UserError: the guards cannot hold.
+    """
+    reduced, guards = formulation.reduced, _guards(formulation, swarm, options)
+    proposed_D, natural_D = formulation.collapse(proposed_M), formulation.collapse(formulation.natural_M)
+    safe_D = _guarded_mixture(reduced, guards, natural_D, options.guard or 0.0)
+    starts_SD = np.stack([proposed_D, natural_D if safe_D is None else safe_D])
+    return guard_functions.solve(reduced, guards, None, 1.0, starts_SM=starts_SD, safe_M=safe_D).solution
+
+
 def _lowest_tails(reduced: Problem, minima_BD, samples, share: float) -> np.ndarray:
     """Return the GUARDED_STARTS minima of the law with the lowest objective under the tail, lowest first."""
     if samples is not None and len(minima_BD) > 1:

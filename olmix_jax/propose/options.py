@@ -28,7 +28,8 @@ class Options:
       guard_by: "task" or "family".
       tail: share of the law's worst samples whose mean is minimised, 0 for the worst sample alone; None minimises the
         law itself.
-      trust: largest weight of a domain as a multiple of its largest weight in any run, 1 or more; None for no limit.
+      trust: how far beyond its range in the runs a weight may lie, 1 or more: at most ``trust`` times the largest and
+        at least 1/``trust`` of the smallest weight of any run; None for no limit.
       worst: whether to find the worst mixture instead of the best.
       method: "exact", or a published baseline: "search" (the best run) or "simulation" (the best sampled mixture).
       explore: whether to add the path over λ and k, the front between families and the choice of λ.
@@ -54,5 +55,5 @@ class Options:
         for name, value, choices in (("method", self.method, METHODS), ("guard_by", self.guard_by, GUARD_BY)):
             if value not in choices:
                 raise UserError(f"propose.{name} must be one of {', '.join(choices)}, not {value!r}")
-        if self.trust is not None and not self.trust >= 1:
-            raise UserError(f"propose.trust must be 1 or more, or None for no limit, not {self.trust!r}")
+        if self.trust is not None and not 1 <= self.trust < float("inf"):
+            raise UserError(f"propose.trust must be a number of 1 or more, or None for no limit, not {self.trust!r}")

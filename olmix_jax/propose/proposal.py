@@ -57,7 +57,8 @@ class Proposal:
       shadow_prices: fall of the minimum per billion more unique tokens of a domain [BPB].
       repeat_prices: fall of the minimum per additional repeat of a domain [BPB].
       guard: limits on rises over natural, and which of them bind.
-      guard_price: what it would cost that no task is predicted worse; None if none is, or with guards.
+      guard_price: what it would cost that no task is predicted worse. None if none is, if guards or a tail are in use,
+        or if nothing is explored around the proposal.
       tail: the mean over the law's worst samples, if that was minimised.
       gain: predicted gain over natural.
       support: how far the proposal lies from the swarm's runs; None without runs.

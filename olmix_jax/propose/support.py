@@ -9,19 +9,15 @@ Most mixtures within the ranges are not averages of runs, above all with many do
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
 
-from olmix_jax.laws import cpu
+from olmix_jax.propose.ranges import beyond, ranges
 from olmix_jax.propose.swarm_facts import SwarmFacts
-from olmix_jax.solver.projection import project
 from olmix_jax.utils.names import listed
 
-# Weights this far outside the ranges are rounding: proxies consist of whole sequences.
-ROUNDING = 1e-3
 # A share of the gain above this causes a warning.
 NOTABLE = 0.1
 # Weights of natural that are beyond the runs by more than this together cause one too.
@@ -38,7 +34,8 @@ class Support:
       nearest_run: distance to the nearest run.
       between_runs: median distance of a run to its nearest other run; None for a single run.
       averages_of_runs: distance to the nearest average of runs.
-      extrapolated: share of the predicted gain that is extrapolated, 0 to 1; None without a predicted gain.
+      extrapolated: predicted differences that are extrapolated, of the proposal and of natural, as a share of the
+        predicted gain, at most 1; None without a predicted gain.
       caution: predicted gain that ``propose.trust`` gives up [BPB]; None without it.
     """
 
@@ -49,33 +46,6 @@ class Support:
     averages_of_runs: float
     extrapolated: float | None
     caution: float | None = None
-
-
-class Ranges(NamedTuple):
-    """Smallest and largest weight of each domain in the runs."""
-
-    low_M: np.ndarray
-    high_M: np.ndarray
-
-
-def ranges(ratios_KM) -> Ranges:
-    """Return the ranges of the runs."""
-    ratios_KM = np.asarray(ratios_KM, np.float64)
-    return Ranges(ratios_KM.min(axis=0), ratios_KM.max(axis=0))
-
-
-def nearest(of: Ranges, weights_M) -> np.ndarray:
-    """Return the mixture within the ranges that is nearest to ``weights_M``; itself if only rounding lies between."""
-    if (beyond(of, weights_M) == 0).all():
-        return np.asarray(weights_M, np.float64)
-    with cpu.float64():
-        return np.asarray(project(np.asarray(weights_M, np.float64), of.low_M, of.high_M))
-
-
-def beyond(of: Ranges, weights_M) -> np.ndarray:
-    """Return by how much each weight is above its range (positive) or below (negative); 0 within ROUNDING."""
-    over_M = weights_M - np.clip(weights_M, of.low_M, of.high_M)
-    return np.where(np.abs(over_M) > ROUNDING, over_M, 0.0)
 
 
 def hull_distance(ratios_KM, weights_M) -> float:
@@ -97,45 +67,42 @@ def hull_distance(ratios_KM, weights_M) -> float:
     return max(float(solved.fun), 0.0)
 
 
-def support(swarm: SwarmFacts, weights_M, natural_M, gain: float, gain_within: float) -> Support:
+def support(swarm: SwarmFacts, weights_M, natural_M, gain: float, extrapolated: float) -> Support:
     """Return how far a proposal and natural lie from the runs.
 
     Args:
       swarm: with runs.
       weights_M, natural_M: the two mixtures.
       gain: predicted gain of the first over the second [BPB].
-      gain_within: the same of the nearest mixtures within the ranges of the runs.
+      extrapolated: how much the predictions of the two differ from those of the nearest mixtures within the ranges of
+        the runs, added up without signs [BPB].
     """
-    ratios_KM = np.asarray(swarm.ratios_KM, np.float64)
-    of = ranges(ratios_KM)
-    far_KK = 0.5 * cdist(ratios_KM, ratios_KM, "cityblock") + np.diag(np.full(len(ratios_KM), np.inf))
-    over_M, natural_over_M = beyond(of, weights_M), beyond(of, natural_M)
+    runs_QM = swarm.tested_QM
+    assert runs_QM is not None
+    of = ranges(runs_QM)
+    far_QQ = 0.5 * cdist(runs_QM, runs_QM, "cityblock") + np.diag(np.full(len(runs_QM), np.inf))
 
-    def by_domain(over_M) -> dict[str, float]:
-        return {name: float(over) for name, over in zip(swarm.domains, over_M) if over}
+    def by_domain(p_M) -> dict[str, float]:
+        return {name: float(over) for name, over in zip(swarm.domains, beyond(of, p_M)) if over}
 
     return Support(
-        beyond=by_domain(over_M),
-        natural_beyond=by_domain(natural_over_M),
-        nearest_run=float(0.5 * np.abs(ratios_KM - weights_M).sum(axis=1).min()),
-        between_runs=float(np.median(far_KK.min(axis=1))) if len(ratios_KM) > 1 else None,
-        averages_of_runs=hull_distance(ratios_KM, weights_M),
-        extrapolated=_share(gain, gain_within) if over_M.any() or natural_over_M.any() else 0.0,
+        beyond=by_domain(weights_M),
+        natural_beyond=by_domain(natural_M),
+        nearest_run=float(0.5 * np.abs(runs_QM - weights_M).sum(axis=1).min()),
+        between_runs=float(np.median(far_QQ.min(axis=1))) if len(runs_QM) > 1 else None,
+        averages_of_runs=hull_distance(runs_QM, weights_M),
+        extrapolated=min(float(extrapolated) / float(gain), 1.0) if gain > 0 else None,
     )
 
 
-def _share(gain: float, gain_within: float) -> float | None:
-    """Return the extrapolated share of the gain, 0 to 1; None without a gain."""
-    return min(max(1 - float(gain_within) / float(gain), 0.0), 1.0) if gain > 0 else None
-
-
-def warnings(of: Support, weights: dict[str, float], natural: dict[str, float]) -> tuple[str, ...]:
+def warnings(of: Support, weights: dict[str, float], natural: dict[str, float], trust: float | None) -> tuple[str, ...]:
     """Return a sentence if a notable share of the gain is extrapolated, and one if natural lies beyond the runs."""
     texts = []
+    advice = "train runs there (propose/next.csv)" + (", or set propose.trust=1" if trust is None else "")
     if of.beyond and of.extrapolated is not None and of.extrapolated > NOTABLE:
         texts.append(
-            f"{100 * of.extrapolated:.0f} % of the predicted gain rests on weights that no run had: "
-            f"{_named(of.beyond, weights)}; train runs there (propose/next.csv), or set propose.trust=1"
+            f"{100 * of.extrapolated:.0f} % of the predicted gain is extrapolated, to weights that no run had: "
+            f"{_named(of.beyond, weights)}; {advice}"
         )
     if sum(map(abs, of.natural_beyond.values())) > NATURAL:
         texts.append(

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from olmix_jax.laws.held_out import HeldOut
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
@@ -24,6 +26,7 @@ class SwarmFacts:
       bpb_KN: the runs' measurements, to choose λ from; None disables that.
       held_out: the runs and what laws that have not seen them predict. By default a law that is cheap to fit is
         cross-validated.
+      inherited_JM: mixtures of earlier runs that the law was fitted to as well, in an update.
     """
 
     tasks: Sequence[str]
@@ -35,6 +38,13 @@ class SwarmFacts:
     ratios_KM: Any = None
     bpb_KN: Any = None
     held_out: HeldOut | None = None
+    inherited_JM: Any = None
+
+    @property
+    def tested_QM(self) -> np.ndarray | None:
+        """Mixtures of all runs that the law was fitted to; None without runs."""
+        parts = [np.asarray(x, np.float64) for x in (self.ratios_KM, self.inherited_JM) if x is not None and len(x)]
+        return np.concatenate(parts) if parts else None
 
     @classmethod
     def from_table(cls, table: SwarmTable, families: Mapping[str, Sequence[str]] | None = None) -> "SwarmFacts":
@@ -55,4 +65,5 @@ class SwarmFacts:
             families=families,
             ratios_KM=table.ratios_KM if has_runs else None,
             bpb_KN=table.bpb_KN if has_runs else None,
+            inherited_JM=None if table.inherited is None else table.inherited.ratios_JM,
         )

@@ -10,10 +10,9 @@ from olmix_jax.laws import cpu, evaluate_each, quality
 from olmix_jax.laws import held_out as held_out_runs
 from olmix_jax.laws.fitted import FittedLaw
 from olmix_jax.laws.held_out import HeldOut, Slope
-from olmix_jax.propose import support
 from olmix_jax.propose.formulation import Formulation
 from olmix_jax.propose.proposal_parts import Gain, by_name
-from olmix_jax.propose.support import Ranges
+from olmix_jax.propose.ranges import Ranges, nearest
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.propose.variants import Variants
 from olmix_jax.solver import minimise
@@ -75,7 +74,7 @@ def error_bars(
       guarded: whether the solution has guards or a tail.
       tasks: N names.
       domains: M names.
-      held_out: see :func:`held_out_slope`; None leaves the gain as the samples have it.
+      held_out: see :func:`held_out_slope`; None counts as a slope of 1, without error.
       ranges: of the runs; what is predicted beyond them is extrapolated. None if they are not known.
       seed: of the draws of slopes.
     """
@@ -110,9 +109,11 @@ def held_out_slope(fitted: FittedLaw, swarm: SwarmFacts, weights_N, seed: int) -
     held_out, known = swarm.held_out, swarm.ratios_KM is not None and swarm.bpb_KN is not None
     if held_out is None and known and fitted.law.leave_one_out is not None:
         number = int(quality.mixtures(np.asarray(swarm.ratios_KM)).max()) + 1
-        if number > fitted.law.parameters(len(swarm.domains)) + FOLDS:
-            judged = quality.cross_validate(fitted.law, swarm.ratios_KM, swarm.bpb_KN, folds=FOLDS, seed=seed)
-            held_out = HeldOut(np.asarray(swarm.bpb_KN), judged.predicted_KN, judged.fold_K)
+        if number <= fitted.law.parameters(len(swarm.domains)) + FOLDS:
+            # Too few runs to judge the law.
+            return Slope(*held_out_runs.PRIOR, 3)
+        judged = quality.cross_validate(fitted.law, swarm.ratios_KM, swarm.bpb_KN, folds=FOLDS, seed=seed)
+        held_out = HeldOut(np.asarray(swarm.bpb_KN), judged.predicted_KN, judged.fold_K)
     return None if held_out is None else held_out_runs.slope(held_out, np.abs(weights_N))
 
 
@@ -134,7 +135,7 @@ def prediction_intervals(
     """
     problem, weights_N = formulation.problem, np.abs(formulation.problem.weights)
     points_CM = np.stack([proposed_M, formulation.natural_M])
-    within_CM = points_CM if ranges is None else np.stack([support.nearest(ranges, p_M) for p_M in points_CM])
+    within_CM = points_CM if ranges is None else np.stack([nearest(ranges, p_M) for p_M in points_CM])
     bpb_RCN = evaluate_each(problem.law, samples, np.concatenate([points_CM, within_CM]))
     finite_R = np.isfinite(bpb_RCN).all(axis=(1, 2))
     if not finite_R.any():

@@ -29,18 +29,6 @@ def test_runs_and_their_averages_are_at_distance_0():
         assert support.hull_distance(RUNS_KM, p_M) == pytest.approx(0, abs=1e-9)
 
 
-def test_nearest_mixture_within_the_ranges_moves_only_what_is_beyond():
-    of = support.ranges(NEAR_KM)
-    inside_M, outside_M = np.array([0.15, 0.25, 0.6]), np.array([0.6, 0.2, 0.2])
-    np.testing.assert_array_equal(support.nearest(of, inside_M), inside_M)
-    near_M = support.nearest(of, outside_M)
-    assert near_M.sum() == pytest.approx(1)
-    assert (near_M >= of.low_M - 1e-12).all() and (near_M <= of.high_M + 1e-12).all()
-    np.testing.assert_allclose(support.beyond(of, outside_M), [0.4, 0.0, -0.3], atol=1e-12)
-    # A sequence more than any run is rounding.
-    assert (support.beyond(of, np.array([0.2005, 0.2995, 0.5])) == 0).all()
-
-
 def test_proposal_within_the_runs_extrapolates_nothing():
     far = log_linear_proposal(ratios_KM=WIDE_KM).support
     assert far.beyond == far.natural_beyond == {} and far.extrapolated == 0
@@ -54,6 +42,8 @@ def test_gain_from_weights_that_no_run_had_is_named():
     assert 0.3 < far.extrapolated <= 1
     (text,) = (text for text in proposal.warnings if "no run had" in text)
     assert "web:a" in text and "(runs: up to 0.2)" in text and "propose.trust=1" in text
+    kept = log_linear_proposal(ratios_KM=NEAR_KM, kl_weight=0.0, trust=1.5)
+    assert not any("propose.trust=1" in text for text in kept.warnings)
 
 
 def test_interval_of_an_extrapolated_gain_reaches_from_nothing_to_everything():
@@ -78,6 +68,7 @@ def test_trust_limits_each_weight_and_has_a_price():
     for trust in (1.0, 1.5):
         kept = log_linear_proposal(ratios_KM=NEAR_KM, kl_weight=0.0, trust=trust)
         assert all(kept.weights[d] <= trust * high + 1e-9 for d, high in zip(DOMAINS, NEAR_KM.max(axis=0)))
+        assert all(kept.weights[d] >= low / trust - 1e-9 for d, low in zip(DOMAINS, NEAR_KM.min(axis=0)))
         price = kept.headline.proposed - free.headline.proposed
         assert kept.support.caution == pytest.approx(price) and price > 0
 
@@ -85,11 +76,38 @@ def test_trust_limits_each_weight_and_has_a_price():
 def test_trust_needs_runs_and_is_1_or_more():
     with pytest.raises(UserError, match="propose.trust needs the swarm's runs"):
         log_linear_proposal(trust=1.0)
-    with pytest.raises(UserError, match="propose.trust must be 1 or more"):
-        log_linear_case(trust=0.5)
+    for trust in (0.5, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="propose.trust must be a number of 1 or more"):
+            log_linear_case(trust=trust)
+
+
+def test_bounds_that_trust_excludes_are_an_error_that_names_it():
+    with pytest.raises(UserError, match="propose.trust = 1 keeps each weight near its range"):
+        log_linear_proposal(ratios_KM=NEAR_KM, trust=1.0, bounds={"web:a": [0.5, None]})
+
+
+def test_trust_has_no_price_where_the_free_mixture_is_nearer_to_natural():
+    """Natural lies beyond the runs, and λ pulls there."""
+    runs_KM = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.5, 0.3, 0.2]])
+    kept = log_linear_proposal(ratios_KM=runs_KM, trust=1.0, kl_weight=1.0)
+    assert kept.support.caution == 0 and kept.support.natural_beyond
+
+
+def test_differences_in_both_directions_are_extrapolated():
+    """Natural and the proposal lie beyond the runs on the same side; their predictions are not tested either."""
+    runs_KM = np.array([[0.1, 0.3, 0.6], [0.15, 0.25, 0.6], [0.1, 0.2, 0.7]])
+    far = log_linear_proposal(ratios_KM=runs_KM, natural_M=np.array([0.4, 0.3, 0.3]), kl_weight=0.01).support
+    assert far.beyond and far.natural_beyond and far.extrapolated == 1
+
+
+def test_inherited_runs_test_the_law_too():
+    swarm = SwarmFacts(TASKS, DOMAINS, NATURAL_M, ratios_KM=NEAR_KM, inherited_JM=WIDE_KM)
+    far = support.support(swarm, np.array([0.8, 0.1, 0.1]), NATURAL_M, gain=0.1, extrapolated=0.0)
+    assert far.beyond == {} and far.extrapolated == 0
+    assert SwarmFacts(TASKS, DOMAINS, NATURAL_M).tested_QM is None
 
 
 def test_single_run_has_no_neighbour():
     swarm = SwarmFacts(TASKS, DOMAINS, NATURAL_M, ratios_KM=NATURAL_M[None])
-    far = support.support(swarm, np.array([0.2, 0.3, 0.5]), NATURAL_M, gain=0.0, gain_within=0.0)
+    far = support.support(swarm, np.array([0.2, 0.3, 0.5]), NATURAL_M, gain=0.0, extrapolated=0.0)
     assert far.between_runs is None and far.extrapolated is None
