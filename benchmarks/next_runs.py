@@ -4,7 +4,7 @@
 
 The candidates are the runs of a published swarm, which are trained already. Both methods start with the same 30 random
 runs and add batches of 8: at random, or by `next_runs.choose` with all remaining runs as candidates and as reference.
-The default law is fitted again after every batch and scored on runs outside the pool: RegMix's 256 test runs, or 42 of
+`warped_gp` is fitted again after every batch and scored on runs outside the pool: RegMix's 256 test runs, or 42 of
 the 127 runs of the OLMix swarm, drawn anew for every seed.
 
 --develop also tries other ways of choosing. It scores on 160 runs that are taken out of RegMix's pool for every seed,
@@ -209,7 +209,7 @@ def report(data: pathlib.Path, seeds: int) -> None:
         "",
         f"`python -m benchmarks.next_runs --seeds={seeds}`: {(time.perf_counter() - begun) / 60:.0f} min on "
         f"{os.cpu_count()} CPU cores ({platform.machine()}), JAX {jax.__version__}. {START} random runs, then "
-        f"batches of {BATCH}. After each batch the default law is fitted again and scored on held-out runs. RMSE is in "
+        f"batches of {BATCH}. After each batch `warped_gp` is fitted again and scored on held-out runs. RMSE is in "
         "the units of the swarm's losses. Standard errors are over seeds. A seed draws the starting runs and, for "
         "DCLM, the held-out runs; RegMix's test runs are always the same.",
     ]

@@ -101,7 +101,7 @@ def _promised(solved: make_proposal.Solved, family: str, share: float) -> Point:
     """Return what the law promises at a share of the way from natural to its proposal."""
     natural_M, fitted, swarm = solved.formulation.natural_M, solved.fitted, solved.swarm
     weights_M = natural_M + share * (solved.weights_M - natural_M)
-    mean_C = fitted.predict(np.stack([natural_M, weights_M])).mean(axis=1)
+    mean_C = fitted.predict(np.stack([natural_M, weights_M])) @ solved.formulation.problem.weights
     point = Point(family, POINTS[share], weights_M, float(mean_C[0] - mean_C[1]))
     if fitted.samples is None:
         return point
@@ -131,7 +131,8 @@ def rows(found: list[Point], validation: Validation) -> list[dict]:
                 "error": float(gain_S.std(ddof=1) / len(gain_S) ** 0.5),
             }
         )
-    best = max(row["gain"] for row in results)
+    # Natural itself gains 0.
+    best = max(0.0, *(row["gain"] for row in results))
     return [row | {"regret": best - row["gain"]} for row in results]
 
 

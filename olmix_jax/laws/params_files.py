@@ -12,6 +12,7 @@ from olmix_jax.laws.fitted import FittedLaw
 from olmix_jax.laws.law import Law
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.optional import LeftOut
 
 # Files in the folder of a fit. The samples are optional.
 PARAMS, SAMPLES = "params.npz", "samples.npz"
@@ -66,7 +67,10 @@ def _load_samples(path: pathlib.Path, law: Law, params: Any) -> Any:
         with _arrays(path) as arrays:
             draws = [int(arrays[name]) for name in DRAWS] if set(arrays.files) == set(DRAWS) else None
         if draws is not None:
-            return law.sample(params, *draws)
+            left_out, drawn = LeftOut(), None
+            with left_out.unless_fails("fit", "samples of the law, and so error bars,"):
+                drawn = law.sample(params, *draws)
+            return drawn
     return load(path, law)
 
 

@@ -208,7 +208,7 @@ def _proposal_cards(proposal: Proposal) -> list[Card]:
     headline = [Card("Predicted: proposed against natural", value, detail)]
     if proposal.gain is not None:
         headline.append(_gain_card(proposal.gain, task_means.name(len(proposal.predicted), proposal.task_weights)))
-    if proposal.support is not None:
+    if proposal.support is not None and not proposal.worst:
         headline.append(_support_card(proposal.support))
     repetition, bounds = caps.at_repetition_cap(proposal), caps.at_upper_bound(proposal)
     parts = [first_names([label(d, 40) for d in repetition], MAX_NAMES)] if repetition else []
