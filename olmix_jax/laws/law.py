@@ -44,8 +44,8 @@ class Law:
       fit: ``(ratios_KM, bpb_KN, *, starts=, seed=, tasks=, weight_K=) → Fit``. Fits every task on all runs; see
         :func:`olmix_jax.laws.log_linear.fit` for the arguments and errors.
       fit_weighted: ``(ratios_KM, bpb_KN, weight_RK, *, starts=, seed=, tasks=, near=) → Params`` with a leading axis R,
-        and ``begin=`` if ``begins``. Fits every task R times, with other run weights each time. ``near``, the Params of a fit on all runs, makes
-        every refit start there.
+        and ``begin=`` if ``begins``. Fits every task R times, with other run weights each time. ``near``, the Params of
+        a fit on all runs, makes every refit start there.
       predict: ``(params, ratios_QM) → bpb_QN`` [BPB].
       parameters: ``(domains) → int``. The number of free parameters per task; a fit needs more runs than that.
       describe: ``(params, task, domains) → dict``. The parameters of one task (a row number) by name, for people.
