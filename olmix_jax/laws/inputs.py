@@ -43,7 +43,7 @@ def refuse(bad_N, tasks, message: str) -> None:
 
 def refuse_negative_losses(bpb_KN, tasks, law: str) -> None:
     """Raise a UserError if a task has a negative loss. For laws whose predictions are always positive."""
-    message = f"{law} cannot predict negative losses; set fit.law=floored_gp, or drop them with fit.drop_metrics:"
+    message = f"{law} cannot predict negative losses; set fit.law=warped_gp, or drop these tasks with fit.drop_metrics:"
     refuse((np.asarray(bpb_KN) < 0).any(axis=0), tasks, message)
 
 
