@@ -64,6 +64,7 @@ def _steps(config: Config, workdir: pathlib.Path, train: Stage, decide: tuple[St
         yield _step("collect", collect.run, reads=("fit/fit.json", "propose/proposal.json"))
         yield from decide
         return
+    yield train  # It raises an error if the runs of the rounds would be trained in another way than the swarm.
     while True:
         done = Rounds.read(workdir).rounds
         if done and not done[-1].runs:

@@ -136,8 +136,16 @@ def test_rounds_run_on_request_or_with_scores():
 
 
 def test_rounds_without_a_swarm_name_the_stage_that_is_missing(tmp_path):
-    with pytest.raises(UserError, match="fit needs .*; run --stages=train first|run --stages=sample first"):
+    with pytest.raises(UserError) as error:
         runner.run(settings(), tmp_path, ("rounds",))
+    missing = tmp_path / "domains.json"
+    assert str(error.value) == f"train needs {missing}, which does not exist; run --stages=prepare first"
+
+
+def test_rounds_refuse_to_train_in_another_way_than_the_swarm(workdir):
+    with pytest.raises(UserError, match=r"swarm/metrics.csv and .*: made with train.lr = .*, now it is 0.5"):
+        runner.run(settings(train_lr=0.5), workdir, ("rounds",))
+    assert not (workdir / "rounds").exists()
 
 
 @pytest.mark.slow
