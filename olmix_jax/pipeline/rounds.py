@@ -23,6 +23,9 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import counted, log
 
+# Results of fit and propose that the promise of a proposal is read from.
+DECIDED = ("fit/fit.json", "propose/proposal.json")
+
 
 def stage(train: Stage, fit: Stage, propose: Stage) -> Stage:
     """Return the stage ``rounds``, given the stages that train the swarm, fit and propose."""
@@ -35,6 +38,7 @@ def stage(train: Stage, fit: Stage, propose: Stage) -> Stage:
         settings=("rounds",),
         repeat=True,
         check=_check,
+        first=_collect_first,
         before=lambda config, workdir: _steps(config, workdir, train, (fit, propose)),
     )
 
@@ -58,10 +62,16 @@ def _check(config: Config) -> None:
         )
 
 
+def _collect_first(config: Config, workdir: pathlib.Path) -> Iterator[Stage]:
+    """Yield the stage that takes new scores, because fit and propose may replace the proposal that they belong to."""
+    if config.swarm.ratios and all((workdir / file).is_file() for file in DECIDED):
+        yield _step("collect", collect.run, reads=DECIDED)
+
+
 def _steps(config: Config, workdir: pathlib.Path, train: Stage, decide: tuple[Stage, ...]) -> Iterator[Stage]:
     """Yield the stages of all rounds. A round that was begun is finished first."""
     if config.swarm.ratios:
-        yield _step("collect", collect.run, reads=("fit/fit.json", "propose/proposal.json"))
+        yield _step("collect", collect.run, reads=DECIDED)
         yield from decide
         return
     yield train  # It raises an error if the runs of the rounds would be trained in another way than the swarm.

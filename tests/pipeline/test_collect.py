@@ -55,6 +55,18 @@ def test_scores_of_next_runs_are_fitted_and_compared_with_the_promise(given, cap
     assert len(FitResult.read(workdir / "fit/fit.json").runs) == 12 + 5 + len(mixtures)
 
 
+def test_scores_are_collected_before_a_changed_setting_replaces_the_proposal(given):
+    """The default stages start with fit and propose, and would write another ``next.csv``."""
+    workdir, scores, settings = given
+    trained = external.train(workdir / "propose/next.csv", scores)
+    promised = Proposal.read(workdir / "propose/proposal.json").gain.mean
+    other = dataclasses.replace(settings, propose=dataclasses.replace(settings.propose, kl_weight=0.5))
+    olmix_jax.run(other, workdir)
+    (one,) = Rounds.read(workdir).rounds
+    assert (one.runs, one.promised) == (8, promised)
+    assert FitResult.read(workdir / "fit/fit.json").runs[12:] == tuple(trained)
+
+
 def test_nothing_changes_when_the_same_scores_are_read_again(given, caplog):
     workdir, scores, settings = given
     external.train(workdir / "propose/next.csv", scores)
