@@ -9,7 +9,7 @@ import numpy as np
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import next_runs
-from olmix_jax.swarm import csv_files, table
+from olmix_jax.swarm import csv_files, csv_values, table
 from olmix_jax.swarm.csv_files import Sheet
 from olmix_jax.swarm.rounds import Rounds, folder
 from olmix_jax.utils.errors import UserError
@@ -30,21 +30,32 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       UserError: the file lacks a task, has a run that was never proposed, or a score that is missing or no number.
     """
     metrics, rounds = _read(config.rounds.metrics), Rounds.read(workdir)
-    places = [workdir / folder(number) / PLANNED for number in range(1, len(rounds.rounds) + 1)]
-    proposed = set(next_runs.read(workdir).runs) if (workdir / next_runs.PATH).is_file() else set()
-    planned = {run for place in places for run in table.read_ratios(place).runs}
-    _check_known(metrics, planned | proposed, config, workdir)
-    scored = _scored(metrics, planned | proposed, config, workdir)
-    if (proposed - planned) & set(scored):
-        places.append(workdir / folder(len(places) + 1) / PLANNED)
-        table.write_ratios(places[-1], *next_runs.read(workdir))
-        rounds = rounds.with_round(len(places), next_runs.promise(config, workdir))
-    if not places:
+    plans = [table.read_ratios(workdir / folder(number) / PLANNED) for number in range(1, len(rounds.rounds) + 1)]
+    proposed = next_runs.read(workdir) if (workdir / next_runs.PATH).is_file() else None
+    planned = {run for plan in plans for run in plan.runs}
+    new = set() if proposed is None else set(proposed.runs) - planned
+    _check_known(metrics, planned | new, config, workdir)
+    swarm = workdirs.read_table(config, workdir)
+    scored = _scored(metrics, planned | new, swarm, config)
+    if proposed is not None and new & set(scored):
+        _check_domains(proposed, swarm, config, workdir)
+        plans.append(proposed)
+        rounds = rounds.with_round(len(plans), next_runs.promise(config, workdir))
+        # No stage reads it before the record has the round.
+        table.write_ratios(workdir / folder(len(plans)) / PLANNED, *proposed)
+    if not plans:
         log.info("rounds: %s has no scores of runs of %s yet", metrics.path, workdir / next_runs.PATH)
-    for number, place in enumerate(places, start=1):
-        runs = _add(place, metrics, scored)
-        rounds = rounds.with_round(number, dataclasses.replace(rounds.rounds[number - 1], runs=len(runs)))
-        if missing := [run for run in table.read_ratios(place).runs if run not in runs]:
+    columns = _columns(config, swarm)
+    contents = [
+        _content(workdir / folder(number), plan, metrics, scored, columns) for number, plan in enumerate(plans, start=1)
+    ]
+    rounds = Rounds(
+        tuple(dataclasses.replace(each, runs=len(rows)) for each, rows in zip(rounds.rounds, contents, strict=True))
+    )
+    rounds.write(workdir)
+    for number, (plan, rows) in enumerate(zip(plans, contents), start=1):
+        _write(workdir / folder(number), plan, rows, columns)
+        if missing := [run for run in plan.runs if run not in rows]:
             log.info("round %d: %s without scores: %s", number, counted(len(missing), "run"), listed(missing))
     swarm = workdirs.read_table(config, workdir)
     Rounds(tuple(each.measure(swarm) for each in rounds.rounds)).write(workdir)
@@ -63,9 +74,9 @@ def _read(path: str) -> Sheet:
     return dataclasses.replace(sheet, columns=columns, rows=rows, prefix=prefix)
 
 
-def _scored(metrics: Sheet, planned: set[str], config: Config, workdir: pathlib.Path) -> list[str]:
+def _scored(metrics: Sheet, planned: set[str], swarm: table.SwarmTable, config: Config) -> list[str]:
     """Return the planned runs with scores. A run whose scores are all missing is not trained yet."""
-    columns = {task: metrics.column(task) for task in workdirs.read_table(config, workdir).columns}
+    columns = {task: metrics.column(task) for task in swarm.columns}
     if lacking := [task for task, column in columns.items() if column is None]:
         raise UserError(
             f"{metrics.path}: line 1: no column {listed(lacking)}; it needs the scores of all {len(columns)} tasks of "
@@ -96,18 +107,40 @@ def _check_known(metrics: Sheet, planned: set[str], config: Config, workdir: pat
         )
 
 
-def _add(place: pathlib.Path, metrics: Sheet, scored: Sequence[str]) -> list[str]:
-    """Write the mixtures and scores of a round, new and old ones; return the runs that have scores."""
-    planned, path = table.read_ratios(place), place.with_name("metrics.csv")
-    rows = {run: metrics.rows[run].cells for run in scored}
-    columns = metrics.columns
+def _check_domains(proposed: table.Mixtures, swarm: table.SwarmTable, config: Config, workdir: pathlib.Path) -> None:
+    if other := sorted(set(proposed.domains) ^ set(swarm.domains)):
+        raise UserError(
+            f"{workdir / next_runs.PATH}: its domains and those of {config.swarm.ratios} differ in {listed(other)}; "
+            "give the swarm that the proposal was made from, or another --workdir"
+        )
+
+
+def _columns(config: Config, swarm: table.SwarmTable) -> list[str]:
+    """Return the swarm's columns of scores, also those that the config drops at present."""
+    sheet = csv_files.read_sheets(config.swarm.ratios, config.swarm.metrics).metrics
+    no_scores = csv_values.not_scores(sheet)
+    return [column for column in sheet.columns if column in swarm.columns or column not in no_scores]
+
+
+def _content(
+    place: pathlib.Path, plan: table.Mixtures, metrics: Sheet, scored: Sequence[str], columns: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the scores of a round as text, new and old ones: {run: a cell per column}."""
+    path = place / "metrics.csv"
+    sheets = {run: metrics for run in scored}
     if path.is_file():
         earlier = csv_files.read_sheet(path)
-        rows = {run: row.cells for run, row in earlier.rows.items()} | rows
-        columns = tuple(dict.fromkeys((*columns, *earlier.columns)))
-    at = [k for k, run in enumerate(planned.runs) if run in rows]
-    runs = [planned.runs[k] for k in at]
-    cells = [[rows[run].get(column, "") for column in columns] for run in runs]
-    table.write_ratios(place.with_name("ratios.csv"), runs, runs, planned.domains, np.array(planned.ratios_KM)[at])
-    csv_files.write_sheet(path, runs, runs, columns, cells)
-    return runs
+        sheets = dict.fromkeys(earlier.rows, earlier) | sheets
+    return {run: [_cell(sheets[run], run, column) for column in columns] for run in plan.runs if run in sheets}
+
+
+def _cell(sheet: Sheet, run: str, name: str) -> str:
+    column = sheet.column(name)
+    return "" if column is None else sheet.rows[run].cells[column]
+
+
+def _write(place: pathlib.Path, plan: table.Mixtures, rows: dict[str, list[str]], columns: Sequence[str]) -> None:
+    """Write the mixtures and scores of a round."""
+    at, runs = [plan.runs.index(run) for run in rows], list(rows)
+    table.write_ratios(place / "ratios.csv", runs, runs, plan.domains, np.array(plan.ratios_KM)[at])
+    csv_files.write_sheet(place / "metrics.csv", runs, runs, columns, list(rows.values()))

@@ -130,10 +130,10 @@ def folder(number: int) -> str:
 
 
 def trained(workdir: str | os.PathLike) -> list[str]:
-    """Return the folders of the rounds that have scores, relative to the workdir, in order."""
-    root = pathlib.Path(workdir, FOLDER)
-    numbers = [int(path.parent.name) for path in root.glob("[0-9]*/metrics.csv") if path.parent.name.isdecimal()]
-    return [folder(number) for number in sorted(numbers)]
+    """Return the folders of the recorded rounds that have scores, relative to the workdir, in order."""
+    root = pathlib.Path(workdir)
+    places = [folder(number) for number in range(1, len(Rounds.read(root).rounds) + 1)]
+    return [place for place in places if (root / place / "metrics.csv").is_file()]
 
 
 def tables(workdir: str | os.PathLike) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from olmix_jax import config
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.swarm import table
 from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.swarm.rounds import Round, Rounds
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
@@ -118,6 +119,7 @@ def test_table_has_the_runs_of_the_rounds(tmp_path):
     more_KM, scores_KN = np.array([[0.3, 0.7], [0.6, 0.4], [1.0, 0.0]]), np.array([[1, 2, 3.0]] * 3) + 0.5
     sizes = np.array([1 / 3, 2 / 3]), np.array([1, 2])
     ids, died = ["proposal-1", "next-1", "next-2"], {"next-2": 4}
+    Rounds((Round({}, {}, {}, 0.1),)).write(tmp_path)
     table.write_swarm(tmp_path / "rounds/1", ids, ids, DOMAINS, TASKS, more_KM, scores_KN, *sizes, died)
     fit = config.Fit(drop_metrics=("old",), train_split=4)
     got = workdirs.read_table(config.Config(fit=fit), tmp_path)

@@ -106,6 +106,43 @@ def test_scores_of_the_swarm_may_be_in_the_same_file(given):
     assert Rounds.read(workdir).rounds[0].runs == 8
 
 
+def test_columns_that_the_swarm_lacks_are_left_out(given):
+    workdir, scores, settings = given
+    mixtures = next_runs.read(workdir)
+    rows = [[*bpb_N, "a note"] for bpb_N in external.bpb(mixtures.ratios_KM).tolist()]
+    external.write(scores, mixtures.runs, [*TASKS, "note"], rows)
+    collect.run(settings, workdir)
+    assert (workdir / "rounds/1/metrics.csv").read_text().startswith("run,name,index,math,chat\n")
+
+
+def test_only_recorded_rounds_are_fitted(given, monkeypatch):
+    """The run is interrupted before the round is recorded, and then completed."""
+    workdir, scores, settings = given
+    external.train(workdir / "propose/next.csv", scores)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Rounds, "write", interrupt)
+        collect.run(settings, workdir)
+    assert len(workdirs.read_table(settings, workdir).runs) == 12
+    collect.run(settings, workdir)
+    assert len(workdirs.read_table(settings, workdir).runs) == 20
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_next_runs_with_other_domains_are_an_error_that_changes_nothing(given):
+    workdir, scores, settings = given
+    path = workdir / "propose/next.csv"
+    path.write_text(path.read_text().replace("index,a,b,c", "index,a,b,d"))
+    external.train(path, scores)
+    with pytest.raises(
+        UserError, match="next.csv: its domains and those of .*ratios.csv differ in c, d; give the swarm"
+    ):
+        collect.run(settings, workdir)
+    assert not (workdir / "rounds").exists()
+
+
 @pytest.mark.parametrize(
     ("runs", "tasks", "row", "message"),
     [

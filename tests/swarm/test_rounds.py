@@ -78,7 +78,8 @@ def test_rounds_are_written_and_read(tmp_path):
 
 
 def test_rounds_with_scores_are_found_in_order(tmp_path):
-    for number in (10, 2, 1):
+    Rounds((PROMISE,) * 10).write(tmp_path)
+    for number in (10, 2, 1, 11):
         table.write_ratios(tmp_path / rounds.folder(number) / "ratios.csv", ["r"], ["r"], ["a"], np.ones((1, 1)))
         if number != 1:
             (tmp_path / rounds.folder(number) / "metrics.csv").write_text("run,t\n")
