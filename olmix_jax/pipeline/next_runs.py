@@ -143,6 +143,7 @@ def promise(config: Config, workdir: pathlib.Path) -> Round:
         low=None if gain is None else gain.low,
         high=None if gain is None else gain.high,
         run_error=float(np.sqrt(np.mean(np.square(error_K)))),
+        swarm=rounds.run_digests(workdirs.read_swarm(config, workdir)) if config.swarm.ratios else (),
     )
 
 

@@ -17,7 +17,7 @@ import pathlib
 import numpy as np
 
 from olmix_jax.swarm.table import SwarmTable
-from olmix_jax.utils import records
+from olmix_jax.utils import files, records
 
 # Paths below the workdir.
 FOLDER = "rounds"
@@ -43,6 +43,8 @@ class Round:
       measured: measured gain [BPB]; None if natural or the proposal has no score.
       error: its standard error [BPB].
       agrees: whether promise and measurement agree; None without a measurement.
+      swarm: :func:`run_digests` of an external swarm that the proposal was made from; empty in files of earlier
+        versions.
     """
 
     natural: dict[str, float]
@@ -57,6 +59,7 @@ class Round:
     measured: float | None = None
     error: float | None = None
     agrees: bool | None = None
+    swarm: tuple[str, ...] = ()
 
     @property
     def expected(self) -> tuple[float, float]:
@@ -139,6 +142,12 @@ def trained(workdir: str | os.PathLike) -> list[str]:
 def tables(workdir: str | os.PathLike) -> tuple[str, ...]:
     """Return the files of these rounds that a law is fitted to."""
     return tuple(f"{place}/{name}" for place in trained(workdir) for name in ("ratios.csv", "metrics.csv"))
+
+
+def run_digests(swarm: SwarmTable) -> tuple[str, ...]:
+    """Return a digest of the id and the mixture of every run, whatever the order of the domains."""
+    weights = [dict(zip(swarm.domains, ratios_M.round(6).tolist())) for ratios_M in swarm.ratios_KM]
+    return tuple(files.digest([run, mixture]) for run, mixture in zip(swarm.runs, weights, strict=True))
 
 
 def joined(one: SwarmTable, other: SwarmTable) -> SwarmTable:

@@ -10,7 +10,7 @@ from olmix_jax import config
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.swarm import table
 from olmix_jax.swarm.domains import DomainSet
-from olmix_jax.swarm.rounds import Round, Rounds
+from olmix_jax.swarm.rounds import Round, Rounds, run_digests
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
@@ -112,6 +112,17 @@ def test_held_out_table_has_the_tasks_of_the_fitted_one(tmp_path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:-1], lines[-1].rpartition(",")[0] + ","]) + "\n")
     assert workdirs.read_test_table(settings, fitted).runs == ("r0", "r1"), "the run is dropped, not the task"
+
+
+def test_external_swarm_without_any_run_of_a_rounds_swarm_is_an_error(tmp_path):
+    write_table(tmp_path)
+    settings, work = config.Config(swarm=external(tmp_path)), tmp_path / "work"
+    digests = run_digests(workdirs.read_swarm(settings, work))
+    Rounds((Round({}, {}, {}, 0.1, swarm=digests),)).write(work)
+    assert len(workdirs.read_table(settings, work).runs) == 6
+    write_table(tmp_path, seed=1)
+    with pytest.raises(UserError, match="rounds/1 belongs to another swarm: .*ratios.csv has none of its runs; give"):
+        workdirs.read_table(settings, work)
 
 
 def test_table_has_the_runs_of_the_rounds(tmp_path):

@@ -106,6 +106,18 @@ def test_scores_of_the_swarm_may_be_in_the_same_file(given):
     assert Rounds.read(workdir).rounds[0].runs == 8
 
 
+def test_rounds_are_not_joined_to_another_swarm(given, tmp_path):
+    workdir, scores, settings = given
+    external.train(workdir / "propose/next.csv", scores)
+    collect.run(settings, workdir)
+    assert len(Rounds.read(workdir).rounds[0].swarm) == 12
+    ratios = tmp_path / "ratios.csv"
+    ratios.write_text(ratios.read_text().replace("\nr", "\ns"))
+    (tmp_path / "metrics.csv").write_text((tmp_path / "metrics.csv").read_text().replace("\nr", "\ns"))
+    with pytest.raises(UserError, match="rounds/1 belongs to another swarm"):
+        olmix_jax.run(settings, workdir)
+
+
 def test_columns_that_the_swarm_lacks_are_left_out(given):
     workdir, scores, settings = given
     mixtures = next_runs.read(workdir)
@@ -136,9 +148,7 @@ def test_next_runs_with_other_domains_are_an_error_that_changes_nothing(given):
     path = workdir / "propose/next.csv"
     path.write_text(path.read_text().replace("index,a,b,c", "index,a,b,d"))
     external.train(path, scores)
-    with pytest.raises(
-        UserError, match="next.csv: its domains and those of .*ratios.csv differ in c, d; give the swarm"
-    ):
+    with pytest.raises(UserError, match="next.csv: its domains and those of .*ratios.csv differ in c, d; give"):
         collect.run(settings, workdir)
     assert not (workdir / "rounds").exists()
 

@@ -87,6 +87,13 @@ def test_rounds_with_scores_are_found_in_order(tmp_path):
     assert rounds.tables(tmp_path)[2:] == ("rounds/10/ratios.csv", "rounds/10/metrics.csv")
 
 
+def test_digests_of_runs_cover_id_and_mixture_in_any_order_of_the_domains():
+    one = swarm((0.8, 1.0, 2.0), (0.5, 1.0, 2.0))
+    assert rounds.run_digests(one.ordered(("web", "code"))) == rounds.run_digests(one)
+    other = swarm((0.8, 1.5, 2.5), (0.4, 1.0, 2.0), (0.5, 1, 2), runs=("r0", "r1", "r2"))
+    assert set(rounds.run_digests(one)) & set(rounds.run_digests(other)) == {rounds.run_digests(one)[0]}
+
+
 def test_joined_table_has_the_new_runs_in_the_order_of_the_first_table():
     one = swarm((0.8, 1.0, 2.0))
     other = swarm((0.1, 1.1, 2.1), (0.2, 1.2, 2.2), runs=("r0", "r9")).ordered(("web", "code"))
