@@ -18,7 +18,7 @@ from olmix_jax.pipeline import collect, next_runs
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.swarm import table
-from olmix_jax.swarm.rounds import FOLDER, RECORD, Round, Rounds, folder
+from olmix_jax.swarm.rounds import FOLDER, RECORD, TOO_LARGE, Round, Rounds, Verdict, folder
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import counted, log
@@ -149,6 +149,8 @@ def _measure(config: Config, workdir: pathlib.Path, number: int) -> None:
 
 def _reason_to_end(config: Config, done: tuple[Round, ...]) -> str:
     if done and done[-1].agrees:
+        if done[-1].verdict is Verdict.UNRESOLVED:
+            return f"promise and measurement are {TOO_LARGE}; validate has a smaller error"
         return "the promise agrees with what was measured"
     return f"rounds.number = {config.rounds.number}" if len(done) >= config.rounds.number else ""
 

@@ -106,6 +106,14 @@ def test_rounds_end_when_promise_and_measurement_agree(workdir, monkeypatch):
         runner.run(settings(), workdir, ("rounds",))
 
 
+def test_rounds_that_end_without_telling_a_gain_from_none_say_so():
+    unresolved = Round({}, {}, {}, 0.05, run_error=0.1, runs=2, measured=0.01, error=0.14, agrees=True)
+    reason = rounds._reason_to_end(settings(), (unresolved,))
+    assert "compatible, but the error is too large to tell a gain from none" in reason
+    clear = dataclasses.replace(unresolved, measured=0.05, error=0.001)
+    assert rounds._reason_to_end(settings(), (clear,)) == "the promise agrees with what was measured"
+
+
 def test_checkpoints_of_a_round_stay_when_the_swarm_is_finished(tmp_path):
     for folder in ("train/checkpoints", "rounds/1/train/checkpoints"):
         (tmp_path / folder).mkdir(parents=True)

@@ -8,7 +8,7 @@ import pytest
 import olmix_jax
 from olmix_jax.laws import log_linear, quality
 from olmix_jax.swarm import rounds, table
-from olmix_jax.swarm.rounds import Round, Rounds
+from olmix_jax.swarm.rounds import Round, Rounds, Verdict
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
 from tests.pipeline import external
@@ -45,6 +45,25 @@ def test_promise_is_widened_by_the_error_of_the_measurement(gain, agrees):
     measured = PROMISE.measure(swarm((0.8, 1.0, 1.0), (0.5, 1.0 - gain, 1.0 - gain)))
     assert measured.expected == (pytest.approx(0.0693, abs=1e-4), pytest.approx(0.1380, abs=1e-4))
     assert measured.agrees is agrees
+
+
+@pytest.mark.parametrize(
+    ("gain", "run_error", "verdict"),
+    [
+        (0.1, 0.01, Verdict.AGREE),
+        # 1.645·√2·0.06 exceeds the promised 0.1, so the widened interval holds 0.
+        (0.1, 0.06, Verdict.UNRESOLVED),
+        # The interval starts above 0, but the measured 0.05 is within √2·0.04 of 0.
+        (0.05, 0.04, Verdict.UNRESOLVED),
+        (0.3, 0.06, Verdict.DISAGREE),
+    ],
+)
+def test_compatible_gain_that_could_be_none_is_not_called_agreement(gain, run_error, verdict):
+    promise = dataclasses.replace(PROMISE, run_error=run_error)
+    measured = promise.measure(swarm((0.8, 1.0, 1.0), (0.5, 1.0 - gain, 1.0 - gain)))
+    assert measured.verdict is verdict and measured.agrees is (verdict is not Verdict.DISAGREE)
+    unresolved = measured.outcome.endswith(": compatible, but the error is too large to tell a gain from none")
+    assert unresolved == (verdict is Verdict.UNRESOLVED)
 
 
 def test_promise_without_intervals_and_error_agrees_with_itself_only():
