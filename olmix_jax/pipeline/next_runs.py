@@ -144,7 +144,15 @@ def promise(config: Config, workdir: pathlib.Path) -> Round:
         high=None if gain is None else gain.high,
         run_error=float(np.sqrt(np.mean(np.square(error_K)))),
         swarm=rounds.run_digests(workdirs.read_swarm(config, workdir)) if config.swarm.ratios else (),
+        settings=settings_digest(config),
     )
+
+
+def settings_digest(config: Config) -> str:
+    """Return a digest of the settings of fit and propose that differ from their defaults; new settings keep it."""
+    pairs = ((section, type(section)()) for section in (config.fit, config.propose))
+    changed = [{k: v for k, v in vars(ours).items() if v != getattr(usual, k)} for ours, usual in pairs]
+    return files.digest(changed)
 
 
 def _sampler(config: Config, workdir: pathlib.Path) -> dict[str, Any]:

@@ -148,7 +148,8 @@ def _measure(config: Config, workdir: pathlib.Path, number: int) -> None:
 
 
 def _reason_to_end(config: Config, done: tuple[Round, ...]) -> str:
-    if done and done[-1].agrees:
+    """Return why no round follows; empty if one does. An agreement of a proposal with other settings does not count."""
+    if done and done[-1].agrees and done[-1].settings in ("", next_runs.settings_digest(config)):
         if done[-1].verdict is Verdict.UNRESOLVED:
             return f"promise and measurement are {TOO_LARGE}; validate has a smaller error"
         return "the promise agrees with what was measured"

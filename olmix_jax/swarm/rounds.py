@@ -61,6 +61,7 @@ class Round:
       agrees: whether the measurement is compatible with the promise; None without a measurement.
       swarm: :func:`run_digests` of an external swarm that the proposal was made from; empty in files of earlier
         versions.
+      settings: digest of the settings of fit and propose; empty in files of earlier versions.
     """
 
     natural: dict[str, float]
@@ -76,6 +77,7 @@ class Round:
     error: float | None = None
     agrees: bool | None = None
     swarm: tuple[str, ...] = ()
+    settings: str = ""
 
     @property
     def expected(self) -> tuple[float, float]:

@@ -114,6 +114,16 @@ def test_rounds_that_end_without_telling_a_gain_from_none_say_so():
     assert rounds._reason_to_end(settings(), (clear,)) == "the promise agrees with what was measured"
 
 
+def test_agreement_ends_the_rounds_only_of_proposals_with_the_same_settings(workdir):
+    runner.run(settings(), workdir, ("fit", "propose"))
+    agreed = dataclasses.replace(next_runs.promise(settings(), workdir), measured=0.05, error=0.0, agrees=True)
+    assert rounds._reason_to_end(settings(), (agreed,))
+    assert rounds._reason_to_end(settings(rounds_number=9, train_remat=True), (agreed,))
+    assert not rounds._reason_to_end(settings(propose_kl_weight=0.5), (agreed,))
+    assert not rounds._reason_to_end(settings(fit_folds=3), (agreed,))
+    assert rounds._reason_to_end(settings(fit_folds=3), (dataclasses.replace(agreed, settings=""),))
+
+
 def test_checkpoints_of_a_round_stay_when_the_swarm_is_finished(tmp_path):
     for folder in ("train/checkpoints", "rounds/1/train/checkpoints"):
         (tmp_path / folder).mkdir(parents=True)
