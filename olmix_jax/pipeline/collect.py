@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import next_runs
 from olmix_jax.swarm import csv_files, csv_values, table
 from olmix_jax.swarm.csv_files import Sheet
-from olmix_jax.swarm.rounds import Rounds, folder
+from olmix_jax.swarm.rounds import Round, Rounds, folder, run_digests
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import counted, log
@@ -23,26 +23,27 @@ PLANNED = "next.csv"
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Add the runs with scores in ``rounds.metrics`` to their rounds, and measure all gains again.
 
-    Scored runs of ``propose/next.csv`` begin a new round. Scores of an earlier ``rounds.metrics`` stay, unless this one
-    has others.
+    Scored runs of a ``propose/next.csv``, the present one or an earlier one, begin a new round. Scores of an earlier
+    ``rounds.metrics`` stay, unless this one has others.
 
     Raises:
-      UserError: the file lacks a task, has a run that was never proposed, or a score that is missing or no number.
+      UserError: the file lacks a task, has a run that was never proposed or was proposed for another swarm, or a score
+        that is missing or no number.
     """
     metrics, rounds = _read(config.rounds.metrics), Rounds.read(workdir)
     plans = [table.read_ratios(workdir / folder(number) / PLANNED) for number in range(1, len(rounds.rounds) + 1)]
-    proposed = next_runs.read(workdir) if (workdir / next_runs.PATH).is_file() else None
-    planned = {run for plan in plans for run in plan.runs}
-    new = set() if proposed is None else set(proposed.runs) - planned
-    _check_known(metrics, planned | new, config, workdir)
+    proposals = _proposals(config, workdir)
+    known = {run for plan in (*plans, *(mixtures for mixtures, _ in proposals)) for run in plan.runs}
+    _check_known(metrics, known, config, workdir)
     swarm = workdirs.read_table(config, workdir)
-    scored = _scored(metrics, planned | new, swarm, config)
-    if proposed is not None and new & set(scored):
-        _check_domains(proposed, swarm, config, workdir)
-        plans.append(proposed)
-        rounds = rounds.with_round(len(plans), next_runs.promise(config, workdir))
+    scored = _scored(metrics, known, swarm, config)
+    for mixtures, promised in _begun(proposals, plans, scored):
+        _check_swarm(mixtures, promised, config, workdir)
+        plans.append(mixtures)
+        rounds = rounds.with_round(len(plans), promised)
+    for number, plan in enumerate(plans, start=1):
         # No stage reads it before the record has the round.
-        table.write_ratios(workdir / folder(len(plans)) / PLANNED, *proposed)
+        table.write_ratios(workdir / folder(number) / PLANNED, *plan)
     if not plans:
         log.info("rounds: %s has no scores of runs of %s yet", metrics.path, workdir / next_runs.PATH)
     columns = _columns(config, swarm)
@@ -59,6 +60,30 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             log.info("round %d: %s without scores: %s", number, counted(len(missing), "run"), listed(missing))
     swarm = workdirs.read_table(config, workdir)
     Rounds(tuple(each.measure(swarm) for each in rounds.rounds)).write(workdir)
+
+
+Proposed = tuple[table.Mixtures, Round]
+
+
+def _proposals(config: Config, workdir: pathlib.Path) -> list[Proposed]:
+    """Return the runs of every ``next.csv`` with their promise. Earlier versions kept only the present one."""
+    proposals = next_runs.archived(workdir)
+    if (workdir / next_runs.PATH).is_file():
+        present = next_runs.read(workdir)
+        if all(mixtures.runs != present.runs for mixtures, _ in proposals):
+            proposals.append((present, next_runs.promise(config, workdir)))
+        # Of proposals that share the scored runs, the present one is preferred.
+        proposals.sort(key=lambda one: one[0].runs != present.runs)
+    return proposals
+
+
+def _begun(proposals: Sequence[Proposed], plans: Sequence[table.Mixtures], scored: Sequence[str]) -> Iterator[Proposed]:
+    """Yield the proposals of new rounds. A run that several share belongs to the one with the most scored runs."""
+    left = set(scored) - {run for plan in plans for run in plan.runs}
+    while left:
+        best = max(proposals, key=lambda one: len(left & set(one[0].runs)))
+        yield best
+        left -= set(best[0].runs)
 
 
 def _read(path: str) -> Sheet:
@@ -107,11 +132,18 @@ def _check_known(metrics: Sheet, planned: set[str], config: Config, workdir: pat
         )
 
 
-def _check_domains(proposed: table.Mixtures, swarm: table.SwarmTable, config: Config, workdir: pathlib.Path) -> None:
-    if other := sorted(set(proposed.domains) ^ set(swarm.domains)):
+def _check_swarm(mixtures: table.Mixtures, promised: Round, config: Config, workdir: pathlib.Path) -> None:
+    """Raise an error if the runs were proposed for another swarm."""
+    swarm, remedy = workdirs.read_swarm(config, workdir), "give the swarm that it was made from, or another --workdir"
+    if other := sorted(set(mixtures.domains) ^ set(swarm.domains)):
         raise UserError(
             f"{workdir / next_runs.PATH}: its domains and those of {config.swarm.ratios} differ in {listed(other)}; "
-            "give the swarm that the proposal was made from, or another --workdir"
+            f"{remedy}"
+        )
+    if set(run_digests(swarm)).isdisjoint(promised.swarm):
+        raise UserError(
+            f"{config.rounds.metrics}: {mixtures.runs[0]} was proposed for another swarm than {config.swarm.ratios}; "
+            f"{remedy}"
         )
 
 

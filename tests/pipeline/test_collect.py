@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 
 import pytest
 
@@ -146,11 +147,39 @@ def interrupt(*_):
 def test_next_runs_with_other_domains_are_an_error_that_changes_nothing(given):
     workdir, scores, settings = given
     path = workdir / "propose/next.csv"
+    shutil.rmtree(workdir / "rounds")
     path.write_text(path.read_text().replace("index,a,b,c", "index,a,b,d"))
     external.train(path, scores)
     with pytest.raises(UserError, match="next.csv: its domains and those of .*ratios.csv differ in c, d; give"):
         collect.run(settings, workdir)
     assert not (workdir / "rounds").exists()
+
+
+def test_scores_of_a_replaced_proposal_are_compared_with_its_own_promise(given):
+    """``next.csv`` is replaced twice before the runs of the first one are trained; a run is in several of them."""
+    workdir, scores, settings = given
+    first = workdir.with_name("first.csv")
+    shutil.copyfile(workdir / "propose/next.csv", first)
+    promised = Proposal.read(workdir / "propose/proposal.json").gain.mean
+    for kl_weight in (0.5, 0.3):
+        other = dataclasses.replace(settings, propose=dataclasses.replace(settings.propose, kl_weight=kl_weight))
+        olmix_jax.run(other, workdir, ("fit", "propose"))
+    trained = external.train(first, scores)
+    assert next_runs.read(workdir).runs != tuple(trained)
+    collect.run(other, workdir)
+    (one,) = Rounds.read(workdir).rounds
+    assert (one.runs, one.promised) == (8, promised)
+    assert table.read_ratios(workdir / "rounds/1/next.csv").runs == tuple(trained)
+
+
+def test_scores_of_a_proposal_for_another_swarm_are_an_error(given, tmp_path):
+    workdir, scores, settings = given
+    external.train(workdir / "propose/next.csv", scores)
+    for path in (tmp_path / "ratios.csv", tmp_path / "metrics.csv"):
+        path.write_text(path.read_text().replace("\nr", "\ns"))
+    with pytest.raises(UserError, match="scores.csv: proposal-.* was proposed for another swarm than .*; give"):
+        olmix_jax.run(settings, workdir)
+    assert not Rounds.read(workdir).rounds
 
 
 @pytest.mark.parametrize(
