@@ -89,7 +89,7 @@ class Rounds:
     """Rounds after the first proposal, --stages=rounds: train its next runs, fit again, propose again."""
 
     # Maximum number of rounds, those that are finished included. Rounds also end when the measured gain of a proposal
-    # agrees with the gain that was promised.
+    # is compatible with the gain that was promised.
     number: int = 3
     # Scores of runs of propose/next.csv that were trained elsewhere, for an external swarm; a file like swarm.metrics.
     metrics: str = ""

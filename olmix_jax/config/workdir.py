@@ -78,7 +78,18 @@ def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
     The tasks are grouped as the config's ``fit`` asks.
 
     Raises:
-      UserError: a file is missing or malformed, or the domains or tasks do not match the config.
+      UserError: as for :func:`read_swarm`; or a round has other domains or lacks tasks.
+    """
+    table = read_swarm(config, workdir).subsampled(config.fit.train_split, rng.derive(config.seed, "train_split"))
+    return _grouped(config, _with_rounds(config, workdir, table))
+
+
+def read_swarm(config: Config, workdir: pathlib.Path) -> SwarmTable:
+    """Read all runs of the swarm, without those of its rounds, and with tasks that are not grouped.
+
+    Raises:
+      UserError: a file is missing or malformed, the domains or tasks do not match the config, or the workdir has a
+        round of another swarm.
     """
     fit, swarm = config.fit, config.swarm
     if swarm.ratios:
@@ -95,8 +106,20 @@ def read_table(config: Config, workdir: pathlib.Path) -> SwarmTable:
     if config.update.parent and (workdir / DOMAINS).is_file():
         # The update's plan, law and proposal use this order; external tables may have another order.
         table = table.ordered(DomainSet.read(workdir / DOMAINS).names)
-    table = table.subsampled(fit.train_split, rng.derive(config.seed, "train_split"))
-    return _grouped(config, _with_rounds(config, workdir, table))
+    if swarm.ratios:
+        _check_rounds(config, workdir, table)
+    return table
+
+
+def _check_rounds(config: Config, workdir: pathlib.Path, swarm: SwarmTable) -> None:
+    """Raise an error if an external swarm has no run of the swarm that a round belongs to."""
+    digests = set(rounds.run_digests(swarm))
+    for number, each in enumerate(rounds.Rounds.read(workdir).rounds, start=1):
+        if each.swarm and digests.isdisjoint(each.swarm):
+            raise UserError(
+                f"{workdir / rounds.folder(number)} belongs to another swarm: {config.swarm.ratios} has none of its "
+                f"runs; give another --workdir, or delete {workdir / rounds.FOLDER} to fit this swarm without rounds"
+            )
 
 
 def _with_rounds(config: Config, workdir: pathlib.Path, table: SwarmTable) -> SwarmTable:

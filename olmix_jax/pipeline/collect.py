@@ -2,16 +2,16 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import next_runs
-from olmix_jax.swarm import csv_files, table
+from olmix_jax.swarm import csv_files, csv_values, table
 from olmix_jax.swarm.csv_files import Sheet
-from olmix_jax.swarm.rounds import Rounds, folder
+from olmix_jax.swarm.rounds import Round, Rounds, folder, run_digests
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import counted, log
@@ -23,31 +23,67 @@ PLANNED = "next.csv"
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Add the runs with scores in ``rounds.metrics`` to their rounds, and measure all gains again.
 
-    Scored runs of ``propose/next.csv`` begin a new round. Scores of an earlier ``rounds.metrics`` stay, unless this one
-    has others.
+    Scored runs of a ``propose/next.csv``, the present one or an earlier one, begin a new round. Scores of an earlier
+    ``rounds.metrics`` stay, unless this one has others.
 
     Raises:
-      UserError: the file lacks a task, has a run that was never proposed, or a score that is missing or no number.
+      UserError: the file lacks a task, has a run that was never proposed or was proposed for another swarm, or a score
+        that is missing or no number.
     """
     metrics, rounds = _read(config.rounds.metrics), Rounds.read(workdir)
-    places = [workdir / folder(number) / PLANNED for number in range(1, len(rounds.rounds) + 1)]
-    proposed = set(next_runs.read(workdir).runs) if (workdir / next_runs.PATH).is_file() else set()
-    planned = {run for place in places for run in table.read_ratios(place).runs}
-    _check_known(metrics, planned | proposed, config, workdir)
-    scored = _scored(metrics, planned | proposed, config, workdir)
-    if (proposed - planned) & set(scored):
-        places.append(workdir / folder(len(places) + 1) / PLANNED)
-        table.write_ratios(places[-1], *next_runs.read(workdir))
-        rounds = rounds.with_round(len(places), next_runs.promise(config, workdir))
-    if not places:
+    plans = [table.read_ratios(workdir / folder(number) / PLANNED) for number in range(1, len(rounds.rounds) + 1)]
+    proposals = _proposals(config, workdir)
+    known = {run for plan in (*plans, *(mixtures for mixtures, _ in proposals)) for run in plan.runs}
+    _check_known(metrics, known, config, workdir)
+    swarm = workdirs.read_table(config, workdir)
+    scored = _scored(metrics, known, swarm, config)
+    for mixtures, promised in _begun(proposals, plans, scored):
+        _check_swarm(mixtures, promised, config, workdir)
+        plans.append(mixtures)
+        rounds = rounds.with_round(len(plans), promised)
+    for number, plan in enumerate(plans, start=1):
+        # No stage reads it before the record has the round.
+        table.write_ratios(workdir / folder(number) / PLANNED, *plan)
+    if not plans:
         log.info("rounds: %s has no scores of runs of %s yet", metrics.path, workdir / next_runs.PATH)
-    for number, place in enumerate(places, start=1):
-        runs = _add(place, metrics, scored)
-        rounds = rounds.with_round(number, dataclasses.replace(rounds.rounds[number - 1], runs=len(runs)))
-        if missing := [run for run in table.read_ratios(place).runs if run not in runs]:
+    columns = _columns(config, swarm)
+    contents = [
+        _content(workdir / folder(number), plan, metrics, scored, columns) for number, plan in enumerate(plans, start=1)
+    ]
+    rounds = Rounds(
+        tuple(dataclasses.replace(each, runs=len(rows)) for each, rows in zip(rounds.rounds, contents, strict=True))
+    )
+    rounds.write(workdir)
+    for number, (plan, rows) in enumerate(zip(plans, contents), start=1):
+        _write(workdir / folder(number), plan, rows, columns)
+        if missing := [run for run in plan.runs if run not in rows]:
             log.info("round %d: %s without scores: %s", number, counted(len(missing), "run"), listed(missing))
     swarm = workdirs.read_table(config, workdir)
     Rounds(tuple(each.measure(swarm) for each in rounds.rounds)).write(workdir)
+
+
+Proposed = tuple[table.Mixtures, Round]
+
+
+def _proposals(config: Config, workdir: pathlib.Path) -> list[Proposed]:
+    """Return the runs of every ``next.csv`` with their promise. Earlier versions kept only the present one."""
+    proposals = next_runs.archived(workdir)
+    if (workdir / next_runs.PATH).is_file():
+        present = next_runs.read(workdir)
+        if all(mixtures.runs != present.runs for mixtures, _ in proposals):
+            proposals.append((present, next_runs.promise(config, workdir)))
+        # Of proposals that share the scored runs, the present one is preferred.
+        proposals.sort(key=lambda one: one[0].runs != present.runs)
+    return proposals
+
+
+def _begun(proposals: Sequence[Proposed], plans: Sequence[table.Mixtures], scored: Sequence[str]) -> Iterator[Proposed]:
+    """Yield the proposals of new rounds. A run that several share belongs to the one with the most scored runs."""
+    left = set(scored) - {run for plan in plans for run in plan.runs}
+    while left:
+        best = max(proposals, key=lambda one: len(left & set(one[0].runs)))
+        yield best
+        left -= set(best[0].runs)
 
 
 def _read(path: str) -> Sheet:
@@ -63,9 +99,9 @@ def _read(path: str) -> Sheet:
     return dataclasses.replace(sheet, columns=columns, rows=rows, prefix=prefix)
 
 
-def _scored(metrics: Sheet, planned: set[str], config: Config, workdir: pathlib.Path) -> list[str]:
+def _scored(metrics: Sheet, planned: set[str], swarm: table.SwarmTable, config: Config) -> list[str]:
     """Return the planned runs with scores. A run whose scores are all missing is not trained yet."""
-    columns = {task: metrics.column(task) for task in workdirs.read_table(config, workdir).columns}
+    columns = {task: metrics.column(task) for task in swarm.columns}
     if lacking := [task for task, column in columns.items() if column is None]:
         raise UserError(
             f"{metrics.path}: line 1: no column {listed(lacking)}; it needs the scores of all {len(columns)} tasks of "
@@ -96,18 +132,47 @@ def _check_known(metrics: Sheet, planned: set[str], config: Config, workdir: pat
         )
 
 
-def _add(place: pathlib.Path, metrics: Sheet, scored: Sequence[str]) -> list[str]:
-    """Write the mixtures and scores of a round, new and old ones; return the runs that have scores."""
-    planned, path = table.read_ratios(place), place.with_name("metrics.csv")
-    rows = {run: metrics.rows[run].cells for run in scored}
-    columns = metrics.columns
+def _check_swarm(mixtures: table.Mixtures, promised: Round, config: Config, workdir: pathlib.Path) -> None:
+    """Raise an error if the runs were proposed for another swarm."""
+    swarm, remedy = workdirs.read_swarm(config, workdir), "give the swarm that it was made from, or another --workdir"
+    if other := sorted(set(mixtures.domains) ^ set(swarm.domains)):
+        raise UserError(
+            f"{workdir / next_runs.PATH}: its domains and those of {config.swarm.ratios} differ in {listed(other)}; "
+            f"{remedy}"
+        )
+    if set(run_digests(swarm)).isdisjoint(promised.swarm):
+        raise UserError(
+            f"{config.rounds.metrics}: {mixtures.runs[0]} was proposed for another swarm than {config.swarm.ratios}; "
+            f"{remedy}"
+        )
+
+
+def _columns(config: Config, swarm: table.SwarmTable) -> list[str]:
+    """Return the swarm's columns of scores, also those that the config drops at present."""
+    sheet = csv_files.read_sheets(config.swarm.ratios, config.swarm.metrics).metrics
+    no_scores = csv_values.not_scores(sheet)
+    return [column for column in sheet.columns if column in swarm.columns or column not in no_scores]
+
+
+def _content(
+    place: pathlib.Path, plan: table.Mixtures, metrics: Sheet, scored: Sequence[str], columns: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the scores of a round as text, new and old ones: {run: a cell per column}."""
+    path = place / "metrics.csv"
+    sheets = {run: metrics for run in scored}
     if path.is_file():
         earlier = csv_files.read_sheet(path)
-        rows = {run: row.cells for run, row in earlier.rows.items()} | rows
-        columns = tuple(dict.fromkeys((*columns, *earlier.columns)))
-    at = [k for k, run in enumerate(planned.runs) if run in rows]
-    runs = [planned.runs[k] for k in at]
-    cells = [[rows[run].get(column, "") for column in columns] for run in runs]
-    table.write_ratios(place.with_name("ratios.csv"), runs, runs, planned.domains, np.array(planned.ratios_KM)[at])
-    csv_files.write_sheet(path, runs, runs, columns, cells)
-    return runs
+        sheets = dict.fromkeys(earlier.rows, earlier) | sheets
+    return {run: [_cell(sheets[run], run, column) for column in columns] for run in plan.runs if run in sheets}
+
+
+def _cell(sheet: Sheet, run: str, name: str) -> str:
+    column = sheet.column(name)
+    return "" if column is None else sheet.rows[run].cells[column]
+
+
+def _write(place: pathlib.Path, plan: table.Mixtures, rows: dict[str, list[str]], columns: Sequence[str]) -> None:
+    """Write the mixtures and scores of a round."""
+    at, runs = [plan.runs.index(run) for run in rows], list(rows)
+    table.write_ratios(place / "ratios.csv", runs, runs, plan.domains, np.array(plan.ratios_KM)[at])
+    csv_files.write_sheet(place / "metrics.csv", runs, runs, columns, list(rows.values()))

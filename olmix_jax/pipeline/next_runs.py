@@ -15,11 +15,13 @@ from olmix_jax.propose import next_runs
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.swarm import apportion, rounds, table
 from olmix_jax.swarm.rounds import Round
-from olmix_jax.utils import files, rng
+from olmix_jax.utils import files, records, rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
 
 PATH = "propose/next.csv"
+# Every next.csv of an external swarm, and beside it what its proposal promises, as a round in JSON.
+ARCHIVE = "rounds/proposed"
 # Sequences of a run that trains elsewhere. Next runs have weights in multiples of 1/TOTAL.
 TOTAL = 10_000
 
@@ -66,6 +68,8 @@ def write(
                 "propose: no more next runs are at least swarm.min_distance = %g from all others",
                 config.swarm.min_distance,
             )
+    if runs and config.swarm.ratios and not config.update.parent:
+        _archive(config, workdir, proposal, fit_result)
     if runs:
         log.info("propose: the mixtures to train next (%s) are in %s", counted(len(runs), "run"), workdir / PATH)
     return dict(zip(runs, left_B.tolist()))
@@ -125,9 +129,27 @@ def read(workdir: pathlib.Path) -> table.Mixtures:
     return table.read_ratios(workdir / PATH)
 
 
+def _archive(config: Config, workdir: pathlib.Path, proposal: Proposal, fit: FitResult) -> None:
+    """Keep ``propose/next.csv`` and its promise, because it may be trained when another proposal has replaced it."""
+    mixtures = read(workdir)
+    path = workdir / ARCHIVE / f"{files.digest(mixtures.runs)}.csv"
+    records.write(path.with_suffix(".json"), _promise(config, workdir, proposal, fit))
+    table.write_ratios(path, *mixtures)
+
+
+def archived(workdir: pathlib.Path) -> list[tuple[table.Mixtures, Round]]:
+    """Return all runs that were proposed for an external swarm, by proposal, each with its promise."""
+    paths = sorted((workdir / ARCHIVE).glob("*.csv"))
+    return [(table.read_ratios(path), records.read(path.with_suffix(".json"), Round, "propose")) for path in paths]
+
+
 def promise(config: Config, workdir: pathlib.Path) -> Round:
     """Return a round that has not been trained, with the gain that the proposal promises."""
     proposal, fit = Proposal.read(workdir / "propose/proposal.json"), FitResult.read(workdir / "fit/fit.json")
+    return _promise(config, workdir, proposal, fit)
+
+
+def _promise(config: Config, workdir: pathlib.Path, proposal: Proposal, fit: FitResult) -> Round:
     natural, proposed = (
         dict(zip(weights, as_trained(config, workdir, weights).tolist()))
         for weights in (proposal.natural, proposal.weights)
@@ -143,7 +165,16 @@ def promise(config: Config, workdir: pathlib.Path) -> Round:
         low=None if gain is None else gain.low,
         high=None if gain is None else gain.high,
         run_error=float(np.sqrt(np.mean(np.square(error_K)))),
+        swarm=rounds.run_digests(workdirs.read_swarm(config, workdir)) if config.swarm.ratios else (),
+        settings=settings_digest(config),
     )
+
+
+def settings_digest(config: Config) -> str:
+    """Return a digest of the settings of fit and propose that differ from their defaults; new settings keep it."""
+    pairs = ((section, type(section)()) for section in (config.fit, config.propose))
+    changed = [{k: v for k, v in vars(ours).items() if v != getattr(usual, k)} for ours, usual in pairs]
+    return files.digest(changed)
 
 
 def _sampler(config: Config, workdir: pathlib.Path) -> dict[str, Any]:

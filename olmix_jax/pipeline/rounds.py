@@ -18,10 +18,13 @@ from olmix_jax.pipeline import collect, next_runs
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.swarm import table
-from olmix_jax.swarm.rounds import FOLDER, RECORD, Round, Rounds, folder
+from olmix_jax.swarm.rounds import FOLDER, RECORD, TOO_LARGE, Round, Rounds, Verdict, folder
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import counted, log
+
+# Results of fit and propose that the promise of a proposal is read from.
+DECIDED = ("fit/fit.json", "propose/proposal.json")
 
 
 def stage(train: Stage, fit: Stage, propose: Stage) -> Stage:
@@ -35,6 +38,7 @@ def stage(train: Stage, fit: Stage, propose: Stage) -> Stage:
         settings=("rounds",),
         repeat=True,
         check=_check,
+        first=_collect_first,
         before=lambda config, workdir: _steps(config, workdir, train, (fit, propose)),
     )
 
@@ -58,12 +62,19 @@ def _check(config: Config) -> None:
         )
 
 
+def _collect_first(config: Config, workdir: pathlib.Path) -> Iterator[Stage]:
+    """Yield the stage that takes new scores, because fit and propose may replace the proposal that they belong to."""
+    if config.swarm.ratios and all((workdir / file).is_file() for file in DECIDED):
+        yield _step("collect", collect.run, reads=DECIDED)
+
+
 def _steps(config: Config, workdir: pathlib.Path, train: Stage, decide: tuple[Stage, ...]) -> Iterator[Stage]:
     """Yield the stages of all rounds. A round that was begun is finished first."""
     if config.swarm.ratios:
-        yield _step("collect", collect.run, reads=("fit/fit.json", "propose/proposal.json"))
+        yield _step("collect", collect.run, reads=DECIDED)
         yield from decide
         return
+    yield train  # It raises an error if the runs of the rounds would be trained in another way than the swarm.
     while True:
         done = Rounds.read(workdir).rounds
         if done and not done[-1].runs:
@@ -137,7 +148,10 @@ def _measure(config: Config, workdir: pathlib.Path, number: int) -> None:
 
 
 def _reason_to_end(config: Config, done: tuple[Round, ...]) -> str:
-    if done and done[-1].agrees:
+    """Return why no round follows; empty if one does. An agreement of a proposal with other settings does not count."""
+    if done and done[-1].agrees and done[-1].settings in ("", next_runs.settings_digest(config)):
+        if done[-1].verdict is Verdict.UNRESOLVED:
+            return f"promise and measurement are {TOO_LARGE}; validate has a smaller error"
         return "the promise agrees with what was measured"
     return f"rounds.number = {config.rounds.number}" if len(done) >= config.rounds.number else ""
 

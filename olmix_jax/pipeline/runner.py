@@ -40,14 +40,17 @@ def in_order(config: Config, names: tuple[str, ...]) -> list[Stage]:
 
 
 def steps(config: Config, workdir: pathlib.Path, names: tuple[str, ...]) -> Iterator[Stage]:
-    """Yield the named stages in order, and before each the stages that it consists of.
+    """Yield the stages that must come first, then the named ones in order, each after the stages that it consists of.
 
     Request the next one when the one before has ended, because they depend on the results of those before.
 
     Raises:
       UserError: as for :func:`in_order`.
     """
-    for stage in in_order(config, names):
+    stages = in_order(config, names)
+    for stage in stages:
+        yield from stage.first(config, workdir)
+    for stage in stages:
         yield from stage.before(config, workdir)
         yield stage
 

@@ -56,6 +56,7 @@ class Stage:
       skip: (config, workdir) → why the stage has nothing to do; empty if it has to run.
       wait: (config, workdir) → why the run has to end before this stage; empty if it can continue.
       expands: whether ``--stages=NAME`` with only this stage runs all default stages.
+      first: (config, workdir) → stages that run before all requested stages, because those replace what these read.
       before: (config, workdir) → stages that run before this one. Each is requested after the one before has ended.
       count_models: (config, workdir) → number of models that processes divide among them; 0 if they train all models
         together. None if the stage trains nothing.
@@ -79,6 +80,7 @@ class Stage:
     skip: Callable[[Config, pathlib.Path], str] = no_reason
     wait: Callable[[Config, pathlib.Path], str] = no_reason
     expands: bool = False
+    first: Callable[[Config, pathlib.Path], Iterable["Stage"]] = lambda config, workdir: ()
     before: Callable[[Config, pathlib.Path], Iterable["Stage"]] = lambda config, workdir: ()
     count_models: Callable[[Config, pathlib.Path], int] | None = None
     join: Callable[[Config, pathlib.Path], None] | None = None

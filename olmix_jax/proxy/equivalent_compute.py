@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import optimize, stats
 
+from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted
 
 # The interval reaches from the 5 % to the 95 % quantile.
@@ -53,8 +54,16 @@ def equivalent_compute(
       tokens_P: tokens at the scored steps; the last is the whole run.
       natural_S: natural's BPB after the whole run, by seed.
       proposed_SP: the proposal's BPB at the scored steps, by seed in the same order.
+
+    Raises:
+      UserError: a score is not finite.
     """
     excess_SP = np.asarray(proposed_SP, np.float64) - np.asarray(natural_S, np.float64)[:, None]
+    if not np.isfinite(excess_SP).all():
+        raise UserError(
+            "equivalent compute: a score of natural or of the proposed mixture along the run is not finite; lower "
+            "`validate.lr` or `train.lr`, delete the workdir's validate folder, and run again"
+        )
     seeds, tokens, mean_P = len(excess_SP), int(tokens_P[-1]), excess_SP.mean(axis=0)
     low = high = None
     if seeds > 1:

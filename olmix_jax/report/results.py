@@ -120,7 +120,8 @@ def read(workdir: str | pathlib.Path) -> Results:
     fit = _if_exists(FitResult.read, workdir / "fit/fit.json")
     update = _if_exists(UpdatePlan.read, workdir / "update/plan.json")
     proposal = _current_proposal(_if_exists(Proposal.read, workdir / "propose/proposal.json"), fit, update)
-    validation = _current_validation(_if_exists(Validation.read, workdir / "validate/validation.json"), proposal)
+    measured = _if_exists(Validation.read, workdir / "validate/validation.json")
+    validation = _current_validation(measured, proposal, workdir)
     results = Results(
         workdir=workdir,
         config=config,
@@ -155,10 +156,13 @@ def _current_proposal(proposal: Proposal | None, fit: FitResult | None, update: 
     return proposal
 
 
-def _current_validation(validation: Validation | None, proposal: Proposal | None) -> Validation | None:
+def _current_validation(
+    validation: Validation | None, proposal: Proposal | None, workdir: pathlib.Path
+) -> Validation | None:
     """Return the validation if it was run on this proposal."""
     if validation and (proposal is None or validation.proposal != proposal.weights):
-        log.warning("report: ignoring validate/validation.json, run on another proposal; run --stages=validate")
+        remedy = f"delete {workdir / 'validate'}, then run --stages=validate"
+        log.warning("report: ignoring validate/validation.json, run on another proposal; %s", remedy)
         return None
     return validation
 

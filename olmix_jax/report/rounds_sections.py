@@ -7,7 +7,7 @@ from olmix_jax.report import rounds_plot
 from olmix_jax.report.elements import MakeFigure, Row, Section, Table
 from olmix_jax.report.formatting import number, quantity
 from olmix_jax.report.results import Results
-from olmix_jax.swarm.rounds import Round
+from olmix_jax.swarm.rounds import Round, Verdict
 
 
 def sections(results: Results, make_figure: MakeFigure) -> Iterator[Section]:
@@ -31,14 +31,16 @@ def round_table(rounds: Sequence[Round]) -> Table:
         error = "" if each.error is None else f" ± {number(each.error)}"
         interval = "–" if each.low is None else f"{number(each.low, '+.4f')} to {number(each.high, '+.4f')}"
         measured = number(each.measured, "+.4f") + (error if each.measured is not None else "")
-        agrees = {None: "not measured", True: "agree", False: "disagree"}[each.agrees]
-        cells = (str(each.runs), quantity(each.tokens), number(each.promised, "+.4f"), interval, measured, agrees)
-        rows.append(Row((str(i), *cells), each.agrees is False))
+        promised, verdict = number(each.promised, "+.4f"), each.verdict
+        cells = (str(each.runs), quantity(each.tokens), promised, interval, measured, verdict.value)
+        rows.append(Row((str(i), *cells), verdict is Verdict.DISAGREE))
     head = ("round", "runs", "tokens", "promised gain", "5–95 %", "measured gain ± error", "promise and measurement")
     caption = (
         "Promised and measured gain over natural in BPB, with the proposal’s weights of the tasks, for models of the "
         "proxies’ size and training length. Error: one standard error, from the deviation of held-out runs from the "
-        "law. They agree if the measurement is within the promised interval, widened by 1.645 errors in quadrature. "
-        "Shaded: they disagree."
+        "law. From the second round on, the law was fitted to the run of natural. The measurement is "
+        "compatible with the promise if it is within the promised interval, widened by 1.645 errors in quadrature. The "
+        "error is too large to tell a gain from none if the widened interval holds 0, or the measured gain is within "
+        "one error of 0. Shaded: they disagree."
     )
     return Table(caption, head, tuple(rows), name="rounds")

@@ -6,18 +6,24 @@ the round's runs are trained, as a mean with a 5–95 % interval. The runs measu
     G = mean of y over the n runs of natural − mean of y over the m runs of the proposal,   error² = s² (1/n + 1/m),
 
 with s the standard deviation of a held-out run around the law's prediction. So s holds the noise of a run, and the
-law's own error too, which makes the error rather too large than too small. Promise and measurement agree if G is
-within the promised interval, each half of it widened by 1.645 errors in quadrature.
+law's own error too, which makes the error rather too large than too small. The law that promises was fitted to the run
+of natural that measures, from the second round on and in the first round too if the swarm has such a run. The run of
+the proposal is new, unless the swarm or an earlier round has the same mixture.
+
+G is compatible with the promise if it is within the promised interval, each half of it widened by 1.645 errors in
+quadrature. It agrees if it also tells a gain from none: the widened interval does not hold 0, and G is more than one
+error from 0.
 """
 
 import dataclasses
+import enum
 import os
 import pathlib
 
 import numpy as np
 
 from olmix_jax.swarm.table import SwarmTable
-from olmix_jax.utils import records
+from olmix_jax.utils import files, records
 
 # Paths below the workdir.
 FOLDER = "rounds"
@@ -26,6 +32,16 @@ RECORD = "rounds/rounds.json"
 SAME = 1e-6
 # Standard deviations from the mean to the 95 % quantile of a normal distribution.
 Z = 1.645
+TOO_LARGE = "compatible, but the error is too large to tell a gain from none"
+
+
+class Verdict(enum.Enum):
+    """How a measured gain compares with the promised one, in words for a table."""
+
+    NOT_MEASURED = "not measured"
+    AGREE = "agree"
+    UNRESOLVED = "compatible, error too large"
+    DISAGREE = "disagree"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +58,10 @@ class Round:
       tokens: tokens that they were trained on; None if they were trained elsewhere.
       measured: measured gain [BPB]; None if natural or the proposal has no score.
       error: its standard error [BPB].
-      agrees: whether promise and measurement agree; None without a measurement.
+      agrees: whether the measurement is compatible with the promise; None without a measurement.
+      swarm: :func:`run_digests` of an external swarm that the proposal was made from; empty in files of earlier
+        versions.
+      settings: digest of the settings of fit and propose; empty in files of earlier versions.
     """
 
     natural: dict[str, float]
@@ -57,6 +76,8 @@ class Round:
     measured: float | None = None
     error: float | None = None
     agrees: bool | None = None
+    swarm: tuple[str, ...] = ()
+    settings: str = ""
 
     @property
     def expected(self) -> tuple[float, float]:
@@ -67,6 +88,17 @@ class Round:
         return self.promised - below, self.promised + above
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether promise and measurement agree, disagree, or are compatible only because the error is large."""
+        if self.measured is None:
+            return Verdict.NOT_MEASURED
+        if not self.agrees:
+            return Verdict.DISAGREE
+        low, high = self.expected
+        unresolved = low <= 0 <= high or abs(self.measured) <= (self.error or 0.0)
+        return Verdict.UNRESOLVED if unresolved else Verdict.AGREE
+
+    @property
     def outcome(self) -> str:
         """Promise and measurement in words."""
         text = f"promised a gain of {self.promised:+.4f} BPB"
@@ -75,7 +107,12 @@ class Round:
         if self.measured is None:
             return f"{text}, not measured"
         text += f", measured {self.measured:+.4f}" + ("" if self.error is None else f" ± {self.error:.4f}")
-        return f"{text}: they {'agree within the error' if self.agrees else 'disagree'}"
+        comparison = {
+            Verdict.AGREE: "they agree within the error",
+            Verdict.UNRESOLVED: TOO_LARGE,
+            Verdict.DISAGREE: "they disagree",
+        }
+        return f"{text}: {comparison[self.verdict]}"
 
     def measure(self, table: SwarmTable) -> "Round":
         """Return the round with the gain that the runs of a table measure; unchanged if the table has other tasks."""
@@ -130,15 +167,21 @@ def folder(number: int) -> str:
 
 
 def trained(workdir: str | os.PathLike) -> list[str]:
-    """Return the folders of the rounds that have scores, relative to the workdir, in order."""
-    root = pathlib.Path(workdir, FOLDER)
-    numbers = [int(path.parent.name) for path in root.glob("[0-9]*/metrics.csv") if path.parent.name.isdecimal()]
-    return [folder(number) for number in sorted(numbers)]
+    """Return the folders of the recorded rounds that have scores, relative to the workdir, in order."""
+    root = pathlib.Path(workdir)
+    places = [folder(number) for number in range(1, len(Rounds.read(root).rounds) + 1)]
+    return [place for place in places if (root / place / "metrics.csv").is_file()]
 
 
 def tables(workdir: str | os.PathLike) -> tuple[str, ...]:
     """Return the files of these rounds that a law is fitted to."""
     return tuple(f"{place}/{name}" for place in trained(workdir) for name in ("ratios.csv", "metrics.csv"))
+
+
+def run_digests(swarm: SwarmTable) -> tuple[str, ...]:
+    """Return a digest of the id and the mixture of every run, whatever the order of the domains."""
+    weights = [dict(zip(swarm.domains, ratios_M.round(6).tolist())) for ratios_M in swarm.ratios_KM]
+    return tuple(files.digest([run, mixture]) for run, mixture in zip(swarm.runs, weights, strict=True))
 
 
 def joined(one: SwarmTable, other: SwarmTable) -> SwarmTable:

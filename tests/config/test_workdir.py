@@ -10,6 +10,7 @@ from olmix_jax import config
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.swarm import table
 from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.swarm.rounds import Round, Rounds, run_digests
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
@@ -113,11 +114,23 @@ def test_held_out_table_has_the_tasks_of_the_fitted_one(tmp_path):
     assert workdirs.read_test_table(settings, fitted).runs == ("r0", "r1"), "the run is dropped, not the task"
 
 
+def test_external_swarm_without_any_run_of_a_rounds_swarm_is_an_error(tmp_path):
+    write_table(tmp_path)
+    settings, work = config.Config(swarm=external(tmp_path)), tmp_path / "work"
+    digests = run_digests(workdirs.read_swarm(settings, work))
+    Rounds((Round({}, {}, {}, 0.1, swarm=digests),)).write(work)
+    assert len(workdirs.read_table(settings, work).runs) == 6
+    write_table(tmp_path, seed=1)
+    with pytest.raises(UserError, match="rounds/1 belongs to another swarm: .*ratios.csv has none of its runs; give"):
+        workdirs.read_table(settings, work)
+
+
 def test_table_has_the_runs_of_the_rounds(tmp_path):
     ratios_KM, bpb_KN = write_table(tmp_path / "swarm")
     more_KM, scores_KN = np.array([[0.3, 0.7], [0.6, 0.4], [1.0, 0.0]]), np.array([[1, 2, 3.0]] * 3) + 0.5
     sizes = np.array([1 / 3, 2 / 3]), np.array([1, 2])
     ids, died = ["proposal-1", "next-1", "next-2"], {"next-2": 4}
+    Rounds((Round({}, {}, {}, 0.1),)).write(tmp_path)
     table.write_swarm(tmp_path / "rounds/1", ids, ids, DOMAINS, TASKS, more_KM, scores_KN, *sizes, died)
     fit = config.Fit(drop_metrics=("old",), train_split=4)
     got = workdirs.read_table(config.Config(fit=fit), tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 
 import pytest
 
@@ -55,6 +56,18 @@ def test_scores_of_next_runs_are_fitted_and_compared_with_the_promise(given, cap
     assert len(FitResult.read(workdir / "fit/fit.json").runs) == 12 + 5 + len(mixtures)
 
 
+def test_scores_are_collected_before_a_changed_setting_replaces_the_proposal(given):
+    """The default stages start with fit and propose, and would write another ``next.csv``."""
+    workdir, scores, settings = given
+    trained = external.train(workdir / "propose/next.csv", scores)
+    promised = Proposal.read(workdir / "propose/proposal.json").gain.mean
+    other = dataclasses.replace(settings, propose=dataclasses.replace(settings.propose, kl_weight=0.5))
+    olmix_jax.run(other, workdir)
+    (one,) = Rounds.read(workdir).rounds
+    assert (one.runs, one.promised) == (8, promised)
+    assert FitResult.read(workdir / "fit/fit.json").runs[12:] == tuple(trained)
+
+
 def test_nothing_changes_when_the_same_scores_are_read_again(given, caplog):
     workdir, scores, settings = given
     external.train(workdir / "propose/next.csv", scores)
@@ -92,6 +105,81 @@ def test_scores_of_the_swarm_may_be_in_the_same_file(given):
     settings = dataclasses.replace(settings, rounds=config.Rounds(metrics=settings.swarm.metrics))
     collect.run(settings, workdir)
     assert Rounds.read(workdir).rounds[0].runs == 8
+
+
+def test_rounds_are_not_joined_to_another_swarm(given, tmp_path):
+    workdir, scores, settings = given
+    external.train(workdir / "propose/next.csv", scores)
+    collect.run(settings, workdir)
+    assert len(Rounds.read(workdir).rounds[0].swarm) == 12
+    ratios = tmp_path / "ratios.csv"
+    ratios.write_text(ratios.read_text().replace("\nr", "\ns"))
+    (tmp_path / "metrics.csv").write_text((tmp_path / "metrics.csv").read_text().replace("\nr", "\ns"))
+    with pytest.raises(UserError, match="rounds/1 belongs to another swarm"):
+        olmix_jax.run(settings, workdir)
+
+
+def test_columns_that_the_swarm_lacks_are_left_out(given):
+    workdir, scores, settings = given
+    mixtures = next_runs.read(workdir)
+    rows = [[*bpb_N, "a note"] for bpb_N in external.bpb(mixtures.ratios_KM).tolist()]
+    external.write(scores, mixtures.runs, [*TASKS, "note"], rows)
+    collect.run(settings, workdir)
+    assert (workdir / "rounds/1/metrics.csv").read_text().startswith("run,name,index,math,chat\n")
+
+
+def test_only_recorded_rounds_are_fitted(given, monkeypatch):
+    """The run is interrupted before the round is recorded, and then completed."""
+    workdir, scores, settings = given
+    external.train(workdir / "propose/next.csv", scores)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Rounds, "write", interrupt)
+        collect.run(settings, workdir)
+    assert len(workdirs.read_table(settings, workdir).runs) == 12
+    collect.run(settings, workdir)
+    assert len(workdirs.read_table(settings, workdir).runs) == 20
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_next_runs_with_other_domains_are_an_error_that_changes_nothing(given):
+    workdir, scores, settings = given
+    path = workdir / "propose/next.csv"
+    shutil.rmtree(workdir / "rounds")
+    path.write_text(path.read_text().replace("index,a,b,c", "index,a,b,d"))
+    external.train(path, scores)
+    with pytest.raises(UserError, match="next.csv: its domains and those of .*ratios.csv differ in c, d; give"):
+        collect.run(settings, workdir)
+    assert not (workdir / "rounds").exists()
+
+
+def test_scores_of_a_replaced_proposal_are_compared_with_its_own_promise(given):
+    """``next.csv`` is replaced twice before the runs of the first one are trained; a run is in several of them."""
+    workdir, scores, settings = given
+    first = workdir.with_name("first.csv")
+    shutil.copyfile(workdir / "propose/next.csv", first)
+    promised = Proposal.read(workdir / "propose/proposal.json").gain.mean
+    for kl_weight in (0.5, 0.3):
+        other = dataclasses.replace(settings, propose=dataclasses.replace(settings.propose, kl_weight=kl_weight))
+        olmix_jax.run(other, workdir, ("fit", "propose"))
+    trained = external.train(first, scores)
+    assert next_runs.read(workdir).runs != tuple(trained)
+    collect.run(other, workdir)
+    (one,) = Rounds.read(workdir).rounds
+    assert (one.runs, one.promised) == (8, promised)
+    assert table.read_ratios(workdir / "rounds/1/next.csv").runs == tuple(trained)
+
+
+def test_scores_of_a_proposal_for_another_swarm_are_an_error(given, tmp_path):
+    workdir, scores, settings = given
+    external.train(workdir / "propose/next.csv", scores)
+    for path in (tmp_path / "ratios.csv", tmp_path / "metrics.csv"):
+        path.write_text(path.read_text().replace("\nr", "\ns"))
+    with pytest.raises(UserError, match="scores.csv: proposal-.* was proposed for another swarm than .*; give"):
+        olmix_jax.run(settings, workdir)
+    assert not Rounds.read(workdir).rounds
 
 
 @pytest.mark.parametrize(

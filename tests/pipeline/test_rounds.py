@@ -106,6 +106,24 @@ def test_rounds_end_when_promise_and_measurement_agree(workdir, monkeypatch):
         runner.run(settings(), workdir, ("rounds",))
 
 
+def test_rounds_that_end_without_telling_a_gain_from_none_say_so():
+    unresolved = Round({}, {}, {}, 0.05, run_error=0.1, runs=2, measured=0.01, error=0.14, agrees=True)
+    reason = rounds._reason_to_end(settings(), (unresolved,))
+    assert "compatible, but the error is too large to tell a gain from none" in reason
+    clear = dataclasses.replace(unresolved, measured=0.05, error=0.001)
+    assert rounds._reason_to_end(settings(), (clear,)) == "the promise agrees with what was measured"
+
+
+def test_agreement_ends_the_rounds_only_of_proposals_with_the_same_settings(workdir):
+    runner.run(settings(), workdir, ("fit", "propose"))
+    agreed = dataclasses.replace(next_runs.promise(settings(), workdir), measured=0.05, error=0.0, agrees=True)
+    assert rounds._reason_to_end(settings(), (agreed,))
+    assert rounds._reason_to_end(settings(rounds_number=9, train_remat=True), (agreed,))
+    assert not rounds._reason_to_end(settings(propose_kl_weight=0.5), (agreed,))
+    assert not rounds._reason_to_end(settings(fit_folds=3), (agreed,))
+    assert rounds._reason_to_end(settings(fit_folds=3), (dataclasses.replace(agreed, settings=""),))
+
+
 def test_checkpoints_of_a_round_stay_when_the_swarm_is_finished(tmp_path):
     for folder in ("train/checkpoints", "rounds/1/train/checkpoints"):
         (tmp_path / folder).mkdir(parents=True)
@@ -136,8 +154,16 @@ def test_rounds_run_on_request_or_with_scores():
 
 
 def test_rounds_without_a_swarm_name_the_stage_that_is_missing(tmp_path):
-    with pytest.raises(UserError, match="fit needs .*; run --stages=train first|run --stages=sample first"):
+    with pytest.raises(UserError) as error:
         runner.run(settings(), tmp_path, ("rounds",))
+    missing = tmp_path / "domains.json"
+    assert str(error.value) == f"train needs {missing}, which does not exist; run --stages=prepare first"
+
+
+def test_rounds_refuse_to_train_in_another_way_than_the_swarm(workdir):
+    with pytest.raises(UserError, match=r"swarm/metrics.csv and .*: made with train.lr = .*, now it is 0.5"):
+        runner.run(settings(train_lr=0.5), workdir, ("rounds",))
+    assert not (workdir / "rounds").exists()
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from scipy import stats
 
 from olmix_jax.proxy import equivalent_compute as ec
 from olmix_jax.proxy.equivalent_compute import EquivalentCompute
+from olmix_jax.utils.errors import UserError
 
 TOKENS = (100, 200, 400, 800)
 
@@ -69,6 +70,14 @@ def test_ends_that_are_not_reached_and_that_exceed_the_points():
     assert (better.ratio, better.low, better.high, better.limit) == (8, 8, 8, 8)
     one = ec.equivalent_compute(TOKENS, [1.0], np.array([[1.2, 1.0, 0.9, 0.8]]))
     assert one.ratio == pytest.approx(4) and (one.low, one.high, one.seeds) == (None, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("natural", "proposed"), [(1.0, (np.nan, 1.0, 0.9, 0.8)), (1.0, (1.1, 1.0, np.inf, 0.8)), (np.nan, (1, 1, 1, 1))]
+)
+def test_score_that_is_not_finite_is_an_error(natural, proposed):
+    with pytest.raises(UserError, match="a score of natural or of the proposed mixture along the run is not finite"):
+        ec.equivalent_compute(TOKENS, [1.0, natural], np.array([[1.2, 1.0, 0.9, 0.8], proposed]))
 
 
 def test_texts_name_bounds():

@@ -70,6 +70,7 @@ def test_validation_of_another_proposal_is_ignored(small, tmp_path, caplog):
         read_back = read(folder)
     assert read_back.validation is None and read_back.validation_curves is None
     assert "ignoring validate/validation.json, run on another proposal" in caplog.text
+    assert f"delete {folder / 'validate'}, then run --stages=validate" in caplog.text
 
 
 def test_proposal_from_another_fit_is_ignored(small, tmp_path, caplog):

@@ -28,6 +28,11 @@ def test_table_has_promise_and_measurement_of_every_round(rounds):
     assert [row.mark for row in table.rows] == [True, False] and len(table.head) == len(first.cells)
 
 
+def test_table_says_that_an_error_is_too_large_to_tell(rounds):
+    (row,) = rounds_sections.round_table([dataclasses.replace(rounds[0], measured=0.005, agrees=True)]).rows
+    assert row.cells[-1] == "compatible, error too large" and not row.mark
+
+
 def test_page_has_the_section_only_with_rounds(small, rounds, tmp_path):
     assert list(rounds_sections.sections(small, no_figure)) == []
     (section,) = rounds_sections.sections(dataclasses.replace(small, rounds=rounds), no_figure)

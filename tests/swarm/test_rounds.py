@@ -8,7 +8,7 @@ import pytest
 import olmix_jax
 from olmix_jax.laws import log_linear, quality
 from olmix_jax.swarm import rounds, table
-from olmix_jax.swarm.rounds import Round, Rounds
+from olmix_jax.swarm.rounds import Round, Rounds, Verdict
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
 from tests.pipeline import external
@@ -47,6 +47,25 @@ def test_promise_is_widened_by_the_error_of_the_measurement(gain, agrees):
     assert measured.agrees is agrees
 
 
+@pytest.mark.parametrize(
+    ("gain", "run_error", "verdict"),
+    [
+        (0.1, 0.01, Verdict.AGREE),
+        # 1.645·√2·0.06 exceeds the promised 0.1, so the widened interval holds 0.
+        (0.1, 0.06, Verdict.UNRESOLVED),
+        # The interval starts above 0, but the measured 0.05 is within √2·0.04 of 0.
+        (0.05, 0.04, Verdict.UNRESOLVED),
+        (0.3, 0.06, Verdict.DISAGREE),
+    ],
+)
+def test_compatible_gain_that_could_be_none_is_not_called_agreement(gain, run_error, verdict):
+    promise = dataclasses.replace(PROMISE, run_error=run_error)
+    measured = promise.measure(swarm((0.8, 1.0, 1.0), (0.5, 1.0 - gain, 1.0 - gain)))
+    assert measured.verdict is verdict and measured.agrees is (verdict is not Verdict.DISAGREE)
+    unresolved = measured.outcome.endswith(": compatible, but the error is too large to tell a gain from none")
+    assert unresolved == (verdict is Verdict.UNRESOLVED)
+
+
 def test_promise_without_intervals_and_error_agrees_with_itself_only():
     bare = dataclasses.replace(PROMISE, low=None, high=None, run_error=None)
     assert bare.measure(swarm((0.8, 1.0, 1.0), (0.5, 0.5, 0.5))).agrees is False
@@ -78,12 +97,20 @@ def test_rounds_are_written_and_read(tmp_path):
 
 
 def test_rounds_with_scores_are_found_in_order(tmp_path):
-    for number in (10, 2, 1):
+    Rounds((PROMISE,) * 10).write(tmp_path)
+    for number in (10, 2, 1, 11):
         table.write_ratios(tmp_path / rounds.folder(number) / "ratios.csv", ["r"], ["r"], ["a"], np.ones((1, 1)))
         if number != 1:
             (tmp_path / rounds.folder(number) / "metrics.csv").write_text("run,t\n")
     assert rounds.trained(tmp_path) == ["rounds/2", "rounds/10"]
     assert rounds.tables(tmp_path)[2:] == ("rounds/10/ratios.csv", "rounds/10/metrics.csv")
+
+
+def test_digests_of_runs_cover_id_and_mixture_in_any_order_of_the_domains():
+    one = swarm((0.8, 1.0, 2.0), (0.5, 1.0, 2.0))
+    assert rounds.run_digests(one.ordered(("web", "code"))) == rounds.run_digests(one)
+    other = swarm((0.8, 1.5, 2.5), (0.4, 1.0, 2.0), (0.5, 1, 2), runs=("r0", "r1", "r2"))
+    assert set(rounds.run_digests(one)) & set(rounds.run_digests(other)) == {rounds.run_digests(one)[0]}
 
 
 def test_joined_table_has_the_new_runs_in_the_order_of_the_first_table():
