@@ -101,7 +101,7 @@ def warnings(of: Support, weights: dict[str, float], natural: dict[str, float], 
     advice = "train runs there (propose/next.csv)" + (", or set propose.trust=1" if trust is None else "")
     if of.beyond and of.extrapolated is not None and of.extrapolated > NOTABLE:
         texts.append(
-            f"{100 * of.extrapolated:.0f} % of the predicted gain is extrapolated, to weights that no run had: "
+            f"{100 * of.extrapolated:.0f} % of the predicted gain rests on weights that no run had: "
             f"{_named(of.beyond, weights)}; {advice}"
         )
     if sum(map(abs, of.natural_beyond.values())) > NATURAL:
