@@ -46,7 +46,7 @@ def describe(params: Params | CurvedParams, task: int, domains: tuple[str, ...])
     theta_P = np.exp(np.asarray(params.theta_NP[task]))
     if isinstance(params, CurvedParams):
         plain = Params(*params[: len(Params._fields)])._replace(theta_NP=params.theta_NP[:, 1:])
-        return {"curves": float(theta_P[0])} | describe(plain, task, domains)
+        return {"curves": float(theta_P[0]), "floor": float(params.floor_N[task])} | describe(plain, task, domains)
     names = "linear", "rough", "inverse_length", "noise", "warp"
     relevance = dict(zip(domains, theta_P[: len(domains)].tolist(), strict=True))
     shared = dict(zip(names, theta_P[len(domains) :].tolist(), strict=True))

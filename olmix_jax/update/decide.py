@@ -20,7 +20,7 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import counted, log
 
 # Options that change a proposal and that the simulation does not follow.
-SIMULATED_WITHOUT = ("tail", "choose_kl_weight", "worst")
+SIMULATED_WITHOUT = ("tail", "trust", "choose_kl_weight", "worst")
 
 # (parent's workdir, old domains, new domains) → probabilities_MO that a new domain resembles an old one, or None.
 Likeness = Callable[[pathlib.Path, DomainSet, DomainSet], np.ndarray | None]

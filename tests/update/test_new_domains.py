@@ -110,6 +110,7 @@ IRRELEVANT_TO_THE_PLAN = {
     "guard_by": "has an effect only with guard; tested below",
     "choose_kl_weight": "λ is chosen from runs that do not exist yet; the plan uses the parent's and says so",
     "tail": "needs the spread of a law that does not exist yet; the plan says that it ignores it",
+    "trust": "limits weights by runs that do not exist yet; the plan says that it ignores it",
     "worst": "a counterfactual that is not trained on; the plan serves the best mixture and says so",
     "method": "a published baseline for comparison; the plan predicts the exact optimum",
     "explore": "changes what is shown around the proposal only",
