@@ -1,6 +1,7 @@
 """Settings for all tests: our warnings are errors (pyproject.toml), and rank promotion in JAX is an error."""
 
 import atexit
+import logging
 import os
 import pathlib
 import shutil
@@ -21,6 +22,12 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def log_that_propagates():
+    """Undo what a run in an earlier test did to the log: pytest captures lines twice where they propagate again."""
+    logging.getLogger("olmix_jax").propagate = True
 
 
 @pytest.fixture(scope="session")
