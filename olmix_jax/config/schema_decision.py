@@ -8,9 +8,10 @@ class Fit:
     """How a law is fitted to the table of scores."""
 
     # The family, a module of olmix_jax/laws: floored_gp, warped_gp, exposure, log_linear, bimix, autoscale, gp, search
-    # or lightgbm. "floored_gp" predicts held-out runs best at every swarm size (benchmarks/laws.md) and promises less
-    # at its own optimum than "warped_gp", which has no floor; "exposure" learns the floor and has a curve per domain
-    # (experiments/laws_at_their_optimum compares them); "log_linear" is the published objective, exactly (METHOD §2).
+    # or lightgbm. "warped_gp" predicts held-out runs best at every swarm size (benchmarks/laws.md); "floored_gp" adds a
+    # floor, predicts them as well (docs/log.md), and promises less at its own optimum; "exposure" learns the floor and
+    # has a curve per domain (experiments/laws_at_their_optimum compares them); "log_linear" is the published objective,
+    # exactly (METHOD §2).
     law: str = "floored_gp"
     # Starting points per task, for families that use several.
     starts: int = 16
