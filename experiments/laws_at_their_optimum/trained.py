@@ -19,7 +19,7 @@ from experiments import common
 from olmix_jax import config as configs
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
-from olmix_jax.laws import LAWS, FittedLaw
+from olmix_jax.laws import LAWS, FittedLaw, cpu
 from olmix_jax.laws import quality as qualities
 from olmix_jax.laws.held_out import HeldOut
 from olmix_jax.pipeline import propose as propose_stage
@@ -27,6 +27,7 @@ from olmix_jax.pipeline import runner, validate
 from olmix_jax.propose import make_proposal, support, uncertainty
 from olmix_jax.propose.constraints import repetition_caps
 from olmix_jax.proxy.validation_result import Validation
+from olmix_jax.solver.projection import project
 
 FAMILIES = ("floored_gp", "exposure", "log_linear")
 SAMPLES, FOLDS = 100, 5
@@ -67,12 +68,9 @@ class Point:
 
 
 def unimax(caps_M) -> np.ndarray:
-    """Return the mixture that is as uniform as the caps allow (UniMax, Chung et al. 2023)."""
-    level_M, left, weights_M = np.argsort(caps_M), 1.0, np.zeros(len(caps_M))
-    for position, j in enumerate(level_M):
-        weights_M[j] = min(caps_M[j], left / (len(caps_M) - position))
-        left -= weights_M[j]
-    return weights_M / weights_M.sum()
+    """Return the mixture that is as uniform as the caps allow (UniMax, Chung et al. 2023): the one nearest to 0."""
+    with cpu.float64():
+        return np.asarray(project(np.zeros(len(caps_M)), np.zeros(len(caps_M)), caps_M))
 
 
 def points(config: Config, workdir: pathlib.Path, families: tuple[str, ...]) -> list[Point]:

@@ -6,26 +6,17 @@ with g_i and z as in :mod:`~olmix_jax.laws.warped_gp`. Without a floor the benef
 the law promises too much at its own optimum, where they come together. With fewer than nine runs c = 0.
 """
 
+import dataclasses
 import functools
 
-from olmix_jax.laws import gp_posterior, warped_gp
-from olmix_jax.laws.law import Law
+from olmix_jax.laws import warped_gp
 
 # Values from .5 to .8 predict held-out runs about as well as no floor, and .9 does worse with few runs (docs/log.md).
 FLOOR = 0.7
 
-LAW = Law(
+LAW = dataclasses.replace(
+    warped_gp.LAW,
     name="floored_gp",
-    Params=gp_posterior.Params,
     fit=functools.partial(warped_gp.fit, floor=FLOOR),
     fit_weighted=functools.partial(warped_gp.fit_weighted, floor=FLOOR),
-    predict=gp_posterior.predict,
-    parameters=warped_gp.parameters,
-    describe=warped_gp.describe,
-    differentiable=True,
-    spread=gp_posterior.spread,
-    sample=gp_posterior.sample,
-    leave_one_out=gp_posterior.leave_one_out,
-    prepare=gp_posterior.prepare,
-    begins=True,
 )

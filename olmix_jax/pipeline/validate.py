@@ -18,6 +18,7 @@ from olmix_jax.swarm import apportion, task_means
 from olmix_jax.swarm.task_means import task_mean
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.optional import LeftOut
 from olmix_jax.utils.progress import log
 
 MIXTURES = ("natural", "uniform", "proposed")
@@ -132,8 +133,11 @@ def _equivalent_compute(
 ) -> equivalent_compute.EquivalentCompute | None:
     if not {"natural", "proposed"} <= scores.keys():
         return None
-    curves_SP = np.array(scores["proposed"].curves)
-    return equivalent_compute.equivalent_compute(tokens_P, scores["natural"].per_seed, curves_SP)
+    curves_SP, compute = np.array(scores["proposed"].curves), None
+    # A score along the run that is not finite must not cost the results of the whole training.
+    with LeftOut().unless_fails("validate", "results on equivalent compute"):
+        compute = equivalent_compute.equivalent_compute(tokens_P, scores["natural"].per_seed, curves_SP)
+    return compute
 
 
 def _check_optional(name: str) -> None:

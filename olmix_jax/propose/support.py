@@ -12,8 +12,8 @@ import dataclasses
 
 import numpy as np
 from scipy.optimize import linprog
-from scipy.spatial.distance import cdist
 
+from olmix_jax.propose.next_runs import total_variation
 from olmix_jax.propose.ranges import beyond, ranges
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.utils.names import listed
@@ -80,7 +80,7 @@ def support(swarm: SwarmFacts, weights_M, natural_M, gain: float, extrapolated: 
     runs_QM = swarm.tested_QM
     assert runs_QM is not None
     of = ranges(runs_QM)
-    far_QQ = 0.5 * cdist(runs_QM, runs_QM, "cityblock") + np.diag(np.full(len(runs_QM), np.inf))
+    apart_QQ = total_variation(runs_QM, runs_QM) + np.diag(np.full(len(runs_QM), np.inf))
 
     def by_domain(p_M) -> dict[str, float]:
         return {name: float(over) for name, over in zip(swarm.domains, beyond(of, p_M)) if over}
@@ -88,8 +88,8 @@ def support(swarm: SwarmFacts, weights_M, natural_M, gain: float, extrapolated: 
     return Support(
         beyond=by_domain(weights_M),
         natural_beyond=by_domain(natural_M),
-        nearest_run=float(0.5 * np.abs(runs_QM - weights_M).sum(axis=1).min()),
-        between_runs=float(np.median(far_QQ.min(axis=1))) if len(runs_QM) > 1 else None,
+        nearest_run=float(total_variation(weights_M[None], runs_QM).min()),
+        between_runs=float(np.median(apart_QQ.min(axis=1))) if len(runs_QM) > 1 else None,
         averages_of_runs=hull_distance(runs_QM, weights_M),
         extrapolated=min(float(extrapolated) / float(gain), 1.0) if gain > 0 else None,
     )

@@ -129,9 +129,9 @@ def prediction_intervals(
     """Return the gain and the predictions per task with their intervals.
 
     The gain is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], times a draw of the slope of held-out runs: its value
-    plus its error (and FORM of the value) times a t-distributed number. What is extrapolated, in the gain and in the
-    predictions, has a slope of its own (:mod:`olmix_jax.propose.support`). Samples with predictions that are not
-    finite are left out.
+    plus its error (and FORM of the value) times a t-distributed number. The extrapolated part of the gain and of the
+    predictions is multiplied by a draw of the slope's prior instead (:mod:`olmix_jax.propose.support`). Samples with
+    predictions that are not finite are left out.
     """
     problem, weights_N = formulation.problem, np.abs(formulation.problem.weights)
     points_CM = np.stack([proposed_M, formulation.natural_M])

@@ -100,7 +100,7 @@ def value_text(compute: EquivalentCompute) -> str:
 
 
 def interval_text(compute: EquivalentCompute) -> str:
-    """Return the interval as in "5–95 % over 9 seeds: 1.08× to 1.21×", or that there is none."""
+    """Return the interval as text: "5–95 % over 9 seeds: 1.08× to 1.21×", or "one seed, so there is no interval"."""
     if compute.seeds < 2:
         return "one seed, so there is no interval"
     ends = [_times(end, compute.limit) for end in (compute.low, compute.high)]

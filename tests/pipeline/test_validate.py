@@ -7,6 +7,7 @@ import pytest
 
 from olmix_jax import config
 from olmix_jax.pipeline import jobs, validate
+from olmix_jax.proxy.validation_result import MixtureScore
 from olmix_jax.swarm.table import write_swarm
 from olmix_jax.utils.errors import UserError
 
@@ -47,3 +48,13 @@ def test_diverged_uniform_mixture_is_left_out_and_others_are_errors(caplog):
     assert "a model of the uniform mixture diverged, so this mixture is left out" in caplog.text
     with pytest.raises(UserError, match="a validation model of the proposed mixture diverged; lower `validate.lr`"):
         validate._check_optional("proposed")
+
+
+def test_score_along_the_run_that_is_not_finite_costs_only_the_equivalent_compute():
+    def score(*curves) -> MixtureScore:
+        return MixtureScore({"a": 1.0}, 1.0, 0.0, tuple(curve[-1] for curve in curves), {}, tuple(curves))
+
+    natural, tokens_P = score((2.0, 1.0), (2.0, 1.1)), (100, 200)
+    good, bad = score((1.5, 0.9), (1.6, 1.0)), score((float("nan"), 0.9), (1.6, 1.0))
+    assert validate._equivalent_compute(tokens_P, {"natural": natural, "proposed": good}).ratio > 1
+    assert validate._equivalent_compute(tokens_P, {"natural": natural, "proposed": bad}) is None
