@@ -92,6 +92,9 @@ class Swarm:
     ratios: str = ""
     metrics: str = ""
     meta: str = ""
+    # A file with the training tokens of every run and its unique tokens of each domain, for runs that differ in them
+    # (olmix_jax/swarm/lengths.py); fit.law=exposure reads it. Empty: all runs are alike.
+    tokens: str = ""
     # Files of a held-out swarm that the law is scored on.
     test_ratios: str = ""
     test_metrics: str = ""

@@ -36,6 +36,7 @@ REQUIRES = (
     ("swarm.ratios", "swarm.metrics"),
     ("swarm.metrics", "swarm.ratios"),
     ("swarm.meta", "swarm.ratios"),
+    ("swarm.tokens", "swarm.ratios"),
     ("swarm.test_ratios", "swarm.test_metrics"),
     ("swarm.test_metrics", "swarm.test_ratios"),
     ("rounds.metrics", "swarm.ratios"),
@@ -98,6 +99,12 @@ def _check_tables(config: Config) -> None:
         planning = name == "swarm.meta" and config.update.parent
         if get(config, name) and not get(config, other) and not planning:
             raise UserError(f"config field `{name}` is given without `{other}`; an external swarm needs both")
+    for name in ("rounds.metrics", "update.parent"):
+        if config.swarm.tokens and get(config, name):
+            raise UserError(
+                f"config field `swarm.tokens` cannot be used with `{name}`, whose runs have no lengths; put all runs "
+                f"into swarm.ratios, swarm.metrics and swarm.tokens, and unset `{name}`"
+            )
 
 
 def _check_train_and_fit(config: Config) -> None:

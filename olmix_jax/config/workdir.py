@@ -98,6 +98,7 @@ def read_swarm(config: Config, workdir: pathlib.Path) -> SwarmTable:
         paths = (workdir / RATIOS, workdir / METRICS, workdir / META)
     table = SwarmTable.read(
         *paths,
+        tokens=swarm.tokens,
         drop_metrics=fit.drop_metrics,
         keep_metrics=fit.keep_metrics,
         missing=fit.missing,

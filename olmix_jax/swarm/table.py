@@ -15,6 +15,7 @@ import numpy as np
 
 from olmix_jax.swarm import csv_files, csv_values, score_checks
 from olmix_jax.swarm.coverage import Coverage, by_domain
+from olmix_jax.swarm.lengths import Lengths, read_lengths
 from olmix_jax.swarm.meta import Meta
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
@@ -57,6 +58,7 @@ class SwarmTable:
         :mod:`olmix_jax.swarm.task_groups`). Averages over tasks use it as weights. Default: ones.
       inherited: runs of an earlier domain set, or None.
       warnings: what was left out of the files, and what in them may be a mistake, a sentence each.
+      lengths: training tokens and unique tokens of each run; None if all runs are alike, or not known.
     """
 
     runs: tuple[str, ...]
@@ -72,6 +74,7 @@ class SwarmTable:
     sizes_N: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
     inherited: Inherited | None = None
     warnings: tuple[str, ...] = ()
+    lengths: Lengths | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "columns", self.columns or self.tasks)
@@ -84,6 +87,7 @@ class SwarmTable:
         metrics: str | os.PathLike,
         meta: str | os.PathLike | Mapping = "",
         *,
+        tokens: str | os.PathLike = "",
         drop_metrics: Sequence[str] = (),
         keep_metrics: Sequence[str] = (),
         missing: str = "error",
@@ -91,15 +95,13 @@ class SwarmTable:
     ) -> "SwarmTable":
         """Read a swarm. The two tables are joined by run id; the order of the runs is that of ``ratios``.
 
-        ``meta.json`` may hold ``relative_sizes`` and ``token_counts`` by domain, ``drop_metrics`` (task columns to drop
-        in addition to the argument's) and ``diverged`` ({run: step}, runs to drop). Without ``relative_sizes`` the
-        natural distribution is proportional to the token counts. Rows of ratios that sum to 1 within 0.01 are
-        renormalised. Runs that are in only one of the tables, and columns that are recognised as no score
+        ``meta.json`` may hold ``relative_sizes`` (default: proportional to the token counts), ``token_counts``,
+        ``drop_metrics`` and ``diverged``: :class:`~olmix_jax.swarm.meta.Meta`. Mixtures that sum to 1 within 0.01 are
+        renormalised. Runs in only one of the tables, and columns that are recognised as no score
         (:mod:`olmix_jax.swarm.bookkeeping`), are left out and named in ``warnings``.
 
         Args:
-          ratios: path of the mixtures.
-          metrics: path of the scores.
+          ratios, metrics, tokens: paths of mixtures, scores and, if runs differ in them, lengths (lengths.py).
           meta: path of ``meta.json``, or its content as text or as a mapping; empty for none.
           drop_metrics: task columns to drop, named as in the file or as in ``tasks``. An unknown name is an error; in
             meta's ``drop_metrics``, which several swarms may share, an unknown name is only logged.
@@ -136,6 +138,7 @@ class SwarmTable:
             tokens_M=about.tokens_M,
             names=_names(sheets.ratios, scores.runs),
             diverged=tuple(run for run in sheets.ratios.rows if run in about.diverged),
+            lengths=read_lengths(tokens, sheets.ratios, scores.runs, domains.names, about.tokens_M),
             warnings=(*left_out, *unmatched, *scores.dropped, *doubts),
         )
 
@@ -143,15 +146,13 @@ class SwarmTable:
         """Raise an error if the table has too few runs to fit ``parameters`` numbers per task with one run to spare.
 
         Args:
-          parameters: numbers that the data alone must determine: M + 1 for a log-linear law without a prior, fewer
-            (down to 0) for a law with a prior or shrinkage.
+          parameters: numbers that the data alone must determine: M + 1 without a prior or shrinkage, down to 0 with.
 
         Raises:
           UserError: there are fewer than ``parameters`` + 1 runs, or fewer than 4.
         """
-        needed, runs = max(parameters + 1, _FEWEST), len(self.runs)
-        if self.inherited is not None:
-            runs += len(self.inherited.trust_J)
+        needed = max(parameters + 1, _FEWEST)
+        runs = len(self.runs) + (0 if self.inherited is None else len(self.inherited.trust_J))
         if runs < needed:
             remedy = "train more runs"
             if needed > _FEWEST:
@@ -177,6 +178,7 @@ class SwarmTable:
             ratios_KM=self.ratios_KM[:, at],
             natural_M=None if self.natural_M is None else self.natural_M[at],
             tokens_M=None if self.tokens_M is None else self.tokens_M[at],
+            lengths=self.lengths and self.lengths._replace(unique_KM=self.lengths.unique_KM[:, at]),
         )
 
     def barely_sampled(self, minimum_runs: int = 3) -> dict[str, Coverage]:
@@ -213,6 +215,7 @@ class SwarmTable:
             names=tuple(self.names[k] for k in kept),
             ratios_KM=self.ratios_KM[kept],
             bpb_KN=self.bpb_KN[kept],
+            lengths=self.lengths and Lengths(*(x[kept] for x in self.lengths)),
         )
 
 

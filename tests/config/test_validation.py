@@ -40,6 +40,15 @@ from olmix_jax.utils.errors import UserError
         ({"train": {"batch": 6, "micro_batch": 4}}, "`train.micro_batch` must divide train.batch=6, not 4"),
         ({"swarm": {"ratios": "r.csv"}}, "`swarm.ratios` is given without `swarm.metrics`"),
         ({"swarm": {"meta": "m.json"}}, "`swarm.meta` is given without `swarm.ratios`"),
+        ({"swarm": {"tokens": "t.csv"}}, "`swarm.tokens` is given without `swarm.ratios`"),
+        (
+            {"swarm": {"ratios": "r", "metrics": "m", "tokens": "t"}, "rounds": {"metrics": "s.csv"}},
+            "`swarm.tokens` cannot be used with `rounds.metrics`",
+        ),
+        (
+            {"swarm": {"ratios": "r", "metrics": "m", "tokens": "t"}, "update": {"parent": "x"}},
+            "`swarm.tokens` cannot be used with `update.parent`",
+        ),
         ({"swarm": {"part": "5/4"}}, "`swarm.part` must look like 3/16"),
         ({"propose": {"guard_by": "family"}}, "`propose.guard_by` has no effect without `propose.guard`"),
         ({"propose": {"anchor": "a.json", "kl_weight": 0}}, "`propose.anchor` has no effect with `propose.kl_w"),
