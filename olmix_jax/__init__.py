@@ -58,6 +58,7 @@ def read_swarm(
     ratios: str | os.PathLike,
     metrics: str | os.PathLike,
     meta: str | os.PathLike | Mapping[str, Any] = "",
+    tokens: str | os.PathLike = "",
     **options: Any,
 ) -> SwarmTable:
     """Read the mixtures and scores of a swarm.
@@ -66,12 +67,14 @@ def read_swarm(
       ratios: CSV with a row per run and a column per domain: shares of the training tokens.
       metrics: CSV with a row per run and a column per task: bits per byte. Rows are joined by run id.
       meta: JSON file or object with ``relative_sizes``, ``token_counts`` and ``drop_metrics``, all optional.
+      tokens: CSV with a row per run and the columns ``run,tokens,‹domain…›``, if runs differ in training tokens or in
+        the unique tokens of domains (docs/external-swarm.md).
       **options: ``drop_metrics``, ``keep_metrics`` and ``missing``, as :meth:`SwarmTable.read` takes them.
 
     Raises:
       UserError: names the file, row and column at fault.
     """
-    table = SwarmTable.read(ratios, metrics, meta, **options)
+    table = SwarmTable.read(ratios, metrics, meta, tokens=tokens, **options)
     for text in table.warnings:
         log.warning("%s", text)
     return table
@@ -97,7 +100,9 @@ def fit_law(
     family = _law(law)
     swarm.check_enough(family.parameters(len(swarm.domains)))
     data = swarm.ratios_KM, swarm.bpb_KN
-    params = family.fit(*data, starts=starts, seed=seed, tasks=swarm.tasks).params
+    for text in fitting.warnings(family, swarm):
+        log.warning("%s", text)
+    params = family.fit(*data, starts=starts, seed=seed, tasks=swarm.tasks, **family.reads(swarm.lengths)).params
     drawn = fitting.samples(family, params, *data, samples, seed) if samples and family.cheap_refits else None
     return FittedLaw(family, params, drawn)
 
@@ -116,9 +121,8 @@ def judge_law(swarm: SwarmTable, law: str = "floored_gp", *, folds: int = 5, see
     """
     from olmix_jax.laws import quality
 
-    return quality.cross_validate(
-        _law(law), swarm.ratios_KM, swarm.bpb_KN, folds=folds, seed=seed, starts=4, tasks=swarm.tasks
-    )
+    options: dict[str, Any] = {"folds": folds, "seed": seed, "starts": 4, "tasks": swarm.tasks}
+    return quality.cross_validate(_law(law), swarm.ratios_KM, swarm.bpb_KN, lengths=swarm.lengths, **options)
 
 
 def propose_mixture(

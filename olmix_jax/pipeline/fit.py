@@ -26,7 +26,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     table = swarm if chosen is None else chosen.table
     seed = rng.derive(config.seed, "fit")
     options = fitting.Options(settings.law, settings.starts, settings.folds, settings.resamples, seed)
-    result = dataclasses.replace(fitting.fit(table, options, workdir / "fit"), warnings=swarm.warnings)
+    warnings = *swarm.warnings, *fitting.warnings(LAWS[settings.law], table)
+    result = dataclasses.replace(fitting.fit(table, options, workdir / "fit"), warnings=warnings)
     if chosen is not None:
         errors = {str(trust): error for trust, error in chosen.error.items()}
         result = dataclasses.replace(result, over=chosen.over, trust=chosen.trust, error=errors)
