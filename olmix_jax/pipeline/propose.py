@@ -54,6 +54,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     shutil.rmtree(workdir / handover.FOLDER, ignore_errors=True)
     solved.proposal.write(path)
     log.info("propose: %s", solved.proposal.outcome)
+    if solved.proposal.read_at is not None:
+        log.info("propose: %s", solved.proposal.read_at)
     proposal = make_proposal.complete(solved)
     if plan is not None:
         with left_out.unless_fails("propose", "costs of kept ratios"):

@@ -89,6 +89,7 @@ def solver_facts(proposal: Proposal) -> Facts:
         ("objective at natural", proposal.objective_natural),
     ]
     facts = [("status", proposal.outcome)]
+    facts += [("law", str(proposal.read_at))] if proposal.read_at is not None else []
     facts += [(name, value_text(value)) for name, value in settings if value is not None]
     return facts + _certificate_facts(proposal.certificate)
 
