@@ -124,7 +124,7 @@ def features(scale: Scale | LengthScale, rows_KX):
     """Return φ of every mixture and domain, minus φ of the typical run, KMQ. Pure JAX."""
     exposure_KM = rows_KX
     if isinstance(scale, LengthScale):
-        ratios_KM, unique_KM, tokens_K = _read(scale, rows_KX)
+        ratios_KM, unique_KM, tokens_K = read(scale, rows_KX)
         exposure_KM = ratios_KM * tokens_K[:, None] / unique_KM
     unit_M = jnp.log1p(scale.largest_M / scale.typical_M)
     warped_KM = jnp.log1p(exposure_KM / scale.typical_M[None, :]) / unit_M[None, :]
@@ -136,7 +136,7 @@ def flat_features(scale: Scale | LengthScale, rows_KX):
     curve_KF = features(scale, rows_KX).reshape(len(rows_KX), -1)
     if not isinstance(scale, LengthScale):
         return curve_KF
-    *_, tokens_K = _read(scale, rows_KX)
+    *_, tokens_K = read(scale, rows_KX)
     trend_K = (jnp.log(tokens_K) - scale.level_2[0]) / scale.level_2[1]
     return jnp.concatenate([curve_KF, trend_K[:, None]], axis=1)
 
@@ -161,7 +161,7 @@ def with_weights(params: CurvedParams, weight_F) -> CurvedParams:
     return params._replace(curve_NMQ=curves_of.reshape(*weight_F.shape[:-1], domains, -1), trend_N=trend)
 
 
-def _read(scale: LengthScale, rows_KX):
+def read(scale: LengthScale, rows_KX):
     """Return the mixtures, unique tokens and training tokens of rows, or of mixtures at the target."""
     domains = scale.typical_M.shape[0]
     ratios_KM, lengths_KX = rows_KX[:, :domains], rows_KX[:, domains:]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import bfgs, cpu, per_task, warped_kernel
+from olmix_jax.laws.curves import LengthScale
 
 STEPS = 100
 # The search for θ ends when one more step promises less than this [nats]. An odds ratio of 1.1 is negligible.
@@ -99,7 +100,8 @@ def learn(shared, target_K, start_P, inverse_PP, tolerance):
 
 def learn_with_floor(shared, bpb_K, logged, least):
     """Return one task's θ, its floor [BPB], the loss, and the decrease that one more step promises."""
-    mean_P, std_P = warped_kernel.prior(len(shared[2].typical_M), with_curves=True)
+    scale = shared[2]
+    mean_P, std_P = warped_kernel.prior(len(scale.typical_M), True, isinstance(scale, LengthScale))
     mean_P, std_P = jnp.append(ABOVE[0], mean_P), jnp.append(ABOVE[1], std_P)
     objective = objective_with_floor(shared, bpb_K, logged, least)
     x_P, loss, promised = bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)

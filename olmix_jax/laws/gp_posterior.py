@@ -72,9 +72,10 @@ def predict(params: Params | CurvedParams | Prepared, ratios_KM):
 
     def one(theta_P, alpha_K, offset, scale, logged, wave_F, slope_M, feature_F, runs):
         # The curves' weights include what the runs say of them.
-        plain_P = theta_P if curve_scale is None else theta_P[1:]
-        runs = warped_kernel.points(plain_P, p.ratios_KM) if runs is None else runs
-        g_K = warped_kernel.between(plain_P, warped_kernel.points(plain_P, ratios_KM), runs) @ alpha_K
+        plain_P = warped_kernel.plain(theta_P, curve_scale)
+        runs = _runs((p.ratios_KM, None, curve_scale), theta_P) if runs is None else runs
+        asked = _runs((ratios_KM, None, curve_scale), theta_P)
+        g_K = warped_kernel.between(plain_P, asked, runs) @ alpha_K
         drawn = p.frequency_FM, p.phase_F, wave_F, slope_M, curve_scale, feature_F
         g_K = g_K + warped_kernel.drawn(theta_P, ratios_KM, *drawn)
         return warped_kernel.unlogged(offset + scale * g_K, logged)
@@ -111,7 +112,7 @@ def prepare(params: Params | CurvedParams) -> Prepared:
 
 def _runs(shared, theta_P) -> warped_kernel.Points:
     ratios_KM, _, scale = shared
-    return warped_kernel.points(theta_P if scale is None else theta_P[1:], ratios_KM)
+    return warped_kernel.points(warped_kernel.plain(theta_P, scale), warped_kernel.weights(theta_P, ratios_KM, scale))
 
 
 def spread(params: Params | CurvedParams, ratios_KM):

@@ -44,14 +44,17 @@ def describe(params: Params | CurvedParams, task: int, domains: tuple[str, ...])
 
     ``relevance`` is w by domain, ``linear`` a, ``rough`` b, ``inverse_length`` ℓ, ``noise`` s² (as a share of the
     variance of log(f − c)), ``warp`` τ (the weight up to which a domain's effect is linear), and ``floor`` c [BPB].
-    ``curves`` is v, and ``length`` the change of log(f − c) per unit of log R, if the runs differ in length.
+    ``curves`` is v. If the runs differ in length, ``length`` is the trend, the change of log(f − c) per unit of log R,
+    and ``tokens`` is ρ.
     """
     theta_P = np.exp(np.asarray(params.theta_NP[task]))
     if isinstance(params, CurvedParams):
-        plain = Params(*params[: len(Params._fields)])._replace(theta_NP=params.theta_NP[:, 1:])
+        plain_NP = params.theta_NP[:, 1 if params.trend_N is None else 2 :]
+        plain = Params(*params[: len(Params._fields)])._replace(theta_NP=plain_NP)
         curved = {"curves": float(theta_P[0]), "floor": float(params.floor_N[task])}
         if params.trend_N is not None:
             curved["length"] = float(params.scale_N[task] * params.trend_N[task] / params.level_2[1])
+            curved["tokens"] = float(params.theta_NP[task, 1])
         return curved | describe(plain, task, domains)
     names = "linear", "rough", "inverse_length", "noise", "warp"
     relevance = dict(zip(domains, theta_P[: len(domains)].tolist(), strict=True))

@@ -1,8 +1,8 @@
 """The kernel of :mod:`~olmix_jax.laws.warped_gp` and the linear algebra of one task. Pure JAX, in float64.
 
 With a ``scale``, the kernel is that of :mod:`~olmix_jax.laws.exposure`: it has a curve per domain, and θ begins with
-the log of their variance v. Its mixtures may be rows with lengths (:mod:`~olmix_jax.laws.curves`), of which the kernel
-without curves reads the mixtures.
+the log of their variance v. Its mixtures may be rows with lengths (:mod:`~olmix_jax.laws.curves`); ρ comes second in θ
+then, and the kernel without curves reads p_j (R/R̄)^ρ in place of p_j.
 """
 
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ RELEVANCE = 0.0, 1.5
 SHARED = (0.0, -1.0, 0.0, -2.0, -3.5), (3.0, 3.0, 1.5, 1.5, 1.5)
 # The same of log v.
 CURVES = -2.0, 2.0
+# The same of ρ: benefits follow weights at 0, and tokens of the domain at 1.
+TOKENS = 0.5, 0.5
 # Added to the diagonal, so that rounding cannot make the kernel matrix indefinite.
 JITTER = 1e-8
 
@@ -37,7 +39,7 @@ class Points(NamedTuple):
 def points(theta_P, ratios_KM) -> Points:
     """Return mixtures in warped weights, which is most of the work of a kernel between many runs and few mixtures."""
     relevance_M, (*_, warp) = split(theta_P)
-    z_KM = _warped(_mixtures(theta_P, ratios_KM), warp)
+    z_KM = _warped(ratios_KM, warp)
     return Points(z_KM, z_KM**2 @ relevance_M)
 
 
@@ -47,17 +49,30 @@ def kernel(theta_P, one_KM, other_QM, scale: Scale | LengthScale | None = None):
         return between(theta_P, points(theta_P, one_KM), points(theta_P, other_QM))
     one_KF, other_QF = (curves.flat_features(scale, ratios_KM) for ratios_KM in (one_KM, other_QM))
     variance_F = _feature_variances(theta_P, scale)
-    return kernel(theta_P[1:], one_KM, other_QM) + (one_KF * variance_F[None, :]) @ other_QF.T
+    plain_P, one_KM, other_QM = (
+        plain(theta_P, scale),
+        weights(theta_P, one_KM, scale),
+        weights(theta_P, other_QM, scale),
+    )
+    return kernel(plain_P, one_KM, other_QM) + (one_KF * variance_F[None, :]) @ other_QF.T
 
 
-def _mixtures(theta_P, rows_KX):
-    """Return the mixtures of rows that may have lengths; θ has no curves."""
-    return rows_KX[:, : theta_P.shape[0] - 5]
+def plain(theta_P, scale: Scale | LengthScale | None):
+    """Return θ of the kernel without curves."""
+    return theta_P if scale is None else theta_P[2 if isinstance(scale, LengthScale) else 1 :]
+
+
+def weights(theta_P, rows_KX, scale: Scale | LengthScale | None):
+    """Return what the kernel without curves reads of rows: p_j, or p_j (R/R̄)^ρ if the runs differ in length."""
+    if not isinstance(scale, LengthScale):
+        return rows_KX
+    ratios_KM, _, tokens_K = curves.read(scale, rows_KX)
+    return ratios_KM * jnp.exp(theta_P[1] * (jnp.log(tokens_K) - scale.level_2[0]))[:, None]
 
 
 def _feature_variances(theta_P, scale: Scale | LengthScale):
     """Return the prior variance of the weights of the flat features: v·w_j at the knots of domain j, 1 of the trend."""
-    relevance_M, _ = split(theta_P[1:])
+    relevance_M, _ = split(plain(theta_P, scale))
     number = curves.number(scale, len(relevance_M))
     variance_F = jnp.repeat(jnp.exp(theta_P[0]) * relevance_M, number // len(relevance_M))
     return jnp.append(variance_F, jnp.ones(number - len(variance_F)))
@@ -88,9 +103,10 @@ def variance(theta_P, ratios_KM, scale: Scale | LengthScale | None = None):
     """Return the prior variance k(z, z) of each mixture."""
     if scale is not None:
         feature_KF, variance_F = curves.flat_features(scale, ratios_KM), _feature_variances(theta_P, scale)
-        return variance(theta_P[1:], ratios_KM) + feature_KF**2 @ variance_F
+        plain_variance_K = variance(plain(theta_P, scale), weights(theta_P, ratios_KM, scale))
+        return plain_variance_K + feature_KF**2 @ variance_F
     relevance_M, (linear, rough, _, _, warp) = split(theta_P)
-    return linear * (_warped(_mixtures(theta_P, ratios_KM), warp) ** 2 @ relevance_M) + rough
+    return linear * (_warped(ratios_KM, warp) ** 2 @ relevance_M) + rough
 
 
 def drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M, scale=None, feature_F=None):
@@ -100,9 +116,10 @@ def drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M, scale=None
     """
     if scale is not None:
         curves_K = curves.flat_features(scale, ratios_KM) @ feature_F
-        return drawn(theta_P[1:], ratios_KM, frequency_FM, phase_F, wave_F, slope_M) + curves_K
+        plain_P, ratios_KM = plain(theta_P, scale), weights(theta_P, ratios_KM, scale)
+        return drawn(plain_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M) + curves_K
     relevance_M, (_, _, length, _, warp) = split(theta_P)
-    z_KM, scale_M = _warped(_mixtures(theta_P, ratios_KM), warp), jnp.sqrt(length * relevance_M)
+    z_KM, scale_M = _warped(ratios_KM, warp), jnp.sqrt(length * relevance_M)
     return z_KM @ slope_M + jnp.cos((z_KM * scale_M[None, :]) @ frequency_FM.T + phase_F[None, :]) @ wave_F
 
 
@@ -146,12 +163,13 @@ def conditioned(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthSca
     return factor_KK, jax.scipy.linalg.cho_solve((factor_KK, True), target_K)
 
 
-def prior(domains: int, with_curves: bool = False):
+def prior(domains: int, with_curves: bool = False, with_lengths: bool = False):
     """Return the mean and standard deviation of θ's prior."""
     mean_P, std_P = (jnp.concatenate([jnp.full(domains, r), jnp.array(s)]) for r, s in zip(RELEVANCE, SHARED))
     if not with_curves:
         return mean_P, std_P
-    return jnp.append(CURVES[0], mean_P), jnp.append(CURVES[1], std_P)
+    first = (CURVES, TOKENS) if with_lengths else (CURVES,)
+    return tuple(jnp.append(jnp.array(ends), x_P) for ends, x_P in zip(zip(*first), (mean_P, std_P)))
 
 
 def negative_log_posterior(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScale | None = None):
@@ -161,9 +179,9 @@ def negative_log_posterior(theta_P, ratios_KM, target_K, weight_K, scale: Scale 
 
 def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScale | None = None):
     """Return :func:`negative_log_posterior` and α, which is its gradient by the target."""
-    active_K, plain_P = active(weight_K), theta_P if scale is None else theta_P[1:]
-    mean_P, std_P = prior(len(plain_P) - 5, scale is not None)
-    runs = points(plain_P, ratios_KM)
+    active_K, plain_P, weights_KM = active(weight_K), plain(theta_P, scale), weights(theta_P, ratios_KM, scale)
+    mean_P, std_P = prior(weights_KM.shape[1], scale is not None, isinstance(scale, LengthScale))
+    runs = points(plain_P, weights_KM)
     parts = _parts(plain_P, runs, runs)
     kernel_KK = _sum(plain_P, parts)
     if scale is not None:
@@ -176,12 +194,17 @@ def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScal
     slope_KK = 0.5 * (inverse_KK - jnp.outer(alpha_K, alpha_K))
     noise_K = active_K * jnp.exp(theta_P[-2]) / jnp.where(weight_K > 0, weight_K, 1.0)
     kernel_slope_KK = slope_KK * active_K[:, None] * active_K[None, :]
-    gradient_P = _kernel_gradient(plain_P, ratios_KM, parts, kernel_slope_KK)
+    gradient_P, weights_slope_KM = _kernel_gradient(plain_P, weights_KM, parts, kernel_slope_KK)
     if scale is not None:
         # ∂/∂log of v·w_j, summed over the knots of a domain. The variance of the trend is fixed.
-        slope_F, domains = variance_F * (feature_KF * (kernel_slope_KK @ feature_KF)).sum(axis=0), len(plain_P) - 5
+        slope_F, domains = variance_F * (feature_KF * (kernel_slope_KK @ feature_KF)).sum(axis=0), weights_KM.shape[1]
         slope_M = slope_F[: len(slope_F) // domains * domains].reshape(domains, -1).sum(axis=1)
-        gradient_P = jnp.append(slope_M.sum(), gradient_P.at[: len(slope_M)].add(slope_M))
+        gradient_P = gradient_P.at[: len(slope_M)].add(slope_M)
+        if isinstance(scale, LengthScale):
+            *_, tokens_K = curves.read(scale, ratios_KM)
+            longer_K = jnp.log(tokens_K) - scale.level_2[0]
+            gradient_P = jnp.append(longer_K @ (weights_slope_KM * weights_KM).sum(axis=1), gradient_P)
+        gradient_P = jnp.append(slope_M.sum(), gradient_P)
     gradient_P = gradient_P.at[-2].add(jnp.diag(slope_KK) @ noise_K)
     off_P = (theta_P - mean_P) / std_P
     value = 0.5 * (target_K @ alpha_K) + jnp.log(jnp.diag(factor_KK)).sum() + 0.5 * (off_P @ off_P)
@@ -189,7 +212,7 @@ def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScal
 
 
 def _kernel_gradient(theta_P, ratios_KM, parts, slope_KK):
-    """Return Σ_kq slope_kq ∂k(z_k, z_q)/∂θ for the kernel between the runs, without noise.
+    """Return Σ_kq slope_kq ∂k(z_k, z_q)/∂θ for the kernel between the runs, without noise, and the same for ∂/∂p.
 
     Derived by hand, because it takes most of the time of a fit.
 
@@ -197,7 +220,6 @@ def _kernel_gradient(theta_P, ratios_KM, parts, slope_KK):
     """
     relevance_M, (linear, rough, length, _, warp) = split(theta_P)
     inner_KK, far_KK, d_KK, decay_KK = parts
-    ratios_KM = _mixtures(theta_P, ratios_KM)
     z_KM = _warped(ratios_KM, warp)
     far_slope_KK = (-1.5 * length * rough) * slope_KK * decay_KK
     inner_slope_KK = linear * slope_KK - 2 * far_slope_KK
@@ -214,7 +236,8 @@ def _kernel_gradient(theta_P, ratios_KM, parts, slope_KK):
             (z_slope_KM * _warped_slope(ratios_KM, warp)).sum(),
         ]
     )
-    return jnp.concatenate([relevance_slope_M, tail_K])
+    ratios_slope_KM = z_slope_KM / ((ratios_KM + warp) * jnp.log1p(1 / warp))
+    return jnp.concatenate([relevance_slope_M, tail_K]), ratios_slope_KM
 
 
 def left_out(shared, target_K, theta_P):
@@ -233,8 +256,8 @@ def corrected(shared, target_K, theta_P, normal_SX):
     """Return alpha_SK, wave_SF, slope_SM and the weights of the features of S draws of one task, by Matheron's rule."""
     ratios_KM, weight_K, scale, frequency_SFM, phase_SF = shared
     factor_KK, _ = conditioned(theta_P, ratios_KM, target_K, weight_K, scale)
-    runs, waves, plain_P = len(ratios_KM), phase_SF.shape[1], theta_P if scale is None else theta_P[1:]
-    relevance_M, (linear, rough, _, noise, _) = split(plain_P)
+    runs, waves = len(ratios_KM), phase_SF.shape[1]
+    relevance_M, (linear, rough, _, noise, _) = split(plain(theta_P, scale))
     domains = len(relevance_M)
     normal_SF, normal_SM, normal_SK, normal_SY = jnp.split(
         normal_SX, [waves, waves + domains, waves + domains + runs], axis=1

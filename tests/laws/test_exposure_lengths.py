@@ -94,9 +94,9 @@ def test_lengths_that_are_alike_give_the_kernel_of_weights():
     scales = [curves.scale(of.ratios_KM, np.ones((1, 40)), given) for given in (None, alike)]
     with cpu.float64():
         plain, long = (jax.tree.map(lambda x: x[0], scale) for scale in scales)
-        theta_P = np.random.default_rng(1).normal(size=len(DOMAINS) + 6)
+        theta_P = np.random.default_rng(1).normal(size=len(DOMAINS) + 7)
         new_KM = new_mixtures(5)
-        expected_KQ = warped_kernel.kernel(theta_P, of.ratios_KM, new_KM, plain)
+        expected_KQ = warped_kernel.kernel(np.delete(theta_P, 1), of.ratios_KM, new_KM, plain)
         found_KQ = warped_kernel.kernel(theta_P, lengths.rows(of.ratios_KM, alike), new_KM, long)
     np.testing.assert_allclose(found_KQ, expected_KQ, rtol=1e-12)
 
@@ -134,7 +134,7 @@ def test_gradient_of_the_objective_matches_finite_differences():
     weight_K = np.random.default_rng(3).integers(0, 3, size=14).astype(float)
     scale = jax.tree.map(lambda x: x[0], curves.scale(of.ratios_KM, weight_K[None], of.lengths))
     least = of.bpb_KN[weight_K > 0, 0].min()
-    x_P = 0.3 * np.random.default_rng(4).normal(size=len(DOMAINS) + 7)
+    x_P = 0.3 * np.random.default_rng(4).normal(size=len(DOMAINS) + 8)
     with cpu.float64():
         shared = lengths.rows(of.ratios_KM, of.lengths), weight_K, scale
         objective = gp_learning.objective_with_floor(shared, of.bpb_KN[:, 0], 1.0, least)
