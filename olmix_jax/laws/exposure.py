@@ -13,8 +13,10 @@ experiments/laws_at_their_optimum compares promised and true gains: this law is 
 and worse with repetition.
 
 With R tokens in a run and N_j unique ones of domain j, the exposure is e_j = p_j R/N_j epochs. Where runs differ in R
-or N_j (:mod:`olmix_jax.swarm.lengths`), u_j is a function of e_j, and g_i has a trend in log R. The law then reads a
-mixture at a target, by default the runs' median R and N_j; :func:`aim` moves it to another, without a new fit.
+or N_j (:mod:`olmix_jax.swarm.lengths`), u_j is a function of e_j, z_j one of p_j (R/R̄)^ρ, and g_i has a trend in log R.
+R̄ is the runs' geometric mean, and ρ is learnt: benefits follow weights at 0, and tokens of the domain at 1. The law
+then reads a mixture at a target, by default the runs' median R and N_j; :func:`aim` moves it to another, without a new
+fit.
 """
 
 import dataclasses

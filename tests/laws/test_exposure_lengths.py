@@ -6,7 +6,18 @@ import pytest
 
 import olmix_jax
 from olmix_jax import laws
-from olmix_jax.laws import cpu, curves, exposure, gp_learning, intervals, law, params_files, quality, warped_kernel
+from olmix_jax.laws import (
+    cpu,
+    curves,
+    exposure,
+    gp_learning,
+    intervals,
+    law,
+    params_files,
+    quality,
+    warped_gp,
+    warped_kernel,
+)
 from olmix_jax.swarm import lengths
 from olmix_jax.swarm.lengths import Lengths
 from tests.laws.exposed import DOMAINS, UNIQUE_M, world
@@ -196,3 +207,33 @@ def test_saved_params_keep_the_lengths(fitted, tmp_path):
         laws.evaluate(LAW, LAW.aim(loaded, 8e9, UNIQUE_M), of.ratios_KM),
         laws.evaluate(LAW, LAW.aim(params, 8e9, UNIQUE_M), of.ratios_KM),
     )
+
+
+@pytest.mark.parametrize("by_tokens", [False, True])
+def test_without_repetition_law_is_no_worse_than_warped_gp_on_the_runs_of_the_targets_length(by_tokens):
+    """Benefits follow weights in one truth, and tokens of the domain in the other; ρ tells them apart."""
+
+    def truth(of, ratios_KM, tokens_K):
+        longer_K = tokens_K / 1e9
+        if by_tokens:
+            return 0.7 + (1 + 30 * ratios_KM * longer_K[:, None]) ** -0.3 @ of.help_NM.T
+        return 0.7 + 0.6 * np.exp(-0.15 * np.log(longer_K)[:, None] - (1 - np.exp(-ratios_KM / 0.15)) @ of.help_NM.T)
+
+    new_KM, errors, rho = new_mixtures(), [], []
+    for seed in SEEDS:
+        of = world(seed)
+        plenty, noise_KN = (
+            of.lengths._replace(unique_KM=100 * of.lengths.unique_KM),
+            of.bpb_KN / of.truth(of.ratios_KM, *of.lengths),
+        )
+        bpb_KN, long_K = truth(of, of.ratios_KM, of.lengths.tokens_K) * noise_KN, of.lengths.tokens_K > 2e9
+        params = LAW.fit(of.ratios_KM, bpb_KN, lengths=plenty).params
+        plain = warped_gp.LAW.fit(of.ratios_KM[long_K], bpb_KN[long_K]).params
+        aimed = LAW.aim(params, 4e9, 100 * UNIQUE_M)
+        true_KN = truth(of, new_KM, np.full(len(new_KM), 4e9))
+        predicted = laws.evaluate(LAW, aimed, new_KM), laws.evaluate(warped_gp.LAW, plain, new_KM)
+        errors.append([rmse(found_KN - true_KN) for found_KN in predicted])
+        rho.append([LAW.describe(params, task, DOMAINS)["tokens"] for task in range(2)])
+    ours, of_weights = np.mean(errors, axis=0)
+    assert ours < 1.1 * of_weights, errors
+    assert np.mean(rho) > 0.6 if by_tokens else np.mean(rho) < 0.3, rho

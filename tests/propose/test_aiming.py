@@ -9,9 +9,10 @@ import pytest
 import olmix_jax
 from olmix_jax import laws
 from olmix_jax.laws import exposure, held_out, warped_gp
-from olmix_jax.propose import aiming, exploration, formulation, uncertainty
+from olmix_jax.propose import aiming, exploration, formulation, kl_choice, uncertainty
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.proposal import Proposal
+from olmix_jax.propose.proposal_parts import LambdaChoice
 from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.swarm.table import SwarmTable
 from tests.laws.exposed import DOMAINS, TASKS, UNIQUE_M, world
@@ -71,17 +72,19 @@ def test_more_epochs_than_in_any_run_are_named():
     assert aiming.warnings(warped_gp.LAW, one_M, swarm, Options(target_tokens=1e12)) == ()
 
 
-def test_refits_that_choose_lambda_read_lengths_and_the_target():
+def test_refits_that_choose_lambda_read_lengths_and_the_target(monkeypatch):
     of = world(1)
     swarm, options = SwarmFacts.from_table(table_of(of)), Options(**OPTIONS | {"kl_weight": 0.05})
-    refitted = aiming.refitted(exposure.LAW, swarm, options)
-    params = refitted.refit(of.ratios_KM, of.bpb_KN, np.ones((1, len(of.ratios_KM))))
     full = exposure.LAW.fit(of.ratios_KM, of.bpb_KN, lengths=of.lengths).params
+    fitted, _ = aiming.aimed(laws.FittedLaw(exposure.LAW, full), swarm, options)
+    given = []
+    choice = LambdaChoice((0.05,), (0.0,), (0.0,), 0.05, 4, False)
+    monkeypatch.setattr(kl_choice, "choose_kl_weight", lambda law, *_, **__: given.append(law) or choice)
+    exploration.lambda_choice(fitted, formulation.formulate(fitted, swarm, options), swarm, options, 0)
+    (refitted,) = given
+    params = refitted.refit(of.ratios_KM, of.bpb_KN, np.ones((1, len(of.ratios_KM))))
     expected_KN = laws.evaluate(exposure.LAW, exposure.LAW.aim(full, TARGET, UNIQUE_M), of.ratios_KM)
     np.testing.assert_allclose(laws.evaluate_each(refitted, params, of.ratios_KM)[0], expected_KN, rtol=1e-6)
-    fitted, _ = aiming.aimed(laws.FittedLaw(exposure.LAW, full), swarm, options)
-    choice = exploration.lambda_choice(fitted, formulation.formulate(fitted, swarm, options), swarm, options, 0)
-    assert max(choice.gain) > 0
     assert aiming.refitted(warped_gp.LAW, swarm, options) is warped_gp.LAW
 
 
