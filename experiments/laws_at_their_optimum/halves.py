@@ -44,7 +44,12 @@ class Scale:
     total: int = RUNS
 
 
-SCALES = {"smoke": Scale((12,), 1, 1, 4, 24), "cpu": Scale((45, 128, 256), 3, 2)}
+SCALES = {
+    "smoke": Scale((12,), 1, 1, 4, 24),
+    "cpu": Scale((45, 128, 256), 3, 2),
+    # More splits, without worlds.
+    "regmix": Scale((45, 128, 256), 8, 0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
