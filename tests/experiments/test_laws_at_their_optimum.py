@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from experiments.laws_at_their_optimum import __main__ as program
-from experiments.laws_at_their_optimum import halves, subsets, trained, worlds
-from olmix_jax.laws import evaluate
+from experiments.laws_at_their_optimum import halves, regions, subsets, trained, worlds
+from olmix_jax.laws import FittedLaw, evaluate
 from olmix_jax.proxy.validation_result import MixtureScore, Validation
 from olmix_jax.solver import bounds
+from olmix_jax.swarm.table import SwarmTable
 
 
 @pytest.fixture(scope="module", params=worlds.KINDS)
@@ -136,3 +137,18 @@ def test_smoke_run_of_subsets_has_both_lengths(tmp_path, monkeypatch, capsys):
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["of_proxies"] for row in rows] == [True, False] and rows[0]["tokens"] < rows[1]["tokens"]
     assert "+0.0" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_region_is_the_runs_with_little_of_a_domain():
+    draw = np.random.default_rng(0)
+    ratios_KM = draw.dirichlet(np.full(3, 2.0), size=40)
+    bpb_KN = 1 + np.exp(-ratios_KM @ np.array([[2.0, 0.1, 1.0], [0.2, 1.0, 0.3]]).T)
+    names = tuple(f"run{k}" for k in range(40))
+    swarm = SwarmTable(names, ("a", "b", "c"), ("t", "u"), ratios_KM, bpb_KN, np.array([0.3, 0.4, 0.3]), None, names)
+    judge = FittedLaw(regions.LAW, regions.LAW.fit(ratios_KM, bpb_KN).params)
+    row, below = (regions.judged(swarm, regions.Region("a", limit), judge, 0) for limit in (0.25, None))
+    assert row.runs == (ratios_KM[:, 0] <= 0.25).sum() and below.runs == (ratios_KM[:, 0] < 0.3).sum()
+    # All runs agree that the domain that the region has little of helps.
+    assert row.proposed > 0.3 and row.extrapolated > 0 and row.named and row.judged > 0
+    assert row.low < row.expected < row.high and 0 <= row.tasks_held <= 1
