@@ -1,6 +1,10 @@
 """Numbers and lists of names as text for people."""
 
+import re
 from collections.abc import Sequence
+
+# A setting or an identifier at the start of a text, such as `propose.guard=0` or `warped_gp`.
+_CODE = re.compile(r"\w+[._=]\w")
 
 
 def number(value: float | None, form: str = ".4f") -> str:
@@ -38,5 +42,5 @@ def first_names(names: Sequence[str], most: int = 8) -> str:
 
 
 def capitalised(text: str) -> str:
-    """Return ``text`` with its first letter in upper case and the others unchanged."""
-    return text[:1].upper() + text[1:]
+    """Return ``text`` with its first letter in upper case and the others unchanged; a name of code stays as it is."""
+    return text if _CODE.match(text) else text[:1].upper() + text[1:]

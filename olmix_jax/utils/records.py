@@ -20,6 +20,9 @@ from olmix_jax.utils.progress import log
 
 R = TypeVar("R")
 
+# Types without fields.
+SCALARS = (float, int, str, bool)
+
 
 def write(path: str | os.PathLike, record: Any) -> None:
     """Write a record as JSON, atomically, with the ``SCHEMA`` of its class (default 1) as the field ``schema``."""
@@ -80,6 +83,8 @@ def unknown_fields(kind: Any, value: Any, where: str = "") -> list[str]:
     A file may also hold the record's properties, for people to read.
     """
     inner = [option for option in typing.get_args(kind) if option is not types.NoneType and option is not Ellipsis]
+    if inner and inner[-1] in SCALARS:
+        return []
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints = typing.get_type_hints(kind)
         known = [name for name in value if isinstance(getattr(kind, name, None), property)]
@@ -133,6 +138,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_plain(typing.cast(type, hint), value, where)
     if origin is tuple and isinstance(value, list):
+        # Most numbers of a file are in such lists.
+        if inner[0] is float and {*map(type, value)} == {float} and all(map(math.isfinite, value)):
+            return tuple(value)
         return tuple(_convert(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {name: _convert(inner[1], item, f"{where}.{name}") for name, item in value.items()}

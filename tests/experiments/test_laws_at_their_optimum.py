@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from experiments.laws_at_their_optimum import __main__ as program
-from experiments.laws_at_their_optimum import trained, worlds
-from olmix_jax.laws import evaluate
+from experiments.laws_at_their_optimum import halves, regions, subsets, trained, worlds
+from olmix_jax.laws import FittedLaw, evaluate
 from olmix_jax.proxy.validation_result import MixtureScore, Validation
 from olmix_jax.solver import bounds
+from olmix_jax.swarm.table import SwarmTable
 
 
 @pytest.fixture(scope="module", params=worlds.KINDS)
@@ -93,3 +94,61 @@ def test_gain_of_trained_models_is_paired_by_seed():
     assert proposal["error"] == pytest.approx(0.1 / 3**0.5)
     text = trained.summary({"rows": [uniform, proposal]})
     assert "+0.1000 to +0.4000" in text and "+0.2000 ± 0.0577" in text
+
+
+@pytest.mark.slow
+def test_judge_of_halves_is_fitted_to_the_runs_that_the_proposal_did_not_see():
+    world = worlds.drawn("log_linear", 3, 30, tasks=2, noise=0.0, seed=4)
+    chosen_K = np.arange(30) < 14
+    facts = world.ratios_KM, world.natural_M, chosen_K, 4, 0.1, world.gain
+    row = halves.judged("log_linear", facts[0], world.bpb_KN, *facts[1:])
+    assert row.runs == 14 and row.low <= row.promised <= row.high
+    # Without noise, promise, judge and truth agree.
+    np.testing.assert_allclose([row.promised, row.judged], row.true, rtol=0.1)
+    # Runs of the judge that say that nothing matters change its word, and the promise stays.
+    flat_KN = np.where(chosen_K[:, None], world.bpb_KN, world.bpb_KN.mean(axis=0))
+    other = halves.judged("log_linear", facts[0], flat_KN, *facts[1:])
+    assert other.promised == pytest.approx(row.promised, rel=1e-6) and abs(other.judged) < 0.1 * row.promised
+
+
+@pytest.mark.slow
+def test_smoke_run_of_halves_has_a_row_per_truth(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("OLMIX_DATA", raising=False)
+    monkeypatch.setattr(sys, "argv", ["halves", f"--workdir={tmp_path}"])
+    halves.main()
+    assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == len(worlds.KINDS) - 1
+    assert "| all truths | 12 | 5 |" in capsys.readouterr().out
+
+
+def test_subsets_of_domains_differ():
+    found = subsets.subsets(20, 5, seed=0)
+    assert len(set(found)) == 20 and all(len(set(names)) == 5 for names in found)
+
+
+def test_distance_counts_both_errors():
+    row = subsets.Row(("a",), 1, True, 0.03, 0.03 - 1.645 * 0.003, 0.03 + 1.645 * 0.003, 0.02, 0.004)
+    assert row.distance == pytest.approx(-0.01 / 0.005)
+
+
+@pytest.mark.slow
+def test_smoke_run_of_subsets_has_both_lengths(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["subsets", f"--workdir={tmp_path}"])
+    subsets.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["of_proxies"] for row in rows] == [True, False] and rows[0]["tokens"] < rows[1]["tokens"]
+    assert "+0.0" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_region_is_the_runs_with_little_of_a_domain():
+    draw = np.random.default_rng(0)
+    ratios_KM = draw.dirichlet(np.full(3, 2.0), size=40)
+    bpb_KN = 1 + np.exp(-ratios_KM @ np.array([[2.0, 0.1, 1.0], [0.2, 1.0, 0.3]]).T)
+    names = tuple(f"run{k}" for k in range(40))
+    swarm = SwarmTable(names, ("a", "b", "c"), ("t", "u"), ratios_KM, bpb_KN, np.array([0.3, 0.4, 0.3]), None, names)
+    judge = FittedLaw(regions.LAW, regions.LAW.fit(ratios_KM, bpb_KN).params)
+    row, below = (regions.judged(swarm, regions.Region("a", limit), judge, 0) for limit in (0.25, None))
+    assert row.runs == (ratios_KM[:, 0] <= 0.25).sum() and below.runs == (ratios_KM[:, 0] < 0.3).sum()
+    # All runs agree that the domain that the region has little of helps.
+    assert row.proposed > 0.3 and row.extrapolated > 0 and row.named and row.judged > 0
+    assert row.low < row.expected < row.high and 0 <= row.tasks_held <= 1

@@ -30,3 +30,9 @@ def test_first_names_counts_the_rest():
 
 def test_capitalised_keeps_other_letters():
     assert formatting.capitalised("the BPB") == "The BPB"
+
+
+def test_capitalised_keeps_names_of_code():
+    for text in ("propose.guard=0 makes no task worse", "warped_gp has no floor", "lr=1 is too large"):
+        assert formatting.capitalised(text) == text
+    assert formatting.capitalised("so. Then") == "So. Then"
