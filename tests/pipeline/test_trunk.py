@@ -12,7 +12,7 @@ import pytest
 from configs import paper
 from olmix_jax import config
 from olmix_jax.config import workdir as workdirs
-from olmix_jax.pipeline import runner, stages, trunk_stage
+from olmix_jax.pipeline import rehearsal, runner, stages, trunk_stage
 from olmix_jax.proxy import train
 from olmix_jax.proxy.train_result import TrainInfo, TrunkInfo
 from olmix_jax.swarm import table
@@ -204,6 +204,20 @@ def test_trunk_on_a_given_mixture(prepared):
     assert {name: n for name, n in read.items() if n} == {names[0]: 18, names[2]: 6}
     with pytest.raises(UserError, match="swarm/trunk: made with swarm.trunk_mixture"):
         runner.run(settings(), prepared, ("trunk",))
+
+
+def test_settings_of_the_trunk_are_checked_before_text_is_read(branched, tmp_path, monkeypatch, caplog):
+    with pytest.raises(UserError, match="trunk.json has 6 steps, but swarm.trunk = 0.5"):
+        rehearsal.check_settings(settings(swarm_trunk=0.5, swarm_trunk_from=str(branched)))
+    with pytest.raises(UserError, match="swarm.trunk_mixture: no domain is called books"):
+        rehearsal.check_names(settings(swarm_trunk_mixture="books=1"))
+    # An update whose proxies share another part of their steps.
+    update = settings(update_parent=str(tmp_path / "parent"))
+    for share, warned in ((0.75, False), (0.0, True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(rehearsal.history, "parent_config", lambda _, share=share: settings(swarm_trunk=share))
+            rehearsal.check_settings(update)
+        assert ("differences between mixtures are smaller the longer the trunk is" in caplog.text) is warned
 
 
 def test_the_stage_needs_a_share():
