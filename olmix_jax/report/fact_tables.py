@@ -50,7 +50,7 @@ def _training_facts(info: TrainInfo) -> Facts:
         ("mapping of members", f"{info.mapping}, {info.devices}"),
         ("throughput", f"{info.tokens_per_second:,.0f} tokens/s, all proxies"),
         ("compile time", _seconds(info.compile_s)),
-        ("training time", _seconds(info.wall_s)),
+        ("training time of branches" if info.trunk_tokens else "training time", _seconds(info.wall_s)),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -19,7 +19,7 @@ from olmix_jax.swarm import table
 from olmix_jax.swarm.rounds import Rounds
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
-from tests.pipeline.test_processes import finish, started
+from tests.pipeline.test_processes import LARGE, finish, started
 
 STEPS, SHARED, BATCH, LENGTH = 8, 6, 4, 32
 
@@ -152,6 +152,14 @@ def test_eight_devices_give_the_branches_of_two(branched, prepared, processes, d
     np.testing.assert_allclose(scores(prepared), scores(branched), rtol=1e-5)
     info = TrainInfo.read(prepared / "train/info.json")
     assert info.mapping == "shard" and len(info.parts) == (processes if processes > 1 else 0)
+
+
+@pytest.mark.slow
+def test_trunk_and_branches_sharded_over_two_processes(branched, prepared):
+    ends = finish(started(prepared, 2, "train", 1, swarm_trunk=SHARED / STEPS, swarm_min_weight=1 / 8, **LARGE))
+    assert [code for _, code in ends] == [0, 0], ends[0][0][1][-2000:]
+    np.testing.assert_allclose(scores(prepared), scores(branched), rtol=1e-4)
+    assert TrunkInfo.read(prepared / workdirs.TRUNK).training.mapping == "fsdp"
 
 
 def test_rounds_train_branches_of_the_same_trunk(branched, tmp_path):

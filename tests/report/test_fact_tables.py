@@ -32,6 +32,7 @@ def test_swarm_facts_state_the_cost_of_branches_against_full_proxies(results):
     facts = dict(fact_tables.swarm_facts(dataclasses.replace(results, training=info)))
     assert facts["tokens per proxy"] == "512k" and facts["of them in the trunk of all proxies"] == "384k"
     assert facts["tokens of the swarm"] == "6.14M, of 12.0 of 45 full proxies"
+    assert "training time of branches" in facts and "training time" not in facts
 
 
 def test_law_facts_include_the_test_swarm(results):
