@@ -130,6 +130,11 @@ def _copy(config: Config, workdir: pathlib.Path) -> None:
                 f"{ours.get(field)}; give both runs the same, or leave swarm.trunk_from empty to train a trunk here"
             )
     folder = f"{CHECKPOINTS}/{info.steps}"
-    shutil.copytree(source.parent / folder, target.parent / folder, dirs_exist_ok=True)
+    try:
+        shutil.copytree(source.parent / folder, target.parent / folder, dirs_exist_ok=True)
+    except OSError as e:
+        raise UserError(
+            f"config field `swarm.trunk_from`: {source.parent / folder} cannot be copied to {target.parent}: {e}"
+        ) from e
     dataclasses.replace(info, copied_from=config.swarm.trunk_from).write(target)
     log.info("trunk: copied from %s, %d steps", source, info.steps)

@@ -199,6 +199,13 @@ def test_trunk_that_does_not_suit_the_config_is_an_error_that_names_the_field(br
     assert not (prepared / workdirs.TRUNK).exists()
 
 
+def test_trunk_without_its_checkpoint_is_an_error(branched, prepared, tmp_path):
+    other = shutil.copytree(branched, tmp_path / "other")
+    shutil.rmtree(other / "swarm/trunk/checkpoints")
+    with pytest.raises(UserError, match=r"`swarm.trunk_from`: .*other/swarm/trunk/checkpoints/6 cannot be copied"):
+        runner.run(settings(swarm_trunk_from=str(other)), prepared, ("trunk",))
+
+
 def test_workdir_without_a_trunk_is_an_error(prepared, tmp_path):
     with pytest.raises(UserError, match=r"none/swarm/trunk/trunk.json"):
         runner.run(settings(swarm_trunk_from=str(tmp_path / "none")), prepared, ("trunk",))
