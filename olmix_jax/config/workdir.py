@@ -18,6 +18,7 @@ RATIOS = "swarm/ratios.csv"
 METRICS = "swarm/metrics.csv"
 META = "swarm/meta.json"
 UPDATE_PLAN = "update/plan.json"
+TRUNK = "swarm/trunk/trunk.json"
 
 
 def read_config(workdir: pathlib.Path) -> Config:
