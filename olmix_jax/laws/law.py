@@ -65,6 +65,8 @@ class Law:
       prepare: ``(params) → prepared``, from which ``predict`` computes the same, up to rounding, in much less time:
         for many calls, such as those of the solver. It may take more memory. None if there is nothing to gain.
       begins: ``fit_weighted`` takes ``begin``, Params of a fit to other runs, and learns everything again from there.
+      base: ``(ratios_JM, bpb_JN, *, seed=, tasks=) → base``, what ``fit`` takes as ``base=`` from cheap runs. Refits
+        take it from ``near`` or ``begin``. None if the family fits one kind of run.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Law:
     leave_one_out: Callable[[Any], np.ndarray] | None = None
     prepare: Callable[[Any], Any] | None = None
     begins: bool = False
+    base: Callable[..., Any] | None = None
 
     def refit(self, ratios_KM: Any, bpb_KN: Any, weight_RK: Any, *, begin: Any = None, **options: Any) -> Any:
         """Return ``fit_weighted``, started at ``begin``, the Params of an earlier fit, if the family can do that."""
