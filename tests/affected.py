@@ -33,6 +33,7 @@ COVERED_BY = {
     "propose/guard_rounds.py": "tests/propose/test_guards.py",
     "propose/proposal_parts.py": "tests/propose/test_proposal.py",
     "solver/status.py": "tests/solver/test_solution.py",
+    "swarm/mixtures.py": "tests/swarm/test_table.py",
     "utils/errors.py": "tests/solver/test_feasibility.py",
 }
 

@@ -8,17 +8,19 @@ that were trained elsewhere, such as the published Olmix and RegMix swarms, are 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from olmix_jax.swarm import csv_files, csv_values, score_checks
+from olmix_jax.swarm import csv_files, csv_values, fidelity, score_checks
 from olmix_jax.swarm.coverage import Coverage, by_domain
 from olmix_jax.swarm.meta import Meta
+from olmix_jax.swarm.mixtures import Mixtures, display_names, read_ratios, write_ratios
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import log
+
+__all__ = ["Inherited", "Mixtures", "SwarmTable", "read_ratios", "write_ratios", "write_swarm"]
 
 # The fewest runs that any law is fitted to.
 _FEWEST = 4
@@ -56,6 +58,7 @@ class SwarmTable:
       sizes_N: number of tasks that each of ``tasks`` stands for: 1, or a family's number of tasks (see
         :mod:`olmix_jax.swarm.task_groups`). Averages over tasks use it as weights. Default: ones.
       inherited: runs of an earlier domain set, or None.
+      cheap: cheap runs (:mod:`olmix_jax.swarm.fidelity`), which are not among ``runs``; None without.
       warnings: what was left out of the files, and what in them may be a mistake, a sentence each.
     """
 
@@ -72,6 +75,7 @@ class SwarmTable:
     sizes_N: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
     inherited: Inherited | None = None
     warnings: tuple[str, ...] = ()
+    cheap: fidelity.Cheap | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "columns", self.columns or self.tasks)
@@ -98,8 +102,7 @@ class SwarmTable:
         (:mod:`olmix_jax.swarm.bookkeeping`), are left out and named in ``warnings``.
 
         Args:
-          ratios: path of the mixtures.
-          metrics: path of the scores.
+          ratios, metrics: paths of the mixtures and of the scores.
           meta: path of ``meta.json``, or its content as text or as a mapping; empty for none.
           drop_metrics: task columns to drop, named as in the file or as in ``tasks``. An unknown name is an error; in
             meta's ``drop_metrics``, which several swarms may share, an unknown name is only logged.
@@ -113,7 +116,7 @@ class SwarmTable:
         """
         if missing not in ("error", "drop_run", "drop_task"):
             raise UserError(f"`missing` must be error, drop_run or drop_task, not {missing!r}")
-        sheets = csv_files.read_sheets(ratios, metrics)
+        sheets, cheap = fidelity.taken(csv_files.read_sheets(ratios, metrics))
         domains = csv_values.domain_columns(sheets.ratios)
         about = Meta.read(meta, domains.names, str(sheets.ratios.path))
         if unknown := sorted(set(about.diverged) - set(sheets.ratios.rows)):
@@ -126,7 +129,7 @@ class SwarmTable:
         scores = csv_values.scores(sheets.metrics, runs, tasks.names, missing)
         left_out = [csv_values.left_out_text(sheet, c) for sheet, c in zip(sheets, (domains, tasks)) if c.left_out]
         doubts = [] if every_column else score_checks.check(sheets.metrics, scores, chosen=bool(keep_metrics))
-        return cls(
+        table = cls(
             runs=scores.runs,
             domains=domains.names,
             tasks=scores.tasks,
@@ -134,10 +137,11 @@ class SwarmTable:
             bpb_KN=scores.bpb_KN,
             natural_M=about.natural_M,
             tokens_M=about.tokens_M,
-            names=_names(sheets.ratios, scores.runs),
+            names=display_names(sheets.ratios, scores.runs),
             diverged=tuple(run for run in sheets.ratios.rows if run in about.diverged),
             warnings=(*left_out, *unmatched, *scores.dropped, *doubts),
         )
+        return fidelity.apart(table, cheap)
 
     def check_enough(self, parameters: int) -> None:
         """Raise an error if the table has too few runs to fit ``parameters`` numbers per task with one run to spare.
@@ -177,6 +181,7 @@ class SwarmTable:
             ratios_KM=self.ratios_KM[:, at],
             natural_M=None if self.natural_M is None else self.natural_M[at],
             tokens_M=None if self.tokens_M is None else self.tokens_M[at],
+            cheap=None if self.cheap is None else self.cheap._replace(ratios_JM=self.cheap.ratios_JM[:, at]),
         )
 
     def barely_sampled(self, minimum_runs: int = 3) -> dict[str, Coverage]:
@@ -206,18 +211,14 @@ class SwarmTable:
                 f"config field `fit.train_split` keeps {number} of {total} runs, and a fit needs at least {_FEWEST}; "
                 "raise it"
             )
-        kept = np.sort(np.random.default_rng(seed).permutation(total)[:number])
+        return self.only(np.sort(np.random.default_rng(seed).permutation(total)[:number]))
+
+    def only(self, rows: np.ndarray) -> "SwarmTable":
+        """Return the table with the runs at these rows."""
+        runs, names = (tuple(of[k] for k in rows) for of in (self.runs, self.names))
         return dataclasses.replace(
-            self,
-            runs=tuple(self.runs[k] for k in kept),
-            names=tuple(self.names[k] for k in kept),
-            ratios_KM=self.ratios_KM[kept],
-            bpb_KN=self.bpb_KN[kept],
+            self, runs=runs, names=names, ratios_KM=self.ratios_KM[rows], bpb_KN=self.bpb_KN[rows]
         )
-
-
-def _names(sheet: csv_files.Sheet, runs: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sheet.rows[run].cells.get("name") or run for run in runs)
 
 
 def write_swarm(
@@ -231,6 +232,7 @@ def write_swarm(
     natural_M: np.ndarray,
     tokens_M: np.ndarray,
     diverged: Mapping[str, int],
+    cheap: Collection[str] = (),
 ) -> None:
     """Write ``ratios.csv``, ``metrics.csv`` and ``meta.json`` into ``folder``, for :meth:`SwarmTable.read`.
 
@@ -244,12 +246,13 @@ def write_swarm(
       bpb_KN: scores; rows of diverged runs are ignored, and their cells left empty.
       natural_M, tokens_M: the natural distribution, and unique tokens per domain.
       diverged: {run: step at which its loss became non-finite}.
+      cheap: ids of the cheap runs among ``runs``.
 
     Raises:
       UserError: a file cannot be written, or a run outside ``diverged`` has a score that is not finite.
     """
     folder = pathlib.Path(folder)
-    write_ratios(folder / "ratios.csv", runs, names, domains, ratios_KM)
+    write_ratios(folder / "ratios.csv", runs, names, domains, ratios_KM, cheap)
     bpb_KN = np.asarray(bpb_KN, np.float64)
     for run, row in zip(runs, bpb_KN, strict=True):
         if run not in diverged and not np.isfinite(row).all():
@@ -263,32 +266,3 @@ def write_swarm(
         "diverged": {run: int(diverged[run]) for run in runs if run in diverged},
     }
     files.write_json(folder / "meta.json", meta)
-
-
-def write_ratios(
-    path: str | os.PathLike, runs: Sequence[str], names: Sequence[str], domains: Sequence[str], ratios_KM: np.ndarray
-) -> None:
-    """Write mixtures without scores, before the swarm is trained."""
-    csv_files.write_sheet(path, runs, names, domains, np.asarray(ratios_KM, np.float64).tolist())
-
-
-class Mixtures(NamedTuple):
-    """Mixtures without scores: K run ids, K display names, M domains, and the weights."""
-
-    runs: tuple[str, ...]
-    names: tuple[str, ...]
-    domains: tuple[str, ...]
-    ratios_KM: np.ndarray
-
-
-def read_ratios(path: str | os.PathLike) -> Mixtures:
-    """Read mixtures without scores.
-
-    Raises:
-      UserError: as for :meth:`SwarmTable.read`.
-    """
-    sheet = csv_files.read_sheet(path)
-    runs, columns = tuple(sheet.rows), csv_values.domain_columns(sheet)
-    if columns.left_out:
-        log.warning("%s", csv_values.left_out_text(sheet, columns))
-    return Mixtures(runs, _names(sheet, runs), columns.names, csv_values.mixtures(sheet, runs, columns.names))
