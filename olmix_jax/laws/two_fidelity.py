@@ -45,14 +45,14 @@ class Params(NamedTuple):
       cheap: the law of the cheap runs, likewise; None without them.
     """
 
-    own: Any
+    own: gp_posterior.Params
     slope_N: np.ndarray
     common_error_N: np.ndarray
     own_error_N: np.ndarray
     centre_N: np.ndarray
     shared: np.ndarray
     shared_error: np.ndarray
-    cheap: Any = None
+    cheap: gp_posterior.Params | None = None
 
 
 class Slopes(NamedTuple):
@@ -251,19 +251,19 @@ def sample(params: Params, number: int, seed: int = 0) -> Params:
     draw = rng.generator(seed, "two_fidelity.sample")
     common_S1, each_SN = draw.normal(size=(number, 1)), draw.normal(size=(number, len(params.slope_N)))
     slope_SN = params.slope_N + params.common_error_N * common_S1 + params.own_error_N * each_SN
-    cheap = params.cheap
-    if cheap is not None:
-        cheap = gp_posterior.sample(cheap, number, rng.derive(seed, "two_fidelity.cheap"))
-    own = gp_posterior.sample(params.own, number, seed)
-    fixed = params._replace(own=None, cheap=None)
-    wide = jax.tree.map(lambda x: np.broadcast_to(x, (number, *np.shape(x))), fixed)
+    own: Any = gp_posterior.sample(params.own, number, seed)
+    cheap: Any = None
+    if params.cheap is not None:
+        cheap = gp_posterior.sample(params.cheap, number, rng.derive(seed, "two_fidelity.cheap"))
+    wide = jax.tree.map(lambda x: np.broadcast_to(x, (number, *np.shape(x))), params)
     return wide._replace(own=own, slope_N=slope_SN, cheap=cheap)
 
 
 def prepare(params: Params) -> Params:
     """Return the parameters with both laws prepared for many predictions."""
-    cheap = None if params.cheap is None else gp_posterior.prepare(params.cheap)
-    return params._replace(own=gp_posterior.prepare(params.own), cheap=cheap)
+    own: Any = gp_posterior.prepare(params.own)
+    cheap: Any = None if params.cheap is None else gp_posterior.prepare(params.cheap)
+    return params._replace(own=own, cheap=cheap)
 
 
 def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
