@@ -84,7 +84,8 @@ def fit_law(
 
     Args:
       swarm: mixtures and scores.
-      law: a key of :data:`olmix_jax.laws.LAWS`; "log_linear" is the published objective.
+      law: a key of :data:`olmix_jax.laws.LAWS`; "log_linear" is the published objective. With cheap runs,
+        "two_fidelity" takes the place of the default.
       samples: samples of the parameters, for error bars; 0 for none.
       starts: starting points per task, for laws that need them.
       seed: seed of the starting points and of the samples.
@@ -94,10 +95,10 @@ def fit_law(
     """
     from olmix_jax.laws import FittedLaw, fitting
 
-    family = _law(law)
+    family = _law(fitting.law_for(law, swarm))
     swarm.check_enough(family.parameters(len(swarm.domains)))
-    data = swarm.ratios_KM, swarm.bpb_KN
-    params = family.fit(*data, starts=starts, seed=seed, tasks=swarm.tasks).params
+    data, base = (swarm.ratios_KM, swarm.bpb_KN), fitting.base_of(family, swarm, seed)
+    params = family.fit(*data, starts=starts, seed=seed, tasks=swarm.tasks, **base).params
     drawn = fitting.samples(family, params, *data, samples, seed) if samples and family.cheap_refits else None
     return FittedLaw(family, params, drawn)
 
@@ -114,11 +115,12 @@ def judge_law(swarm: SwarmTable, law: str = "floored_gp", *, folds: int = 5, see
     Raises:
       UserError: the law is unknown, or the runs cannot be split into the folds.
     """
-    from olmix_jax.laws import quality
+    from olmix_jax.laws import fitting, quality
 
-    return quality.cross_validate(
-        _law(law), swarm.ratios_KM, swarm.bpb_KN, folds=folds, seed=seed, starts=4, tasks=swarm.tasks
-    )
+    family, data = _law(fitting.law_for(law, swarm)), (swarm.ratios_KM, swarm.bpb_KN)
+    base = fitting.base_of(family, swarm, seed)
+    begin = family.fit(*data, seed=seed, tasks=swarm.tasks, **base).params if base else None
+    return quality.cross_validate(family, *data, folds=folds, seed=seed, starts=4, tasks=swarm.tasks, begin=begin)
 
 
 def propose_mixture(

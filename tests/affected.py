@@ -14,6 +14,7 @@ COVERED_BY = {
     "config/schema_decision.py": "tests/config/test_schema.py",
     "cli.py": "tests/pipeline/test_runner.py",
     "corpus/collect.py": "tests/corpus/test_repeated.py",
+    "laws/cheap_result.py": "tests/laws/test_cheap_runs.py",
     "laws/cpu.py": "tests/laws/test_law.py",
     "laws/curves.py": "tests/laws/test_exposure.py",
     "laws/gp_learning.py": "tests/laws/test_exposure.py",
