@@ -152,7 +152,9 @@ def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight
     ratios_KM, bpb_KN, weight_1K = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
     params = jax.tree.map(lambda x: x[0], fit_weighted(ratios_KM, bpb_KN, weight_1K, seed=seed, tasks=tasks, base=base))
     error_KN = (evaluate(LAW, params, ratios_KM) - bpb_KN) / np.abs(bpb_KN).mean(axis=0)
-    return Fit(params, weight_1K[0] @ error_KN**2 / weight_1K[0].sum(), inputs.unseen(ratios_KM))
+    # Where the cheap runs are used, they tell the effects of domains that no real run samples.
+    read_KM = np.concatenate([ratios_KM, params.cheap.ratios_KM]) if predicts_real(params) else ratios_KM
+    return Fit(params, weight_1K[0] @ error_KN**2 / weight_1K[0].sum(), inputs.unseen(read_KM))
 
 
 def fit_weighted(

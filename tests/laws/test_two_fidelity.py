@@ -241,6 +241,17 @@ def test_tasks_that_are_not_bpb_are_left_to_the_real_runs():
     np.testing.assert_allclose(found_K, evaluate(warped_gp.LAW, alone, held_out[0])[:, 0], rtol=1e-6)
 
 
+def test_domain_is_unseen_if_no_run_that_is_used_samples_it():
+    (ratios_KM, bpb_KN), cheap, held_out = world(0, 8)
+    without_KM = ratios_KM * (np.arange(DOMAINS) > 0)
+    without_KM /= without_KM.sum(axis=1, keepdims=True)
+    base = LAW.base(*cheap)
+    bpb_KN = np.exp(2 * np.log(evaluate(floored_gp.LAW, base, without_KM)))
+    used = LAW.fit(without_KM, bpb_KN, base=base)
+    assert two_fidelity.predicts_real(used.params) and used.unseen == ()
+    assert LAW.fit(without_KM, bpb_KN).unseen == (0,)
+
+
 def test_description_names_the_slope_and_both_laws():
     _, params = fitted(0)
     text = LAW.describe(params, 1, tuple("abcde"))
