@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A swarm as an array of independent jobs. Each trains a part of the swarm, on whichever machine is free.
 #
-#   python run.py --config=configs/paper.py --workdir=DIR --stages=prepare,sample
+#   python run.py --config=configs/paper.py --workdir=DIR --stages=prepare,sample        # with swarm.trunk: …,trunk
 #   sbatch --array=1-16 launch/slurm_array.sh --config=configs/paper.py --workdir=DIR
 #   python run.py --config=configs/paper.py --workdir=DIR        # merge the parts; fit and propose
 #

@@ -58,6 +58,7 @@ def read_swarm(
     ratios: str | os.PathLike,
     metrics: str | os.PathLike,
     meta: str | os.PathLike | Mapping[str, Any] = "",
+    tokens: str | os.PathLike = "",
     **options: Any,
 ) -> SwarmTable:
     """Read the mixtures and scores of a swarm.
@@ -66,12 +67,14 @@ def read_swarm(
       ratios: CSV with a row per run and a column per domain: shares of the training tokens.
       metrics: CSV with a row per run and a column per task: bits per byte. Rows are joined by run id.
       meta: JSON file or object with ``relative_sizes``, ``token_counts`` and ``drop_metrics``, all optional.
+      tokens: CSV with a row per run and the columns ``run,tokens,‹domain…›``, if runs differ in training tokens or in
+        the unique tokens of domains (docs/external-swarm.md).
       **options: ``drop_metrics``, ``keep_metrics`` and ``missing``, as :meth:`SwarmTable.read` takes them.
 
     Raises:
       UserError: names the file, row and column at fault.
     """
-    table = SwarmTable.read(ratios, metrics, meta, **options)
+    table = SwarmTable.read(ratios, metrics, meta, tokens=tokens, **options)
     for text in table.warnings:
         log.warning("%s", text)
     return table
@@ -97,8 +100,11 @@ def fit_law(
 
     family = _law(fitting.law_for(law, swarm))
     swarm.check_enough(family.parameters(len(swarm.domains)))
-    data, base = (swarm.ratios_KM, swarm.bpb_KN), fitting.base_of(family, swarm, seed)
-    params = family.fit(*data, starts=starts, seed=seed, tasks=swarm.tasks, **base).params
+    data, options = (swarm.ratios_KM, swarm.bpb_KN), fitting.base_of(family, swarm, seed)
+    for text in fitting.warnings(family, swarm):
+        log.warning("%s", text)
+    options |= {"starts": starts, "seed": seed, "tasks": swarm.tasks, **family.reads(swarm.lengths)}
+    params = family.fit(*data, **options).params
     drawn = fitting.samples(family, params, *data, samples, seed) if samples and family.cheap_refits else None
     return FittedLaw(family, params, drawn)
 
@@ -119,8 +125,10 @@ def judge_law(swarm: SwarmTable, law: str = "floored_gp", *, folds: int = 5, see
 
     family, data = _law(fitting.law_for(law, swarm)), (swarm.ratios_KM, swarm.bpb_KN)
     base = fitting.base_of(family, swarm, seed)
-    begin = family.fit(*data, seed=seed, tasks=swarm.tasks, **base).params if base else None
-    return quality.cross_validate(family, *data, folds=folds, seed=seed, starts=4, tasks=swarm.tasks, begin=begin)
+    options: dict[str, Any] = {"seed": seed, "tasks": swarm.tasks}
+    begin = family.fit(*data, **options, **base).params if base else None
+    options |= {"folds": folds, "starts": 4, "lengths": swarm.lengths, "begin": begin}
+    return quality.cross_validate(family, *data, **options)
 
 
 def propose_mixture(

@@ -29,6 +29,7 @@ COVERED_BY = {
     "pipeline/sample.py": "tests/pipeline/test_runner.py",
     "pipeline/stages.py": "tests/pipeline/test_stage.py",
     "pipeline/train.py": "tests/pipeline/test_runner.py",
+    "pipeline/trunk_stage.py": "tests/pipeline/test_trunk.py",
     "pipeline/update.py": "tests/update/test_decide.py",
     "propose/covariances.py": "tests/propose/test_next_runs.py",
     "propose/guard_rounds.py": "tests/propose/test_guards.py",

@@ -5,10 +5,30 @@ import dataclasses
 from olmix_jax.config import presets
 from olmix_jax.config.schema import Config
 
+# Share of the steps over which the learning rate of a branched swarm falls.
+DECAY = 0.2
+
 
 def tokens(config: Config) -> int:
     """Return the number of tokens that one proxy is trained on."""
     return config.train.steps * config.train.batch * config.proxy.length
+
+
+def trunk_steps(config: Config) -> int:
+    """Return the number of steps that all proxies share; 0 for full proxies."""
+    return round(config.swarm.trunk * config.train.steps)
+
+
+def sequences(config: Config) -> int:
+    """Return the number of sequences that a proxy reads of its own mixture: those after the trunk."""
+    return (config.train.steps - trunk_steps(config)) * config.train.batch
+
+
+def decay_steps(config: Config) -> int | None:
+    """Return over how many last steps the learning rate of a branch falls linearly to 0; None for full proxies."""
+    if not config.swarm.trunk:
+        return None
+    return min(round(DECAY * config.train.steps), config.train.steps - trunk_steps(config))
 
 
 def target_tokens(config: Config) -> float:
@@ -19,6 +39,7 @@ def target_tokens(config: Config) -> float:
 def validated(config: Config) -> Config:
     """Return the config of the validation models: the proxies' config with the fields of ``validate`` replaced.
 
+    They are trained from their first step, also if the proxies are branches of a trunk.
     Models of another preset have the learning rate and warm-up of that preset, unless ``validate.lr`` is set, and as
     many of them share a device as fit.
     """
@@ -28,5 +49,6 @@ def validated(config: Config) -> Config:
         proxy = dataclasses.replace(proxy, preset=v.preset)
         train = dataclasses.replace(train, lr=other.lr, warmup=other.warmup)
         swarm = dataclasses.replace(swarm, members_per_device=None)
+    swarm = dataclasses.replace(swarm, trunk=0.0, trunk_mixture="", trunk_from="")
     train = dataclasses.replace(train, steps=v.steps, lr=train.lr if v.lr is None else v.lr)
     return dataclasses.replace(config, swarm=swarm, proxy=proxy, train=train)

@@ -14,6 +14,7 @@ from olmix_jax.utils.names import with_normal_names
 
 # An example of the value of each field that holds a mapping.
 EXAMPLES = {
+    "swarm.trunk_mixture": '{"web": 0.6, "code": 0.4}',
     "swarm.meta": '{"token_counts": {"web": 5e9, "code": 3e9}}',
     "fit.families": '{"mine": ["task_a", "qa_*"]}',
     "propose.task_weights": '{"task_a": 1, "task_b": 0.5}',
@@ -108,6 +109,17 @@ def families_of_tasks(config: Config, tasks: Sequence[str]) -> Mapping[str, Any]
     return families(config) if config.fit.granularity == "task" else {task: [task] for task in tasks}
 
 
+def _mixture(spec: str, field: str) -> dict[str, Any] | None:
+    """Return the weights in a config field, which may name a ``proposal.json``; None for an empty field."""
+    content = read_mapping(spec, field)
+    return content["weights"] if content is not None and isinstance(content.get("weights"), dict) else content
+
+
+def trunk_mixture(config: Config) -> dict[str, Any] | None:
+    """Return ``swarm.trunk_mixture`` as {domain: weight}; None for the natural mixture."""
+    return _mixture(config.swarm.trunk_mixture, "swarm.trunk_mixture")
+
+
 def propose_options(config: Config) -> dict[str, Any]:
     """Return the section ``propose`` as keyword arguments of :class:`olmix_jax.propose.options.Options`.
 
@@ -115,9 +127,6 @@ def propose_options(config: Config) -> dict[str, Any]:
       UserError: a field cannot be read; the message names it.
     """
     section = config.propose
-    anchor = read_mapping(section.anchor, "propose.anchor")
-    if anchor is not None and isinstance(anchor.get("weights"), dict):
-        anchor = anchor["weights"]  # the file is a proposal.json
     return {
         "kl_weight": section.kl_weight,
         "choose_kl_weight": section.choose_kl_weight,
@@ -125,7 +134,7 @@ def propose_options(config: Config) -> dict[str, Any]:
         "target_tokens": section.target_tokens,
         "task_weights": read_mapping(section.task_weights, "propose.task_weights"),
         "bounds": read_mapping(section.bounds, "propose.bounds"),
-        "anchor": anchor,
+        "anchor": _mixture(section.anchor, "propose.anchor"),
         "keep_ratios": read_mapping(section.keep_ratios, "propose.keep_ratios"),
         "guard": section.guard,
         "guard_by": section.guard_by,

@@ -10,9 +10,9 @@ from olmix_jax.utils.errors import UserError
 
 # Fields with the path of a local file or folder. Some of them may hold JSON text instead, and ``corpus.path`` a URL.
 LOCAL = (
-    "olmix_yaml corpus.tokenizer tasks.path tasks.olmes swarm.ratios swarm.metrics swarm.meta swarm.test_ratios "
-    "swarm.test_metrics fit.families propose.task_weights propose.bounds propose.anchor propose.keep_ratios "
-    "rounds.metrics update.parent update.file"
+    "olmix_yaml corpus.tokenizer tasks.path tasks.olmes swarm.trunk_mixture swarm.trunk_from swarm.ratios "
+    "swarm.metrics swarm.meta swarm.tokens swarm.test_ratios swarm.test_metrics fit.families propose.task_weights "
+    "propose.bounds propose.anchor propose.keep_ratios rounds.metrics update.parent update.file"
 ).split()
 
 # Inputs of ``prepare``, and the folders of a workdir that it replaces.

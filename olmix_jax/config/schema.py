@@ -82,6 +82,15 @@ class Swarm:
     min_runs: int = 4
     # Seed of the sampler. None: derived from `seed`.
     seed: int | None = None
+    # Share of the steps that all proxies have in common. This trunk is trained once; proxies are branches that continue
+    # from its weights and optimiser state, on the rest of the streams. The rate is constant after the warm-up and falls
+    # to 0 over the last fifth of the steps, or over those of a branch if they are fewer. ratios.csv has the mixtures of
+    # the branches. 0: full proxies. From .5 to .75, branches kept the ranking of mixtures (docs/log.md).
+    trunk: float = 0.0
+    # Mixture of the trunk, as `propose.anchor`. Empty: the natural mixture.
+    trunk_mixture: str = ""
+    # A workdir whose trunk is used instead of training one. `trunk` · `train.steps` must be its steps.
+    trunk_from: str = ""
     # Members that one device trains at once; the others follow in waves. None: as many as fit into its memory.
     members_per_device: int | None = None
     # Train only a part of the members, as one job of an array: "3/16" is the third of sixteen parts. Empty: train all
@@ -92,6 +101,9 @@ class Swarm:
     ratios: str = ""
     metrics: str = ""
     meta: str = ""
+    # A file with the training tokens of every run and its unique tokens of each domain, for runs that differ in them
+    # (olmix_jax/swarm/lengths.py); fit.law=exposure reads it. Empty: all runs are alike.
+    tokens: str = ""
     # Files of a held-out swarm that the law is scored on.
     test_ratios: str = ""
     test_metrics: str = ""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from olmix_jax.config import part
+from olmix_jax.config import budget, part
 from olmix_jax.config.schema import Config, Propose, Update
 from olmix_jax.utils.errors import UserError
 
@@ -29,13 +29,14 @@ NOT_NEGATIVE = (
     "propose.tail propose.next_runs"
 ).split()
 # Fields in [0, 1).
-FRACTIONS = ("corpus.heldout", "train.warmup", "train.beta1", "train.beta2")
+FRACTIONS = ("corpus.heldout", "swarm.trunk", "train.warmup", "train.beta1", "train.beta2")
 SEEDS = ("seed", "swarm.seed", "train.seed")
 # The second field is required where the first is given.
 REQUIRES = (
     ("swarm.ratios", "swarm.metrics"),
     ("swarm.metrics", "swarm.ratios"),
     ("swarm.meta", "swarm.ratios"),
+    ("swarm.tokens", "swarm.ratios"),
     ("swarm.test_ratios", "swarm.test_metrics"),
     ("swarm.test_metrics", "swarm.test_ratios"),
     ("rounds.metrics", "swarm.ratios"),
@@ -53,6 +54,7 @@ def check(config: Config) -> None:
     _check_tables(config)
     _check_train_and_fit(config)
     part.parse(config.swarm.part)
+    _check_trunk(config)
     _check_propose(config.propose)
     _check_unused(config.propose, config.fit.law)
     _check_update(config.update, config.propose)
@@ -98,6 +100,12 @@ def _check_tables(config: Config) -> None:
         planning = name == "swarm.meta" and config.update.parent
         if get(config, name) and not get(config, other) and not planning:
             raise UserError(f"config field `{name}` is given without `{other}`; an external swarm needs both")
+    for name in ("rounds.metrics", "update.parent"):
+        if config.swarm.tokens and get(config, name):
+            raise UserError(
+                f"config field `swarm.tokens` cannot be used with `{name}`, whose runs have no lengths; put all runs "
+                f"into swarm.ratios, swarm.metrics and swarm.tokens, and unset `{name}`"
+            )
 
 
 def _check_train_and_fit(config: Config) -> None:
@@ -112,6 +120,32 @@ def _check_train_and_fit(config: Config) -> None:
     if train.batch % (train.micro_batch or 1):
         raise UserError(
             f"config field `train.micro_batch` must divide train.batch={train.batch}, not {train.micro_batch}"
+        )
+
+
+def _check_trunk(config: Config) -> None:
+    """Check the settings of a branched swarm."""
+    swarm, train, steps = config.swarm, config.train, budget.trunk_steps(config)
+    given = [name for name in ("trunk_mixture", "trunk_from") if getattr(swarm, name).strip()]
+    if not swarm.trunk:
+        if given:
+            raise UserError(
+                f"config field `swarm.{given[0]}` has no effect without `swarm.trunk`, a share of the steps"
+            )
+        return
+    if len(given) == 2:
+        raise UserError("config field `swarm.trunk_mixture` has no effect with `swarm.trunk_from`; remove one")
+    if swarm.ratios:
+        raise UserError("config field `swarm.trunk` has no effect with `swarm.ratios`, a swarm that is trained already")
+    if not 0 < steps < train.steps:
+        raise UserError(
+            f"config field `swarm.trunk` is {swarm.trunk:g}, so of {train.steps} steps the trunk has {steps} and a "
+            f"branch {train.steps - steps}: both need at least one; change it, or raise train.steps"
+        )
+    if not train.common:
+        raise UserError(
+            "config field `train.common` must be True with `swarm.trunk`: all members continue from one trunk, so they "
+            "share initial weights and the order of documents"
         )
 
 

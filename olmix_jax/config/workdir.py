@@ -20,6 +20,7 @@ RATIOS = "swarm/ratios.csv"
 METRICS = "swarm/metrics.csv"
 META = "swarm/meta.json"
 UPDATE_PLAN = "update/plan.json"
+TRUNK = "swarm/trunk/trunk.json"
 
 
 def read_config(workdir: pathlib.Path) -> Config:
@@ -100,6 +101,7 @@ def read_swarm(config: Config, workdir: pathlib.Path) -> SwarmTable:
         paths = (workdir / RATIOS, workdir / METRICS, workdir / META)
     table = SwarmTable.read(
         *paths,
+        tokens=swarm.tokens,
         drop_metrics=fit.drop_metrics,
         keep_metrics=fit.keep_metrics,
         missing=fit.missing,

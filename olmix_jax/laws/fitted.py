@@ -36,6 +36,12 @@ class FittedLaw:
         """Return the standard deviation of a new run's measurement, std_KN [BPB]; None if the law has no ``spread``."""
         return evaluate_spread(self.law, self.params, ratios_KM)
 
+    def aimed(self, tokens: float, unique_M: Any) -> "FittedLaw":
+        """Return this law with mixtures read at R training tokens and N_j unique ones. Needs ``law.aim``."""
+        assert self.law.aim is not None
+        samples = None if self.samples is None else self.law.aim(self.samples, tokens, unique_M)
+        return FittedLaw(self.law, self.law.aim(self.params, tokens, unique_M), samples)
+
     def through(self, matrix_DM: Any) -> "FittedLaw":
         """Return this law over D other weights q, with p = matrix_DMᵀ q.
 

@@ -120,8 +120,20 @@ def key(table: SwarmTable, options: Options) -> str:
     content = hashlib.sha256(b"".join(data)).hexdigest()
     names = table.runs, table.domains, table.tasks, natural
     inherited = None if table.inherited is None else [np.asarray(x).tolist() for x in table.inherited]
+    lengths = None if table.lengths is None else [x.tolist() for x in table.lengths]
     cheap = [] if table.cheap is None else [table.cheap.ratios_JM.tolist(), table.cheap.bpb_JN.tolist()]
-    return files.digest([code(), content, names, inherited, *cheap, dataclasses.asdict(options)])
+    return files.digest([code(), content, names, inherited, lengths, *cheap, dataclasses.asdict(options)])
+
+
+def warnings(law: Law, table: SwarmTable) -> tuple[str, ...]:
+    """Return a sentence if runs differ in length or in their pools, and the law cannot read that."""
+    if table.lengths is None or law.aim is not None:
+        return ()
+    tokens_K = table.lengths.tokens_K
+    return (
+        f"the runs differ in training tokens ({tokens_K.min():.3g} to {tokens_K.max():.3g}) or unique tokens, but "
+        f"fit.law={law.name} reads weights only and takes the difference for noise; set fit.law=exposure",
+    )
 
 
 def code() -> str:
@@ -143,12 +155,12 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     data = table.ratios_KM, table.bpb_KN
     common: dict[str, Any] = {"seed": options.seed, "tasks": table.tasks}
     ratios_KM, bpb_KN, (weight_K,) = quality.joined(*data, np.ones((1, len(table.runs))), table.inherited)
-    base = base_of(law, table, options.seed)
-    fitted = law.fit(ratios_KM, bpb_KN, starts=options.starts, **common, weight_K=weight_K, **base)
+    base, reads = base_of(law, table, options.seed), law.reads(table.lengths)
+    fitted = law.fit(ratios_KM, bpb_KN, starts=options.starts, **common, **reads, **base, weight_K=weight_K)
     sizes = counted(len(ratios_KM), "run"), counted(len(table.domains), "domain"), counted(len(table.tasks), "task")
     log.info("fit: %s on %s × %s, %s: %s", options.law, *sizes, listed(table.tasks, 20))
     _warn_of_early_end(fitted, table.tasks)
-    common["inherited"] = table.inherited
+    common |= {"inherited": table.inherited, "lengths": table.lengths}
     from_full = common | {"begin": fitted.params}
     starts, repeats = min(options.starts, STARTS), 2 if law.cheap_refits else 1
     held_out = quality.cross_validate(law, *data, folds=options.folds, starts=starts, **from_full)
@@ -167,10 +179,12 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     arrays = hashlib.sha256((cache / params_files.PARAMS).read_bytes()).hexdigest()
     digest = files.digest([options.law, table.tasks, arrays])
     result = summarise(law, table, fitted, held_out, left_out_KN, curve, folds=options.folds, digest=digest)
-    result = dataclasses.replace(result, outliers=outliers.find(*data, table.runs, table.tasks))
     if base:
         judged = cheap_runs.measure(fitted.params, table, held_out, folds=options.folds, seed=options.seed)
         result = dataclasses.replace(result, cheap=judged)
+    if table.lengths is None:
+        # Outliers are judged by mixtures alone, and would be the runs of another length.
+        result = dataclasses.replace(result, outliers=outliers.find(*data, table.runs, table.tasks))
     # Last, because its presence marks the other files as complete.
     result.write(cache / "fit.json")
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import bfgs, cpu, per_task, warped_kernel
+from olmix_jax.laws.curves import LengthScale
 
 STEPS = 100
 # The search for θ ends when one more step promises less than this [nats]. An odds ratio of 1.1 is negligible.
@@ -99,7 +100,8 @@ def learn(shared, target_K, start_P, inverse_PP, tolerance):
 
 def learn_with_floor(shared, bpb_K, logged, least):
     """Return one task's θ, its floor [BPB], the loss, and the decrease that one more step promises."""
-    mean_P, std_P = warped_kernel.prior(shared[0].shape[1], with_curves=True)
+    scale = shared[2]
+    mean_P, std_P = warped_kernel.prior(len(scale.typical_M), True, isinstance(scale, LengthScale))
     mean_P, std_P = jnp.append(ABOVE[0], mean_P), jnp.append(ABOVE[1], std_P)
     objective = objective_with_floor(shared, bpb_K, logged, least)
     x_P, loss, promised = bfgs.minimise(objective, mean_P, FIRST_STEP * std_P**2, STEPS, TOLERANCE)
@@ -132,9 +134,9 @@ def _above_floor(x, least, bpb_K, weight_K, logged):
 
 
 def condition(shared, target_K, theta_P):
-    """Return one task's α and the weights of its curves."""
+    """Return one task's α and the weights of its flat features."""
     ratios_KM, weight_K, scale = shared
     alpha_K = warped_kernel.conditioned(theta_P, ratios_KM, target_K, weight_K, scale)[1]
     if scale is None:
-        return alpha_K, jnp.zeros((ratios_KM.shape[1], 0))
-    return alpha_K, warped_kernel.curve_weights(theta_P, ratios_KM, alpha_K, weight_K, scale)
+        return alpha_K, jnp.zeros(0)
+    return alpha_K, warped_kernel.feature_weights(theta_P, ratios_KM, alpha_K, weight_K, scale)

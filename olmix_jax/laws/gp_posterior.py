@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from olmix_jax.laws import per_task, warped_kernel
-from olmix_jax.laws.curves import CurvedParams, scale_of
+from olmix_jax.laws import curves, per_task, warped_kernel
+from olmix_jax.laws.curves import CurvedParams, flat_weights, scale_of
 from olmix_jax.utils import rng
 
 # Number of cosines in a sampled function.
@@ -22,7 +22,7 @@ class Params(NamedTuple):
     """A posterior over functions. Resamples or samples, if any, are leading axes.
 
     Attributes:
-      ratios_KM: the runs' mixtures.
+      ratios_KM: the runs' mixtures, or rows with lengths (:mod:`olmix_jax.swarm.lengths`).
       weight_K: ω.
       theta_NP: log (w_1…w_M, a, b, ℓ, s², τ), P = M + 5.
       target_NK: the runs' standardised measurements y.
@@ -70,19 +70,20 @@ def predict(params: Params | CurvedParams | Prepared, ratios_KM):
     p, prepared_runs = params if isinstance(params, Prepared) else (params, None)
     curve_scale = scale_of(p)
 
-    def one(theta_P, alpha_K, offset, scale, logged, wave_F, slope_M, curve_MQ, runs):
+    def one(theta_P, alpha_K, offset, scale, logged, wave_F, slope_M, feature_F, runs):
         # The curves' weights include what the runs say of them.
-        plain_P = theta_P if curve_scale is None else theta_P[1:]
-        runs = warped_kernel.points(plain_P, p.ratios_KM) if runs is None else runs
-        g_K = warped_kernel.between(plain_P, warped_kernel.points(plain_P, ratios_KM), runs) @ alpha_K
-        drawn = p.frequency_FM, p.phase_F, wave_F, slope_M, curve_scale, curve_MQ
+        plain_P = warped_kernel.plain(theta_P, curve_scale)
+        runs = _runs((p.ratios_KM, None, curve_scale), theta_P) if runs is None else runs
+        asked = _runs((ratios_KM, None, curve_scale), theta_P)
+        g_K = warped_kernel.between(plain_P, asked, runs) @ alpha_K
+        drawn = p.frequency_FM, p.phase_F, wave_F, slope_M, curve_scale, feature_F
         g_K = g_K + warped_kernel.drawn(theta_P, ratios_KM, *drawn)
         return warped_kernel.unlogged(offset + scale * g_K, logged)
 
-    curve_NMQ = p.curve_NMQ if isinstance(p, CurvedParams) else None
-    tasks = p.theta_NP, p.alpha_NK, p.offset_N, p.scale_N, p.logged_N, p.wave_NF, p.slope_NM, curve_NMQ, prepared_runs
+    weights_NF = flat_weights(p) if isinstance(p, CurvedParams) else None
+    tasks = p.theta_NP, p.alpha_NK, p.offset_N, p.scale_N, p.logged_N, p.wave_NF, p.slope_NM, weights_NF, prepared_runs
     tasks = jax.tree.map(jnp.asarray, tasks)
-    if p.alpha_NK.size * max(len(ratios_KM), 0 if prepared_runs else len(p.ratios_KM[0])) > TABLE:
+    if p.alpha_NK.size * max(len(ratios_KM), 0 if prepared_runs else p.slope_NM.shape[1]) > TABLE:
         bpb_KN = jax.lax.map(lambda task: one(*task), tasks).T
     else:
         bpb_KN = jax.vmap(one, out_axes=1)(*tasks)
@@ -103,7 +104,7 @@ def prepare(params: Params | CurvedParams) -> Prepared:
     )
     if not len(params.phase_F):
         # Cosines of weight 0, so that the mean has the shapes of samples.
-        tasks, domains = len(params.theta_NP), params.ratios_KM.shape[1]
+        tasks, domains = params.slope_NM.shape
         waves = {"frequency_FM": np.zeros((WAVES, domains)), "wave_NF": np.zeros((tasks, WAVES))}
         params = params._replace(phase_F=np.zeros(WAVES), **waves)
     return Prepared(params, warped_kernel.Points(*per_task.once(_runs, _shared(params), params.theta_NP)))
@@ -111,7 +112,7 @@ def prepare(params: Params | CurvedParams) -> Prepared:
 
 def _runs(shared, theta_P) -> warped_kernel.Points:
     ratios_KM, _, scale = shared
-    return warped_kernel.points(theta_P if scale is None else theta_P[1:], ratios_KM)
+    return warped_kernel.points(warped_kernel.plain(theta_P, scale), warped_kernel.weights(theta_P, ratios_KM, scale))
 
 
 def spread(params: Params | CurvedParams, ratios_KM):
@@ -142,25 +143,25 @@ def sample(params: Params | CurvedParams, number: int, seed: int = 0) -> Params 
     tasks' standardised leave-one-out residuals, because a run's noise is shared by its tasks. So the average over tasks
     has the right uncertainty.
     """
-    runs, domains, tasks = *params.ratios_KM.shape, len(params.theta_NP)
+    runs, (tasks, domains) = len(params.ratios_KM), params.slope_NM.shape
     draw = rng.generator(seed, "warped_gp.sample")
     # The Matérn 3/2 kernel is the characteristic function of Student's t with 3 degrees of freedom.
     heavy_SF1 = np.sqrt(3 / draw.chisquare(3, size=(number, WAVES, 1)))
     frequency_SFM = heavy_SF1 * draw.normal(size=(number, WAVES, domains))
     phase_SF = 2 * np.pi * draw.random(size=(number, WAVES))
     error_NK = _one(warped_kernel.left_out, params)[1][:, params.weight_K > 0]
-    knots = params.curve_NMQ.shape[2] if isinstance(params, CurvedParams) else 0
+    features = curves.number(scale_of(params), domains)
     root_NN = _root(error_NK)
-    normal_NSX = np.empty((tasks, number, WAVES + domains + runs + domains * knots))
+    normal_NSX = np.empty((tasks, number, WAVES + domains + runs + features))
     # Sample by sample, because these numbers can take most of the memory.
     for s in range(number):
         normal_NSX[:, s] = root_NN @ draw.normal(size=(tasks, normal_NSX.shape[2]))
-    alpha, wave, slope, curve = (
+    alpha, wave, slope, feature_SNF = (
         x.swapaxes(0, 1) for x in _one(warped_kernel.corrected, params, normal_NSX, frequency_SFM, phase_SF)
     )
     wide = jax.tree.map(lambda x: np.broadcast_to(x, (number, *np.shape(x))), params)
     wide = wide._replace(alpha_NK=alpha, wave_NF=wave, slope_NM=slope, frequency_FM=frequency_SFM, phase_F=phase_SF)
-    return wide._replace(curve_NMQ=curve) if isinstance(wide, CurvedParams) else wide
+    return curves.with_weights(wide, feature_SNF) if isinstance(wide, CurvedParams) else wide
 
 
 def leave_one_out(params: Params | CurvedParams) -> np.ndarray:

@@ -44,6 +44,12 @@ def of_fit(fit: FitResult) -> HeldOut | None:
     return HeldOut(np.array(measured_NK).T, np.array(predicted_NK).T, np.array(fit.fold))
 
 
+def within(held_out: HeldOut, group_K: np.ndarray) -> HeldOut:
+    """Return the runs with folds split into groups, so that only runs of the same fold and group are compared."""
+    fold_K = np.asarray(held_out.fold_K)
+    return dataclasses.replace(held_out, fold_K=fold_K * (group_K.max() + 1) + group_K)
+
+
 class Slope(NamedTuple):
     """Measured change per predicted change.
 

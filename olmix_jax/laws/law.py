@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from olmix_jax.laws import cpu
+from olmix_jax.swarm.lengths import Lengths, rows
 
 
 class Fit(NamedTuple):
@@ -65,6 +66,9 @@ class Law:
       prepare: ``(params) → prepared``, from which ``predict`` computes the same, up to rounding, in much less time:
         for many calls, such as those of the solver. It may take more memory. None if there is nothing to gain.
       begins: ``fit_weighted`` takes ``begin``, Params of a fit to other runs, and learns everything again from there.
+      aim: ``(params, tokens, unique_M) → params``, which read mixtures at R training tokens and N_j unique ones. Such a
+        family also fits runs that differ in length: ``fit`` and ``fit_weighted`` take ``lengths``, and ``predict`` and
+        ``spread`` read mixtures or :func:`olmix_jax.swarm.lengths.rows`. None if the family reads mixtures only.
       base: ``(ratios_JM, bpb_JN, *, seed=, tasks=) → base``, what ``fit`` takes as ``base=`` from cheap runs. Refits
         take it from ``near`` or ``begin``. None if the family fits one kind of run.
     """
@@ -85,12 +89,21 @@ class Law:
     leave_one_out: Callable[[Any], np.ndarray] | None = None
     prepare: Callable[[Any], Any] | None = None
     begins: bool = False
+    aim: Callable[[Any, float, Any], Any] | None = None
     base: Callable[..., Any] | None = None
 
     def refit(self, ratios_KM: Any, bpb_KN: Any, weight_RK: Any, *, begin: Any = None, **options: Any) -> Any:
         """Return ``fit_weighted``, started at ``begin``, the Params of an earlier fit, if the family can do that."""
         begin = {"begin": begin} if self.begins and begin is not None else {}
         return self.fit_weighted(ratios_KM, bpb_KN, weight_RK, **begin, **options)
+
+    def reads(self, lengths: Lengths | None) -> dict[str, Lengths]:
+        """Return the argument of ``fit`` and ``fit_weighted`` with the runs' lengths, if there are any to read."""
+        return {} if self.aim is None or lengths is None else {"lengths": lengths}
+
+    def rows(self, ratios_KM: Any, lengths: Lengths | None) -> np.ndarray:
+        """Return what ``predict`` reads of runs: their mixtures, and their lengths if there are any to read."""
+        return np.asarray(ratios_KM) if self.aim is None or lengths is None else rows(ratios_KM, lengths)
 
     def prepared(self, params: Any) -> Any:
         """Return the parameters in the form in which ``predict`` is fastest."""

@@ -10,6 +10,7 @@ from olmix_jax.laws.fit_result import CurvePoint, LearningCurve
 from olmix_jax.laws.law import Law, evaluate_each
 from olmix_jax.laws.quality import Quality, joined, mixtures
 from olmix_jax.laws.scores import Scores, score
+from olmix_jax.swarm.lengths import Lengths
 from olmix_jax.swarm.table import Inherited
 from olmix_jax.utils import rng
 
@@ -30,6 +31,7 @@ def measure(
     starts: int = 16,
     tasks: tuple[str, ...] | None = None,
     inherited: Inherited | None = None,
+    lengths: Lengths | None = None,
     begin: Any = None,
 ) -> LearningCurve:
     """Fit ``law`` to random subsets of the runs, and score each fit on the runs that it left out.
@@ -48,6 +50,7 @@ def measure(
       starts: starting points per task and subset.
       tasks: names for messages.
       inherited: earlier runs, which all fits include.
+      lengths: the runs' lengths, if they differ.
       begin: Params of the fit to all runs, to start from.
     """
     ratios_KM, bpb_KN = np.asarray(ratios_KM, np.float64), np.asarray(bpb_KN, np.float64)
@@ -55,9 +58,9 @@ def measure(
     sizes = sorted({max(LEAST_RUNS, round(share * runs)) for share in SHARES})
     subsets = [(size, _subset(ratios_KM, size, draw)) for size in sizes for _ in range(repeats)]
     weight_RK = np.stack([in_K for _, in_K in subsets]).astype(np.float64)
-    options = {"starts": starts, "seed": seed, "tasks": tasks, "begin": begin}
+    options = {"starts": starts, "seed": seed, "tasks": tasks, "begin": begin, **law.reads(lengths)}
     params = law.refit(*joined(ratios_KM, bpb_KN, weight_RK, inherited), **options)
-    predicted_RKN = evaluate_each(law, params, ratios_KM)
+    predicted_RKN = evaluate_each(law, params, law.rows(ratios_KM, lengths))
     scored: dict[int, list[Scores]] = {size: [] for size in sizes}
     for (size, in_K), predicted_KN in zip(subsets, predicted_RKN):
         scored[size].append(score(predicted_KN[~in_K], bpb_KN[~in_K]))

@@ -8,6 +8,7 @@ import numpy as np
 from olmix_jax.laws import intervals
 from olmix_jax.laws.law import Law, evaluate_each, evaluate_spread_each
 from olmix_jax.laws.scores import Scores, score
+from olmix_jax.swarm.lengths import Lengths
 from olmix_jax.swarm.table import Inherited
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
@@ -44,6 +45,7 @@ def cross_validate(
     starts: int = 16,
     tasks: tuple[str, ...] | None = None,
     inherited: Inherited | None = None,
+    lengths: Lengths | None = None,
     begin: Any = None,
 ) -> Quality:
     """Fit ``law`` once per fold, to the runs of the other folds. One program of fixed shape fits all folds.
@@ -58,6 +60,7 @@ def cross_validate(
       starts: starting points per task and fold.
       tasks: names for messages.
       inherited: earlier runs, which the fits of all folds include.
+      lengths: the runs' lengths, if they differ. A law that reads them predicts each run at its own.
       begin: Params of the fit to all runs, to start from.
 
     Raises:
@@ -66,12 +69,13 @@ def cross_validate(
     ratios_KM, bpb_KN = np.asarray(ratios_KM, np.float64), np.asarray(bpb_KN, np.float64)
     fold_K = folds_of(ratios_KM, folds, seed)
     weight_RK = (fold_K[None, :] != np.arange(folds)[:, None]).astype(np.float64)
-    options = {"starts": starts, "seed": seed, "tasks": tasks, "begin": begin}
+    options = {"starts": starts, "seed": seed, "tasks": tasks, "begin": begin, **law.reads(lengths)}
     params = law.refit(*joined(ratios_KM, bpb_KN, weight_RK, inherited), **options)
     # Each fit predicts the runs of its fold; the rows of smaller folds are filled up with the first run.
     row_K = np.array([(fold_K[:k] == fold).sum() for k, fold in enumerate(fold_K)])
-    ratios_RQM = np.broadcast_to(ratios_KM[0], (folds, row_K.max() + 1, ratios_KM.shape[1])).copy()
-    ratios_RQM[fold_K, row_K] = ratios_KM
+    asked_KM = law.rows(ratios_KM, lengths)
+    ratios_RQM = np.broadcast_to(asked_KM[0], (folds, row_K.max() + 1, asked_KM.shape[1])).copy()
+    ratios_RQM[fold_K, row_K] = asked_KM
     predicted_KN = evaluate_each(law, params, ratios_RQM)[fold_K, row_K]
     spread_RQN = evaluate_spread_each(law, params, ratios_RQM)
     spread_KN = np.ones_like(bpb_KN) if spread_RQN is None else spread_RQN[fold_K, row_K]
@@ -140,6 +144,7 @@ def leave_one_out(
     seed: int = 0,
     tasks: tuple[str, ...] | None = None,
     inherited: Inherited | None = None,
+    lengths: Lengths | None = None,
 ) -> np.ndarray:
     """Predict each run by a quick refit to all runs with other mixtures, predicted_KN.
 
@@ -151,5 +156,6 @@ def leave_one_out(
     if law.leave_one_out is not None and which_K[-1] == len(which_K) - 1:
         return law.leave_one_out(params)[: len(ratios_KM)]
     weight_RK = (which_K[:, None] != which_K[None, :]).astype(np.float64)
-    refits = law.fit_weighted(*joined(ratios_KM, bpb_KN, weight_RK, inherited), seed=seed, tasks=tasks, near=params)
-    return evaluate_each(law, refits, ratios_KM[:, None, :])[:, 0]
+    options = {"seed": seed, "tasks": tasks, "near": params, **law.reads(lengths)}
+    refits = law.fit_weighted(*joined(ratios_KM, bpb_KN, weight_RK, inherited), **options)
+    return evaluate_each(law, refits, law.rows(ratios_KM, lengths)[:, None, :])[:, 0]

@@ -40,7 +40,7 @@ def summarise(
       folds: folds of the cross-validation.
       digest: identifies the parameters.
     """
-    in_sample = score(evaluate(law, fit.params, table.ratios_KM), table.bpb_KN)
+    in_sample = score(evaluate(law, fit.params, law.rows(table.ratios_KM, table.lengths)), table.bpb_KN)
     left_out = None if left_out_KN is None else score(left_out_KN, table.bpb_KN)
     base_M, effect_MN = effects(law, fit.params, table)
     base = "natural mixture" if table.natural_M is not None else "average run's mixture"

@@ -15,6 +15,8 @@ The default law, :mod:`~olmix_jax.laws.floored_gp`, subtracts a floor from the B
 A task with a measurement ≤ 0, which is not a BPB, is modelled without the logarithm.
 """
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 
@@ -22,6 +24,7 @@ from olmix_jax.laws import curves, gp_learning, inputs, per_task
 from olmix_jax.laws.curves import CurvedParams
 from olmix_jax.laws.gp_posterior import Params, leave_one_out, predict, prepare, sample, spread
 from olmix_jax.laws.law import Fit, Law
+from olmix_jax.swarm.lengths import Lengths, rows
 from olmix_jax.utils import rng
 
 # Largest number of runs that θ is learnt from, drawn at random. The law is then conditioned on every run.
@@ -41,12 +44,18 @@ def describe(params: Params | CurvedParams, task: int, domains: tuple[str, ...])
 
     ``relevance`` is w by domain, ``linear`` a, ``rough`` b, ``inverse_length`` ℓ, ``noise`` s² (as a share of the
     variance of log(f − c)), ``warp`` τ (the weight up to which a domain's effect is linear), and ``floor`` c [BPB].
-    ``curves`` is v.
+    ``curves`` is v. If the runs differ in length, ``length`` is the trend, the change of log(f − c) per unit of log R,
+    and ``tokens`` is ρ.
     """
     theta_P = np.exp(np.asarray(params.theta_NP[task]))
     if isinstance(params, CurvedParams):
-        plain = Params(*params[: len(Params._fields)])._replace(theta_NP=params.theta_NP[:, 1:])
-        return {"curves": float(theta_P[0]), "floor": float(params.floor_N[task])} | describe(plain, task, domains)
+        plain_NP = params.theta_NP[:, 1 if params.trend_N is None else 2 :]
+        plain = Params(*params[: len(Params._fields)])._replace(theta_NP=plain_NP)
+        curved = {"curves": float(theta_P[0]), "floor": float(params.floor_N[task])}
+        if params.trend_N is not None:
+            curved["length"] = float(params.scale_N[task] * params.trend_N[task] / params.level_2[1])
+            curved["tokens"] = float(params.theta_NP[task, 1])
+        return curved | describe(plain, task, domains)
     names = "linear", "rough", "inverse_length", "noise", "warp"
     relevance = dict(zip(domains, theta_P[: len(domains)].tolist(), strict=True))
     shared = dict(zip(names, theta_P[len(domains) :].tolist(), strict=True))
@@ -54,7 +63,16 @@ def describe(params: Params | CurvedParams, task: int, domains: tuple[str, ...])
 
 
 def fit(
-    ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight_K=None, with_curves=False, floor=0.0
+    ratios_KM,
+    bpb_KN,
+    *,
+    starts: int = 1,
+    seed: int = 0,
+    tasks=None,
+    weight_K=None,
+    lengths=None,
+    with_curves=False,
+    floor=0.0,
 ) -> Fit:
     """Fit every task to all runs.
 
@@ -65,6 +83,7 @@ def fit(
       seed: of the choice of runs that θ is learnt from, if there are more than LEARNT_ON.
       tasks: names for messages; column numbers by default.
       weight_K: ω, weights of the runs; ones by default.
+      lengths: the runs' lengths and pools, for a law with curves; None if they are alike.
       with_curves: whether the kernel and the learnt floor are those of :mod:`~olmix_jax.laws.exposure`.
       floor: see :mod:`~olmix_jax.laws.floored_gp`.
 
@@ -76,7 +95,8 @@ def fit(
       UserError: a value is not finite, or the shapes disagree.
     """
     ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, inputs.one_row(weight_K), tasks)
-    params, loss_RN, promised_RN = _fit(ratios_KM, bpb_KN, weight_RK, seed, None, with_curves, floor)
+    how = _How(seed, None, None, lengths, with_curves, floor)
+    params, loss_RN, promised_RN = _fit(ratios_KM, bpb_KN, weight_RK, how)
     return Fit(jax.tree.map(lambda x: x[0], params), loss_RN[0], inputs.unseen(ratios_KM), promised_N=promised_RN[0])
 
 
@@ -90,6 +110,7 @@ def fit_weighted(
     tasks=None,
     near=None,
     begin=None,
+    lengths=None,
     with_curves=False,
     floor=0.0,
 ) -> Params | CurvedParams:
@@ -102,15 +123,26 @@ def fit_weighted(
     """
     ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
     begin = begin if len(ratios_KM) >= LEARNT_ON else None
-    return _fit(ratios_KM, bpb_KN, weight_RK, seed, near, with_curves, floor, begin)[0]
+    return _fit(ratios_KM, bpb_KN, weight_RK, _How(seed, near, begin, lengths, with_curves, floor))[0]
 
 
-def _fit(
-    ratios_KM, bpb_KN, weight_RK, seed: int, near: Params | CurvedParams | None, with_curves: bool, floor, begin=None
-):
+class _How(NamedTuple):
+    """Arguments of :func:`fit_weighted`."""
+
+    seed: int
+    near: Params | CurvedParams | None
+    begin: Params | None
+    lengths: Lengths | None
+    with_curves: bool
+    floor: float
+
+
+def _fit(ratios_KM, bpb_KN, weight_RK, how: _How):
     """Return Params with a leading axis R, loss_RN and promised_RN."""
-    resamples, runs = weight_RK.shape
-    scale = curves.scale(ratios_KM, weight_RK) if with_curves else None
+    seed, near, begin, lengths, with_curves, floor = how
+    resamples, domains = len(weight_RK), ratios_KM.shape[1]
+    scale = curves.scale(ratios_KM, weight_RK, lengths) if with_curves else None
+    ratios_KM = ratios_KM if lengths is None else rows(ratios_KM, lengths)
     if near is not None:
         theta_RNP = np.broadcast_to(near.theta_NP, (resamples, *near.theta_NP.shape))
         # The law without a floor has none to keep.
@@ -125,8 +157,8 @@ def _fit(
     target_RNK, offset_RN, scale_RN, logged_N = gp_learning.standardised(bpb_KN, weight_RK, floor_RN)
     wide_RKM = np.broadcast_to(ratios_KM, (resamples, *ratios_KM.shape))
     conditioned_on = wide_RKM, weight_RK, scale
-    alpha_RNK, curve_RNMQ = per_task.mapped(gp_learning.condition, (target_RNK, theta_RNP), conditioned_on)
-    tasks, domains = theta_RNP.shape[1], ratios_KM.shape[1]
+    alpha_RNK, feature_RNF = per_task.mapped(gp_learning.condition, (target_RNK, theta_RNP), conditioned_on)
+    tasks = theta_RNP.shape[1]
     params = Params(
         wide_RKM,
         weight_RK,
@@ -144,7 +176,8 @@ def _fit(
     )
     if scale is None:
         return params, loss_RN, promised_RN
-    return CurvedParams(*params, *scale, curve_NMQ=curve_RNMQ), loss_RN, promised_RN
+    curved = CurvedParams(*params, **scale._asdict(), curve_NMQ=np.zeros(0))
+    return curves.with_weights(curved, feature_RNF), loss_RN, promised_RN
 
 
 def _learnt(bpb_KN, weight_RK, chosen_RH, learnt_from, floor: float, begin: Params | None):

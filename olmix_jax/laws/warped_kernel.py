@@ -1,7 +1,8 @@
 """The kernel of :mod:`~olmix_jax.laws.warped_gp` and the linear algebra of one task. Pure JAX, in float64.
 
 With a ``scale``, the kernel is that of :mod:`~olmix_jax.laws.exposure`: it has a curve per domain, and θ begins with
-the log of their variance v.
+the log of their variance v. Its mixtures may be rows with lengths (:mod:`~olmix_jax.laws.curves`); ρ comes second in θ
+then, and the kernel without curves reads p_j (R/R̄)^ρ in place of p_j.
 """
 
 from typing import Any, NamedTuple
@@ -10,13 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from olmix_jax.laws import curves
-from olmix_jax.laws.curves import Scale
+from olmix_jax.laws.curves import LengthScale, Scale
 
 # Prior of θ: mean and standard deviation of log w_j (RELEVANCE) and of log (a, b, ℓ, s², τ) (SHARED).
 RELEVANCE = 0.0, 1.5
 SHARED = (0.0, -1.0, 0.0, -2.0, -3.5), (3.0, 3.0, 1.5, 1.5, 1.5)
 # The same of log v.
 CURVES = -2.0, 2.0
+# The same of ρ: benefits follow weights at 0, and tokens of the domain at 1.
+TOKENS = 0.5, 0.5
 # Added to the diagonal, so that rounding cannot make the kernel matrix indefinite.
 JITTER = 1e-8
 
@@ -40,23 +43,39 @@ def points(theta_P, ratios_KM) -> Points:
     return Points(z_KM, z_KM**2 @ relevance_M)
 
 
-def kernel(theta_P, one_KM, other_QM, scale: Scale | None = None):
+def kernel(theta_P, one_KM, other_QM, scale: Scale | LengthScale | None = None):
     """Return the kernel k between mixtures, k_KQ."""
     if scale is None:
         return between(theta_P, points(theta_P, one_KM), points(theta_P, other_QM))
-    one_KF, other_QF = (_flat(curves.features(scale, ratios_KM)) for ratios_KM in (one_KM, other_QM))
-    variance_F = _curve_variances(theta_P, one_KF.shape[1] // one_KM.shape[1])
-    return kernel(theta_P[1:], one_KM, other_QM) + (one_KF * variance_F[None, :]) @ other_QF.T
+    one_KF, other_QF = (curves.flat_features(scale, ratios_KM) for ratios_KM in (one_KM, other_QM))
+    variance_F = _feature_variances(theta_P, scale)
+    plain_P, one_KM, other_QM = (
+        plain(theta_P, scale),
+        weights(theta_P, one_KM, scale),
+        weights(theta_P, other_QM, scale),
+    )
+    return kernel(plain_P, one_KM, other_QM) + (one_KF * variance_F[None, :]) @ other_QF.T
 
 
-def _flat(curve_KMQ):
-    return curve_KMQ.reshape(len(curve_KMQ), -1)
+def plain(theta_P, scale: Scale | LengthScale | None):
+    """Return θ of the kernel without curves."""
+    return theta_P if scale is None else theta_P[2 if isinstance(scale, LengthScale) else 1 :]
 
 
-def _curve_variances(theta_P, knots: int):
-    """Return v·w_j, the prior variance of a curve's weights, for each knot of each domain."""
-    relevance_M, _ = split(theta_P[1:])
-    return jnp.repeat(jnp.exp(theta_P[0]) * relevance_M, knots)
+def weights(theta_P, rows_KX, scale: Scale | LengthScale | None):
+    """Return what the kernel without curves reads of rows: p_j, or p_j (R/R̄)^ρ if the runs differ in length."""
+    if not isinstance(scale, LengthScale):
+        return rows_KX
+    ratios_KM, _, tokens_K = curves.read(scale, rows_KX)
+    return ratios_KM * jnp.exp(theta_P[1] * (jnp.log(tokens_K) - scale.level_2[0]))[:, None]
+
+
+def _feature_variances(theta_P, scale: Scale | LengthScale):
+    """Return the prior variance of the weights of the flat features: v·w_j at the knots of domain j, 1 of the trend."""
+    relevance_M, _ = split(plain(theta_P, scale))
+    number = curves.number(scale, len(relevance_M))
+    variance_F = jnp.repeat(jnp.exp(theta_P[0]) * relevance_M, number // len(relevance_M))
+    return jnp.append(variance_F, jnp.ones(number - len(variance_F)))
 
 
 def between(theta_P, one: Points, other: Points):
@@ -80,21 +99,25 @@ def _sum(theta_P, parts):
     return linear * inner_KQ + rough * (1 + d_KQ) * decay_KQ
 
 
-def variance(theta_P, ratios_KM, scale: Scale | None = None):
+def variance(theta_P, ratios_KM, scale: Scale | LengthScale | None = None):
     """Return the prior variance k(z, z) of each mixture."""
     if scale is not None:
-        curve_KMQ = curves.features(scale, ratios_KM)
-        variance_F = _curve_variances(theta_P, curve_KMQ.shape[2])
-        return variance(theta_P[1:], ratios_KM) + _flat(curve_KMQ) ** 2 @ variance_F
+        feature_KF, variance_F = curves.flat_features(scale, ratios_KM), _feature_variances(theta_P, scale)
+        plain_variance_K = variance(plain(theta_P, scale), weights(theta_P, ratios_KM, scale))
+        return plain_variance_K + feature_KF**2 @ variance_F
     relevance_M, (linear, rough, _, _, warp) = split(theta_P)
     return linear * (_warped(ratios_KM, warp) ** 2 @ relevance_M) + rough
 
 
-def drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M, scale: Scale | None = None, curve_MQ=None):
-    """Return a function from the prior at mixtures: slope·z + Σ_f wave_f cos(ω_f·√(ℓw) z + phase_f) + Σ_j h_j."""
+def drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M, scale=None, feature_F=None):
+    """Return a function from the prior at mixtures: slope·z + Σ_f wave_f cos(ω_f·√(ℓw) z + phase_f) + Σ_j h_j.
+
+    ``feature_F`` are the weights of the flat features.
+    """
     if scale is not None:
-        curves_K = _flat(curves.features(scale, ratios_KM)) @ curve_MQ.reshape(-1)
-        return drawn(theta_P[1:], ratios_KM, frequency_FM, phase_F, wave_F, slope_M) + curves_K
+        curves_K = curves.flat_features(scale, ratios_KM) @ feature_F
+        plain_P, ratios_KM = plain(theta_P, scale), weights(theta_P, ratios_KM, scale)
+        return drawn(plain_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M) + curves_K
     relevance_M, (_, _, length, _, warp) = split(theta_P)
     z_KM, scale_M = _warped(ratios_KM, warp), jnp.sqrt(length * relevance_M)
     return z_KM @ slope_M + jnp.cos((z_KM * scale_M[None, :]) @ frequency_FM.T + phase_F[None, :]) @ wave_F
@@ -134,36 +157,36 @@ def _noisy(theta_P, kernel_KK, weight_K):
     return kernel_KK * active_K[:, None] * active_K[None, :] + jnp.diag(jnp.where(weight_K > 0, noise_K, 1.0))
 
 
-def conditioned(theta_P, ratios_KM, target_K, weight_K, scale: Scale | None = None):
+def conditioned(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScale | None = None):
     """Return the Cholesky factor of kernel and noise, and alpha_K."""
     factor_KK = jnp.linalg.cholesky(_noisy(theta_P, kernel(theta_P, ratios_KM, ratios_KM, scale), weight_K))
     return factor_KK, jax.scipy.linalg.cho_solve((factor_KK, True), target_K)
 
 
-def prior(domains: int, with_curves: bool = False):
+def prior(domains: int, with_curves: bool = False, with_lengths: bool = False):
     """Return the mean and standard deviation of θ's prior."""
     mean_P, std_P = (jnp.concatenate([jnp.full(domains, r), jnp.array(s)]) for r, s in zip(RELEVANCE, SHARED))
     if not with_curves:
         return mean_P, std_P
-    return jnp.append(CURVES[0], mean_P), jnp.append(CURVES[1], std_P)
+    first = (CURVES, TOKENS) if with_lengths else (CURVES,)
+    return tuple(jnp.append(jnp.array(ends), x_P) for ends, x_P in zip(zip(*first), (mean_P, std_P)))
 
 
-def negative_log_posterior(theta_P, ratios_KM, target_K, weight_K, scale: Scale | None = None):
+def negative_log_posterior(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScale | None = None):
     """Return −log (marginal likelihood × prior) of one task, and its gradient."""
     return with_alpha(theta_P, ratios_KM, target_K, weight_K, scale)[:2]
 
 
-def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | None = None):
+def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScale | None = None):
     """Return :func:`negative_log_posterior` and α, which is its gradient by the target."""
-    mean_P, std_P = prior(ratios_KM.shape[1], scale is not None)
-    active_K, plain_P = active(weight_K), theta_P if scale is None else theta_P[1:]
-    runs = points(plain_P, ratios_KM)
+    active_K, plain_P, weights_KM = active(weight_K), plain(theta_P, scale), weights(theta_P, ratios_KM, scale)
+    mean_P, std_P = prior(weights_KM.shape[1], scale is not None, isinstance(scale, LengthScale))
+    runs = points(plain_P, weights_KM)
     parts = _parts(plain_P, runs, runs)
     kernel_KK = _sum(plain_P, parts)
     if scale is not None:
-        curve_KMQ = curves.features(scale, ratios_KM)
-        curve_KF, variance_F = _flat(curve_KMQ), _curve_variances(theta_P, curve_KMQ.shape[2])
-        kernel_KK = kernel_KK + (curve_KF * variance_F[None, :]) @ curve_KF.T
+        feature_KF, variance_F = curves.flat_features(scale, ratios_KM), _feature_variances(theta_P, scale)
+        kernel_KK = kernel_KK + (feature_KF * variance_F[None, :]) @ feature_KF.T
     factor_KK = jnp.linalg.cholesky(_noisy(theta_P, kernel_KK, weight_K))
     inverse_KK = jax.scipy.linalg.cho_solve((factor_KK, True), jnp.eye(len(target_K)))
     alpha_K = inverse_KK @ target_K
@@ -171,12 +194,17 @@ def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | None = Non
     slope_KK = 0.5 * (inverse_KK - jnp.outer(alpha_K, alpha_K))
     noise_K = active_K * jnp.exp(theta_P[-2]) / jnp.where(weight_K > 0, weight_K, 1.0)
     kernel_slope_KK = slope_KK * active_K[:, None] * active_K[None, :]
-    gradient_P = _kernel_gradient(plain_P, ratios_KM, parts, kernel_slope_KK)
+    gradient_P, weights_slope_KM = _kernel_gradient(plain_P, weights_KM, parts, kernel_slope_KK)
     if scale is not None:
-        # ∂/∂log of v·w_j, summed over the knots of a domain.
-        slope_F = variance_F * (curve_KF * (kernel_slope_KK @ curve_KF)).sum(axis=0)
-        slope_M = slope_F.reshape(curve_KMQ.shape[1:]).sum(axis=1)
-        gradient_P = jnp.append(slope_M.sum(), gradient_P.at[: len(slope_M)].add(slope_M))
+        # ∂/∂log of v·w_j, summed over the knots of a domain. The variance of the trend is fixed.
+        slope_F, domains = variance_F * (feature_KF * (kernel_slope_KK @ feature_KF)).sum(axis=0), weights_KM.shape[1]
+        slope_M = slope_F[: len(slope_F) // domains * domains].reshape(domains, -1).sum(axis=1)
+        gradient_P = gradient_P.at[: len(slope_M)].add(slope_M)
+        if isinstance(scale, LengthScale):
+            *_, tokens_K = curves.read(scale, ratios_KM)
+            longer_K = jnp.log(tokens_K) - scale.level_2[0]
+            gradient_P = jnp.append(longer_K @ (weights_slope_KM * weights_KM).sum(axis=1), gradient_P)
+        gradient_P = jnp.append(slope_M.sum(), gradient_P)
     gradient_P = gradient_P.at[-2].add(jnp.diag(slope_KK) @ noise_K)
     off_P = (theta_P - mean_P) / std_P
     value = 0.5 * (target_K @ alpha_K) + jnp.log(jnp.diag(factor_KK)).sum() + 0.5 * (off_P @ off_P)
@@ -184,7 +212,7 @@ def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | None = Non
 
 
 def _kernel_gradient(theta_P, ratios_KM, parts, slope_KK):
-    """Return Σ_kq slope_kq ∂k(z_k, z_q)/∂θ for the kernel between the runs, without noise.
+    """Return Σ_kq slope_kq ∂k(z_k, z_q)/∂θ for the kernel between the runs, without noise, and the same for ∂/∂p.
 
     Derived by hand, because it takes most of the time of a fit.
 
@@ -208,7 +236,8 @@ def _kernel_gradient(theta_P, ratios_KM, parts, slope_KK):
             (z_slope_KM * _warped_slope(ratios_KM, warp)).sum(),
         ]
     )
-    return jnp.concatenate([relevance_slope_M, tail_K])
+    ratios_slope_KM = z_slope_KM / ((ratios_KM + warp) * jnp.log1p(1 / warp))
+    return jnp.concatenate([relevance_slope_M, tail_K]), ratios_slope_KM
 
 
 def left_out(shared, target_K, theta_P):
@@ -224,35 +253,32 @@ def left_out(shared, target_K, theta_P):
 
 
 def corrected(shared, target_K, theta_P, normal_SX):
-    """Return alpha_SK, wave_SF, slope_SM and curve_SMQ of S draws of one task, by Matheron's rule."""
+    """Return alpha_SK, wave_SF, slope_SM and the weights of the features of S draws of one task, by Matheron's rule."""
     ratios_KM, weight_K, scale, frequency_SFM, phase_SF = shared
     factor_KK, _ = conditioned(theta_P, ratios_KM, target_K, weight_K, scale)
-    (runs, domains), draws = ratios_KM.shape, len(normal_SX)
-    waves, plain_P = phase_SF.shape[1], theta_P if scale is None else theta_P[1:]
-    relevance_M, (linear, rough, _, noise, _) = split(plain_P)
+    runs, waves = len(ratios_KM), phase_SF.shape[1]
+    relevance_M, (linear, rough, _, noise, _) = split(plain(theta_P, scale))
+    domains = len(relevance_M)
     normal_SF, normal_SM, normal_SK, normal_SY = jnp.split(
         normal_SX, [waves, waves + domains, waves + domains + runs], axis=1
     )
     wave_SF, slope_SM = jnp.sqrt(2 * rough / waves) * normal_SF, jnp.sqrt(linear * relevance_M)[None, :] * normal_SM
     noise_K = jnp.sqrt(noise / jnp.where(weight_K > 0, weight_K, 1.0))
-    curve_SMQ = jnp.zeros((draws, domains, 0))
-    if scale is not None:
-        variance_Y = _curve_variances(theta_P, normal_SY.shape[1] // domains)
-        curve_SMQ = (jnp.sqrt(variance_Y)[None, :] * normal_SY).reshape(draws, domains, -1)
+    feature_SY = normal_SY if scale is None else jnp.sqrt(_feature_variances(theta_P, scale))[None, :] * normal_SY
 
-    def prior_function(frequency_FM, phase_F, wave_F, slope_M, curve_MQ):
-        return drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M, scale, curve_MQ)
+    def prior_function(frequency_FM, phase_F, wave_F, slope_M, feature_Y):
+        return drawn(theta_P, ratios_KM, frequency_FM, phase_F, wave_F, slope_M, scale, feature_Y)
 
-    prior_SK = jax.vmap(prior_function)(frequency_SFM, phase_SF, wave_SF, slope_SM, curve_SMQ)
+    prior_SK = jax.vmap(prior_function)(frequency_SFM, phase_SF, wave_SF, slope_SM, feature_SY)
     lack_SK = (target_K[None, :] - prior_SK - noise_K[None, :] * normal_SK) * active(weight_K)[None, :]
     alpha_SK = jax.scipy.linalg.cho_solve((factor_KK, True), lack_SK.T).T
     if scale is not None:
-        curve_SMQ = curve_SMQ + jax.vmap(lambda a_K: curve_weights(theta_P, ratios_KM, a_K, weight_K, scale))(alpha_SK)
-    return alpha_SK, wave_SF, slope_SM, curve_SMQ
+        of_runs = jax.vmap(lambda alpha_K: feature_weights(theta_P, ratios_KM, alpha_K, weight_K, scale))
+        feature_SY = feature_SY + of_runs(alpha_SK)
+    return alpha_SK, wave_SF, slope_SM, feature_SY
 
 
-def curve_weights(theta_P, ratios_KM, alpha_K, weight_K, scale: Scale):
-    """Return curve_MQ, the posterior mean of the curves' weights: v·w_j Σ_k α_k φ_jq(p_k)."""
-    curve_KMQ = curves.features(scale, ratios_KM)
-    variance_F = _curve_variances(theta_P, curve_KMQ.shape[2])
-    return (variance_F * ((alpha_K * active(weight_K)) @ _flat(curve_KMQ))).reshape(curve_KMQ.shape[1:])
+def feature_weights(theta_P, ratios_KM, alpha_K, weight_K, scale: Scale | LengthScale):
+    """Return the posterior mean of the weights of the flat features; of curves v·w_j Σ_k α_k φ_jq(p_k)."""
+    feature_KF = curves.flat_features(scale, ratios_KM)
+    return _feature_variances(theta_P, scale) * ((alpha_K * active(weight_K)) @ feature_KF)

@@ -27,7 +27,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     seed = rng.derive(config.seed, "fit")
     law = fitting.law_for(settings.law, table)
     options = fitting.Options(law, settings.starts, settings.folds, settings.resamples, seed)
-    result = dataclasses.replace(fitting.fit(table, options, workdir / "fit"), warnings=swarm.warnings)
+    warnings = *swarm.warnings, *fitting.warnings(LAWS[law], table)
+    result = dataclasses.replace(fitting.fit(table, options, workdir / "fit"), warnings=warnings)
     if chosen is not None:
         errors = {str(trust): error for trust, error in chosen.error.items()}
         result = dataclasses.replace(result, over=chosen.over, trust=chosen.trust, error=errors)

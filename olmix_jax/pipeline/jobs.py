@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from olmix_jax.config import budget
 from olmix_jax.config.part import Part
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tasks, tokenizer
@@ -13,8 +14,10 @@ from olmix_jax.corpus.task_set import TaskSet
 from olmix_jax.proxy import coordination, data, model, part_results, state, trainer, waves
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.proxy.train_result import TrainResult
+from olmix_jax.proxy.trunk import Trunk
 from olmix_jax.swarm.domains import DomainSet
-from olmix_jax.utils import files
+from olmix_jax.update import update_plan
+from olmix_jax.utils import files, rng
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,7 @@ def swarm_of(
     runs: data.Runs,
     share: float = 1.0,
     score_steps: tuple[int, ...] = (),
+    trunk: Trunk | None = None,
 ) -> ProxySwarm:
     """Return the models of a config, with the workdir's token stores as data.
 
@@ -82,6 +86,7 @@ def swarm_of(
       runs: counts of sequences and seeds, which differ between the models.
       share: share of each domain that a model reads, so that it repeats the domain as often as the target run.
       score_steps: steps at which models are scored, besides the last one.
+      trunk: the trunk that the models continue from.
     """
     vocabulary = _tokenizer(workdir).size
     return ProxySwarm(
@@ -95,7 +100,21 @@ def swarm_of(
         share=share,
         track=config.track,
         score_steps=score_steps,
+        decay=budget.decay_steps(config),
+        trunk=trunk,
     )
+
+
+def proxy_seed(config: Config, workdir: pathlib.Path) -> int:
+    """Return the seed of the proxies' initial weights and document order."""
+    seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
+    plan = update_plan.read_for(config, workdir)
+    return seed if plan is None else plan.derive_seed(seed)
+
+
+def proxy_share(config: Config) -> float:
+    """Return the share of every domain that proxies read."""
+    return min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
 
 
 def tasks_of(config: Config, workdir: pathlib.Path) -> TaskSet:

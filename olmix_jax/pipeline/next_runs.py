@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from olmix_jax import laws
+from olmix_jax.config import budget
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws.fit_result import FitResult
@@ -109,7 +110,7 @@ def _testing_runs(
 
 def as_trained(config: Config, workdir: pathlib.Path, weights: Mapping[str, float]) -> np.ndarray:
     """Return a mixture as a run trains it: in whole sequences of a proxy, if proxies are trained here."""
-    weights_M, total = np.array(list(weights.values())), config.train.steps * config.train.batch
+    weights_M, total = np.array(list(weights.values())), budget.sequences(config)
     if workdirs.trained_here(config, workdir):
         return apportion.snap(weights_M, total) / total
     return weights_M / weights_M.sum()
@@ -180,7 +181,7 @@ def settings_digest(config: Config) -> str:
 def _sampler(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Return the settings of ``swarm`` for the sampler that draws candidates of the next runs."""
     swarm = config.swarm
-    total = config.train.steps * config.train.batch if workdirs.trained_here(config, workdir) else TOTAL
+    total = budget.sequences(config) if workdirs.trained_here(config, workdir) else TOTAL
     if swarm.min_weight and not workdirs.trained_here(config, workdir):
         total = max(total, math.ceil(1 / swarm.min_weight))
     return {

@@ -14,7 +14,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store
 from olmix_jax.laws import fitting, held_out
 from olmix_jax.laws.fit_result import FitResult, Over
-from olmix_jax.pipeline import handover, next_runs
+from olmix_jax.pipeline import handover, next_runs, trunk_stage
 from olmix_jax.pipeline.fit import law_over_domains
 from olmix_jax.propose import export, make_proposal
 from olmix_jax.propose.options import Options
@@ -54,7 +54,10 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     shutil.rmtree(workdir / handover.FOLDER, ignore_errors=True)
     solved.proposal.write(path)
     log.info("propose: %s", solved.proposal.outcome)
+    if solved.proposal.read_at is not None:
+        log.info("propose: %s", solved.proposal.read_at)
     proposal = make_proposal.complete(solved)
+    proposal = dataclasses.replace(proposal, warnings=(*proposal.warnings, *trunk_stage.warnings(config)))
     if plan is not None:
         with left_out.unless_fails("propose", "costs of kept ratios"):
             full_law = None

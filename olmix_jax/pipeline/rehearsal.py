@@ -14,7 +14,7 @@ from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import domain_names, tasks
 from olmix_jax.laws import LAWS, FittedLaw, fitting, log_linear, quality, scores
-from olmix_jax.pipeline import sample
+from olmix_jax.pipeline import sample, trunk_stage
 from olmix_jax.pipeline.propose import options_of, swarm_facts
 from olmix_jax.propose import baselines, blocks, exploration, optimum
 from olmix_jax.propose.constraints import constraints, mixture
@@ -49,9 +49,23 @@ def check_settings(config: Config) -> None:
         changes.change(history.read_domains(parent, external).names, steps)
     if config.swarm.ratios:
         return
+    _check_trunk(config)
     fitting.check_library(config.fit.law)
     tracking.check_libraries(config.track)
     _check_budget(config)
+
+
+def _check_trunk(config: Config) -> None:
+    """Check a trunk that is copied, and warn of an update whose proxies have another share in common."""
+    if config.swarm.trunk_from:
+        trunk_stage.source(config)
+    if config.update.parent:
+        before = history.parent_config(config).swarm
+        if not before.ratios and before.trunk != config.swarm.trunk:
+            _warn(
+                f"swarm.trunk = {config.swarm.trunk:g}, but {before.trunk:g} in {config.update.parent}: differences "
+                "between mixtures are smaller the longer the trunk is, so earlier runs are a poor guide to the new ones"
+            )
 
 
 def check_names(config: Config) -> None:
@@ -66,6 +80,8 @@ def check_names(config: Config) -> None:
     names, options = domain_names.list_names(config.corpus), Options(**json_fields.propose_options(config))
     if config.update.parent:
         return
+    if (trunk := json_fields.trunk_mixture(config)) is not None:
+        mixture(trunk, names, "swarm.trunk_mixture")
     constraints(options.bounds, names)
     blocks.form_blocks(options.keep_ratios or {}, names)
     if options.anchor is not None:

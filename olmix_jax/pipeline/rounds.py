@@ -112,7 +112,9 @@ def _train(train: Stage, number: int) -> Stage:
         train,
         name=f"{where}/train",
         run=functools.partial(call, "run"),
-        reads=lambda config, workdir: ("domains.json", "tasks/tasks.json", f"{where}/ratios.csv"),
+        reads=lambda config, workdir: tuple(
+            f"{where}/ratios.csv" if file == workdirs.RATIOS else file for file in train.reads(config, workdir)
+        ),
         writes=(f"{where}/meta.json", f"{where}/metrics.csv"),
         costly=(f"{where}/metrics.csv", f"{where}/train"),
         count_models=functools.partial(call, "count_models"),
@@ -141,8 +143,7 @@ def _measure(config: Config, workdir: pathlib.Path, number: int) -> None:
     where, info = workdir / folder(number), TrainInfo.read(workdir / folder(number) / "train/info.json")
     swarm, rounds = workdirs.read_table(config, workdir), Rounds.read(workdir)
     runs = sum(run in swarm.runs for run in table.read_ratios(where / "ratios.csv").runs)
-    tokens = info.members * info.tokens_per_member
-    measured = dataclasses.replace(rounds.rounds[number - 1], runs=runs, tokens=tokens).measure(swarm)
+    measured = dataclasses.replace(rounds.rounds[number - 1], runs=runs, tokens=info.own_tokens).measure(swarm)
     rounds.with_round(number, measured).write(workdir)
     log.info("round %d: %s", number, measured.outcome)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from olmix_jax.config import budget
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.propose import blocks
@@ -60,7 +61,7 @@ def request(config: Config, domains: DomainSet, plan: UpdatePlan | None) -> dict
     return {
         "natural_M": blocks.collapse(domains.natural_M, kept),
         "size": size(config, domains, plan),
-        "total": config.train.steps * config.train.batch,
+        "total": budget.sequences(config),
         "names": kept.names,
         "sparsity": swarm.sparsity,
         "strength": swarm.strength,

@@ -18,13 +18,15 @@ from olmix_jax.utils import files
 from olmix_jax.utils.digests import Digests
 from olmix_jax.utils.errors import UserError
 
-# Settings that name a file or folder. Its content counts, not its name. The parent's content is evidence of the update.
-PATHS = tuple(name for name in ("corpus.path", *LOCAL) if name not in ("olmix_yaml", "update.parent"))
+# Settings that name a file or folder. Its content counts, not its name. Of the parent and of a workdir whose trunk is
+# copied, only a part counts: it is evidence of the stages that read it.
+NOT_INPUTS = ("olmix_yaml", "update.parent", "swarm.trunk_from")
+PATHS = tuple(name for name in ("corpus.path", *LOCAL) if name not in NOT_INPUTS)
 # Settings that change how members are computed, or how many rounds follow, not the results. They may change between
 # runs, for example on a machine with less memory.
 NOT_STAMPED = (
     "train.mapping train.map_batch train.micro_batch train.remat train.checkpoint_every swarm.members_per_device "
-    "swarm.part rounds.number"
+    "swarm.part swarm.trunk_from rounds.number"
 ).split()
 
 

@@ -10,13 +10,14 @@ from olmix_jax.config import part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import fitting
-from olmix_jax.pipeline import fit, propose, rounds, sample, update
+from olmix_jax.pipeline import fit, propose, rounds, sample, trunk_stage, update
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.update import history, update_plan
 from olmix_jax.utils.errors import UserError
 
 SAMPLER = tuple(f"swarm.{f}" for f in "size sparsity strength min_weight min_distance min_runs seed".split())
 BUDGET = ("train.steps", "train.batch", "proxy.length")
+TRAINER = ("seed", "proxy", "train", "tasks.length", "validate.steps", "propose.target_tokens")
 
 
 def is_external_update(config: Config) -> bool:
@@ -197,7 +198,7 @@ PLAN = Stage(
     by_default=lambda config: False,
     reads=lambda config, workdir: (),
     writes=("plan/plan.json",),
-    settings=("plan", "proxy", "train", "validate", "swarm.size", "corpus.vocabulary", "corpus.tokenizer"),
+    settings=("plan", "proxy", "train", "validate", "corpus.vocabulary", "corpus.tokenizer", *trunk_stage.SIZE),
     repeat=True,
     records_config=False,
     rehearses=True,
@@ -230,22 +231,25 @@ SAMPLE = Stage(
     by_default=lambda config: _trains(config) or (is_external_update(config) and not config.swarm.ratios),
     reads=lambda config, workdir: ("domains.json", *_plan_of_update(config)),
     writes=("swarm/ratios.csv",),
-    settings=("seed", *SAMPLER, "train.steps", "train.batch"),
+    settings=("seed", *SAMPLER, "train.steps", "train.batch", "swarm.trunk"),
     costly=("swarm/ratios.csv",),
     skip=_skip_training,
     rehearses=True,
 )
+TRUNK = trunk_stage.stage(TRAINER, _plan_of_update, _skip_training)
 TRAIN = Stage(
     "train",
     _train,
     by_default=lambda config: not is_external_update(config) and not config.swarm.ratios,
-    reads=lambda config, workdir: ("domains.json", "tasks/tasks.json", "swarm/ratios.csv"),
+    reads=lambda config, workdir: ("domains.json", "tasks/tasks.json", "swarm/ratios.csv", *trunk_stage.result(config)),
     writes=("swarm/meta.json", "swarm/metrics.csv"),
-    settings=("seed", "proxy", "train", "tasks.length", "validate.steps", "propose.target_tokens"),
+    settings=(*TRAINER, "swarm.trunk"),
     # Rounds add to the table of this swarm.
     costly=("swarm/metrics.csv", "train", rounds.FOLDER),
     resumable=True,
     skip=_skip_training,
+    # Jobs of an array share a trunk that is trained before them.
+    before=lambda config, workdir: (TRUNK,) if config.swarm.trunk and not config.swarm.part else (),
     count_models=_count_proxies,
     join=_join_training,
     rehearses=True,
@@ -291,5 +295,6 @@ REPORT = Stage(
     writes=("report/index.html",),
     repeat=True,
 )
-# The dry run comes after the stages that tell it the number of members.
-STAGES = (PREPARE, UPDATE, PLAN, SAMPLE, TRAIN, FIT, PROPOSE, ROUNDS, VALIDATE, REPORT)
+# The dry run comes after the stages that tell it the number of members. The trunk is last because it belongs to `train`
+# and runs alone only before the jobs of an array.
+STAGES = (PREPARE, UPDATE, PLAN, SAMPLE, TRAIN, FIT, PROPOSE, ROUNDS, VALIDATE, REPORT, TRUNK)

@@ -8,10 +8,9 @@ import numpy as np
 from olmix_jax.config import budget, part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
-from olmix_jax.pipeline import jobs
+from olmix_jax.pipeline import jobs, trunk
 from olmix_jax.proxy import data, trainer
 from olmix_jax.swarm import apportion, table
-from olmix_jax.update import update_plan
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
@@ -36,6 +35,12 @@ def run(config: Config, workdir: pathlib.Path, place: Place = SWARM) -> None:
         log.info(
             "%s: proxies read a share of %.3f of every domain, to repeat it as often as the target run",
             *(place.training, job.swarm.share),
+        )
+    if job.swarm.first_step:
+        own, steps, members = config.train.steps - job.swarm.first_step, config.train.steps, len(job.swarm.runs)
+        log.info(
+            "%s: %d branches of %d steps, the tokens of %.1f full proxies, after a trunk of %d steps",
+            *(place.training, members, own, members * own / steps, job.swarm.first_step),
         )
     trained = job.results(part.parse(config.swarm.part), domains)
     if trained is None:
@@ -79,13 +84,12 @@ def _job(config: Config, workdir: pathlib.Path, place: Place) -> jobs.Job:
     mixtures = table.read_ratios(path)
     if mixtures.domains != domains.names:
         raise UserError(f"{path}: its domains differ from those of domains.json; run --stages=sample again")
-    counts_KM = apportion.realise(mixtures.ratios_KM, config.train.steps * config.train.batch, domains.names)
-    seed = config.train.seed if config.train.seed is not None else rng.derive(config.seed, "train")
-    plan = update_plan.read_for(config, workdir)
-    seed = seed if plan is None else plan.derive_seed(seed)
+    counts_KM = apportion.realise(mixtures.ratios_KM, budget.sequences(config), domains.names)
+    start = trunk.read(workdir, domains) if config.swarm.trunk else None
+    seed = jobs.proxy_seed(config, workdir) if start is None else start.seed
     seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in mixtures.runs])
-    share = min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
-    swarm = jobs.swarm_of(config, workdir, domains, data.Runs(mixtures.runs, counts_KM, seed_K, seed_K), share)
+    runs = data.Runs(mixtures.runs, counts_KM, seed_K, seed_K)
+    swarm = jobs.swarm_of(config, workdir, domains, runs, jobs.proxy_share(config), trunk=start)
     tasks, members_per_device = jobs.tasks_of(config, workdir), config.swarm.members_per_device
     return jobs.Job(swarm, tasks, workdir / place.training, place.tables, members_per_device)
 

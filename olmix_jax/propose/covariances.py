@@ -36,7 +36,7 @@ def exact_covariances(params: warped_gp.Params | curves.CurvedParams, candidates
       UserError: the shapes disagree, or ``params`` has leading axes.
     """
     candidates_CM, reference_QM = np.asarray(candidates_CM, np.float64), np.asarray(reference_QM, np.float64)
-    domains = params.ratios_KM.shape[-1]
+    domains = params.slope_NM.shape[-1]
     if {x.ndim for x in (params.ratios_KM, candidates_CM, reference_QM)} != {2} or not len(reference_QM):
         raise UserError("next runs need one fitted law, and tables of candidates and reference mixtures")
     if candidates_CM.shape[1] != domains or reference_QM.shape[1] != domains:

@@ -7,7 +7,7 @@ import dataclasses
 
 from olmix_jax.laws import Law
 from olmix_jax.laws.fitted import FittedLaw
-from olmix_jax.propose import guard_price, kl_choice
+from olmix_jax.propose import aiming, guard_price, kl_choice
 from olmix_jax.propose.formulation import Formulation
 from olmix_jax.propose.guard_price import GuardPrice
 from olmix_jax.propose.options import Options
@@ -45,7 +45,7 @@ def lambda_choice(
         return None
     try:
         choice = kl_choice.choose_kl_weight(
-            fitted.law,
+            aiming.refitted(fitted.law, swarm, options),
             swarm.ratios_KM,
             swarm.bpb_KN,
             formulation.problem,

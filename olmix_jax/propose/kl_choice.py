@@ -25,7 +25,8 @@ def choose_kl_weight(
 ) -> LambdaChoice:
     """Return the gain by λ and the best λ: the largest whose gain is within one standard error of the largest gain.
 
-    The standard error is that of the difference in gain, over splits.
+    The standard error is that of the difference in gain, over splits. The best λ is chosen by its gain, so that gain is
+    too high. ``held_out_gain`` is the gain of a choice: each split's at the λ that the others choose.
 
     Args:
       law: the family; it is fitted to halves of the runs. Replicates of a mixture stay in one half.
@@ -34,7 +35,7 @@ def choose_kl_weight(
       problem: gives task weights, anchor and bounds and, if it has the same law, the fit to all runs.
       kl_weights_L: λ > 0, ascending.
       natural_M: the mixture that gains are measured from.
-      splits: number of random halvings.
+      splits: number of random halvings, at least three.
       seed: of the halvings.
 
     Raises:
@@ -56,20 +57,38 @@ def choose_kl_weight(
     judges_H = jax.tree.map(lambda x: np.asarray(x)[others], params_H)
     bpb_HC = evaluate_each(law, judges_H, compared_HCM) @ problem.weights
     gain_SL = (bpb_HC[:, -1:] - bpb_HC[:, :-1]).reshape(splits, 2, lambdas).mean(axis=1)
-    mean_L, best = gain_SL.mean(axis=0), int(gain_SL.mean(axis=0).argmax())
-    error_L = (gain_SL[:, best : best + 1] - gain_SL).std(axis=0, ddof=1) / np.sqrt(splits)
-    within = np.flatnonzero(mean_L >= mean_L[best] - error_L)
+    unseen_S = not_chosen_by(gain_SL)
     return LambdaChoice(
         kl_weight=tuple(kl_weights_L),
-        gain=tuple(mean_L.tolist()),
+        gain=tuple(gain_SL.mean(axis=0).tolist()),
         # All splits are of the same runs, so their mean is hardly more certain than one of them: its standard error
         # over swarms was 1.7 to 2.0 times the one of independent splits, and √SPLITS is 2.
         gain_error=tuple(gain_SL.std(axis=0, ddof=1).tolist()),
-        best=float(kl_weights_L[int(within.max())]),
+        best=float(kl_weights_L[chosen(gain_SL)]),
         splits=splits,
         used=False,
         unconverged=sum(variants.unconverged for variants in variants_H),
+        held_out_gain=float(unseen_S.mean()),
+        held_out_gain_error=float(unseen_S.std(ddof=1)),
     )
+
+
+def chosen(gain_SL) -> int:
+    """Return the column of the largest λ whose mean gain is within one standard error of the best.
+
+    Args:
+      gain_SL: gain of each split (at least two) by λ, ascending.
+    """
+    # The standard error is that of independent splits, although splits share runs. The larger error of splits that
+    # share all runs chooses larger λ, whose mixtures are truly worse (docs/log.md).
+    mean_L, best = gain_SL.mean(axis=0), int(gain_SL.mean(axis=0).argmax())
+    error_L = (gain_SL[:, best : best + 1] - gain_SL).std(axis=0, ddof=1) / np.sqrt(len(gain_SL))
+    return int(np.flatnonzero(mean_L >= mean_L[best] - error_L).max())
+
+
+def not_chosen_by(gain_SL) -> np.ndarray:
+    """Return each split's gain at the λ that the *other* splits choose, gain_S. At least three splits."""
+    return np.array([gain_SL[s, chosen(np.delete(gain_SL, s, axis=0))] for s in range(len(gain_SL))])
 
 
 def halves(law: Law, ratios_KM, splits: int = SPLITS, seed: int = 0) -> np.ndarray:

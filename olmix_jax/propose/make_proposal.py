@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from olmix_jax.laws.fitted import FittedLaw
-from olmix_jax.propose import exploration, guard_price, guards, shadow_prices, support, uncertainty
+from olmix_jax.propose import aiming, exploration, guard_price, guards, shadow_prices, support, uncertainty
 from olmix_jax.propose.formulation import Formulation, formulate
 from olmix_jax.propose.optimum import Optimum, find_optimum
 from olmix_jax.propose.options import Options
@@ -78,6 +78,7 @@ def solve(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None, 
     options, choice = options or Options(), None
     if options.trust is not None and swarm.tested_QM is None:
         raise UserError("propose.trust needs the swarm's runs, and there are none; unset it")
+    fitted, read_at = aiming.aimed(fitted, swarm, options)
     formulation = formulate(fitted, swarm, options)
     if options.choose_kl_weight:
         choice = exploration.lambda_choice(fitted, formulation, swarm, options, seed)
@@ -93,8 +94,10 @@ def solve(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None, 
         proposal = _with_guards(proposal, formulation, optimum, fitted, options)
     if formulation.constraints.repetition is None:
         proposal = dataclasses.replace(proposal, warnings=(*proposal.warnings, _why_uncapped(swarm)))
-    warnings = *proposal.warnings, *formulation.excluded, *_beyond_runs(swarm, weights_M, formulation.natural_M)
-    proposal = dataclasses.replace(proposal, choice=choice, warnings=warnings)
+    beyond = support.beyond_runs(swarm, weights_M, formulation.natural_M)
+    beyond += aiming.warnings(fitted.law, weights_M, swarm, options)
+    warnings = *proposal.warnings, *formulation.excluded, *beyond
+    proposal = dataclasses.replace(proposal, choice=choice, warnings=warnings, read_at=read_at)
     return Solved(proposal, fitted, swarm, options, seed, formulation, optimum)
 
 
@@ -282,15 +285,3 @@ def _with_error_bars(proposal: Proposal, solved: Solved) -> Proposal:
 def _why_uncapped(swarm: SwarmFacts) -> str:
     missing = "unique tokens per domain" if swarm.tokens_M is None else "propose.target_tokens"
     return f"repetition is not capped: {missing} not given"
-
-
-def _beyond_runs(swarm: SwarmFacts, weights_M: np.ndarray, natural_M: np.ndarray) -> tuple[str, ...]:
-    """Return a warning if a weight is above the natural one and above twice the largest of any run."""
-    if swarm.ratios_KM is None:
-        return ()
-    largest_M = np.asarray(swarm.ratios_KM).max(axis=0)
-    beyond = np.flatnonzero(weights_M > np.maximum(2 * largest_M, natural_M) + 1e-6).tolist()
-    if not beyond:
-        return ()
-    texts = [f"{swarm.domains[i]} {weights_M[i]:.3g} (runs: up to {largest_M[i]:.3g})" for i in beyond]
-    return (f"extrapolated: weights over twice those of any run, where no score tests the law: {listed(texts, 5)}",)

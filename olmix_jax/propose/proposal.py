@@ -7,6 +7,7 @@ domain are shares of the training tokens.
 import dataclasses
 import os
 
+from olmix_jax.propose.aiming import ReadAt
 from olmix_jax.propose.guard_price import GuardPrice
 from olmix_jax.propose.proposal_parts import (
     Certificate,
@@ -78,6 +79,7 @@ class Proposal:
       handover: files for trainers, by format.
       left_out: optional parts that could not be computed, and why.
       fit: digest of the fit that the proposal is based on.
+      read_at: training tokens that a law in exposures was read at; None for other laws, and if the runs are alike.
     """
 
     SCHEMA = 1
@@ -128,6 +130,7 @@ class Proposal:
     handover: dict[str, Export] | None = None
     left_out: tuple[str, ...] = ()
     fit: str = ""
+    read_at: ReadAt | None = None
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Proposal":

@@ -20,11 +20,10 @@ class Certificate:
       gap: duality gap, an upper bound on the distance to the minimum [BPB]; None if there is no such bound.
       no_gap: why ``gap`` is None.
       relative_gap: the gap divided by max(1, |objective|).
-      iterations: iterations of the solver.
       residual: violation of the optimality conditions; 0 at a stationary point.
       starts: number of starting points.
       agreeing: number of starting points that reached this mixture, up to 0.01 in total variation and 1e-6 BPB.
-      candidates: number of candidates of a search.
+      iterations, candidates: of the solver; of a search.
     """
 
     gap: float | None
@@ -123,8 +122,7 @@ class Tail:
 
     Attributes:
       share: share of the samples that count as the worst.
-      value: the mean at the proposal [BPB].
-      natural: the mean at the natural mixture [BPB].
+      value, natural: the mean at the proposal and at the natural mixture [BPB].
       samples: number of samples.
     """
 
@@ -141,10 +139,12 @@ class LambdaChoice:
     Attributes:
       kl_weight: λ [BPB per nat], ascending.
       gain, gain_error: mean gain over natural by λ, over splits, and its standard error [BPB].
-      best: the chosen λ.
+      best: the chosen λ. It was chosen by its ``gain``, which is therefore too high.
       splits: number of random halvings of the runs.
       used: whether the proposal uses ``best``.
       unconverged: number of solves that did not converge, of one per λ and half.
+      held_out_gain, held_out_gain_error: mean over splits of a split's gain at the λ that the other splits choose, and
+        its standard error [BPB]; None in files of earlier versions.
     """
 
     kl_weight: tuple[float, ...]
@@ -154,6 +154,8 @@ class LambdaChoice:
     splits: int
     used: bool
     unconverged: int = 0
+    held_out_gain: float | None = None
+    held_out_gain_error: float | None = None
 
     def check(self) -> None:
         if not len(self.kl_weight) == len(self.gain) == len(self.gain_error):
@@ -197,8 +199,7 @@ class FrontPoint:
 
     Attributes:
       family_weights: weights of the families for which it is the optimum.
-      predicted: predicted BPB by family.
-      weights: the mixture.
+      predicted, weights: predicted BPB by family; the mixture.
     """
 
     family_weights: dict[str, float]

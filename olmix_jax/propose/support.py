@@ -112,6 +112,18 @@ def warnings(of: Support, weights: dict[str, float], natural: dict[str, float], 
     return tuple(texts)
 
 
+def beyond_runs(swarm: SwarmFacts, weights_M: np.ndarray, natural_M: np.ndarray) -> tuple[str, ...]:
+    """Return a warning if a weight is above the natural one and above twice the largest of any run."""
+    if swarm.ratios_KM is None:
+        return ()
+    largest_M = np.asarray(swarm.ratios_KM).max(axis=0)
+    beyond = np.flatnonzero(weights_M > np.maximum(2 * largest_M, natural_M) + 1e-6).tolist()
+    if not beyond:
+        return ()
+    texts = [f"{swarm.domains[i]} {weights_M[i]:.3g} (runs: up to {largest_M[i]:.3g})" for i in beyond]
+    return (f"extrapolated: weights over twice those of any run, where no score tests the law: {listed(texts, 5)}",)
+
+
 def _named(over: dict[str, float], weights: dict[str, float]) -> str:
     """Return the domains with their weights and the limits of the runs, those furthest beyond first."""
     texts = []

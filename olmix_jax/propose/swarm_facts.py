@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from olmix_jax.laws.held_out import HeldOut
+from olmix_jax.swarm.lengths import Lengths
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
 
@@ -27,6 +28,7 @@ class SwarmFacts:
       held_out: the runs and what laws that have not seen them predict. By default a law that is cheap to fit is
         cross-validated.
       inherited_JM: mixtures of earlier runs that the law was fitted to as well, in an update.
+      lengths: training tokens and unique tokens of the runs; None if they are alike.
     """
 
     tasks: Sequence[str]
@@ -39,6 +41,7 @@ class SwarmFacts:
     bpb_KN: Any = None
     held_out: HeldOut | None = None
     inherited_JM: Any = None
+    lengths: Lengths | None = None
 
     @property
     def tested_QM(self) -> np.ndarray | None:
@@ -66,4 +69,5 @@ class SwarmFacts:
             ratios_KM=table.ratios_KM if has_runs else None,
             bpb_KN=table.bpb_KN if has_runs else None,
             inherited_JM=None if table.inherited is None else table.inherited.ratios_JM,
+            lengths=table.lengths if has_runs else None,
         )

@@ -18,6 +18,7 @@ from olmix_jax.propose.variants import Variants
 from olmix_jax.solver import minimise
 from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solution import Solution, tolerance
+from olmix_jax.swarm import lengths
 from olmix_jax.utils import rng
 from olmix_jax.utils.progress import counted
 
@@ -113,9 +114,12 @@ def held_out_slope(fitted: FittedLaw, swarm: SwarmFacts, weights_N, seed: int) -
             # Too few runs to judge the law.
             return Slope(*held_out_runs.PRIOR, 3)
         # Refits take the law of cheap runs, if there is one, from the fit to all runs.
-        begin = None if fitted.law.base is None else fitted.params
-        judged = quality.cross_validate(fitted.law, swarm.ratios_KM, swarm.bpb_KN, folds=FOLDS, seed=seed, begin=begin)
+        begin, runs = None if fitted.law.base is None else fitted.params, (swarm.ratios_KM, swarm.bpb_KN)
+        judged = quality.cross_validate(fitted.law, *runs, folds=FOLDS, seed=seed, lengths=swarm.lengths, begin=begin)
         held_out = HeldOut(np.asarray(swarm.bpb_KN), judged.predicted_KN, judged.fold_K)
+    if held_out is not None and swarm.lengths is not None:
+        # Differences between lengths are none between mixtures.
+        held_out = held_out_runs.within(held_out, lengths.groups(swarm.lengths))
     return None if held_out is None else held_out_runs.slope(held_out, np.abs(weights_N))
 
 

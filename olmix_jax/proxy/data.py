@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
@@ -17,7 +18,8 @@ class Runs:
 
     Attributes:
       names: K run names.
-      counts_KM: int, sequences that each member reads from each domain. Every row sums to steps · batch.
+      counts_KM: int, sequences that each member reads from each domain. Every row sums to steps · batch, or for the
+        branches of a trunk to the steps after it.
       init_seed_K: seeds of the initial weights.
       data_seed_K: seeds of the document order. Members with the same seed read the same streams.
     """
@@ -34,6 +36,18 @@ class Runs:
         """Return the runs with these indices."""
         arrays = (x[indices] for x in (self.counts_KM, self.init_seed_K, self.data_seed_K))
         return Runs(tuple(self.names[k] for k in indices), *arrays)
+
+
+class Start(NamedTuple):
+    """Where runs begin: at step 0, or where the trunk ended that they continue.
+
+    Attributes:
+      step: steps that were taken before.
+      read_M: int, sequences that were read from each domain before. A run continues the domain's stream there.
+    """
+
+    step: int
+    read_M: np.ndarray
 
 
 class _Sequences:
@@ -86,9 +100,18 @@ class _Chunks:
     """Chunk c holds every member's tokens for `steps` steps, int32 [K, steps, B, L + 1]; zeros after its end."""
 
     def __init__(
-        self, runs: Runs, streams: dict, length: int, batch: int, steps: int, first_step: int, stops: Sequence[int]
+        self,
+        runs: Runs,
+        streams: dict,
+        length: int,
+        batch: int,
+        steps: int,
+        first_step: int,
+        stops: Sequence[int],
+        start: Start,
     ):
         self.runs, self.streams, self.length, self.batch, self.steps = runs, streams, length, batch, steps
+        self.start = start
         ends = chunk_ends(first_step, steps, stops)
         self.spans = list(zip([first_step, *ends], ends))
         self.orders = [apportion.interleaving(counts_M) for counts_M in runs.counts_KM]
@@ -98,12 +121,13 @@ class _Chunks:
 
     def __getitem__(self, c: int) -> np.ndarray:
         size, (start, end) = self.steps * self.batch, self.spans[c]
-        positions_S = np.arange(start * self.batch, end * self.batch)
+        positions_S = np.arange(start * self.batch, end * self.batch) - self.start.step * self.batch
         tokens_KSL1 = np.zeros((len(self.runs), size, self.length + 1), np.int32)
         # Members share streams: a sequence that several members read in this chunk is fetched once.
         fetched = {}
         for k, (seed, order) in enumerate(zip(self.runs.data_seed_K, self.orders)):
-            for s, place in enumerate(zip(*apportion.read_at(order, positions_S))):
+            domain_S, nth_S = apportion.read_at(order, positions_S)
+            for s, place in enumerate(zip(domain_S, nth_S + self.start.read_M[domain_S])):
                 key = (int(seed), *map(int, place))
                 if key not in fetched:
                     fetched[key] = self.streams[key[:2]][key[2]]
@@ -121,6 +145,7 @@ def chunks(
     share: float = 1.0,
     first_step: int = 0,
     stops: Sequence[int] = (),
+    start: Start | None = None,
 ) -> grain.DatasetIterator:
     """Return the swarm's training data as an iterator over int32 [K, steps, B, L + 1], from any step on.
 
@@ -138,22 +163,24 @@ def chunks(
       share: share of every domain that is read; see :func:`stream`.
       first_step: the step that the first chunk starts with, for a run that resumes.
       stops: steps at which a chunk ends early; see :func:`chunk_ends`.
+      start: where the runs begin; None for step 0.
 
     Raises:
-      UserError: a domain is smaller than one sequence, or a row of counts does not sum to total_steps · batch.
+      UserError: a domain is smaller than one sequence, or a row of counts does not sum to the sequences of its steps.
     """
+    start = Start(0, np.zeros(len(stores), np.int64)) if start is None else start
     too_small = [name for name, store in stores.items() if store.sequences(length) < 1]
     if too_small:
         raise UserError(
             f"domain smaller than one sequence of {length} tokens: {', '.join(too_small)}. Add text, merge the domain "
             "with another, or lower `proxy.length`"
         )
-    total_K = runs.counts_KM.sum(axis=1)
+    total_K, wanted = runs.counts_KM.sum(axis=1), (total_steps - start.step) * batch
     for name, total in zip(runs.names, total_K):
-        if total != total_steps * batch:
+        if total != wanted:
+            of = f"(train.steps − {start.step} of the trunk)" if start.step else "train.steps"
             raise UserError(
-                f"run {name} has {total} sequences, but train.steps × train.batch is {total_steps * batch}. Run "
-                "--stages=sample again"
+                f"run {name} has {total} sequences, but {of} × train.batch is {wanted}. Run --stages=sample again"
             )
     # Seeds are derived from names: epoch e is shuffled with seed + e, so consecutive seeds would share orders.
     streams = {
@@ -161,6 +188,6 @@ def chunks(
         for seed in np.unique(runs.data_seed_K)
         for j, (name, store) in enumerate(stores.items())
     }
-    source = _Chunks(runs, streams, length, batch, steps, first_step, (*stops, total_steps))
+    source = _Chunks(runs, streams, length, batch, steps, first_step, (*stops, total_steps), start)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))

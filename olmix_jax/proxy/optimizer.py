@@ -1,8 +1,9 @@
-"""AdamW with a linear warm-up and a cosine decay that ends at the run's last step."""
+"""AdamW with a linear warm-up and a decay that ends with the run: a cosine, or linear for the branches of a trunk."""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from olmix_jax.config.schema import Train
@@ -30,9 +31,23 @@ def warmup_steps(train: Train, parameters: int = 0) -> int:
     return max(1, round(warmup_share(train, parameters) * train.steps))
 
 
-def schedule(train: Train, peak: float, parameters: int = 0) -> optax.Schedule:
-    """Return the function step → learning rate: linear over the warm-up, then a cosine to `lr_end` · peak."""
+def schedule(train: Train, peak: float, parameters: int = 0, decay: int | None = None) -> optax.Schedule:
+    """Return the function step → learning rate: linear over the warm-up, then a cosine to `lr_end` · peak.
+
+    With ``decay``, the rate is constant after the warm-up and falls linearly to 0 over the last ``decay`` of T steps:
+
+      rate(t) = peak · min((1 + t) / (1 + warm-up), 1, (T − t) / decay)
+
+    The steps of a trunk have ``decay`` = 0, so they do not depend on T, and runs of any length can continue from them.
+    """
     warmup = warmup_steps(train, parameters)
+    if decay is not None:
+
+        def rate(step):
+            constant = peak * jnp.minimum((1 + step) / (1 + warmup), 1)
+            return constant if decay == 0 else jnp.minimum(constant, peak * (train.steps - step) / decay)
+
+        return rate
     # optax counts `decay_steps` from 0 and includes the warm-up; the last step taken is steps - 1.
     return optax.warmup_cosine_decay_schedule(
         init_value=peak / (warmup + 1),
@@ -52,12 +67,12 @@ def _decay_mask(params) -> Any:
     return jax.tree_util.tree_map_with_path(is_kernel, params)
 
 
-def optimizer(train: Train, parameters: int) -> optax.GradientTransformation:
-    """Return the update: clipping by the global gradient norm, then AdamW."""
+def optimizer(train: Train, parameters: int, decay: int | None = None) -> optax.GradientTransformation:
+    """Return the update: clipping by the global gradient norm, then AdamW. ``decay`` is that of :func:`schedule`."""
     return optax.chain(
         optax.clip_by_global_norm(train.clip),
         optax.adamw(
-            schedule(train, learning_rate(train, parameters), parameters),
+            schedule(train, learning_rate(train, parameters), parameters, decay),
             b1=train.beta1,
             b2=train.beta2,
             weight_decay=train.weight_decay,

@@ -11,6 +11,7 @@ import numpy as np
 
 from olmix_jax.config.schema import Track, Train
 from olmix_jax.proxy import data, model, sharding, state
+from olmix_jax.proxy.trunk import Trunk
 from olmix_jax.utils import files
 
 # Limits of one dispatch: tokens on the host [bytes], steps, and operations of one member. A dispatch cannot be
@@ -35,6 +36,8 @@ class ProxySwarm:
         is repeated as padding, so waves of different sizes share one program.
       track: where metrics are sent.
       score_steps: steps at which members are scored, besides the last one.
+      decay: steps with a falling learning rate, as for :func:`olmix_jax.proxy.optimizer.schedule`; None for a cosine.
+      trunk: the steps that all members share, from whose end they are trained; None to train them from step 0.
     """
 
     shape: model.Shape
@@ -48,11 +51,18 @@ class ProxySwarm:
     width: int = 0
     track: Track = Track()
     score_steps: tuple[int, ...] = ()
+    decay: int | None = None
+    trunk: Trunk | None = None
 
     @property
     def member(self) -> state.Member:
         """One member's functions."""
-        return state.member(self.shape, self.vocabulary, self.train, self.dtype)
+        return state.member(self.shape, self.vocabulary, self.train, self.dtype, self.decay)
+
+    @property
+    def first_step(self) -> int:
+        """The step that members start from: the last of their trunk, or 0."""
+        return 0 if self.trunk is None else self.trunk.steps
 
     @property
     def size(self) -> int:
@@ -76,10 +86,11 @@ class ProxySwarm:
             self.train, mapping=None, map_batch=0, micro_batch=None, remat=False, checkpoint_every=1
         )
         settings = self.dtype, trainer
-        scored = [self.score_steps] if self.score_steps else []
-        return files.digest(
-            [self.shape, self.vocabulary, self.length, *settings, self.runs, sizes, self.share, *scored]
-        )
+        # Only where there are any, so that swarms without them keep their checkpoints.
+        more: list[Any] = [self.score_steps] if self.score_steps else []
+        more += [] if self.decay is None else [{"decay": self.decay}]
+        more += [] if self.trunk is None else [self.trunk.identity, self.trunk.read_M]
+        return files.digest([self.shape, self.vocabulary, self.length, *settings, self.runs, sizes, self.share, *more])
 
     def subset(self, indices: np.ndarray, width: int = 0) -> "ProxySwarm":
         """Return the members with these indices as a swarm."""
@@ -90,16 +101,17 @@ class ProxySwarm:
         """All steps at which members are scored: :attr:`score_steps` and the last. A dispatch ends at each."""
         return (*self.score_steps, self.train.steps)
 
-    def dispatch_ends(self, first_step: int = 0) -> list[int]:
-        """Return the step at which each dispatch ends, from a step on."""
+    def dispatch_ends(self, first_step: int | None = None) -> list[int]:
+        """Return the step at which each dispatch ends, from a step on; None for :attr:`first_step`."""
+        first_step = self.first_step if first_step is None else first_step
         return data.chunk_ends(first_step, self.chunk_steps, self.stops)
 
-    def chunks(self, first_step: int = 0) -> grain.DatasetIterator:
-        """Return the tokens of one dispatch after another from a step on, int32 [K, chunk_steps, B, L + 1]."""
-        t, steps = self.train, self.chunk_steps
-        return data.chunks(
-            self.runs, self.stores, self.length, t.batch, steps, t.steps, self.share, first_step, self.score_steps
-        )
+    def chunks(self, first_step: int | None = None) -> grain.DatasetIterator:
+        """Return the tokens of the dispatches of :meth:`dispatch_ends`, int32 [K, chunk_steps, B, L + 1]."""
+        t, first_step = self.train, self.first_step if first_step is None else first_step
+        sizes = self.length, t.batch, self.chunk_steps, t.steps
+        start = None if self.trunk is None else data.Start(self.trunk.steps, self.trunk.read_M)
+        return data.chunks(self.runs, self.stores, *sizes, self.share, first_step, self.score_steps, start)
 
     def on_host(self, states):
         """Return the members' states as NumPy arrays [K, …], without padding."""
@@ -115,11 +127,14 @@ class ProxySwarm:
         return sharding.place(jax.tree.map(lambda x: sharding.pad(np.asarray(x), size), states), mapping)
 
     def start(self, mapping: str) -> state.State:
-        """Return the members' initial states on the devices."""
+        """Return the members' initial states on the devices: from their seeds, or copies of the trunk's last state."""
         size = sharding.padded_size(self.size, mapping)
-        seeds_K = sharding.pad(self.runs.init_seed_K.astype(np.int32), size)
+        seeds_K = sharding.place(sharding.pad(self.runs.init_seed_K.astype(np.int32), size), mapping)
+        if self.trunk is not None:
+            copy = map_members(_copy_of_trunk, mapping, self.train.map_batch)
+            return copy(None, seeds_K, self.trunk.state(self.member))
         init = map_members(_init_from_seed(self.member), mapping, self.train.map_batch)
-        return init(None, sharding.place(seeds_K, mapping), None)
+        return init(None, seeds_K, None)
 
     def steps(self, mapping: str) -> Callable[[state.State, np.ndarray, int], tuple[state.State, jax.Array]]:
         """Return a function (states_K, tokens_KTBL1, n) → (states_K, loss_KT) that takes n steps of all members."""
@@ -135,6 +150,11 @@ class ProxySwarm:
 
 # A member's functions and mapped functions are cached, so that all waves run one compiled program.
 map_members = functools.lru_cache(maxsize=8)(sharding.map_members)
+
+
+def _copy_of_trunk(_, seed, trunk: state.State) -> state.State:
+    del seed
+    return trunk
 
 
 @functools.lru_cache(maxsize=8)

@@ -65,10 +65,10 @@ class ResourcePlan:
       members: number of members.
       members_per_device: members on a device at once; below 1 if one member is sharded over all devices.
       waves: groups of members trained one after another.
-      steps: training steps.
+      steps: training steps of a member, including those of the trunk.
       tokens_per_step, tokens_per_member: tokens of one member, per step and in total.
       flops_per_token: operations to train one member on one token.
-      flops: operations of the whole swarm.
+      flops: operations of the whole swarm, with its trunk.
       memory_per_device_bytes: memory of one device; None if the compiler gave up without a figure.
       memory_parts_bytes: that memory by use.
       collectives_across_members: operations that communicate between members; None if the compiler gave up.
@@ -82,6 +82,7 @@ class ResourcePlan:
       checkpoint_bytes: one checkpoint of all members that are trained at once.
       settings: values of the settings that follow from others, and their sources, by field.
       validation: what the validation models need; None without validation.
+      trunk_steps: steps that all members share and that are trained once, on one device; 0 for full proxies.
     """
 
     SCHEMA = 1
@@ -111,6 +112,12 @@ class ResourcePlan:
     checkpoint_bytes: int | None = None
     settings: dict[str, Setting] = dataclasses.field(default_factory=dict)
     validation: "ResourcePlan | None" = None
+    trunk_steps: int = 0
+
+    @property
+    def full_proxies(self) -> float:
+        """Tokens of the swarm with its trunk, in those of proxies that are trained from their first step."""
+        return (self.trunk_steps + self.members * (self.steps - self.trunk_steps)) / self.steps
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "ResourcePlan":
@@ -136,8 +143,13 @@ class ResourcePlan:
         verdict = {True: "which fits", False: _TOO_LARGE, None: "on devices of unknown memory"}[self.fits]
         parts = [
             f"{counted(self.members, 'member')} of {self.model.parameters:,} parameters on {self.topology}: "
-            f"{placement}, {counted(self.waves, 'wave')} of {self.steps:,} steps, {size}, {verdict}"
+            f"{placement}, {counted(self.waves, 'wave')} of {self.steps - self.trunk_steps:,} steps, {size}, {verdict}"
         ]
+        if self.trunk_steps:
+            parts.append(
+                f"a trunk of {self.trunk_steps:,} steps on one device before: with it the tokens of "
+                f"{self.full_proxies:.1f} of {self.members} full proxies"
+            )
         if self.collectives_across_members is not None:
             parts.append(f"{self.collectives_across_members} collectives across members")
         if self.checkpoint_bytes is not None:

@@ -73,7 +73,7 @@ def _plan_models(config: Config, workdir: pathlib.Path, members: int) -> Resourc
         member = _member(config, vocabulary)
     compiled = _compile(config, member, members, devices, memory, fsdp)
 
-    shape, t = model.PRESETS[config.proxy.preset], config.train
+    shape, t, trunk = model.PRESETS[config.proxy.preset], config.train, budget.trunk_steps(config)
     total_parameters = member.parameters + model.padded(vocabulary) * shape.width
     flops = flops_per_token(shape, member.parameters, config.proxy.length)
     tokens = t.batch * config.proxy.length
@@ -95,7 +95,7 @@ def _plan_models(config: Config, workdir: pathlib.Path, members: int) -> Resourc
         tokens_per_step=tokens,
         tokens_per_member=tokens * t.steps,
         flops_per_token=flops,
-        flops=flops * tokens * t.steps * members,
+        flops=flops * tokens * (trunk + members * (t.steps - trunk)),
         memory_per_device_bytes=compiled.memory if has_figure else None,
         memory_parts_bytes=memory_parts(compiled, total_parameters),
         # Under FSDP members are trained one after another, so all communication is within one.
@@ -105,6 +105,7 @@ def _plan_models(config: Config, workdir: pathlib.Path, members: int) -> Resourc
         # Weights and two moments, in float32.
         checkpoint_bytes=int(12 * total_parameters * min(members, compiled.members_per_device * len(devices))),
         settings=trainer.settings(config, vocabulary),
+        trunk_steps=trunk,
     )
     return plan if chip is None else with_time(plan, chip, config)
 
@@ -176,7 +177,9 @@ def with_time(plan: ResourcePlan, chip: Chip, config: Config) -> ResourcePlan:
     bytes_per_parameter = 28 + 12 * micro_batches
     parameters = plan.model.parameters_with_embedding
     traffic = bytes_per_parameter * parameters * plan.members_per_device / chip.bandwidth
-    hours = plan.waves * t.steps * max(compute / utilisation, traffic) / 3600
+    # A step of the trunk is that of one member: on one device, or sharded as members are.
+    trunk = plan.trunk_steps * min(1, plan.members_per_device) / plan.members_per_device
+    hours = (plan.waves * (t.steps - plan.trunk_steps) + trunk) * max(compute / utilisation, traffic) / 3600
     return dataclasses.replace(
         plan,
         roofline_seconds_per_step=Roofline(compute, traffic),

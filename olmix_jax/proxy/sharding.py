@@ -29,8 +29,11 @@ MAX_WEIGHT_SHARDS = 16
 
 def default_mapping() -> str:
     """Return `shard` on several devices, `map` on one CPU (batched small matmuls are slow there), else `vmap`."""
-    if jax.local_device_count() > 1:
-        return "shard"
+    return "shard" if jax.local_device_count() > 1 else one_device_mapping()
+
+
+def one_device_mapping() -> str:
+    """Return the mapping for members on a single device: `map` on a CPU, else `vmap`."""
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
 

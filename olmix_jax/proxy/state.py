@@ -56,11 +56,13 @@ def parameters(shape: model.Shape, vocabulary: int) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def member(shape: model.Shape, vocabulary: int, train: Train, dtype: str = "float32") -> Member:
-    """Return the member with this decoder and trainer."""
+def member(
+    shape: model.Shape, vocabulary: int, train: Train, dtype: str = "float32", decay: int | None = None
+) -> Member:
+    """Return the member with this decoder and trainer; ``decay`` as for :func:`olmix_jax.proxy.optimizer.schedule`."""
     decoder = model.Decoder(shape, vocabulary, jnp.dtype(dtype), train.remat, train.mapping != sharding.FSDP)
     size = parameters(shape, vocabulary)
-    update = optimizer.optimizer(train, size)
+    update = optimizer.optimizer(train, size, decay)
     step = functools.partial(_step, decoder, update, train)
 
     def init(key):

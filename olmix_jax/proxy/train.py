@@ -103,6 +103,7 @@ def _train(
         members=len(swarm.runs),
         parameters=swarm.member.parameters,
         tokens_per_member=total_steps * swarm.train.batch * swarm.length,
+        trunk_tokens=swarm.first_step * swarm.train.batch * swarm.length,
         tokens_per_second=tokens_per_second,
         compile_s=compile_s,
         wall_s=time.monotonic() - start,
@@ -148,8 +149,8 @@ class _Meter:
         self.tokens_per_step, self.step = swarm.train.batch * swarm.length, step
         self.members, self.start = len(swarm.runs), time.monotonic()
         self.tracker = Tracker(folder, swarm.track, label, step) if is_writer else NullTracker()
-        tokens = self.members * self.tokens_per_step
-        self.progress = Progress(label, swarm.train.steps * tokens, "tokens", step * tokens)
+        tokens, first = self.members * self.tokens_per_step, swarm.first_step
+        self.progress = Progress(label, (swarm.train.steps - first) * tokens, "tokens", (step - first) * tokens)
 
     def __enter__(self) -> "_Meter":
         self.progress.__enter__()
@@ -184,9 +185,11 @@ def _compile(
     log.info("%s: %s, mapping %s, compiled in %.1f s", label, counted(len(swarm.runs), "member"), mapping, seconds)
     members, points = len(swarm.runs), len(swarm.score_steps)
     metrics = {"loss_KT": np.zeros((members, swarm.train.steps), np.float32)}
+    if swarm.trunk is not None:
+        metrics["loss_KT"][:, : swarm.first_step] = swarm.trunk.loss_T()
     if points:
         metrics["bpb_KPN"] = np.full((members, points, len(tasks.names)), np.nan)
-    return _RunState(0, states, metrics), seconds
+    return _RunState(swarm.first_step, states, metrics), seconds
 
 
 def _open_checkpoints(folder: pathlib.Path, identity: str, group: coordination.ProcessGroup) -> Checkpoints:

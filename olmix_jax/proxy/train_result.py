@@ -1,4 +1,4 @@
-"""Results of training a swarm."""
+"""Results of training a swarm, and facts about its trunk."""
 
 import dataclasses
 import os
@@ -25,6 +25,7 @@ class TrainInfo:
       waves: number of waves; None if all members were trained at once.
       parts: facts of each part, if the swarm was trained in parts.
       preset: name of the model in ``PRESETS``.
+      trunk_tokens: tokens of ``tokens_per_member`` that all members share, because they continue one trunk.
     """
 
     mapping: str
@@ -38,6 +39,17 @@ class TrainInfo:
     waves: int | None = None
     parts: "tuple[TrainInfo, ...]" = ()
     preset: str | None = None
+    trunk_tokens: int = 0
+
+    @property
+    def own_tokens(self) -> int:
+        """Tokens that the members were trained on, without those of the trunk."""
+        return self.members * (self.tokens_per_member - self.trunk_tokens)
+
+    @property
+    def full_proxies(self) -> float:
+        """Cost of the swarm and its trunk, in proxies that are trained from their first step."""
+        return (self.own_tokens + self.trunk_tokens) / self.tokens_per_member
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "TrainInfo":
@@ -50,6 +62,46 @@ class TrainInfo:
 
     def write(self, path: str | os.PathLike) -> None:
         """Write ``train/info.json`` atomically."""
+        records.write(path, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrunkInfo:
+    """Facts about a trunk, written to ``swarm/trunk/trunk.json``.
+
+    Attributes:
+      identity: that of the swarm of one member whose checkpoint holds the state.
+      steps: steps of the trunk.
+      sequences: sequences that it read, by domain.
+      content: hash of each domain's text.
+      seed: seed of the document order.
+      settings: what runs that continue from it must share with it, as text, by config field.
+      bpb: bits per byte after these steps, by task.
+      training: how it was trained.
+      copied_from: the workdir that it was copied from; empty if it was trained here.
+    """
+
+    identity: str
+    steps: int
+    sequences: dict[str, int]
+    content: dict[str, str]
+    seed: int
+    settings: dict[str, str]
+    bpb: dict[str, float]
+    training: TrainInfo
+    copied_from: str = ""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "TrunkInfo":
+        """Read ``trunk.json``.
+
+        Raises:
+          UserError: a field is missing or invalid; the message names it.
+        """
+        return records.read(path, cls, "trunk")
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write ``trunk.json`` atomically."""
         records.write(path, self)
 
 

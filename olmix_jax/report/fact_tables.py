@@ -45,12 +45,19 @@ def _training_facts(info: TrainInfo) -> Facts:
     facts = [
         ("proxy", info.preset and f"{info.preset}, {quantity(info.parameters)} parameters"),
         ("tokens per proxy", quantity(info.tokens_per_member)),
+        ("of them in the trunk of all proxies", quantity(info.trunk_tokens) if info.trunk_tokens else ""),
+        ("tokens of the swarm", _cost(info) if info.trunk_tokens else ""),
         ("mapping of members", f"{info.mapping}, {info.devices}"),
         ("throughput", f"{info.tokens_per_second:,.0f} tokens/s, all proxies"),
         ("compile time", _seconds(info.compile_s)),
-        ("training time", _seconds(info.wall_s)),
+        ("training time of branches" if info.trunk_tokens else "training time", _seconds(info.wall_s)),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _cost(info: TrainInfo) -> str:
+    """Return the tokens of a branched swarm, also in full proxies."""
+    return f"{quantity(info.own_tokens + info.trunk_tokens)}, of {info.full_proxies:.1f} of {info.members} full proxies"
 
 
 def law_facts(fit: FitResult) -> Facts:
@@ -89,6 +96,7 @@ def solver_facts(proposal: Proposal) -> Facts:
         ("objective at natural", proposal.objective_natural),
     ]
     facts = [("status", proposal.outcome)]
+    facts += [("law", str(proposal.read_at))] if proposal.read_at is not None else []
     facts += [(name, value_text(value)) for name, value in settings if value is not None]
     return facts + _certificate_facts(proposal.certificate)
 

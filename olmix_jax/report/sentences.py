@@ -8,6 +8,7 @@ from olmix_jax.propose.proposal import Proposal
 from olmix_jax.propose.proposal_parts import Gain
 from olmix_jax.propose.support import Support
 from olmix_jax.proxy import equivalent_compute
+from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import caps, estimates
 from olmix_jax.report.estimates import Comparison, Estimate
@@ -94,7 +95,16 @@ def bpb_line(results: Results) -> str:
     text += f" ({difference(estimates.compare(proposed, natural))})"
     if results.proposal.guard is not None or results.proposal.headline.plain_proposed is not None:
         text += f", {objective(results.proposal)}"
-    return f"{text}{_plain_text(estimates.plain_predicted(results.proposal))}; not validated by training"
+    text += _plain_text(estimates.plain_predicted(results.proposal))
+    return f"{text}{_of_branches(results.training)}; not validated by training"
+
+
+def _of_branches(training: TrainInfo | None) -> str:
+    """Return which models a prediction is of, if the proxies are branches of a trunk; otherwise an empty text."""
+    if training is None or not training.trunk_tokens:
+        return ""
+    share = percent(training.trunk_tokens / training.tokens_per_member)
+    return f"; of branches that share {share} of their tokens, so differences are smaller than between full proxies"
 
 
 def _plain_text(plain: tuple[Estimate, Estimate] | None) -> str:
@@ -166,7 +176,7 @@ def cards(results: Results) -> list[Card]:
     if results.compared is not None:
         headline += _measured_cards(results.compared)
     if results.proposal is not None:
-        headline += _proposal_cards(results.proposal)
+        headline += _proposal_cards(results.proposal, _of_branches(results.training))
     if results.fit is not None:
         detail = f"mean over {counted(len(results.tasks), 'task')}; "
         detail += f"{number(results.fit.spearman_of_mean_cv, '.3f')} for the "
@@ -200,14 +210,15 @@ def _plain_change(plain: tuple[Estimate, Estimate] | None) -> str:
     return "" if plain is None else f"; plain mean over tasks: {change(estimates.compare(*plain))}"
 
 
-def _proposal_cards(proposal: Proposal) -> list[Card]:
+def _proposal_cards(proposal: Proposal, branches: str) -> list[Card]:
     proposed, natural = estimates.predicted(proposal)
     detail = f"BPB {number(proposed.mean)} against {number(natural.mean)}, for models of the proxies’ size"
-    detail += f"; {objective(proposal)}{_plain_change(estimates.plain_predicted(proposal))}"
+    detail += f"; {objective(proposal)}{_plain_change(estimates.plain_predicted(proposal))}{branches}"
     value = change(estimates.compare(proposed, natural))
     headline = [Card("Predicted: proposed against natural", value, detail)]
     if proposal.gain is not None:
-        headline.append(_gain_card(proposal.gain, task_means.name(len(proposal.predicted), proposal.task_weights)))
+        name = task_means.name(len(proposal.predicted), proposal.task_weights)
+        headline.append(_gain_card(proposal.gain, name, branches))
     if proposal.support is not None and not proposal.worst:
         headline.append(_support_card(proposal.support))
     repetition, bounds = caps.at_repetition_cap(proposal), caps.at_upper_bound(proposal)
@@ -217,14 +228,14 @@ def _proposal_cards(proposal: Proposal) -> list[Card]:
     return [*headline, Card("Repetition caps that bind", value, "; ".join(parts) or "no domain is at its cap")]
 
 
-def _gain_card(gain: Gain, name: str) -> Card:
+def _gain_card(gain: Gain, name: str, branches: str) -> Card:
     detail = f"BPB below natural ({name}); 5–95 %: {number(gain.low, '+.4f')} to {number(gain.high, '+.4f')}; "
     detail += f"positive in {percent(gain.probability)} of {counted(gain.samples, 'sample')} of the law"
     if gain.loss_probability > 0:
         detail += f", negative in {percent(gain.loss_probability)}"
     if gain.slope is not None and gain.slope_error is not None:
         detail += f"; held-out runs move {gain.slope:.2f} ± {gain.slope_error:.2f} times as much as predicted"
-    return Card("Predicted gain, with the law’s uncertainty", number(gain.mean, "+.4f"), detail)
+    return Card("Predicted gain, with the law’s uncertainty", number(gain.mean, "+.4f"), detail + branches)
 
 
 def _support_card(support: Support) -> Card:

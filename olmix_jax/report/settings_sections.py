@@ -82,6 +82,13 @@ def _choice(choice: LambdaChoice, used: float, make_figure: MakeFigure) -> Secti
         "on the other half predicts its gain over natural in BPB: higher is better. Points: mean over "
         f"{choice.splits} splits; whiskers: one standard error."
     )
+    if choice.held_out_gain is not None:
+        shown = choice.gain[choice.kl_weight.index(choice.best)]
+        unseen = f"{number(choice.held_out_gain)} ± {number(choice.held_out_gain_error)} BPB"
+        caption += (
+            f" The selected λ has a gain of {number(shown)} BPB by the splits that selected it. A split’s gain at the "
+            f"λ that the other splits select is {unseen}."
+        )
     alt = f"Line: gain over natural against λ. {text}."
     figure = make_figure(partial(settings_plots.choice, choice, used), "choice", alt, caption)
     return Section("Selecting λ from the data", (figure,))

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -56,10 +58,14 @@ def render(draw: Draw) -> tuple[bytes, bytes]:
 def _png(draw: Draw, width: float) -> bytes:
     size = FONT_SIZES[width]
     with mpl.rc_context(_STYLE | {"font.size": size, "axes.titlesize": size}):
-        buffer = io.BytesIO()
-        draw(width).savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        figure = draw(width)
+        figure.set_dpi(DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        # savefig would encode a large PNG, which takes as long as the drawing.
+        pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     # A palette of 256 colours halves the page; figures have few colours.
-    picture = Image.open(buffer).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    picture = pixels.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     small = io.BytesIO()
     picture.save(small, "png")
     return small.getvalue()

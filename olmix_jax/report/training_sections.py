@@ -6,7 +6,7 @@ from olmix_jax.proxy import equivalent_compute
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import compute_plot, estimates, training_plots
 from olmix_jax.report.elements import MakeFigure, Section
-from olmix_jax.report.formatting import capitalised
+from olmix_jax.report.formatting import capitalised, quantity
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import omitted_tasks, with_error
 from olmix_jax.swarm import task_means
@@ -83,6 +83,8 @@ def swarm_section(results: Results, make_figure: MakeFigure) -> Section:
         "own mixture, and easy text gives a low loss whatever the model’s quality. Compare proxies by colour "
         f"({mean} BPB on the tasks, dark is better), and look here for jumps, plateaus and divergence."
     )
+    if results.training is not None and results.training.trunk_tokens:
+        caption += f" All proxies share the first {quantity(results.training.trunk_tokens)} tokens."
     alt = f"Lines: training loss of {len(results.curves.runs)} proxies against tokens seen."
     draw = partial(training_plots.swarm_curves, results, results.curves)
     return Section(title, (make_figure(draw, "curves", alt, caption),))

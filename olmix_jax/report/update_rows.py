@@ -45,6 +45,7 @@ class CandidateRow:
       runs: runs that it takes.
       mean, low, high: predicted loss against the optimum and its 5–95 % interval [BPB].
       chosen: whether the update uses it.
+      if_form_known: mean predicted loss by a fit that knows the form of the law [BPB]; None if not told apart.
     """
 
     name: str
@@ -53,6 +54,7 @@ class CandidateRow:
     low: float
     high: float
     chosen: bool
+    if_form_known: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,14 +147,14 @@ def _old_weight(name: str, change: changes.Change, before: dict, natural: dict) 
 
 def candidate_rows(plan: UpdatePlan) -> list[CandidateRow]:
     """Return the candidates of a plan in the order of their evaluation, including the chosen one."""
-    rows = [(c.recomputed, c.proxies, c.loss) for c in plan.candidates]
+    rows = [(c.recomputed, c.proxies, c.loss, c.loss_if_form_known) for c in plan.candidates]
     chosen = [i for i, row in enumerate(rows) if set(row[0]) == set(plan.recomputed)][:1]
     if not chosen:
         chosen = [len(rows)]
-        rows.append((plan.recomputed, plan.proxies, plan.predicted_loss))
+        rows.append((plan.recomputed, plan.proxies, plan.predicted_loss, plan.predicted_loss_if_form_known))
     return [
-        CandidateRow(_candidate_name(plan, recomputed), runs, loss.mean, loss.low, loss.high, i in chosen)
-        for i, (recomputed, runs, loss) in enumerate(rows)
+        CandidateRow(_candidate_name(plan, recomputed), runs, loss.mean, loss.low, loss.high, i in chosen, known)
+        for i, (recomputed, runs, loss, known) in enumerate(rows)
     ]
 
 

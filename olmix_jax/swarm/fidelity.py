@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from olmix_jax.swarm.csv_files import Sheets, number_in
+from olmix_jax.swarm.lengths import groups
 from olmix_jax.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,8 +71,11 @@ def apart(table: "SwarmTable", cheap: Collection[str]) -> "SwarmTable":
         raise UserError(
             f"all {len(table.runs)} runs are {CHEAP}, and nothing says how large effects are; add real runs"
         )
-    of = table.only(np.flatnonzero(is_cheap_K))
-    return dataclasses.replace(table.only(np.flatnonzero(~is_cheap_K)), cheap=Cheap(of.runs, of.ratios_KM, of.bpb_KN))
+    real, of = table.only(np.flatnonzero(~is_cheap_K)), table.only(np.flatnonzero(is_cheap_K))
+    if real.lengths is not None and not groups(real.lengths).max():
+        # Only the cheap runs are of another length.
+        real = dataclasses.replace(real, lengths=None)
+    return dataclasses.replace(real, cheap=Cheap(of.runs, of.ratios_KM, of.bpb_KN))
 
 
 def with_column(

@@ -24,6 +24,8 @@ import numpy as np
 
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, records
+from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import listed
 
 # Paths below the workdir.
 FOLDER = "rounds"
@@ -185,7 +187,16 @@ def run_digests(swarm: SwarmTable) -> tuple[str, ...]:
 
 
 def joined(one: SwarmTable, other: SwarmTable) -> SwarmTable:
-    """Return ``one`` with the runs of ``other`` that it lacks. Both have the same domains and tasks, in any order."""
+    """Return ``one`` with the runs of ``other`` that it lacks. Both have the same domains and tasks, in any order.
+
+    Raises:
+      UserError: the runs of ``one`` differ in length, and those of ``other`` are not known.
+    """
+    if one.lengths is not None:
+        raise UserError(
+            f"the swarm has lengths of its runs (swarm.tokens), and {listed(other.runs)} of a round has none; add the "
+            "runs of rounds to swarm.ratios, swarm.metrics and swarm.tokens"
+        )
     other = other.ordered(one.domains)
     new = [k for k, run in enumerate(other.runs) if run not in one.runs]
     tasks = [other.tasks.index(task) for task in one.tasks]

@@ -15,6 +15,7 @@ import numpy as np
 
 from olmix_jax.swarm import csv_files, csv_values, fidelity, score_checks
 from olmix_jax.swarm.coverage import Coverage, by_domain
+from olmix_jax.swarm.lengths import Lengths, read_lengths
 from olmix_jax.swarm.meta import Meta
 from olmix_jax.swarm.mixtures import Mixtures, display_names, read_ratios, write_ratios
 from olmix_jax.utils import files
@@ -60,6 +61,7 @@ class SwarmTable:
       inherited: runs of an earlier domain set, or None.
       cheap: cheap runs (:mod:`olmix_jax.swarm.fidelity`), which are not among ``runs``; None without.
       warnings: what was left out of the files, and what in them may be a mistake, a sentence each.
+      lengths: training tokens and unique tokens of each run; None if all runs are alike, or not known.
     """
 
     runs: tuple[str, ...]
@@ -75,6 +77,7 @@ class SwarmTable:
     sizes_N: np.ndarray = None  # type: ignore[assignment]  # never None after __post_init__
     inherited: Inherited | None = None
     warnings: tuple[str, ...] = ()
+    lengths: Lengths | None = None
     cheap: fidelity.Cheap | None = None
 
     def __post_init__(self):
@@ -88,6 +91,7 @@ class SwarmTable:
         metrics: str | os.PathLike,
         meta: str | os.PathLike | Mapping = "",
         *,
+        tokens: str | os.PathLike = "",
         drop_metrics: Sequence[str] = (),
         keep_metrics: Sequence[str] = (),
         missing: str = "error",
@@ -95,17 +99,15 @@ class SwarmTable:
     ) -> "SwarmTable":
         """Read a swarm. The two tables are joined by run id; the order of the runs is that of ``ratios``.
 
-        ``meta.json`` may hold ``relative_sizes`` and ``token_counts`` by domain, ``drop_metrics`` (task columns to drop
-        in addition to the argument's) and ``diverged`` ({run: step}, runs to drop). Without ``relative_sizes`` the
-        natural distribution is proportional to the token counts. Rows of ratios that sum to 1 within 0.01 are
-        renormalised. Runs that are in only one of the tables, and columns that are recognised as no score
+        ``meta.json`` may hold ``relative_sizes`` (default: proportional to the token counts), ``token_counts``,
+        ``drop_metrics`` and ``diverged``: :class:`~olmix_jax.swarm.meta.Meta`. Mixtures that sum to 1 within 0.01 are
+        renormalised. Runs in only one of the tables, and columns that are recognised as no score
         (:mod:`olmix_jax.swarm.bookkeeping`), are left out and named in ``warnings``.
 
         Args:
-          ratios, metrics: paths of the mixtures and of the scores.
+          ratios, metrics, tokens: paths of mixtures, scores and, if runs differ in them, lengths (lengths.py).
           meta: path of ``meta.json``, or its content as text or as a mapping; empty for none.
-          drop_metrics: task columns to drop, named as in the file or as in ``tasks``. An unknown name is an error; in
-            meta's ``drop_metrics``, which several swarms may share, an unknown name is only logged.
+          drop_metrics: columns to drop, named as in the file or ``tasks``. An unknown one is an error (meta's: logged).
           keep_metrics: task columns to read, unless they are also dropped; empty for all that are not recognised as
             something else. A column that is named here is read whatever its name and values say.
           missing: what to do about a missing score (empty, NaN, NA, null): "error", "drop_run" or "drop_task".
@@ -139,6 +141,7 @@ class SwarmTable:
             tokens_M=about.tokens_M,
             names=display_names(sheets.ratios, scores.runs),
             diverged=tuple(run for run in sheets.ratios.rows if run in about.diverged),
+            lengths=read_lengths(tokens, sheets.ratios, scores.runs, domains.names, about.tokens_M),
             warnings=(*left_out, *unmatched, *scores.dropped, *doubts),
         )
         return fidelity.apart(table, cheap)
@@ -147,15 +150,13 @@ class SwarmTable:
         """Raise an error if the table has too few runs to fit ``parameters`` numbers per task with one run to spare.
 
         Args:
-          parameters: numbers that the data alone must determine: M + 1 for a log-linear law without a prior, fewer
-            (down to 0) for a law with a prior or shrinkage.
+          parameters: numbers that the data alone must determine: M + 1 without a prior or shrinkage, down to 0 with.
 
         Raises:
           UserError: there are fewer than ``parameters`` + 1 runs, or fewer than 4.
         """
-        needed, runs = max(parameters + 1, _FEWEST), len(self.runs)
-        if self.inherited is not None:
-            runs += len(self.inherited.trust_J)
+        needed = max(parameters + 1, _FEWEST)
+        runs = len(self.runs) + (0 if self.inherited is None else len(self.inherited.trust_J))
         if runs < needed:
             remedy = "train more runs"
             if needed > _FEWEST:
@@ -181,6 +182,7 @@ class SwarmTable:
             ratios_KM=self.ratios_KM[:, at],
             natural_M=None if self.natural_M is None else self.natural_M[at],
             tokens_M=None if self.tokens_M is None else self.tokens_M[at],
+            lengths=self.lengths and self.lengths._replace(unique_KM=self.lengths.unique_KM[:, at]),
             cheap=None if self.cheap is None else self.cheap._replace(ratios_JM=self.cheap.ratios_JM[:, at]),
         )
 
@@ -217,7 +219,12 @@ class SwarmTable:
         """Return the table with the runs at these rows."""
         runs, names = (tuple(of[k] for k in rows) for of in (self.runs, self.names))
         return dataclasses.replace(
-            self, runs=runs, names=names, ratios_KM=self.ratios_KM[rows], bpb_KN=self.bpb_KN[rows]
+            self,
+            runs=runs,
+            names=names,
+            ratios_KM=self.ratios_KM[rows],
+            bpb_KN=self.bpb_KN[rows],
+            lengths=self.lengths and Lengths(*(x[rows] for x in self.lengths)),
         )
 
 

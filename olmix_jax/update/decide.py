@@ -86,10 +86,13 @@ def decide(
         proxies_full=full,
         predicted_loss=_interval(taken.loss_S),
         predicted_gain=PredictedGain(gain.mean, gain.low, gain.high),
-        candidates=tuple(Candidate(c.recomputed, c.proxies, _interval(c.loss_S)) for c in decision.candidates),
+        candidates=tuple(
+            Candidate(c.recomputed, c.proxies, _interval(c.loss_S), c.quick_loss) for c in decision.candidates
+        ),
         old_runs=tuple(OldRuns(old.age, len(old)) for old in runs),
         why=_why(config, change, decision, full),
         history=history.past_updates(parent),
+        predicted_loss_if_form_known=taken.quick_loss,
     )
     log.info("update: %s", plan.why)
     return plan
@@ -162,7 +165,10 @@ def _kept_ratios(blocks: Blocks, domains: Sequence[str]) -> dict[str, dict[str, 
 def _why(config: Config, change: changes.Change, decision: recompute.Decision, full: int) -> str:
     """Explain the decision in one sentence. Full recomputation takes ``full`` runs."""
     strategy, taken = Strategy(config.update.strategy), decision.taken
-    loss = f"predicted loss {taken.loss:.4f} BPB, out of a predicted gain over natural of {decision.gain:.4f} BPB"
+    loss = f"predicted loss {taken.loss:.4f} BPB"
+    if taken.quick_loss is not None:
+        loss += f" ({taken.quick_loss:.4f} if the fit knew the form of the law)"
+    loss += f", out of a predicted gain over natural of {decision.gain:.4f} BPB"
     if ignored := [name for name in SIMULATED_WITHOUT if getattr(config.propose, name)]:
         loss += f" (predicted without {' and '.join(f'propose.{name}' for name in ignored)})"
     if not change.affected and not taken.proxies:
@@ -179,8 +185,9 @@ def _why(config: Config, change: changes.Change, decision: recompute.Decision, f
         recomputed = f"the affected domains and {', '.join(added)}"
     reused, all_domains = decision.candidates[:2]
     return (
-        f"{recomputed} recomputed with {runs}; {loss}; full reuse: {reused.loss:.4f} BPB with "
-        f"{counted(reused.proxies, 'run')}; full recomputation: {all_domains.loss:.4f} BPB with {full}"
+        f"{recomputed} recomputed with {runs}; {loss}; compared on other simulated swarms: full reuse "
+        f"{reused.loss:.4f} BPB with {counted(reused.proxies, 'run')}, full recomputation {all_domains.loss:.4f} BPB "
+        f"with {full}"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from olmix_jax.config import budget, json_fields
 from olmix_jax.config.schema import Config
 from olmix_jax.config.workdir import read_config, read_table
-from olmix_jax.laws import FittedLaw, log_linear
+from olmix_jax.laws import LAWS, FittedLaw, log_linear
 from olmix_jax.propose import optimum
 from olmix_jax.propose.formulation import formulate
 from olmix_jax.propose.options import Options
@@ -132,6 +132,8 @@ def simulation_setting(config: Config, domains: NewDomains, proposal: Proposal, 
         old_KM=np.concatenate([old.ratios_KM for old in runs]) if runs else np.zeros((0, len(new.names))),
         trust_K=np.concatenate([old.trust(EXPECTED_TRUST) for old in runs]) if runs else np.zeros(0),
         guards=None if options.guard is None else optimum.guards_over_natural(swarm, options, np.zeros(len(tasks))),
+        # The update's own fit.law is not used, so that another law does not make a trained swarm's plan stale.
+        law=LAWS[history.read_law(parent).law.name],
         units={KEPT_UNIT if name == "kept" else name: unit for name, unit in (options.keep_ratios or {}).items()},
     )
 

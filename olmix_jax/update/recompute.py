@@ -4,7 +4,8 @@ Affected domains have to be recomputed. Unaffected domains that keep their old r
 if the new domains change which ratios are best. Each further domain that is recomputed needs runs, and for the same
 number of runs a law over more weights is less certain. :mod:`olmix_jax.update.simulation` predicts both effects.
 
-The choice grows one domain at a time, each time by the domain that lowers the predicted loss most.
+Candidates grow one domain at a time, each time by the domain that lowers the loss of a quick fit most. Among them the
+choice is made by trial fits of the real law (:mod:`olmix_jax.update.trial_fits`).
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from olmix_jax.propose.blocks import collapsed_bounds, swarm_size
 from olmix_jax.propose.constraints import Constraints
 from olmix_jax.propose.feasibility import check_feasible
 from olmix_jax.solver.feasibility import feasible
+from olmix_jax.update import trial_fits
 from olmix_jax.update.simulation import Choice, Setting, Simulation, blocks_of
 from olmix_jax.utils import rng
 
@@ -70,7 +72,8 @@ def judge(
     """
     check_feasible(Constraints(setting.domains, setting.bounds))
     simulation = Simulation(truth, setting, runs_for, seed)
-    (choice,) = simulation.judge([_complete(setting, [setting.domains.index(name) for name in recomputed])])
+    choices = simulation.judge([_complete(setting, [setting.domains.index(name) for name in recomputed])])
+    (choice,) = trial_fits.judge(simulation, choices)
     return Decision(choice, (choice,), simulation.gain_S)
 
 
@@ -100,13 +103,14 @@ def choose(
     """
     check_feasible(Constraints(setting.domains, setting.bounds))
     simulation = Simulation(truth, setting, runs_for, seed)
-    candidates, gain = _grow(simulation, budget), float(simulation.gain_S.mean())
+    candidates, gain = trial_fits.judge(simulation, _grow(simulation, budget)), float(simulation.gain_S.mean())
     allowed = [choice for choice in candidates if choice.proxies <= budget] or candidates[:1]
     least = min(choice.loss for choice in allowed)
     good = [choice for choice in allowed if choice.loss <= least + TOLERANCE * max(gain, 0.0)]
     best = min(good, key=lambda choice: (choice.proxies, choice.loss))
     fresh = Simulation(truth, setting, runs_for, rng.derive(seed, "recompute.again"))
-    (taken,) = fresh.judge([tuple(setting.domains.index(name) for name in best.recomputed)])
+    again = fresh.judge([tuple(setting.domains.index(name) for name in best.recomputed)])
+    (taken,) = trial_fits.judge(fresh, again)
     return Decision(taken, tuple(candidates), simulation.gain_S)
 
 

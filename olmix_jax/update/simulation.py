@@ -4,7 +4,8 @@ For a choice of domains to recompute, and for each sampled law (a *truth*):
 
     1. A swarm over the choice's blocks is drawn, and its scores are simulated with the old law's noise.
     2. The law that would be fitted to these scores, old runs included, is found by linearised least squares under the
-       prior of the coefficients.
+       prior of the coefficients. This *quick fit* knows the form of the truth, its constants, its noise and its prior.
+       A real fit knows none of them and has other losses: :mod:`olmix_jax.update.trial_fits`.
     3. The optimal mixture of the fitted law is evaluated under the truth. The loss is its objective minus the optimum
        of the truth.
 
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from olmix_jax.laws import evaluate_each, log_linear
+from olmix_jax.laws import Law, evaluate_each, log_linear
 from olmix_jax.propose import guard_rounds
 from olmix_jax.propose.blocks import Blocks, collapse, collapsed_anchor, collapsed_bounds, expand, form_blocks
 from olmix_jax.propose.guards import Guards
@@ -55,6 +56,7 @@ class Setting:
       tempered: exponent t; the mixtures of the new swarm are centred on natural^t.
       guards: the proposal's guards, with limits relative to natural; None without.
       units: blocks of domains that every proposal keeps, ``propose.keep_ratios``.
+      law: the family that will be fitted to the new runs; None: the quick fit stands for it.
     """
 
     domains: tuple[str, ...]
@@ -69,6 +71,7 @@ class Setting:
     tempered: float = 0.7
     guards: Guards | None = None
     units: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    law: Law | None = None
 
     @property
     def bounds(self) -> Bounds:
@@ -85,12 +88,14 @@ class Choice:
       blocks: one block ``kept`` of the domains that keep their ratios, and all others alone.
       proxies: number of new runs.
       loss_S: BPB above the optimum, for each truth.
+      quick_loss: mean loss by the quick fit, if ``loss_S`` is that of trial fits [BPB].
     """
 
     recomputed: tuple[str, ...]
     blocks: Blocks
     proxies: int
     loss_S: np.ndarray
+    quick_loss: float | None = None
 
     @property
     def loss(self) -> float:
@@ -112,6 +117,9 @@ class Simulation:
 
     Attributes:
       setting: the domain set.
+      truth: the S laws.
+      seed: seed of the swarms and their noise.
+      weights_SN: task weights of each truth, with the guards' multipliers.
       gain_S: objective of natural minus that of the optimum, for each truth [BPB].
     """
 
@@ -125,15 +133,15 @@ class Simulation:
           seed: seed of the swarms and their noise.
         """
         self.setting = setting
-        self._truth, self._runs_for, self._seed = truth, runs_for, seed
+        self.truth, self._runs_for, self.seed = truth, runs_for, seed
         self._top_SN = np.full_like(truth.log_c_N, np.inf) if truth.top_N is None else truth.top_N
         free, problem = blocks_of(setting, range(len(setting.domains))), setting.problem
         weights_SN = np.broadcast_to(problem.weights, truth.log_c_N.shape)
-        self._weights_SN = weights_SN
+        self.weights_SN = weights_SN
         if setting.guards is not None:
-            self._weights_SN = weights_SN + self._multipliers(setting.guards, free) @ setting.guards.rows_FN
+            self.weights_SN = weights_SN + self._multipliers(setting.guards, free) @ setting.guards.rows_FN
         (optimum_SM,) = self.optima([truth.coef_NM], [free])
-        self._optimum_S = self._objective(optimum_SM, self._weights_SN)
+        self._optimum_S = self._objective(optimum_SM, self.weights_SN)
         natural_M = setting.natural_M
         if not np.isfinite(problem.kl(natural_M[None])).all():
             # The anchor excludes domains. The nearest mixture without them takes the place of natural.
@@ -153,10 +161,21 @@ class Simulation:
                 recomputed=tuple(self.setting.domains[j] for j in choice),
                 blocks=b,
                 proxies=k,
-                loss_S=self._objective(mixture_SM, self._weights_SN) - self._optimum_S,
+                loss_S=self.losses(mixture_SM),
             )
             for choice, b, k, mixture_SM in zip(choices, blocks, runs, mixtures)
         ]
+
+    def losses(self, ratios_SM) -> np.ndarray:
+        """Return the loss of a mixture for each truth, or for the first ones if there are fewer mixtures [BPB]."""
+        first = slice(len(ratios_SM))
+        return self._objective(ratios_SM, self.weights_SN[first]) - self._optimum_S[first]
+
+    def swarm(self, blocks: Blocks, runs: int) -> np.ndarray:
+        """Draw the mixtures of a new swarm over the blocks, ratios_KD."""
+        draw = rng.generator(self.seed, f"recompute.swarm {runs} {blocks.names}")
+        natural_D = collapse(self.setting.natural_M, blocks) ** self.setting.tempered
+        return draw.dirichlet(natural_D / natural_D.sum() * len(natural_D), size=runs)
 
     def optima(
         self, coefs: Sequence[np.ndarray], blocks: Sequence[Blocks], *, weights_S=None, merge: Callable = mean
@@ -171,12 +190,12 @@ class Simulation:
           weights_S: first argument of ``merge`` for each truth; by default task weights, with the guards' multipliers.
           merge: see :class:`olmix_jax.solver.problem.Problem`.
         """
-        problem, (samples, _, width) = self.setting.problem, self._truth.coef_NM.shape
-        weights_S, rows = self._weights_SN if weights_S is None else weights_S, []
+        problem, (samples, _, width) = self.setting.problem, self.truth.coef_NM.shape
+        weights_S, rows = self.weights_SN if weights_S is None else weights_S, []
         for coef_SNM, b in zip(coefs, blocks):
             bounds, pad = collapsed_bounds(problem.bounds, b), (0, width - len(b.names))
             coef_SND = np.pad(coef_SNM @ b.ratios_DM.T, ((0, 0), (0, 0), pad))
-            params = self._truth._replace(coef_NM=coef_SND)
+            params = self.truth._replace(coef_NM=coef_SND)
             anchor_D = np.pad(collapsed_anchor(problem.anchor_M, b), pad, constant_values=1e-9)
             limits = np.pad(bounds.lower_M, pad), np.pad(bounds.upper_M, pad), np.pad(bounds.member_GM, ((0, 0), pad))
             anchor, lower, upper, member = (np.broadcast_to(x, (samples, *x.shape)) for x in (anchor_D, *limits))
@@ -193,14 +212,14 @@ class Simulation:
 
     def _multipliers(self, guards: Guards, blocks: Blocks) -> np.ndarray:
         """Return multipliers_SF of the guards at the optimum of each truth, by the method of multipliers."""
-        truth, rows_FN = self._truth, guards.rows_FN
+        truth, rows_FN = self.truth, guards.rows_FN
         samples, groups = len(truth.log_c_N), len(rows_FN)
         natural_SM = np.broadcast_to(self.setting.natural_M, (samples, len(self.setting.domains)))
         limit_SF = self._bpb(natural_SM) @ rows_FN.T + guards.limit_F
         multipliers_SF, stiffness = np.zeros((samples, groups)), FIRST_STIFFNESS
         for _ in range(GUARD_ROUNDS):
             terms = guard_rounds.SmoothedTerms(
-                task_weights_N=self._weights_SN,
+                task_weights_N=self.weights_SN,
                 rows_FN=np.broadcast_to(rows_FN, (samples, *rows_FN.shape)),
                 limit_F=limit_SF,
                 unit_F=None,
@@ -217,7 +236,8 @@ class Simulation:
 
     def _bpb(self, ratios_SM) -> np.ndarray:
         """Return bpb_SN of each mixture under its truth."""
-        return evaluate_each(log_linear.LAW, self._truth, ratios_SM[:, None, :])[:, 0]
+        truth = jax.tree.map(lambda x: x[: len(ratios_SM)], self.truth)
+        return evaluate_each(log_linear.LAW, truth, ratios_SM[:, None, :])[:, 0]
 
     def _objective(self, ratios_SM, weights_SN) -> np.ndarray:
         """Return the objective of each mixture under its truth [BPB]."""
@@ -228,18 +248,16 @@ class Simulation:
         """Simulate a new swarm over the blocks; return coef_SNM, fitted to it and to the old runs."""
         if not runs:
             # Without a new swarm the best law is the mean over the samples of the old one.
-            return np.broadcast_to(self._truth.coef_NM.mean(axis=0), self._truth.coef_NM.shape)
-        setting, draw = self.setting, rng.generator(self._seed, f"recompute.swarm {runs} {blocks.names}")
-        natural_D = collapse(setting.natural_M, blocks) ** setting.tempered
-        drawn_KD = draw.dirichlet(natural_D / natural_D.sum() * len(natural_D), size=runs)
-        ratios_KM = np.concatenate([expand(drawn_KD, blocks), setting.old_KM])
+            return np.broadcast_to(self.truth.coef_NM.mean(axis=0), self.truth.coef_NM.shape)
+        setting = self.setting
+        ratios_KM = np.concatenate([expand(self.swarm(blocks, runs), blocks), setting.old_KM])
         trust_K = np.concatenate([np.ones(runs), setting.trust_K])
         # Choices with the same number of runs get the same noise.
-        draw = rng.generator(self._seed, f"recompute.noise {len(ratios_KM)}")
+        draw = rng.generator(self.seed, f"recompute.noise {len(ratios_KM)}")
         # A real fit also estimates scales and noise, from the runs that its weights leave over. As in generalised
         # cross-validation, errors grow by K / (K − D).
         spare = max(1 - len(blocks.names) / trust_K.sum(), MIN_SPARE)
-        samples = range(len(self._truth.log_c_N))
+        samples = range(len(self.truth.log_c_N))
         return np.stack([self._refit_one(s, ratios_KM, trust_K, draw, 1 / np.sqrt(spare)) for s in samples])
 
     def _refit_one(self, s: int, ratios_KM, trust_K, draw: np.random.Generator, inflation: float) -> np.ndarray:
@@ -247,7 +265,7 @@ class Simulation:
 
         The scores have ``inflation`` times the noise that the fit assumes.
         """
-        setting, coef_NM = self.setting, self._truth.coef_NM[s]
+        setting, coef_NM = self.setting, self.truth.coef_NM[s]
         normal = draw.normal(size=(len(ratios_KM), 1)), draw.normal(size=(len(ratios_KM), len(coef_NM)))
         noise_KN = np.sqrt(setting.shared) * normal[0] + np.sqrt(1 - setting.shared) * normal[1]
         # With e, the slope of the score in coef·p, an error of σ in the score is an error of σ / e in coef·p.

@@ -36,11 +36,16 @@ class PredictedGain:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A choice of domains to recompute, the number of new runs it takes, and its predicted loss."""
+    """A choice of domains to recompute, the number of new runs it takes, and its predicted loss.
+
+    ``loss_if_form_known`` is the mean loss by a fit that knows the form of the true law, its noise and its prior [BPB];
+    None if ``loss`` is by that fit.
+    """
 
     recomputed: tuple[str, ...]
     proxies: int
     loss: Interval
+    loss_if_form_known: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +115,14 @@ class UpdatePlan:
       recomputed: domains whose weights are optimised again.
       proxies: number of new runs; 0 if the old law suffices.
       proxies_full: number of new runs for full recomputation.
-      predicted_loss: objective of this update minus that of the optimum [BPB].
+      predicted_loss: objective of this update minus that of the optimum [BPB]. By other simulated swarms than those
+        that the choice was made by.
       predicted_gain: objective of natural minus that of the optimum [BPB].
       candidates: the choices that were compared.
       old_runs: earlier runs that can inform the law, by age.
       why: the decision in a sentence.
       history: the workdirs before this one, the oldest first.
+      predicted_loss_if_form_known: the mean predicted loss by the fit of ``Candidate.loss_if_form_known`` [BPB].
     """
 
     SCHEMA = 1
@@ -138,6 +145,7 @@ class UpdatePlan:
     old_runs: tuple[OldRuns, ...]
     why: str
     history: tuple[PastUpdate, ...]
+    predicted_loss_if_form_known: float | None = None
 
     @property
     def steps(self) -> tuple[changes.Update, ...]:

@@ -34,3 +34,20 @@ def test_validation_models_of_another_preset_share_devices_as_many_as_fit():
 def test_target_tokens_default_to_one_validation_model():
     assert budget.target_tokens(CONFIG) == 30 * 4 * 32
     assert budget.target_tokens(dataclasses.replace(CONFIG, propose=config.Propose(target_tokens=1e9))) == 1e9
+
+
+def test_branches_share_steps_and_validation_models_do_not():
+    branched = dataclasses.replace(CONFIG, swarm=config.Swarm(trunk=0.75))
+    assert (budget.trunk_steps(branched), budget.sequences(branched)) == (8, 2 * 4)
+    assert budget.tokens(branched) == budget.tokens(CONFIG)
+    validated = budget.validated(branched)
+    assert (budget.trunk_steps(validated), budget.sequences(validated)) == (0, 30 * 4)
+    assert budget.decay_steps(validated) is budget.decay_steps(CONFIG) is None
+
+
+def test_rate_of_branches_falls_over_a_fifth_of_the_steps_or_over_all_that_they_have():
+    steps = config.Train(steps=1000, batch=4)
+    shares = {0.5: 200, 0.75: 200, 0.8: 200, 0.9: 100}
+    for share, expected in shares.items():
+        branched = dataclasses.replace(CONFIG, train=steps, swarm=config.Swarm(trunk=share))
+        assert budget.decay_steps(branched) == expected

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from experiments.laws_at_their_optimum import __main__ as program
-from experiments.laws_at_their_optimum import cheap_runs, halves, subsets, trained, worlds
-from olmix_jax.laws import evaluate
+from experiments.laws_at_their_optimum import cheap_runs, halves, regions, subsets, trained, worlds
+from olmix_jax.laws import FittedLaw, evaluate
 from olmix_jax.proxy.validation_result import MixtureScore, Validation
 from olmix_jax.solver import bounds
+from olmix_jax.swarm.table import SwarmTable
 
 
 @pytest.fixture(scope="module", params=worlds.KINDS)
@@ -116,7 +117,7 @@ def test_smoke_run_of_halves_has_a_row_per_truth(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["halves", f"--workdir={tmp_path}"])
     halves.main()
     assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == len(worlds.KINDS) - 1
-    assert "| all truths | 12 | 5 |" in capsys.readouterr().out
+    assert "| all truths but repetition | 12 | 4 |" in capsys.readouterr().out
 
 
 def test_subsets_of_domains_differ():
@@ -157,3 +158,18 @@ def test_smoke_run_of_cheap_runs_has_a_row_per_design(tmp_path, monkeypatch, cap
     assert [row["design"] for row in rows] == list(cheap_runs.DESIGNS)
     assert all(row["low"] <= row["high"] and row["true"] <= row["best"] + 1e-9 for row in rows)
     assert "| 5 | with cheap | 1 | 100 % |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_region_is_the_runs_with_little_of_a_domain():
+    draw = np.random.default_rng(0)
+    ratios_KM = draw.dirichlet(np.full(3, 2.0), size=40)
+    bpb_KN = 1 + np.exp(-ratios_KM @ np.array([[2.0, 0.1, 1.0], [0.2, 1.0, 0.3]]).T)
+    names = tuple(f"run{k}" for k in range(40))
+    swarm = SwarmTable(names, ("a", "b", "c"), ("t", "u"), ratios_KM, bpb_KN, np.array([0.3, 0.4, 0.3]), None, names)
+    judge = FittedLaw(regions.LAW, regions.LAW.fit(ratios_KM, bpb_KN).params)
+    row, below = (regions.judged(swarm, regions.Region(("a",), limit), judge, 0) for limit in (0.25, None))
+    assert row.runs == (ratios_KM[:, 0] <= 0.25).sum() and below.runs == (ratios_KM[:, 0] < 0.3).sum()
+    # All runs agree that the domain that the region has little of helps.
+    assert row.proposed > 0.3 and row.extrapolated > 0 and row.named and row.judged > 0
+    assert row.low < row.expected < row.high and 0 <= row.tasks_held <= 1

@@ -115,3 +115,17 @@ def test_counts_that_do_not_sum_to_the_run_length_raise_an_error():
     runs = data.Runs(("x",), np.array([[9]]), np.zeros(1, int), np.zeros(1, int))
     with pytest.raises(UserError, match="run x has 9 sequences, but .* is 8"):
         data.chunks(runs, {"a": Numbered(5, 0)}, 4, 4, 2, 2)
+
+
+def test_branches_continue_every_stream_where_the_trunk_stopped():
+    stores = {"a": Numbered(7, 100), "b": Numbered(9, 200)}
+    runs = data.Runs(("x", "y"), np.array([[10, 2], [3, 9]]), np.zeros(2, int), np.zeros(2, int))
+    start = data.Start(2, np.array([5, 3]))
+    (chunk,) = data.chunks(runs, stores, 4, 4, 5, 5, first_step=2, start=start)
+    # The first streams of long runs of one domain, to compare with.
+    alone = {j: read([[40, 0], [0, 40]], stores, steps=10, batch=4, width=10)[j] for j in (0, 1)}
+    for k, counts_M in enumerate(runs.counts_KM):
+        first_S = chunk[k, :3].reshape(-1, 5)[:, 0]
+        for j, low in enumerate((100, 200)):
+            read_S = first_S[(first_S >= low) & (first_S < low + 100)]
+            np.testing.assert_array_equal(read_S, alone[j][start.read_M[j] :][: counts_M[j]])

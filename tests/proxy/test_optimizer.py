@@ -44,3 +44,22 @@ def test_gradients_are_clipped_by_their_global_norm():
         change, _ = take({"a": {"kernel": jnp.full(4, size)}}, state, params)
         changes.append(change["a"]["kernel"])
     np.testing.assert_allclose(*changes, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "decay"), [(8, 3), (200, 40), (777, 1)])
+def test_rate_of_branches_is_constant_and_then_falls_linearly_to_zero(steps, decay):
+    train = Train(steps=steps, warmup=0.1)
+    rates = np.asarray(optimizer.schedule(train, 2.0, decay=decay)(jnp.arange(steps + 1)))
+    warmup = max(1, round(0.1 * steps))
+    np.testing.assert_allclose(rates[: warmup + 1], 2 * np.arange(1, warmup + 2) / (warmup + 1), rtol=1e-6)
+    np.testing.assert_allclose(rates[warmup : steps - decay + 1], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(rates[steps - decay :], np.linspace(2, 0, decay + 1), atol=1e-6)
+    assert rates[steps - 1] > 0
+    # The warm-up is that of a whole proxy.
+    np.testing.assert_allclose(rates[: warmup + 1], optimizer.schedule(train, 2.0)(jnp.arange(warmup + 1)), rtol=1e-6)
+
+
+def test_rate_of_a_trunk_does_not_depend_on_the_steps_that_follow():
+    whole, trunk = Train(steps=100, warmup=0.1), Train(steps=40, warmup=0.25)
+    rates = [optimizer.schedule(t, 1.0, decay=d)(jnp.arange(40)) for t, d in ((whole, 20), (trunk, 0))]
+    np.testing.assert_array_equal(*rates)

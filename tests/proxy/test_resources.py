@@ -85,6 +85,35 @@ def test_utilisation_does_not_change_the_hours_of_a_memory_bound_plan(plan):
     assert timed.cost is None and timed.describe().endswith("hours limited by memory bandwidth")
 
 
+def test_hours_of_branches_are_those_of_their_steps_and_of_one_trunk(plan):
+    chip, made = Chip(1e12, 1e12, 1e12), settings(plan_utilisation=0.5, train_steps=3600)
+    branched = resources.with_time(dataclasses.replace(plan, trunk_steps=2700), chip, made)
+    # 4 ms per step of two members on each device; a step of the trunk is one of one member. There are 3 waves.
+    assert branched.hours == pytest.approx((3 * 900 * 4e-3 + 2700 * 2e-3) / 3600)
+    assert branched.full_proxies == (2700 + 24 * 900) / 3600
+    assert "3 waves of 900 steps" in branched.describe()
+    assert "a trunk of 2,700 steps on one device before: with it the tokens of 6.8 of 24 full" in branched.describe()
+    assert plan.full_proxies == 24 and "trunk" not in plan.describe()
+    # Sharded over all devices, members and trunk take the same time per step.
+    sharded = dataclasses.replace(plan, members_per_device=0.25, waves=24)
+    full, branched = (
+        resources.with_time(dataclasses.replace(sharded, trunk_steps=steps), chip, made) for steps in (0, 2700)
+    )
+    assert branched.hours == pytest.approx(full.hours * branched.full_proxies / 24)
+
+
+def test_plan_of_a_branched_swarm(tmp_path, monkeypatch):
+    monkeypatch.setitem(model.PRESETS, "tiny", model.Shape(8, 1, 2, 16))
+    made = {"proxy_preset": "tiny", "proxy_dtype": "float32", "swarm_size": 12}
+    full, branched = (
+        resources.plan_resources(settings(**made, swarm_trunk=share), tmp_path, validation_models=3)
+        for share in (0.0, 0.75)
+    )
+    assert (full.trunk_steps, branched.trunk_steps, branched.steps) == (0, 15, 20)
+    assert branched.flops == pytest.approx(full.flops * branched.full_proxies / 12) and branched.full_proxies == 3.75
+    assert branched.validation == full.validation
+
+
 def test_hours_and_cost_include_the_validation(plan):
     chip, priced = Chip(1e12, 1e12, 1e12), settings(plan_price=2.0, plan_utilisation=0.5, train_steps=3600)
     swarm = resources.with_time(plan, chip, priced)

@@ -26,6 +26,15 @@ def test_swarm_facts_state_size_and_training(results):
     assert facts["seed"] == "0" and facts["training time"] == "123.4 s"
 
 
+def test_swarm_facts_state_the_cost_of_branches_against_full_proxies(results):
+    assert not [name for name, _ in fact_tables.swarm_facts(results) if "trunk" in name or "tokens of" in name]
+    info = dataclasses.replace(results.training, members=45, tokens_per_member=512_000, trunk_tokens=384_000)
+    facts = dict(fact_tables.swarm_facts(dataclasses.replace(results, training=info)))
+    assert facts["tokens per proxy"] == "512k" and facts["of them in the trunk of all proxies"] == "384k"
+    assert facts["tokens of the swarm"] == "6.14M, of 12.0 of 45 full proxies"
+    assert "training time of branches" in facts and "training time" not in facts
+
+
 def test_law_facts_include_the_test_swarm(results):
     fit = dataclasses.replace(results.fit, test=SwarmScores(7, 0, 0.812, 0.9, 0.88, {}))
     facts = dict(fact_tables.law_facts(fit))

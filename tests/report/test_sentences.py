@@ -31,6 +31,18 @@ def test_bpb_line_without_validation_is_a_prediction(small):
     assert line.startswith("predicted: proposed ") and line.endswith("; not validated by training")
 
 
+def test_predictions_of_branches_say_so_wherever_they_are_stated(results):
+    info = dataclasses.replace(results.training, tokens_per_member=512_000, trunk_tokens=384_000)
+    gain = Gain(0.1, 0.05, 0.15, 1.0, 0.0, 64)
+    branched = dataclasses.replace(samples.with_proposal(results, gain=gain), training=info, validation=None)
+    note = "of branches that share 75 % of their tokens, so differences are smaller than between full proxies"
+    assert f"; {note}; not validated" in sentences.bpb_line(branched)
+    predicted = [card for card in sentences.cards(branched) if card.title.startswith("Predicted")]
+    assert len(predicted) == 2 and all(card.detail.endswith(note) for card in predicted)
+    full = sentences.cards(dataclasses.replace(branched, training=results.training))
+    assert all("branches" not in card.detail for card in full)
+
+
 def test_worse_proposal_is_called_higher(small):
     mixtures = dict(small.validation.mixtures)
     mixtures["proposed"] = dataclasses.replace(mixtures["proposed"], per_seed=(1.01, 1.02, 1.03))

@@ -55,6 +55,15 @@ def test_choice_caption_says_which_lambda_is_used(everything):
     assert captions(used)[title].startswith("Held-out data select λ = 0.01, and the proposal uses it.")
 
 
+def test_choice_caption_has_the_gain_that_did_not_select(everything):
+    title = "Selecting λ from the data"
+    assert "other splits" not in captions(everything)[title]
+    choice = dataclasses.replace(everything.proposal.choice, held_out_gain=0.09, held_out_gain_error=0.03)
+    caption = captions(samples.with_proposal(everything, choice=choice))[title]
+    assert "has a gain of 0.1000 BPB by the splits that selected it" in caption
+    assert caption.endswith("at the λ that the other splits select is 0.0900 ± 0.0300 BPB.")
+
+
 def test_sensitivity_is_scaled_to_small_changes(everything):
     first, second, third = everything.proposal.weights
     sensitivity = Sensitivity(

@@ -30,3 +30,10 @@ def test_swarm_trained_elsewhere_has_no_curves(small):
     assert training_sections.swarm_section(small, no_figure).figures[0].name == "curves"
     external = training_sections.swarm_section(dataclasses.replace(small, curves=None, training=None), no_figure)
     assert external.note == "There are no training curves: the swarm was trained elsewhere."
+
+
+def test_caption_of_curves_says_what_branches_share(results):
+    info = dataclasses.replace(results.training, trunk_tokens=384_000)
+    for training, shared in ((results.training, False), (info, True)):
+        section = training_sections.swarm_section(dataclasses.replace(results, training=training), no_figure)
+        assert ("All proxies share the first 384k tokens." in section.figures[0].caption) is shared

@@ -75,6 +75,23 @@ def test_candidate_table_shades_the_chosen_row():
     assert table.rows[2].cells[1:] == ("16", "0.0100", "0.0050 to 0.0200", "20") and table.rows[2].mark
 
 
+def test_predicted_loss_that_did_not_make_the_choice_stands_beside_the_other():
+    first, *others = plan().candidates
+    candidates = (dataclasses.replace(first, loss_if_form_known=0.006), *others)
+    told = update(candidates=candidates, predicted_loss_if_form_known=0.004)
+    text = page_without_figures(told).text
+    assert "predicted again on other swarms: 0.0100 BPB. It would be 0.0040 BPB if the fit knew the form" in text
+    table = update_sections.candidate_table(told.update, update_rows.candidate_rows(told.update))
+    assert table.head[-1] == "if the form of the law were known, BPB"
+    assert [row.cells[-1] for row in table.rows] == ["0.0060", "–", "–"]
+
+
+def test_loss_of_a_plan_without_trial_fits_is_said_to_be_too_small():
+    text = "true losses were two to three times as large"
+    assert text in page_without_figures(update()).text
+    assert text not in page_without_figures(update_without_runs()).text
+
+
 def test_history_table_sums_runs():
     results = update()
     cells = update_sections.history_table(update_rows.history_rows(results, results.update)).rows[1].cells

@@ -67,6 +67,17 @@ def test_cheap_runs_follow_domains_tasks_and_subsets(tmp_path):
     assert len(found.subsampled(4, 0).runs) == 4 and found.subsampled(4, 0).cheap is found.cheap
 
 
+def test_lengths_are_those_of_the_real_runs(tmp_path):
+    """Shorter runs are cheap runs, so the real ones are alike."""
+    tokens = tmp_path / "tokens.csv"
+    for long in (100, 300):
+        rows = [f"r{k},{50 if k in CHEAP else (long if k == 0 else 100)},10,20,30" for k in range(8)]
+        tokens.write_text("\n".join(["run,tokens,web,code,wiki", *rows]))
+        found = write_and_read(tmp_path, marked(), BASE_METRICS, tokens=tokens)
+        assert found.cheap.runs == ("r1", "r3", "r6")
+        assert (found.lengths is None) if long == 100 else (found.lengths.tokens_K.tolist() == [300, *[100] * 4])
+
+
 def test_missing_scores_of_cheap_runs_are_missing_scores(tmp_path):
     metrics = BASE_METRICS.replace("r1,1.21,.90", "r1,,.90")
     with pytest.raises(UserError, match="run r1.*fit.missing"):

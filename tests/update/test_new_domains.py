@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from olmix_jax import config
+from olmix_jax.laws import LAWS
 from olmix_jax.pipeline import runner
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.proposal import Proposal
@@ -90,6 +91,10 @@ def test_simulation_setting_has_old_weights_noise_and_trusted_runs(parent):
     assert setting.problem.kl_weight == new_domains.MIN_KL_WEIGHT
     np.testing.assert_array_equal(setting.noise_N, [history.read_noise(parent).std[task] for task in TASKS])
     assert setting.old_KM.shape == (24, 5) and (setting.trust_K == old_runs.EXPECTED_TRUST).all()
+
+
+def test_trial_fits_use_the_parents_law(parent):
+    assert setting_for(parent, fit_law="bimix").law is LAWS[history.read_law(parent).law.name]
 
 
 # What each option of a proposal changes in the plan's setting, or why it changes nothing there.

@@ -61,6 +61,13 @@ def test_written_plan_is_read_back(tmp_path):
     assert UpdatePlan.read(write(tmp_path)) == PLAN
 
 
+def test_loss_of_a_fit_that_knows_the_form_is_optional(tmp_path):
+    candidate = dataclasses.replace(PLAN.candidates[0], loss_if_form_known=0.004)
+    plan = dataclasses.replace(PLAN, candidates=(candidate,), predicted_loss_if_form_known=0.005)
+    assert UpdatePlan.read(write(tmp_path, plan)) == plan
+    assert PLAN.predicted_loss_if_form_known is PLAN.candidates[0].loss_if_form_known is None
+
+
 def test_change_and_blocks_follow_the_order_of_new():
     assert PLAN.change.new == PLAN.new and PLAN.change.origin == {"web": "web", "source": "code"}
     assert PLAN.kept_blocks.names == ("kept", "wiki", "math")
