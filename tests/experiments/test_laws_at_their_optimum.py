@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.laws_at_their_optimum import __main__ as program
-from experiments.laws_at_their_optimum import halves, regions, subsets, trained, worlds
+from experiments.laws_at_their_optimum import cheap_runs, halves, regions, subsets, trained, worlds
 from olmix_jax.laws import FittedLaw, evaluate
 from olmix_jax.proxy.validation_result import MixtureScore, Validation
 from olmix_jax.solver import bounds
@@ -137,6 +137,27 @@ def test_smoke_run_of_subsets_has_both_lengths(tmp_path, monkeypatch, capsys):
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["of_proxies"] for row in rows] == [True, False] and rows[0]["tokens"] < rows[1]["tokens"]
     assert "+0.0" in capsys.readouterr().out
+
+
+def test_cheap_runs_show_half_of_an_effect_or_that_of_another_truth():
+    world = worlds.drawn("power", cheap_runs.DOMAINS, 60, noise=0.0, seed=1)
+    shown_KN = cheap_runs.effects(world, world.params)
+    cheap_KN, other_KN = (np.log(cheap_runs.cheap_scores(world, related, 1)) for related in (True, False))
+    slopes, others = (
+        np.array([np.polyfit(x_K, y_K, 1)[0] for x_K, y_K in zip(shown_KN.T, of_KN.T)])
+        for of_KN in (cheap_KN, other_KN)
+    )
+    assert abs(np.median(slopes) - 0.5) < 0.15 and np.abs(others).mean() < np.abs(slopes).mean()
+
+
+@pytest.mark.slow
+def test_smoke_run_of_cheap_runs_has_a_row_per_design(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cheap_runs", f"--workdir={tmp_path}"])
+    cheap_runs.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["design"] for row in rows] == list(cheap_runs.DESIGNS)
+    assert all(row["low"] <= row["high"] and row["true"] <= row["best"] + 1e-9 for row in rows)
+    assert "| 5 | with cheap | 1 | 100 % |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
