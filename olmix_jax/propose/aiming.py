@@ -15,7 +15,7 @@ from olmix_jax.propose.swarm_facts import SwarmFacts
 from olmix_jax.swarm.lengths import Lengths
 from olmix_jax.utils.names import listed
 
-# More epochs than this times the most of any run are extrapolated.
+# More epochs or tokens than this times the most of any run are extrapolated.
 BEYOND = 1.1
 
 
@@ -26,6 +26,22 @@ class ReadAt:
     tokens: float
     fewest: float
     most: float
+
+    @property
+    def stretch(self) -> float:
+        """How many times as long as the longest run the target is; 1 if it is not longer."""
+        return max(self.tokens / self.most, 1.0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A warning if the target is longer than the runs."""
+        if self.stretch <= BEYOND:
+            return ()
+        return (
+            f"extrapolated: the target of {self.tokens:.3g} training tokens is {self.stretch:.3g} times as long as the "
+            f"longest run ({self.most:.3g}); how much of a gain is left there is not known from the runs, so its "
+            "interval is wider; add longer runs",
+        )
 
     def __str__(self) -> str:
         runs = f"{self.fewest:.3g} to {self.most:.3g}" if self.fewest < self.most else f"{self.most:.3g}"

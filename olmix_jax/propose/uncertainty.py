@@ -20,7 +20,7 @@ from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solution import Solution, tolerance
 from olmix_jax.swarm import lengths
 from olmix_jax.utils import rng
-from olmix_jax.utils.progress import counted
+from olmix_jax.utils.progress import counted, log
 
 # Quantiles at the ends of an interval.
 LOW, HIGH = 0.05, 0.95
@@ -31,6 +31,9 @@ EXACT = 1e-9
 # Standard deviation of true over predicted gain beyond what samples of the law and held-out runs tell: a law's form is
 # never quite that of the truth (synthetic truths of other forms, docs/log.md).
 FORM = 0.15
+# Power of R with which a gain may fall beyond the longest run, besides what the law predicts. BPB above its floor falls
+# with a power of the tokens of about this (Hoffmann et al. 2022: .28), and differences that tokens cause fall with it.
+FADING = 0.3
 # Folds behind the slope of held-out runs, if the fit has none.
 FOLDS = 5
 # Number of samples for which the mixture is optimised again, and iterations for each.
@@ -64,6 +67,7 @@ def error_bars(
     domains: Sequence[str],
     held_out: Slope | None = None,
     ranges: Ranges | None = None,
+    stretch: float = 1.0,
     seed: int = 0,
 ) -> ErrorBars:
     """Return intervals of the gain and the predictions and, if samples of the law have optima, of the weights.
@@ -77,10 +81,11 @@ def error_bars(
       domains: M names.
       held_out: see :func:`held_out_slope`; None counts as a slope of 1, without error.
       ranges: of the runs; what is predicted beyond them is extrapolated. None if they are not known.
+      stretch: how many times as long as the longest run the target is, at least 1.
       seed: of the draws of slopes.
     """
     proposed_M = formulation.expand(solution.weights_M)
-    bars = prediction_intervals(formulation, samples, proposed_M, tasks, held_out, ranges, seed)
+    bars = prediction_intervals(formulation, samples, proposed_M, tasks, held_out, ranges, seed, stretch)
     if solution.residual is None:
         return dataclasses.replace(bars, no_weight_intervals=SEARCH_HAS_NO_OPTIMA)
     if guarded:
@@ -111,15 +116,25 @@ def held_out_slope(fitted: FittedLaw, swarm: SwarmFacts, weights_N, seed: int) -
     if held_out is None and known and fitted.law.leave_one_out is not None:
         number = int(quality.mixtures(np.asarray(swarm.ratios_KM)).max()) + 1
         if number <= fitted.law.parameters(len(swarm.domains)) + FOLDS:
-            # Too few runs to judge the law.
-            return Slope(*held_out_runs.PRIOR, 3)
+            return _logged(Slope(*held_out_runs.PRIOR, 3))
         runs = swarm.ratios_KM, swarm.bpb_KN
         judged = quality.cross_validate(fitted.law, *runs, folds=FOLDS, seed=seed, lengths=swarm.lengths)
         held_out = HeldOut(np.asarray(swarm.bpb_KN), judged.predicted_KN, judged.fold_K)
-    if held_out is not None and swarm.lengths is not None:
-        # Differences between lengths are none between mixtures.
-        held_out = held_out_runs.within(held_out, lengths.groups(swarm.lengths))
-    return None if held_out is None else held_out_runs.slope(held_out, np.abs(weights_N))
+    if held_out is None:
+        return None
+    if swarm.lengths is not None and swarm.ratios_KM is not None:
+        held_out = dataclasses.replace(held_out, level_KC=lengths.levels(swarm.lengths, swarm.ratios_KM))
+    return _logged(held_out_runs.slope(held_out, np.abs(weights_N)))
+
+
+def _logged(slope: Slope) -> Slope:
+    if slope[:2] == held_out_runs.PRIOR:
+        log.info(
+            "propose: too few runs to tell from held-out ones how much of a predicted difference is real; its prior, "
+            "%g ± %g, is used",
+            *held_out_runs.PRIOR,
+        )
+    return slope
 
 
 def prediction_intervals(
@@ -130,13 +145,16 @@ def prediction_intervals(
     held_out: Slope | None = None,
     ranges: Ranges | None = None,
     seed: int = 0,
+    stretch: float = 1.0,
 ) -> ErrorBars:
     """Return the gain and the predictions per task with their intervals.
 
     The gain is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], times a draw of the slope of held-out runs: its value
     plus its error (and FORM of the value) times a t-distributed number. The extrapolated part of the gain and of the
-    predictions is multiplied by a draw of the slope's prior instead (:mod:`olmix_jax.propose.support`). Samples with
-    predictions that are not finite are left out.
+    predictions is multiplied by a draw of the slope's prior instead (:mod:`olmix_jax.propose.support`). Where the
+    target is ``stretch`` times as long as the longest run, the gain is multiplied by stretch^(−FADING·b), with b
+    another draw of this prior: from a gain that the law extrapolates correctly (b = 0) to one that fades like the BPB
+    (b = 1). Samples with predictions that are not finite are left out.
     """
     problem, weights_N = formulation.problem, np.abs(formulation.problem.weights)
     points_CM = np.stack([proposed_M, formulation.natural_M])
@@ -155,6 +173,9 @@ def prediction_intervals(
     beyond_R = held_out_runs.PRIOR[0] + held_out_runs.PRIOR[1] * draw.normal(size=len(slope_R))
     gain_R = slope_R * ((within_RCN[:, 1] - within_RCN[:, 0]) @ weights_N)
     gain_R = gain_R + beyond_R * ((extrapolated_RCN[:, 1] - extrapolated_RCN[:, 0]) @ weights_N)
+    if stretch > 1:
+        fading_R = held_out_runs.PRIOR[0] + held_out_runs.PRIOR[1] * draw.normal(size=len(slope_R))
+        gain_R = gain_R * stretch ** (-FADING * fading_R)
     proposed_RN = within_RCN[:, 0] + beyond_R[:, None] * extrapolated_RCN[:, 0]
     low, high = np.quantile(gain_R, [LOW, HIGH])
     low_N, high_N = np.quantile(proposed_RN, [LOW, HIGH], axis=0)

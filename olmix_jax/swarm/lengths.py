@@ -36,6 +36,18 @@ def groups(lengths: Lengths) -> np.ndarray:
     return np.ravel(np.unique(pairs(lengths), axis=0, return_inverse=True)[1])
 
 
+def levels(lengths: Lengths, ratios_KM) -> np.ndarray:
+    """Return what the level of BPB depends on whatever the mixture, level_KC: a quadratic in log R and log e.
+
+    e are the epochs of the runs' mean mixture p̄, averaged over its tokens: Σ_j p̄_j · p̄_j R/N_j.
+    """
+    mean_M = np.asarray(ratios_KM).mean(axis=0)
+    epochs_K = lengths.tokens_K * (mean_M**2 / lengths.unique_KM).sum(axis=1)
+    log_K2 = np.log(np.stack([lengths.tokens_K, epochs_K], axis=1))
+    x_K, y_K = (log_K2 - log_K2.mean(axis=0)).T
+    return np.stack([x_K, y_K, x_K**2, x_K * y_K, y_K**2], axis=1)
+
+
 def read_lengths(
     path: str | os.PathLike,
     known: csv_files.Sheet,
