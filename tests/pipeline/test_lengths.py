@@ -39,7 +39,9 @@ def test_law_is_fitted_to_lengths_and_read_at_the_target(tmp_path, caplog):
     fit = FitResult.read(work / "fit/fit.json")
     assert "length" in fit.tasks["x"].parameters and fit.warnings == () and fit.outliers == ()
     first = Proposal.read(work / "propose/proposal.json")
-    assert first.left_out == () and first.next_runs
+    assert first.left_out == () and first.next_runs and first.next_tokens == 2.5e9
+    assert "propose: train them on 2.5e+09 tokens each, as the median run, for which they were chosen" in caplog.text
+    assert "fit: held-out Spearman of runs of all lengths " in caplog.text
     # Another target needs no new fit, and other lengths do.
     other = dataclasses.replace(given, propose=dataclasses.replace(given.propose, target_tokens=3e9))
     olmix_jax.run(other, work, ("propose",))
