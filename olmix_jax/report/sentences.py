@@ -171,7 +171,8 @@ def law_line(results: Results) -> str:
     if fit is None:
         return no_law(results)
     line = f"law {fit.law}, held-out runs{of_all_lengths(results)}, {fit.folds} folds: "
-    line += f"Spearman {number(fit.spearman_cv_mean, '.3f')} mean over tasks, {number(fit.spearman_of_mean_cv, '.3f')} of the task average"
+    line += f"Spearman {number(fit.spearman_cv_mean, '.3f')} mean over tasks, "
+    line += f"{number(fit.spearman_of_mean_cv, '.3f')} of the task average"
     line += f"; {level(fit)} intervals contain {percent(fit.coverage_cv_mean)} of measurements"
     if fit.test is not None:
         scores = number(fit.test.spearman_task_mean, ".3f"), number(fit.test.spearman_of_mean, ".3f")
