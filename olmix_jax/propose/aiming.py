@@ -12,6 +12,7 @@ import numpy as np
 from olmix_jax.laws import FittedLaw, Law
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.swarm_facts import SwarmFacts
+from olmix_jax.propose.uncertainty import Longest
 from olmix_jax.swarm.lengths import Lengths
 from olmix_jax.utils.names import listed
 
@@ -62,6 +63,14 @@ def aimed(fitted: FittedLaw, swarm: SwarmFacts, options: Options) -> tuple[Fitte
     tokens_K = swarm.lengths.tokens_K
     tokens, unique_M = target(swarm.lengths, swarm, options)
     return fitted.aimed(tokens, unique_M), ReadAt(tokens, float(tokens_K.min()), float(tokens_K.max()))
+
+
+def longest(fitted: FittedLaw, swarm: SwarmFacts, options: Options, read_at: ReadAt | None) -> Longest | None:
+    """Return the law's samples read at the longest run, with the epochs of the target; None if that is no longer."""
+    if read_at is None or read_at.stretch == 1 or swarm.lengths is None or fitted.samples is None:
+        return None
+    _, unique_M = target(swarm.lengths, swarm, options)
+    return Longest(fitted.aimed(read_at.most, unique_M / read_at.stretch).samples, read_at.stretch)
 
 
 def refitted(law: Law, swarm: SwarmFacts, options: Options) -> Law:

@@ -276,7 +276,7 @@ def _with_error_bars(proposal: Proposal, solved: Solved) -> Proposal:
         domains=swarm.domains,
         held_out=uncertainty.held_out_slope(fitted, swarm, formulation.problem.weights, solved.seed),
         ranges=None if swarm.tested_QM is None else ranges(swarm.tested_QM),
-        stretch=1.0 if proposal.read_at is None else proposal.read_at.stretch,
+        longest=aiming.longest(fitted, swarm, solved.options, proposal.read_at),
         seed=solved.seed,
     )
     # The worst mixture is not expected to gain anything.

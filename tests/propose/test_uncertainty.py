@@ -74,8 +74,8 @@ def test_samples_without_a_finite_prediction_give_a_warning_instead_of_intervals
 def test_gain_at_a_target_longer_than_the_runs_is_smaller_and_less_sure():
     formulation, samples = log_linear_formulation(), sampled_params(0.0)
     runs, longer = (
-        uncertainty.prediction_intervals(formulation, samples, np.array([0.6, 0.3, 0.1]), TASKS, stretch=stretch).gain
-        for stretch in (1.0, 64.0)
+        uncertainty.prediction_intervals(formulation, samples, np.array([0.6, 0.3, 0.1]), TASKS, longest=longest).gain
+        for longest in (None, uncertainty.Longest(samples, 64.0))
     )
     assert runs.low == pytest.approx(runs.high)
     # A gain may persist, or fade like the BPB: 64^-.3 = .29.
