@@ -35,5 +35,6 @@ def get_config(variant: str = ""):
     c["update"] = config.default()["update"]
     c.update.parent = variant
     # Tables of an external parent belong to the old domain set.
-    c.swarm.ratios = c.swarm.metrics = c.swarm.meta = c.swarm.test_ratios = c.swarm.test_metrics = ""
+    for name in ("ratios", "metrics", "meta", "tokens", "test_ratios", "test_metrics"):
+        c.swarm[name] = ""
     return c

@@ -26,6 +26,8 @@ from olmix_jax.swarm.lengths import Lengths, pairs
 
 # Knots per unit of u, and the last knot.
 KNOTS, LAST = 8, 2
+# Features of a curve.
+FEATURES = KNOTS * LAST + 1
 # Least standard deviation of log R in the trend, that of runs of two lengths of which one is twice the other.
 LEAST_LEVEL = 0.35
 
@@ -143,7 +145,7 @@ def flat_features(scale: Scale | LengthScale, rows_KX):
 
 def number(scale: Scale | LengthScale | None, domains: int) -> int:
     """Return the number of flat features."""
-    return 0 if scale is None else domains * (KNOTS * LAST + 1) + isinstance(scale, LengthScale)
+    return 0 if scale is None else domains * FEATURES + isinstance(scale, LengthScale)
 
 
 def flat_weights(params: CurvedParams):

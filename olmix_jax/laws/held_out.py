@@ -8,6 +8,10 @@ the law has not seen show how much of its differences is real: the slope b of me
 Within a fold all predictions come from one law. Across folds the mean of the training runs alone would make b
 negative, because it is low where the held-out run is high. With a prior b ~ N(½, ½²), from nothing to everything, b is
 the mean of its posterior, limited to [0, 1].
+
+Where runs differ in length or pools, so does the level of BPB, and a law that predicts the level alone would seem to
+follow mixtures. Then y and ŷ are taken relative to their least-squares fits by the level's covariates, too
+(:func:`olmix_jax.swarm.lengths.levels`), so runs of any lengths are compared.
 """
 
 import dataclasses
@@ -19,6 +23,8 @@ from olmix_jax.laws.fit_result import FitResult
 
 # Mean and standard deviation of the prior of the slope.
 PRIOR = 0.5, 0.5
+# Levels whose covariates, logs of lengths, have a smaller standard deviation than this are alike.
+SAME = 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,11 +35,13 @@ class HeldOut:
       measured_KN: BPB.
       predicted_KN: predicted BPB, from cross-validation.
       fold_K: fold of each run; the runs of a fold are predicted by one law.
+      level_KC: covariates of the level of BPB, which is no difference between mixtures; None if it is the same for all.
     """
 
     measured_KN: np.ndarray
     predicted_KN: np.ndarray
     fold_K: np.ndarray
+    level_KC: np.ndarray | None = None
 
 
 def of_fit(fit: FitResult) -> HeldOut | None:
@@ -42,12 +50,6 @@ def of_fit(fit: FitResult) -> HeldOut | None:
         return None
     measured_NK, predicted_NK = ([of[task] for task in fit.tasks] for of in (fit.measured, fit.predicted_cv))
     return HeldOut(np.array(measured_NK).T, np.array(predicted_NK).T, np.array(fit.fold))
-
-
-def within(held_out: HeldOut, group_K: np.ndarray) -> HeldOut:
-    """Return the runs with folds split into groups, so that only runs of the same fold and group are compared."""
-    fold_K = np.asarray(held_out.fold_K)
-    return dataclasses.replace(held_out, fold_K=fold_K * (group_K.max() + 1) + group_K)
 
 
 class Slope(NamedTuple):
@@ -73,12 +75,19 @@ def slope(held_out: HeldOut, weights_N) -> Slope:
     """
     _, fold_K, size_F = np.unique(held_out.fold_K, return_inverse=True, return_counts=True)
 
-    def within_folds(bpb_KN):
-        bpb_K = np.asarray(bpb_KN) @ np.asarray(weights_N)
+    def within_folds(bpb_K):
         return bpb_K - (np.bincount(fold_K, bpb_K) / size_F)[fold_K]
 
-    predicted_K, measured_K = within_folds(held_out.predicted_KN), within_folds(held_out.measured_KN)
-    square, degrees = float(predicted_K @ predicted_K), int((size_F - 1).sum()) - 1
+    both = held_out.predicted_KN, held_out.measured_KN
+    predicted_K, measured_K = (within_folds(np.asarray(bpb_KN) @ np.asarray(weights_N)) for bpb_KN in both)
+    degrees = int((size_F - 1).sum()) - 1
+    if held_out.level_KC is not None:
+        level_KC = np.stack([within_folds(x_K) for x_K in held_out.level_KC.T], axis=1)
+        basis_KC, size_C, _ = np.linalg.svd(level_KC, full_matrices=False)
+        basis_KC = basis_KC[:, size_C > SAME * len(fold_K) ** 0.5]
+        predicted_K, measured_K = (x_K - basis_KC @ (basis_KC.T @ x_K) for x_K in (predicted_K, measured_K))
+        degrees -= basis_KC.shape[1]
+    square = float(predicted_K @ predicted_K)
     if degrees < 1 or not np.isfinite(square) or square <= 1e-18 * float(measured_K @ measured_K):
         return Slope(*PRIOR, max(degrees, 3))
     value = float(predicted_K @ measured_K) / square

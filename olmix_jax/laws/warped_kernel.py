@@ -74,7 +74,7 @@ def _feature_variances(theta_P, scale: Scale | LengthScale):
     """Return the prior variance of the weights of the flat features: v·w_j at the knots of domain j, 1 of the trend."""
     relevance_M, _ = split(plain(theta_P, scale))
     number = curves.number(scale, len(relevance_M))
-    variance_F = jnp.repeat(jnp.exp(theta_P[0]) * relevance_M, number // len(relevance_M))
+    variance_F = jnp.repeat(jnp.exp(theta_P[0]) * relevance_M, curves.FEATURES)
     return jnp.append(variance_F, jnp.ones(number - len(variance_F)))
 
 
@@ -198,7 +198,7 @@ def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScal
     if scale is not None:
         # ∂/∂log of v·w_j, summed over the knots of a domain. The variance of the trend is fixed.
         slope_F, domains = variance_F * (feature_KF * (kernel_slope_KK @ feature_KF)).sum(axis=0), weights_KM.shape[1]
-        slope_M = slope_F[: len(slope_F) // domains * domains].reshape(domains, -1).sum(axis=1)
+        slope_M = slope_F[: domains * curves.FEATURES].reshape(domains, -1).sum(axis=1)
         gradient_P = gradient_P.at[: len(slope_M)].add(slope_M)
         if isinstance(scale, LengthScale):
             *_, tokens_K = curves.read(scale, ratios_KM)

@@ -40,7 +40,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         test = scores.score_swarm(fitted, table, held_out, stretch_N)
         result = dataclasses.replace(result, test=test)
     result.write(workdir / "fit/fit.json")
-    _log(result)
+    _log(result, lengths=table.lengths is not None)
 
 
 def earlier_runs(config: Config, workdir: pathlib.Path, plan: UpdatePlan, tasks: Sequence[str]) -> list[Runs]:
@@ -81,7 +81,7 @@ def _with_earlier_runs(config: Config, workdir: pathlib.Path, swarm: SwarmTable)
     return old_runs.choose_table(plan, swarm, runs, LAWS[config.fit.law], rng.derive(config.seed, "fit"))
 
 
-def _log(result: FitResult) -> None:
+def _log(result: FitResult, *, lengths: bool) -> None:
     for text in result.warnings:
         log.warning("%s", text)
     if result.outliers:
@@ -95,7 +95,9 @@ def _log(result: FitResult) -> None:
         texts = [f"{name} ({counted(seen.runs, 'run')}, up to {seen.max:.3f})" for name, seen in rare.items()]
         log.warning("fit: few runs contain these domains, with weights up to: %s", listed(texts))
     log.info(
-        "fit: held-out Spearman %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals cover %.0f %%; %.1f s",
+        "fit: held-out Spearman%s %.3f over tasks, %.3f for the average, %d folds; 90 %% intervals cover %.0f %%; "
+        "%.1f s",
+        " of runs of all lengths" if lengths else "",
         result.spearman_cv_mean,
         result.spearman_of_mean_cv,
         result.folds,

@@ -73,7 +73,14 @@ def write(
         _archive(config, workdir, proposal, fit_result)
     if runs:
         log.info("propose: the mixtures to train next (%s) are in %s", counted(len(runs), "run"), workdir / PATH)
+        if (length := tokens(swarm_table)) is not None:
+            log.info("propose: train them on %.3g tokens each, as the median run, for which they were chosen", length)
     return dict(zip(runs, left_B.tolist()))
+
+
+def tokens(swarm_table: table.SwarmTable) -> float | None:
+    """Return the training tokens of the next runs: the median, if the runs differ, which a law reads mixtures at."""
+    return None if swarm_table.lengths is None else float(np.median(swarm_table.lengths.tokens_K))
 
 
 def _write(workdir: pathlib.Path, roles: Sequence[str], domains: Sequence[str], ratios_BM: np.ndarray) -> list[str]:

@@ -12,10 +12,11 @@ import numpy as np
 from olmix_jax.laws import FittedLaw, Law
 from olmix_jax.propose.options import Options
 from olmix_jax.propose.swarm_facts import SwarmFacts
+from olmix_jax.propose.uncertainty import Longest
 from olmix_jax.swarm.lengths import Lengths
 from olmix_jax.utils.names import listed
 
-# More epochs than this times the most of any run are extrapolated.
+# More epochs or tokens than this times the most of any run are extrapolated.
 BEYOND = 1.1
 
 
@@ -26,6 +27,22 @@ class ReadAt:
     tokens: float
     fewest: float
     most: float
+
+    @property
+    def stretch(self) -> float:
+        """How many times as long as the longest run the target is; 1 if it is not longer."""
+        return max(self.tokens / self.most, 1.0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A warning if the target is longer than the runs."""
+        if self.stretch <= BEYOND:
+            return ()
+        return (
+            f"extrapolated: the target of {self.tokens:.3g} training tokens is {self.stretch:.3g} times as long as the "
+            f"longest run ({self.most:.3g}); how much of a gain is left there is not known from the runs, so its "
+            "interval is wider; add longer runs",
+        )
 
     def __str__(self) -> str:
         runs = f"{self.fewest:.3g} to {self.most:.3g}" if self.fewest < self.most else f"{self.most:.3g}"
@@ -46,6 +63,14 @@ def aimed(fitted: FittedLaw, swarm: SwarmFacts, options: Options) -> tuple[Fitte
     tokens_K = swarm.lengths.tokens_K
     tokens, unique_M = target(swarm.lengths, swarm, options)
     return fitted.aimed(tokens, unique_M), ReadAt(tokens, float(tokens_K.min()), float(tokens_K.max()))
+
+
+def longest(fitted: FittedLaw, swarm: SwarmFacts, options: Options, read_at: ReadAt | None) -> Longest | None:
+    """Return the law's samples read at the longest run, with the epochs of the target; None if that is no longer."""
+    if read_at is None or read_at.stretch == 1 or swarm.lengths is None or fitted.samples is None:
+        return None
+    _, unique_M = target(swarm.lengths, swarm, options)
+    return Longest(fitted.aimed(read_at.most, unique_M / read_at.stretch).samples, read_at.stretch)
 
 
 def refitted(law: Law, swarm: SwarmFacts, options: Options) -> Law:

@@ -96,6 +96,7 @@ def solve(fitted: FittedLaw, swarm: SwarmFacts, options: Options | None = None, 
         proposal = dataclasses.replace(proposal, warnings=(*proposal.warnings, _why_uncapped(swarm)))
     beyond = support.beyond_runs(swarm, weights_M, formulation.natural_M)
     beyond += aiming.warnings(fitted.law, weights_M, swarm, options)
+    beyond += () if read_at is None else read_at.warnings
     warnings = *proposal.warnings, *formulation.excluded, *beyond
     proposal = dataclasses.replace(proposal, choice=choice, warnings=warnings, read_at=read_at)
     return Solved(proposal, fitted, swarm, options, seed, formulation, optimum)
@@ -275,6 +276,7 @@ def _with_error_bars(proposal: Proposal, solved: Solved) -> Proposal:
         domains=swarm.domains,
         held_out=uncertainty.held_out_slope(fitted, swarm, formulation.problem.weights, solved.seed),
         ranges=None if swarm.tested_QM is None else ranges(swarm.tested_QM),
+        longest=aiming.longest(fitted, swarm, solved.options, proposal.read_at),
         seed=solved.seed,
     )
     # The worst mixture is not expected to gain anything.

@@ -75,6 +75,7 @@ class Proposal:
         is not differentiable, with guards or a tail, or if the optimum does not move smoothly.
       reuse: in an update, the cost of keeping ratios.
       next_runs: {proposed run: share of the law's standard deviation that remains after it}.
+      next_tokens: training tokens of these runs; None if all runs are as long as those of the swarm.
       counts: the mixture in whole sequences or tokens.
       handover: files for trainers, by format.
       left_out: optional parts that could not be computed, and why.
@@ -131,6 +132,7 @@ class Proposal:
     left_out: tuple[str, ...] = ()
     fit: str = ""
     read_at: ReadAt | None = None
+    next_tokens: float | None = None
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Proposal":

@@ -10,6 +10,7 @@ from olmix_jax.laws.held_out import HeldOut
 from olmix_jax.swarm.lengths import Lengths
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import log
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,7 +21,8 @@ class SwarmFacts:
       tasks: N names, in the order of the law's predictions.
       domains: M names, in column order.
       natural_M: natural distribution p0, of any positive sum.
-      tokens_M: unique tokens per domain; None leaves repetition uncapped.
+      tokens_M: unique tokens per domain; None leaves repetition uncapped. Without ``token_counts``, those of the median
+        run, if runs differ in length or pools.
       sizes_N: how many tasks each task stands for, if it is a mean of several; None for one each.
       families: {family: task names or patterns}, see :func:`olmix_jax.swarm.task_groups.families_of`.
       ratios_KM: the runs' mixtures: starting points, candidates, and data to choose λ from; None without runs.
@@ -58,12 +60,15 @@ class SwarmFacts:
         """
         if table.natural_M is None:
             raise UserError("the natural distribution is unknown; set swarm.meta to a file with `relative_sizes`")
-        has_runs = len(table.runs) > 0
+        has_runs, tokens_M = len(table.runs) > 0, table.tokens_M
+        if tokens_M is None and table.lengths is not None:
+            tokens_M = np.median(table.lengths.unique_KM, axis=0)
+            log.info("propose: no token_counts; repetition is that of the median run's unique tokens (swarm.tokens)")
         return cls(
             tasks=table.tasks,
             domains=table.domains,
             natural_M=table.natural_M,
-            tokens_M=table.tokens_M,
+            tokens_M=tokens_M,
             sizes_N=table.sizes_N,
             families=families,
             ratios_KM=table.ratios_KM if has_runs else None,

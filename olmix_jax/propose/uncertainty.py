@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from olmix_jax.solver.problem import Problem
 from olmix_jax.solver.solution import Solution, tolerance
 from olmix_jax.swarm import lengths
 from olmix_jax.utils import rng
-from olmix_jax.utils.progress import counted
+from olmix_jax.utils.progress import counted, log
 
 # Quantiles at the ends of an interval.
 LOW, HIGH = 0.05, 0.95
@@ -31,6 +32,10 @@ EXACT = 1e-9
 # Standard deviation of true over predicted gain beyond what samples of the law and held-out runs tell: a law's form is
 # never quite that of the truth (synthetic truths of other forms, docs/log.md).
 FORM = 0.15
+# A gain at the longest run falls beyond it with a power of R between 0, where benefits and the trend in R add up, and
+# about this, where benefits follow the tokens of domains: BPB above its floor falls with such a power of the tokens
+# (Hoffmann et al. 2022: .28).
+FADING = 0.3
 # Folds behind the slope of held-out runs, if the fit has none.
 FOLDS = 5
 # Number of samples for which the mixture is optimised again, and iterations for each.
@@ -38,6 +43,18 @@ RESOLVED, ITERATIONS = 16, 100
 # Reasons for missing intervals of the weights.
 SEARCH_HAS_NO_OPTIMA = "a search does not compute the optima of the law's samples"
 GUARDS_NOT_RESOLVED = "with propose.guard or propose.tail the optima of the law's samples are not computed"
+
+
+class Longest(NamedTuple):
+    """The longest run, for a target that is longer.
+
+    Attributes:
+      samples: of the law, which read mixtures at its length and the target's epochs.
+      stretch: how many times as long the target is.
+    """
+
+    samples: Any
+    stretch: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +81,7 @@ def error_bars(
     domains: Sequence[str],
     held_out: Slope | None = None,
     ranges: Ranges | None = None,
+    longest: Longest | None = None,
     seed: int = 0,
 ) -> ErrorBars:
     """Return intervals of the gain and the predictions and, if samples of the law have optima, of the weights.
@@ -77,10 +95,11 @@ def error_bars(
       domains: M names.
       held_out: see :func:`held_out_slope`; None counts as a slope of 1, without error.
       ranges: of the runs; what is predicted beyond them is extrapolated. None if they are not known.
+      longest: the longest run, if the target is longer.
       seed: of the draws of slopes.
     """
     proposed_M = formulation.expand(solution.weights_M)
-    bars = prediction_intervals(formulation, samples, proposed_M, tasks, held_out, ranges, seed)
+    bars = prediction_intervals(formulation, samples, proposed_M, tasks, held_out, ranges, seed, longest)
     if solution.residual is None:
         return dataclasses.replace(bars, no_weight_intervals=SEARCH_HAS_NO_OPTIMA)
     if guarded:
@@ -111,16 +130,26 @@ def held_out_slope(fitted: FittedLaw, swarm: SwarmFacts, weights_N, seed: int) -
     if held_out is None and known and fitted.law.sample is not None:
         number = int(quality.mixtures(np.asarray(swarm.ratios_KM)).max()) + 1
         if number <= fitted.law.parameters(len(swarm.domains)) + FOLDS:
-            # Too few runs to judge the law.
-            return Slope(*held_out_runs.PRIOR, 3)
+            return _logged(Slope(*held_out_runs.PRIOR, 3))
         # Refits take the law of cheap runs, if there is one, from the fit to all runs.
         begin, runs = None if fitted.law.base is None else fitted.params, (swarm.ratios_KM, swarm.bpb_KN)
         judged = quality.cross_validate(fitted.law, *runs, folds=FOLDS, seed=seed, lengths=swarm.lengths, begin=begin)
         held_out = HeldOut(np.asarray(swarm.bpb_KN), judged.predicted_KN, judged.fold_K)
-    if held_out is not None and swarm.lengths is not None:
-        # Differences between lengths are none between mixtures.
-        held_out = held_out_runs.within(held_out, lengths.groups(swarm.lengths))
-    return None if held_out is None else held_out_runs.slope(held_out, np.abs(weights_N))
+    if held_out is None:
+        return None
+    if swarm.lengths is not None and swarm.ratios_KM is not None:
+        held_out = dataclasses.replace(held_out, level_KC=lengths.levels(swarm.lengths, swarm.ratios_KM))
+    return _logged(held_out_runs.slope(held_out, np.abs(weights_N)))
+
+
+def _logged(slope: Slope) -> Slope:
+    if slope[:2] == held_out_runs.PRIOR:
+        log.info(
+            "propose: too few runs to tell from held-out ones how much of a predicted difference is real; its prior, "
+            "%g ± %g, is used",
+            *held_out_runs.PRIOR,
+        )
+    return slope
 
 
 def prediction_intervals(
@@ -131,32 +160,38 @@ def prediction_intervals(
     held_out: Slope | None = None,
     ranges: Ranges | None = None,
     seed: int = 0,
+    longest: Longest | None = None,
 ) -> ErrorBars:
     """Return the gain and the predictions per task with their intervals.
 
     The gain is Σ_i w_i (f_i(natural) − f_i(proposed)) [BPB], times a draw of the slope of held-out runs: its value
     plus its error (and FORM of the value) times a t-distributed number. The extrapolated part of the gain and of the
-    predictions is multiplied by a draw of the slope's prior instead (:mod:`olmix_jax.propose.support`). Samples with
-    predictions that are not finite are left out.
+    predictions is multiplied by a draw of the slope's prior instead (:mod:`olmix_jax.propose.support`). Where the
+    target is longer than the longest run, the gain is that which the law predicts at the longest run, times
+    stretch^(−FADING·b), with b another draw of this prior. Samples with predictions that are not finite are left out.
     """
     problem, weights_N = formulation.problem, np.abs(formulation.problem.weights)
     points_CM = np.stack([proposed_M, formulation.natural_M])
     within_CM = points_CM if ranges is None else np.stack([nearest(ranges, p_M) for p_M in points_CM])
-    bpb_RCN = evaluate_each(problem.law, samples, np.concatenate([points_CM, within_CM]))
-    finite_R = np.isfinite(bpb_RCN).all(axis=(1, 2))
+    points_CM = np.concatenate([points_CM, within_CM])
+    bpb_RCN = evaluate_each(problem.law, samples, points_CM)
+    judged_RCN = bpb_RCN if longest is None else evaluate_each(problem.law, longest.samples, points_CM)
+    finite_R = np.isfinite(bpb_RCN).all(axis=(1, 2)) & np.isfinite(judged_RCN).all(axis=(1, 2))
     if not finite_R.any():
         return ErrorBars(("no error bars: no sample of the law predicts a finite BPB",))
-    within_RCN = bpb_RCN[finite_R, 2:]
-    extrapolated_RCN = bpb_RCN[finite_R, :2] - within_RCN
+    bpb_RCN, judged_RCN = bpb_RCN[finite_R], judged_RCN[finite_R]
     draw = rng.generator(seed, "propose.held_out_slope")
-    slope_R = np.ones(len(within_RCN))
+    slope_R = np.ones(len(bpb_RCN))
     if held_out is not None:
         t_R = draw.standard_t(held_out.degrees, size=len(slope_R))
         slope_R = held_out.value + np.hypot(held_out.error, FORM * held_out.value) * t_R
     beyond_R = held_out_runs.PRIOR[0] + held_out_runs.PRIOR[1] * draw.normal(size=len(slope_R))
-    gain_R = slope_R * ((within_RCN[:, 1] - within_RCN[:, 0]) @ weights_N)
-    gain_R = gain_R + beyond_R * ((extrapolated_RCN[:, 1] - extrapolated_RCN[:, 0]) @ weights_N)
-    proposed_RN = within_RCN[:, 0] + beyond_R[:, None] * extrapolated_RCN[:, 0]
+    drop_RC = (judged_RCN[:, 1::2] - judged_RCN[:, ::2]) @ weights_N
+    gain_R = slope_R * drop_RC[:, 1] + beyond_R * (drop_RC[:, 0] - drop_RC[:, 1])
+    if longest is not None:
+        fading_R = held_out_runs.PRIOR[0] + held_out_runs.PRIOR[1] * draw.normal(size=len(slope_R))
+        gain_R = gain_R * longest.stretch ** (-FADING * fading_R)
+    proposed_RN = bpb_RCN[:, 2] + beyond_R[:, None] * (bpb_RCN[:, 0] - bpb_RCN[:, 2])
     low, high = np.quantile(gain_R, [LOW, HIGH])
     low_N, high_N = np.quantile(proposed_RN, [LOW, HIGH], axis=0)
     probability, loss = float((gain_R > EXACT).mean()), float((gain_R < -EXACT).mean())

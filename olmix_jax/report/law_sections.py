@@ -7,7 +7,7 @@ from olmix_jax.laws.fit_result import FitResult, LearningCurve, Over
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report import effects_plot, law_plots, tables, training_plots
 from olmix_jax.report.elements import MakeFigure, Section
-from olmix_jax.report.formatting import capitalised, number, percent
+from olmix_jax.report.formatting import capitalised, number, percent, quantity
 from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import level, no_law, omitted_tasks
 from olmix_jax.report.style import MAX_DOMAINS
@@ -96,10 +96,11 @@ def next_runs_text(proposal: Proposal | None) -> str:
     """Return how far the proposed next runs would reduce the law's standard deviation; empty without them."""
     if proposal is None or not proposal.next_runs:
         return ""
-    remaining = list(proposal.next_runs.values())
+    remaining, tokens = list(proposal.next_runs.values()), proposal.next_tokens
+    at = "" if tokens is None else f", if each is trained on {quantity(tokens)} tokens, as the median run"
     return (
         f" Training {counted(len(remaining), 'mixture')} of propose/next.csv would reduce the law’s standard deviation "
-        f"to {100 * remaining[-1]:.0f} % of its present value."
+        f"to {100 * remaining[-1]:.0f} % of its present value{at}."
     )
 
 

@@ -12,7 +12,7 @@ from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.report import caps, estimates
 from olmix_jax.report.estimates import Comparison, Estimate
-from olmix_jax.report.formatting import capitalised, first_names, number, percent
+from olmix_jax.report.formatting import capitalised, first_names, number, percent, quantity
 from olmix_jax.report.results import Results
 from olmix_jax.report.style import MAX_ROWS, label
 from olmix_jax.swarm import task_means
@@ -64,6 +64,18 @@ def objective(proposal: Proposal) -> str:
     return proposal.headline.name + limit
 
 
+def models(proposal: Proposal) -> str:
+    """Return which models the predictions are of: of the proxies' length, or of that which the law was read at."""
+    if proposal.read_at is None:
+        return "models of the proxies’ size and training length"
+    return f"models of the proxies’ size, trained on {quantity(proposal.read_at.tokens)} tokens"
+
+
+def of_all_lengths(results: Results) -> str:
+    """Return what to add to held-out quality if runs differ in length, which makes them easier to rank; or nothing."""
+    return " of all lengths" if results.table is not None and results.table.lengths is not None else ""
+
+
 def missing_stages(results: Results, stage: str) -> str:
     """Return the value of ``--stages`` that adds the results of ``stage`` to the report."""
     if stage == "propose" and results.fit is not None:
@@ -91,7 +103,9 @@ def bpb_line(results: Results) -> str:
     if results.proposal is None:
         return no_proposal(results)
     proposed, natural = estimates.predicted(results.proposal)
-    text = f"predicted: proposed {number(proposed.mean)} BPB against natural {number(natural.mean)}"
+    at = results.proposal.read_at
+    text = "predicted" if at is None else f"predicted for {quantity(at.tokens)} training tokens"
+    text += f": proposed {number(proposed.mean)} BPB against natural {number(natural.mean)}"
     text += f" ({difference(estimates.compare(proposed, natural))})"
     if results.proposal.guard is not None or results.proposal.headline.plain_proposed is not None:
         text += f", {objective(results.proposal)}"
@@ -156,8 +170,9 @@ def law_line(results: Results) -> str:
     fit = results.fit
     if fit is None:
         return no_law(results)
-    line = f"law {fit.law}, held-out runs, {fit.folds} folds: Spearman {number(fit.spearman_cv_mean, '.3f')}"
-    line += f" mean over tasks, {number(fit.spearman_of_mean_cv, '.3f')} of the task average"
+    line = f"law {fit.law}, held-out runs{of_all_lengths(results)}, {fit.folds} folds: "
+    line += f"Spearman {number(fit.spearman_cv_mean, '.3f')} mean over tasks, "
+    line += f"{number(fit.spearman_of_mean_cv, '.3f')} of the task average"
     line += f"; {level(fit)} intervals contain {percent(fit.coverage_cv_mean)} of measurements"
     if fit.test is not None:
         scores = number(fit.test.spearman_task_mean, ".3f"), number(fit.test.spearman_of_mean, ".3f")
@@ -180,8 +195,11 @@ def cards(results: Results) -> list[Card]:
     if results.fit is not None:
         detail = f"mean over {counted(len(results.tasks), 'task')}; "
         detail += f"{number(results.fit.spearman_of_mean_cv, '.3f')} for the "
+        detail += "task average"
+        if of_all_lengths(results):
+            detail += "; runs of all lengths, which are easier to rank than mixtures of one length"
         title = "Spearman of the law on held-out runs"
-        headline.append(Card(title, number(results.fit.spearman_cv_mean, ".3f"), f"{detail}task average"))
+        headline.append(Card(title, number(results.fit.spearman_cv_mean, ".3f"), detail))
     return headline
 
 
@@ -212,7 +230,8 @@ def _plain_change(plain: tuple[Estimate, Estimate] | None) -> str:
 
 def _proposal_cards(proposal: Proposal, branches: str) -> list[Card]:
     proposed, natural = estimates.predicted(proposal)
-    detail = f"BPB {number(proposed.mean)} against {number(natural.mean)}, for models of the proxies’ size"
+    of = "models of the proxies’ size" if proposal.read_at is None else models(proposal)
+    detail = f"BPB {number(proposed.mean)} against {number(natural.mean)}, for {of}"
     detail += f"; {objective(proposal)}{_plain_change(estimates.plain_predicted(proposal))}{branches}"
     value = change(estimates.compare(proposed, natural))
     headline = [Card("Predicted: proposed against natural", value, detail)]

@@ -7,7 +7,7 @@ from olmix_jax.report import caps, estimates
 from olmix_jax.report.elements import Row, Table
 from olmix_jax.report.formatting import number, quantity, weight_percent
 from olmix_jax.report.results import Results
-from olmix_jax.report.sentences import level
+from olmix_jax.report.sentences import level, models
 from olmix_jax.swarm import task_means
 
 
@@ -79,9 +79,11 @@ def task_table(results: Results) -> Table:
     caption = (
         "BPB by task. Differences are proposed minus natural (negative is better) ± one standard error. Shaded: worse "
         "than natural, as predicted by the law or as measured by more than two standard errors; the last column says "
-        "which. Predictions are for models of the proxies’ size and training length, so compare differences, not "
-        "levels, with the measurements."
+        "which."
     )
+    if proposal is not None:
+        of = models(proposal)
+        caption += f" Predictions are for {of}, so compare differences, not levels, with the measurements."
     return Table(caption, (*head, "worse"), tuple(rows), name="tasks")
 
 

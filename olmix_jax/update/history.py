@@ -50,12 +50,19 @@ def parent_config(config: Config) -> Config:
     """Return the config of an update's parent.
 
     Raises:
-      UserError: the parent is not finished.
+      UserError: the parent is not finished, or its runs differ in length.
     """
     parent = pathlib.Path(config.update.parent)
     if not (parent / "propose/proposal.json").is_file():
         raise UserError(f"config field `update.parent`: {parent} has no propose/proposal.json; finish that run first")
-    return read_config(parent)
+    config = read_config(parent)
+    if config.swarm.tokens and read_table(config, parent).lengths is not None:
+        raise UserError(
+            f"config field `update.parent`: the runs of {parent} differ in length or unique tokens "
+            f"({config.swarm.tokens}), and an update can only reuse runs that are alike; fit its runs of one length, "
+            "without swarm.tokens, in another workdir and update that"
+        )
+    return config
 
 
 def evidence_digest(workdir: pathlib.Path) -> str:

@@ -1,5 +1,6 @@
 """experiments/laws_at_their_optimum: the truths, their swarms, and a smoke run."""
 
+import dataclasses
 import json
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.laws_at_their_optimum import __main__ as program
-from experiments.laws_at_their_optimum import cheap_runs, halves, regions, subsets, trained, worlds
+from experiments.laws_at_their_optimum import cheap_runs, halves, lengths, regions, subsets, trained, worlds
 from olmix_jax.laws import FittedLaw, evaluate
 from olmix_jax.proxy.validation_result import MixtureScore, Validation
 from olmix_jax.solver import bounds
@@ -173,3 +174,31 @@ def test_region_is_the_runs_with_little_of_a_domain():
     # All runs agree that the domain that the region has little of helps.
     assert row.proposed > 0.3 and row.extrapolated > 0 and row.named and row.judged > 0
     assert row.low < row.expected < row.high and 0 <= row.tasks_held <= 1
+
+
+def test_truths_of_lengths_are_the_same_where_no_run_repeats_and_help_saturates_with_tokens():
+    world = lengths.drawn("the same, repeated tokens worth less", 8, 0)
+    fresh = dataclasses.replace(world, truth="c + Σ a_j (1 + x_j)^−.3")
+    plenty_M = 1e3 * lengths.UNIQUE_M
+    facts = world.ratios_KM, 4e9
+    np.testing.assert_allclose(world.true(*facts, plenty_M), fresh.true(*facts, plenty_M), rtol=1e-12)
+    assert (world.true(*facts, lengths.UNIQUE_M / 4) > fresh.true(*facts, lengths.UNIQUE_M / 4)).any()
+    harmful = dataclasses.replace(world, truth="the same and harm")
+    plain = dataclasses.replace(world, truth="log (f − c): benefit and −.15 log R")
+    assert (harmful.true(*facts, lengths.UNIQUE_M) > plain.true(*facts, lengths.UNIQUE_M)).all()
+
+
+@pytest.mark.slow
+def test_smoke_run_of_lengths_has_rows_of_predictions_and_gains(tmp_path, monkeypatch, capsys):
+    # One truth at one target takes seconds; all of them half a minute.
+    monkeypatch.setattr(lengths, "TRUTHS", {name: lengths.TRUTHS[name] for name in ("the same and harm",)})
+    monkeypatch.setattr(lengths, "FAR", (4e9, 6.4e10))
+    monkeypatch.setattr(sys, "argv", ["lengths", f"--workdir={tmp_path}"])
+    lengths.main()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [row["target"] for row in results["rows"]] == list(lengths.TARGETS)
+    for row in results["rows"]:
+        assert all(0 < row["spread"][law] <= rmse for law, rmse in row["rmse"].items()) and 0 <= row["covers"] <= 1
+    near, far = results["gains"]
+    assert near["low"] < near["expected"] < near["high"] and far["target"] == 6.4e10
+    assert "the same and harm | 8e+09 |" in (text := capsys.readouterr().out) and "| 16 |" in text

@@ -155,6 +155,26 @@ def test_gradient_of_the_objective_matches_finite_differences():
             assert gradient_P[i] == pytest.approx(float(slope), rel=1e-4, abs=1e-4)
 
 
+def test_trend_of_a_single_domain_has_its_own_variance():
+    of = Lengths(np.array([1e9, 2e9, 4e9, 8e9]), np.full((4, 1), 1e9))
+    ratios_KM, theta_P = np.ones((4, 1)), np.array([-2.0, 0.5, 0, 0, 0, 0, -2, -3])
+    scale = jax.tree.map(lambda x: x[0], curves.scale(ratios_KM, np.ones((1, 4)), of))
+    rows_KX, changed = lengths.rows(ratios_KM, of), np.array([-30.0, *theta_P[1:]])
+    with cpu.float64():
+        weights_KM = warped_kernel.weights(changed, rows_KX, scale)
+        without_KK = warped_kernel.kernel(changed, rows_KX, rows_KX, scale)
+        plain_KK = warped_kernel.kernel(warped_kernel.plain(changed, scale), weights_KM, weights_KM)
+        trend_K = (np.log(of.tokens_K) - scale.level_2[0]) / scale.level_2[1]
+        np.testing.assert_allclose(without_KK - plain_KK, np.outer(trend_K, trend_K), atol=1e-8)
+        data = rows_KX, np.array([0.3, 0.1, -0.2, -0.5]), np.ones(4), scale
+        _, gradient_P = warped_kernel.negative_log_posterior(theta_P, *data)
+        for i, step_P in enumerate(1e-5 * np.eye(len(theta_P))):
+            up, down = (
+                warped_kernel.negative_log_posterior(x_P, *data)[0] for x_P in (theta_P + step_P, theta_P - step_P)
+            )
+            assert gradient_P[i] == pytest.approx(float(up - down) / 2e-5, rel=1e-4, abs=1e-4)
+
+
 def test_permuted_domains_permute_the_law(fitted):
     of, params = fitted[0]
     order = np.array([2, 0, 3, 1])

@@ -28,6 +28,24 @@ def test_slope_is_that_of_least_squares_within_folds_under_its_prior():
     assert found.error == pytest.approx(precision**-0.5) and found.degrees == 34
 
 
+def test_level_is_taken_out_by_least_squares_and_small_differences_are_none():
+    held_out, level_K = runs(0.7, 0.3), np.linspace(-1, 1, 40)
+    level_KC = np.stack([level_K, level_K, 1e-3 * level_K**2], axis=1)
+    moved = HeldOut(
+        held_out.measured_KN + 5 * level_K[:, None],
+        held_out.predicted_KN - 4 * level_K[:, None],
+        held_out.fold_K,
+        level_KC,
+    )
+    columns = np.c_[moved.predicted_KN, level_K, held_out.fold_K[:, None] == np.arange(5)]
+    coefficient, (rest,), *_ = np.linalg.lstsq(columns, moved.measured_KN[:, 0], rcond=None)
+    variance = rest / 33 * np.linalg.inv(columns.T @ columns)[0, 0]
+    precision = PRIOR[1] ** -2 + 1 / variance
+    found = slope(moved, ONE)
+    assert found.value == pytest.approx((PRIOR[0] * PRIOR[1] ** -2 + coefficient[0] / variance) / precision, rel=1e-3)
+    assert found.degrees == 33
+
+
 @pytest.mark.parametrize("truth, expected", [(1.0, 1.0), (2.0, 1.0), (0.4, 0.4), (-1.0, 0.0)])
 def test_slope_of_much_data_is_the_truth_between_0_and_1(truth, expected):
     found = slope(runs(truth, 0.01, number=200), ONE)

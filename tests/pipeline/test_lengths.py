@@ -9,6 +9,7 @@ import pytest
 import olmix_jax
 from olmix_jax import config
 from olmix_jax.laws.fit_result import FitResult
+from olmix_jax.propose import next_runs
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.utils.errors import UserError
 from tests.laws.exposed import DOMAINS, TASKS, UNIQUE_M, world
@@ -30,8 +31,15 @@ def settings(folder, **fit):
 
 
 @pytest.mark.slow
-def test_law_is_fitted_to_lengths_and_read_at_the_target(tmp_path, caplog):
+def test_law_is_fitted_to_lengths_and_read_at_the_target(tmp_path, caplog, monkeypatch):
     given, work = settings(tmp_path), tmp_path / "work"
+    choose, read_at = next_runs.propose_next, []
+
+    def spy(fitted, *args, **options):
+        read_at.append(fitted.params.target_X[-1])
+        return choose(fitted, *args, **options)
+
+    monkeypatch.setattr(next_runs, "propose_next", spy)
     with caplog.at_level(logging.INFO):
         olmix_jax.run(given, work)
     sentence = "mixtures are read at 1e+09 training tokens (runs: 1e+09 to 4e+09) and the repetition that follows"
@@ -40,7 +48,9 @@ def test_law_is_fitted_to_lengths_and_read_at_the_target(tmp_path, caplog):
     fit = FitResult.read(work / "fit/fit.json")
     assert "length" in fit.tasks["x"].parameters and fit.warnings == () and fit.outliers == ()
     first = Proposal.read(work / "propose/proposal.json")
-    assert first.left_out == () and first.next_runs
+    assert first.left_out == () and first.next_runs and first.next_tokens == 2.5e9 and read_at == [2.5e9]
+    assert "propose: train them on 2.5e+09 tokens each, as the median run, for which they were chosen" in caplog.text
+    assert "fit: held-out Spearman of runs of all lengths " in caplog.text
     # Another target needs no new fit, and other lengths do.
     other = dataclasses.replace(given, propose=dataclasses.replace(given.propose, target_tokens=3e9))
     olmix_jax.run(other, work, ("propose",))

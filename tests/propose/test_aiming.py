@@ -73,6 +73,30 @@ def test_more_epochs_than_in_any_run_are_named():
     assert aiming.warnings(warped_gp.LAW, one_M, swarm, Options(target_tokens=1e12)) == ()
 
 
+def test_target_longer_than_the_runs_is_named():
+    (text,) = aiming.ReadAt(6.4e10, 1e9, 4e9).warnings
+    assert "target of 6.4e+10 training tokens is 16 times as long as the longest run (4e+09)" in text
+    assert aiming.ReadAt(4.2e9, 1e9, 4e9).warnings == () and aiming.ReadAt(5e8, 1e9, 4e9).stretch == 1
+
+
+def test_gain_far_beyond_the_longest_run_contains_the_truth():
+    """Benefits follow tokens, so gains fade with R more than the runs tell."""
+    of = world(4)
+
+    def truth(ratios_KM, tokens):
+        return 0.7 + (1 + 30 * np.asarray(ratios_KM) * np.reshape(tokens, (-1, 1)) / 1e9) ** -0.3 @ of.help_NM.T
+
+    noise_KN = of.bpb_KN / of.truth(of.ratios_KM, *of.lengths)
+    lengths = of.lengths._replace(unique_KM=100 * of.lengths.unique_KM)
+    bpb_KN = truth(of.ratios_KM, of.lengths.tokens_K) * noise_KN
+    swarm = dataclasses.replace(table_of(of, lengths=lengths), bpb_KN=bpb_KN, tokens_M=1e4 * UNIQUE_M)
+    fitted, target = olmix_jax.fit_law(swarm, "exposure", samples=50), 2.56e11
+    proposal = olmix_jax.propose_mixture(fitted, swarm, target_tokens=target, kl_weight=0.01, explore=False)
+    natural_N, proposed_N = truth([NATURAL_M, list(proposal.weights.values())], [target, target])
+    assert proposal.gain.low < (natural_N - proposed_N).mean() < proposal.gain.high
+    assert any("64 times as long as the longest run" in text for text in proposal.warnings)
+
+
 def test_refits_that_choose_lambda_read_lengths_and_the_target(monkeypatch):
     of = world(1)
     swarm, options = SwarmFacts.from_table(table_of(of)), Options(**OPTIONS | {"kl_weight": 0.05})
@@ -106,6 +130,37 @@ def test_slope_of_held_out_runs_compares_runs_of_equal_length():
     assert slopes[0].value < 0.4 < 0.9 < slopes[1].value
     judged = uncertainty.held_out_slope(fitted, swarm, [0.5, 0.5], 0)
     assert judged.value > 0.8
+
+
+def test_slope_is_known_where_every_run_has_its_own_length(caplog):
+    """Lengths that differ by .01 % are equal, and others are compared by the trend."""
+    draw, slopes = np.random.default_rng(0), []
+    for seed in range(2):
+        of = world(seed)
+        swarm, fitted = SwarmFacts.from_table(table_of(of)), laws.FittedLaw(exposure.LAW, None)
+        runs = len(of.ratios_KM)
+        judged = [uncertainty.held_out_slope(fitted, swarm, [0.5, 0.5], 0)]
+        for tokens_K in (of.lengths.tokens_K * (1 + 1e-4 * draw.uniform(size=runs)), np.geomspace(1e9, 8e9, runs)):
+            tokens_K = tokens_K if tokens_K.max() < 5e9 else draw.permutation(tokens_K)
+            lengths = of.lengths._replace(tokens_K=tokens_K)
+            bpb_KN = of.truth(of.ratios_KM, *lengths) * (of.bpb_KN / of.truth(of.ratios_KM, *of.lengths))
+            other = dataclasses.replace(swarm, lengths=lengths, bpb_KN=bpb_KN)
+            judged.append(uncertainty.held_out_slope(fitted, other, [0.5, 0.5], 0))
+        slopes.append(judged)
+    for equal, jittered, own in slopes:
+        assert jittered.value == pytest.approx(equal.value, abs=0.02) and jittered.degrees == equal.degrees
+        assert own.value > 0.7 and own.error < 0.2
+    assert "its prior" not in caplog.text
+
+
+def test_slope_that_the_runs_do_not_tell_is_logged(caplog):
+    of = world(0, runs=8)
+    runs = held_out.HeldOut(of.bpb_KN, of.bpb_KN, np.arange(8))
+    swarm = dataclasses.replace(SwarmFacts.from_table(table_of(of)), held_out=runs)
+    with caplog.at_level(logging.INFO):
+        judged = uncertainty.held_out_slope(laws.FittedLaw(exposure.LAW, None), swarm, [0.5, 0.5], 0)
+    assert judged[:2] == held_out.PRIOR
+    assert "too few runs to tell from held-out ones how much of a predicted difference is real" in caplog.text
 
 
 def test_a_law_of_weights_warns_of_runs_that_differ(caplog):

@@ -71,6 +71,17 @@ def test_samples_without_a_finite_prediction_give_a_warning_instead_of_intervals
     assert bars.gain is None and bars.warnings == ("no error bars: no sample of the law predicts a finite BPB",)
 
 
+def test_gain_at_a_target_longer_than_the_runs_is_smaller_and_less_sure():
+    formulation, samples = log_linear_formulation(), sampled_params(0.0)
+    runs, longer = (
+        uncertainty.prediction_intervals(formulation, samples, np.array([0.6, 0.3, 0.1]), TASKS, longest=longest).gain
+        for longest in (None, uncertainty.Longest(samples, 64.0))
+    )
+    assert runs.low == pytest.approx(runs.high)
+    # A gain may persist, or fade like the BPB: 64^-.3 = .29.
+    assert abs(longer.low) < 0.29 * abs(runs.mean) < 0.7 * abs(runs.mean) < abs(longer.high) < 1.3 * abs(runs.mean)
+
+
 def test_search_has_no_intervals_of_weights():
     wide = search.Params(*(np.stack([x, x]) for x in SEARCH.params))
     fitted = FittedLaw(search.LAW, SEARCH.params, wide)

@@ -42,6 +42,8 @@ def test_next_runs_state_the_remaining_uncertainty(small):
     proposal = dataclasses.replace(small.proposal, next_runs={"next-0000": 0.97, "next-0001": 0.91})
     text = "Training 2 mixtures of propose/next.csv would reduce the law’s standard deviation to 91 %"
     assert text in law_sections.next_runs_text(proposal)
+    longer = dataclasses.replace(proposal, next_tokens=2.5e9)
+    assert "present value, if each is trained on 2.5B tokens, as the median run." in law_sections.next_runs_text(longer)
     assert law_sections.next_runs_text(small.proposal) == law_sections.next_runs_text(None) == ""
 
 

@@ -2,10 +2,14 @@
 
 import dataclasses
 
+import numpy as np
+
 from olmix_jax.laws.fit_result import SwarmScores
+from olmix_jax.propose.aiming import ReadAt
 from olmix_jax.propose.proposal_parts import Gain, Guard, Tail
 from olmix_jax.proxy.validation_result import TaskScore
 from olmix_jax.report import formatting, sentences
+from olmix_jax.swarm.lengths import Lengths
 from tests.report import samples
 from tests.report.samples import HOSTILE
 
@@ -80,6 +84,19 @@ def test_law_line_states_held_out_quality(results):
     assert sentences.law_line(results) == line
     tested = samples.with_fit(results, test=SwarmScores(7, 0, 0.8, 0.9, 0.88, {}))
     assert sentences.law_line(tested) == f"{line}; test swarm: 0.800 and 0.900"
+
+
+def test_runs_of_different_lengths_are_named(small):
+    lengths = Lengths(np.linspace(1e9, 4e9, len(small.table.runs)), np.ones_like(small.table.ratios_KM))
+    longer = samples.with_proposal(small, read_at=ReadAt(8e9, 1e9, 4e9))
+    longer = dataclasses.replace(longer, validation=None, table=dataclasses.replace(small.table, lengths=lengths))
+    assert "held-out runs of all lengths, 5 folds" in sentences.law_line(longer)
+    assert sentences.bpb_line(longer).startswith("predicted for 8B training tokens: proposed ")
+    cards = {card.title: card.detail for card in sentences.cards(longer)}
+    assert "for models of the proxies’ size, trained on 8B tokens;" in cards["Predicted: proposed against natural"]
+    assert cards["Spearman of the law on held-out runs"].endswith("than mixtures of one length")
+    cards = {card.title: card.detail for card in sentences.cards(small)}
+    assert cards["Spearman of the law on held-out runs"].endswith("for the task average")
 
 
 def test_missing_stages_are_named(small):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from olmix_jax.propose.aiming import ReadAt
 from olmix_jax.report import tables
 from tests.report import samples
 from tests.report.samples import HOSTILE, HOSTILE_TASK
@@ -40,6 +41,12 @@ def test_task_table_marks_worse_tasks(small):
     assert rows[other].cells[-1] == "measured" and rows[other].mark
     rows = {row.cells[0]: row for row in tables.task_table(dataclasses.replace(small, validation=None)).rows}
     assert rows[HOSTILE_TASK].cells[-1] == "predicted" and not rows[other].mark
+
+
+def test_task_table_says_which_models_predictions_are_of(small):
+    longer = samples.with_proposal(small, read_at=ReadAt(8e9, 1e9, 4e9))
+    assert "for models of the proxies’ size and training length, so" in tables.task_table(small).caption
+    assert "for models of the proxies’ size, trained on 8B tokens, so" in tables.task_table(longer).caption
 
 
 def test_task_table_shows_intervals(small):

@@ -1,5 +1,7 @@
 """lengths.py: training tokens and unique tokens of every run, from a file or from ``token_counts``."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -30,8 +32,11 @@ def test_domains_without_a_column_have_their_token_counts(tmp_path):
     np.testing.assert_array_equal(read(tmp_path, "run,tokens\nr1,1\nr2,1\nr3,2\n").lengths.unique_KM, [[300, 100]] * 3)
 
 
-def test_runs_that_are_alike_have_no_lengths(tmp_path):
-    assert read(tmp_path, "run,tokens,web\nr1,1e3,200\nr2,1000,200\nr3,1e3,200.0\n").lengths is None
+def test_runs_that_are_alike_have_no_lengths(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        assert read(tmp_path, "run,tokens,web\nr1,1e3,200\nr2,1000,200\nr3,1e3,200.0\n").lengths is None
+    assert "tokens.csv: no effect, because all runs have the same training tokens" in caplog.text
+    assert "token_counts" not in caplog.text
     assert write_and_read(tmp_path).lengths is None
 
 
@@ -62,11 +67,25 @@ def test_lengths_follow_a_subset_of_runs_and_another_order_of_domains(tmp_path):
         (TOKENS.replace("200", "-5"), r"line 3 \(run r1\), column web: '-5'; write a positive number"),
         (TOKENS.replace("200", ""), r"column web: empty; write a positive number"),
         (TOKENS.replace("200", "inf"), r"column web: 'inf' is not a finite number"),
+        (TOKENS.replace("3e3", "4B"), r"'4B' is not a finite number; write tokens as 4000000000 or 4e9, without units"),
+        (TOKENS.replace("3e3", '"4,000"'), r"'4,000' is not a finite number; write tokens as 4000000000 or 4e9"),
+        (TOKENS.replace("tokens", "Tokens"), "line 1: no column tokens; rename Tokens"),
+        (
+            "run,tokens,web,code\nr1,1,3e8,1e8\nr2,4,3e8,1e8\nr3,8,3e8,1e8\n",
+            r"tokens.csv: column tokens has 1 to 8, and the unique tokens of domains are 1e\+08 to 3e\+08; write both",
+        ),
+        ("run,tokens,web,code\nr1,1e9,.3,.1\nr2,4e9,.3,.1\nr3,4e9,.3,.1\n", r"has 1e\+09 to 4e\+09, and .* 0.1 to 0.3"),
     ],
 )
 def test_bad_file_is_an_error_that_names_the_place(tmp_path, tokens, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, tokens)
+
+
+def test_domain_called_tokens_is_an_error(tmp_path):
+    ratios = "run,web,tokens\nr1,.5,.5\nr2,.4,.6\nr3,.3,.7\n"
+    with pytest.raises(UserError, match="ratios.csv: a domain is called tokens, as the column of training tokens in"):
+        read(tmp_path, "run,tokens,web\nr1,1,9\nr2,1,9\nr3,2,9\n", meta=None, ratios=ratios)
 
 
 def test_unknown_pools_are_an_error(tmp_path):

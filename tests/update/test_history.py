@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from olmix_jax.config.schema_decision import Update
 from olmix_jax.config.workdir import ancestors, read_config
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose.proposal import Proposal
@@ -124,3 +125,17 @@ def test_workdir_without_a_fit_is_an_error(copied):
     (copied / "fit/fit.json").unlink()
     with pytest.raises(UserError, match="has no fitted law; run its --stages=fit,propose first"):
         history.read_law(copied, config)
+
+
+def test_parent_with_runs_of_different_lengths_is_refused(copied):
+    path = copied / "config.json"
+    content, tokens = files.read_json(path), copied / "tokens.csv"
+    files.write_json(path, content | {"swarm": content["swarm"] | {"tokens": str(tokens)}})
+    config = dataclasses.replace(read_config(copied), update=Update(parent=str(copied)))
+    for longer, refused in (("2e9", True), ("1e9", False)):
+        tokens.write_text("run,tokens\n" + "".join(f"r{k},1e9\n" for k in range(23)) + f"r23,{longer}\n")
+        if refused:
+            with pytest.raises(UserError, match=r"runs of .* differ in length or unique tokens \(.*tokens.csv\)"):
+                history.parent_config(config)
+        else:
+            assert history.parent_config(config).swarm.tokens == str(tokens)
