@@ -19,6 +19,7 @@ METRICS = "swarm/metrics.csv"
 META = "swarm/meta.json"
 UPDATE_PLAN = "update/plan.json"
 TRUNK = "swarm/trunk/trunk.json"
+MERGED = "swarm/merged/metrics.csv"
 
 
 def read_config(workdir: pathlib.Path) -> Config:

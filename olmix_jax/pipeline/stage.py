@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from olmix_jax.config import part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.paths import LOCAL
 from olmix_jax.config.schema import Config
@@ -86,6 +87,21 @@ class Stage:
     before: Callable[[Config, pathlib.Path], Iterable["Stage"]] = lambda config, workdir: ()
     count_models: Callable[[Config, pathlib.Path], int] | None = None
     join: Callable[[Config, pathlib.Path], None] | None = None
+
+
+def for_job(config: Config, stage: Stage) -> Stage:
+    """Return a stage for one job of an array, with separate results and stamp, because jobs share a workdir."""
+    job = part.parse(config.swarm.part)
+    if job is None or stage.count_models is None:
+        return stage
+    result = part.result_path(pathlib.Path(stage.name), job)
+    return dataclasses.replace(
+        stage,
+        writes=(str(result),),
+        costly=(str(result), f"{stage.name}/{job.name}"),
+        stamps=str(result.with_suffix(".json")),
+        records_config=False,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

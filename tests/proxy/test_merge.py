@@ -111,6 +111,19 @@ def test_probabilities_are_the_weighted_mean_of_the_experts(swarm, experts, toy_
     np.testing.assert_allclose(merge.expert_weights(np.array([[1.5, -0.5, 0.5]])), [[0.75, 0, 0.25]])
 
 
+def test_score_is_the_mean_of_both_kinds_and_that_of_an_expert_at_its_mixture(swarm, experts, toy_tasks):
+    # Three experts on two domains: coefficients are one of several solutions.
+    ratios_KM = random_mixtures(4, 2)
+    c_KJ, rest = merge.coefficients(ratios_KM, merge.mixtures(swarm)), (toy_tasks, "shard")
+    by_weights_KN = merge.score_weights(swarm, experts, c_KJ, *rest)
+    by_probabilities_KN = merge.score_probabilities(swarm, experts, merge.expert_weights(c_KJ), *rest)
+    bpb_KN = merge.score(swarm, experts, ratios_KM, *rest)
+    np.testing.assert_allclose(bpb_KN, (by_weights_KN + by_probabilities_KN) / 2, rtol=1e-6)
+    two = swarm.subset(np.array([0, 2]))
+    own_JN = merge.score(two, jax.tree.map(lambda x: x[[0, 2]], experts), merge.mixtures(two), *rest)
+    np.testing.assert_allclose(own_JN, merge.score_weights(swarm, experts, np.eye(3)[[0, 2]], *rest), rtol=1e-5)
+
+
 def test_a_merge_that_is_not_finite_has_no_score(swarm, experts, toy_tasks):
     c_KJ = np.array([[1.0, 0, 0], [1e38, 1e38, 1e38]])
     bpb_KN = merge.score_weights(swarm, experts, c_KJ, toy_tasks, "shard")
