@@ -87,7 +87,8 @@ def fit_law(
 
     Args:
       swarm: mixtures and scores.
-      law: a key of :data:`olmix_jax.laws.LAWS`; "log_linear" is the published objective.
+      law: a key of :data:`olmix_jax.laws.LAWS`; "log_linear" is the published objective. With cheap runs,
+        "two_fidelity" takes the place of the default.
       samples: samples of the parameters, for error bars; 0 for none.
       starts: starting points per task, for laws that need them.
       seed: seed of the starting points and of the samples.
@@ -97,12 +98,13 @@ def fit_law(
     """
     from olmix_jax.laws import FittedLaw, fitting
 
-    family = _law(law)
+    family = _law(fitting.law_for(law, swarm))
     swarm.check_enough(family.parameters(len(swarm.domains)))
-    data = swarm.ratios_KM, swarm.bpb_KN
+    data, options = (swarm.ratios_KM, swarm.bpb_KN), fitting.base_of(family, swarm, seed)
     for text in fitting.warnings(family, swarm):
         log.warning("%s", text)
-    params = family.fit(*data, starts=starts, seed=seed, tasks=swarm.tasks, **family.reads(swarm.lengths)).params
+    options |= {"starts": starts, "seed": seed, "tasks": swarm.tasks, **family.reads(swarm.lengths)}
+    params = family.fit(*data, **options).params
     drawn = fitting.samples(family, params, *data, samples, seed) if samples and family.cheap_refits else None
     return FittedLaw(family, params, drawn)
 
@@ -119,10 +121,14 @@ def judge_law(swarm: SwarmTable, law: str = "floored_gp", *, folds: int = 5, see
     Raises:
       UserError: the law is unknown, or the runs cannot be split into the folds.
     """
-    from olmix_jax.laws import quality
+    from olmix_jax.laws import fitting, quality
 
-    options: dict[str, Any] = {"folds": folds, "seed": seed, "starts": 4, "tasks": swarm.tasks}
-    return quality.cross_validate(_law(law), swarm.ratios_KM, swarm.bpb_KN, lengths=swarm.lengths, **options)
+    family, data = _law(fitting.law_for(law, swarm)), (swarm.ratios_KM, swarm.bpb_KN)
+    base = fitting.base_of(family, swarm, seed)
+    options: dict[str, Any] = {"seed": seed, "tasks": swarm.tasks}
+    begin = family.fit(*data, **options, **base).params if base else None
+    options |= {"folds": folds, "starts": 4, "lengths": swarm.lengths, "begin": begin}
+    return quality.cross_validate(family, *data, **options)
 
 
 def propose_mixture(

@@ -14,6 +14,7 @@ COVERED_BY = {
     "config/schema_decision.py": "tests/config/test_schema.py",
     "cli.py": "tests/pipeline/test_runner.py",
     "corpus/collect.py": "tests/corpus/test_repeated.py",
+    "laws/cheap_result.py": "tests/laws/test_cheap_runs.py",
     "laws/cpu.py": "tests/laws/test_law.py",
     "laws/curves.py": "tests/laws/test_exposure.py",
     "laws/gp_learning.py": "tests/laws/test_exposure.py",
@@ -35,6 +36,7 @@ COVERED_BY = {
     "propose/guard_rounds.py": "tests/propose/test_guards.py",
     "propose/proposal_parts.py": "tests/propose/test_proposal.py",
     "solver/status.py": "tests/solver/test_solution.py",
+    "swarm/mixtures.py": "tests/swarm/test_table.py",
     "utils/errors.py": "tests/solver/test_feasibility.py",
 }
 

@@ -76,3 +76,21 @@ def test_bookkeeping_in_the_scores_leaves_the_proposal_unchanged(tmp_path):
     swarm = olmix_jax.read_swarm(tmp_path / "ratios.csv", tmp_path / "metrics.csv", natural)
     weights = olmix_jax.propose_mixture(olmix_jax.fit_law(swarm, samples=0), swarm, explore=False).weights
     assert weights == pytest.approx({"web": 0.249, "code": 0.389, "wiki": 0.363}, abs=6e-4)
+
+
+def test_cheap_runs_serve_fit_judgement_and_proposal(folder, tmp_path):
+    """Cheap runs show half of an effect. Six real runs give its scale."""
+    draw = np.random.default_rng(1)
+    ratios_KM, effect_MN = draw.dirichlet(np.ones(3), 36), draw.uniform(-0.5, 0.5, (3, 2))
+    bpb_KN = 1.5 * np.exp(ratios_KM @ effect_MN * np.where(np.arange(36) < 6, 1, 0.5)[:, None])
+    bpb_KN = bpb_KN * np.exp(0.003 * draw.normal(size=bpb_KN.shape))
+    runs, natural_M = tuple(f"run-{k}" for k in range(36)), np.array([0.5, 0.3, 0.2])
+    names = ("web", "code", "wiki"), ("qa", "math")
+    table.write_swarm(tmp_path, runs, runs, *names, ratios_KM, bpb_KN, natural_M, 1e9 * natural_M, {}, cheap=runs[6:])
+    swarm = olmix_jax.read_swarm(*(tmp_path / file for file in table_files().values()))
+    fitted, judged = olmix_jax.fit_law(swarm), olmix_jax.judge_law(swarm, folds=3)
+    assert fitted.law.name == "two_fidelity" and judged.predicted_KN.shape == (6, 2)
+    np.testing.assert_allclose(fitted.predict(ratios_KM), 1.5 * np.exp(ratios_KM @ effect_MN), rtol=0.03)
+    proposal = olmix_jax.propose_mixture(fitted, swarm, explore=False)
+    # Six runs are too few to judge the law, so half of its gain is promised.
+    assert proposal.gain.slope == 0.5 and proposal.gain.mean > 0

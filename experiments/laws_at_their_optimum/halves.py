@@ -126,16 +126,16 @@ def of_worlds(scale: Scale, seed: int) -> list[Row]:
 
 
 def summary(rows: list[Row]) -> str:
-    """Return a table of means by swarm and number of runs."""
+    """Return a table of means by swarm and number of runs. ± is over splits, which share runs."""
     lines = []
-    synthetic = "all truths"
-    for swarm in [*dict.fromkeys(row.swarm for row in rows), synthetic]:
+    kinds = [*dict.fromkeys(row.swarm for row in rows)]
+    without = [kind for kind in kinds if kind not in ("RegMix", "repetition")]
+    groups = {kind: [kind] for kind in kinds} | ({"all truths but repetition": without} if without else {})
+    for name, swarms in groups.items():
         for runs in dict.fromkeys(row.runs for row in rows):
-            of = [
-                r for r in rows if r.runs == runs and (r.swarm == swarm or (swarm == synthetic and r.true is not None))
-            ]
+            of = [row for row in rows if row.runs == runs and row.swarm in swarms]
             if of:
-                lines.append((swarm, str(runs), *_cells(of)))
+                lines.append((name, str(runs), *_cells(of)))
     header = (
         "swarm",
         "runs",
@@ -151,15 +151,19 @@ def summary(rows: list[Row]) -> str:
 
 
 def _cells(rows: list[Row]) -> list[str]:
-    promised, by_judge = (np.mean([getattr(row, name) for row in rows]) for name in ("promised", "judged"))
-    cells = [str(len(rows)), f"{promised:.4f}", f"{by_judge:.4f}"]
+    promised_P, judged_P = (np.array([getattr(row, name) for row in rows]) for name in ("promised", "judged"))
+    promised, by_judge, ratio = promised_P.mean(), judged_P.mean(), promised_P.mean() / judged_P.mean()
+    cells, text = [str(len(rows)), f"{promised:.4f}", f"{by_judge:.4f}"], f"{ratio:.2f}"
+    if len(rows) > 2:
+        error = (promised_P - ratio * judged_P).std(ddof=1) / len(rows) ** 0.5 / by_judge
+        text += f" ± {error:.2f}"
     holds = np.mean([row.low <= row.judged <= row.high for row in rows])
-    known = [(row.true, row) for row in rows if row.true is not None]
-    if not known:
-        return [*cells, "–", f"{promised / by_judge:.2f}", "–", "–", f"{100 * holds:.0f} %", "–"]
-    true = np.mean([value for value, _ in known])
-    cells += [f"{true:.4f}", f"{promised / by_judge:.2f}", f"{promised / true:.2f}", f"{by_judge / true:.2f}"]
-    holds_true = np.mean([row.low <= value <= row.high for value, row in known])
+    true_P = np.array([row.true for row in rows if row.true is not None])
+    if not len(true_P):
+        return [*cells, "–", text, "–", "–", f"{100 * holds:.0f} %", "–"]
+    true = true_P.mean()
+    cells += [f"{true:.4f}", text, f"{promised / true:.2f}", f"{by_judge / true:.2f}"]
+    holds_true = np.mean([row.low <= value <= row.high for row, value in zip(rows, true_P)])
     return [*cells, f"{100 * holds:.0f} %", f"{100 * holds_true:.0f} %"]
 
 

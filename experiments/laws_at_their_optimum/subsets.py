@@ -80,11 +80,11 @@ class Row:
 
 def subsets(number: int, domains: int, seed: int) -> list[tuple[str, ...]]:
     """Draw different subsets of the built-in corpus's domains."""
-    draw, found = rng.generator(seed, "subsets"), {}
-    while len(found) < number:
+    draw, subsets_of = rng.generator(seed, "subsets"), {}
+    while len(subsets_of) < number:
         chosen = sorted(draw.choice(len(builtin.NAMES), domains, replace=False).tolist())
-        found[tuple(builtin.NAMES[j] for j in chosen)] = None
-    return list(found)
+        subsets_of[tuple(builtin.NAMES[j] for j in chosen)] = None
+    return list(subsets_of)
 
 
 def write_text(folder: pathlib.Path, names: tuple[str, ...], max_bytes: int) -> None:

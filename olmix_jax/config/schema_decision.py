@@ -7,8 +7,10 @@ import dataclasses
 class Fit:
     """How a law is fitted to the table of scores."""
 
-    # The family, a module of olmix_jax/laws: floored_gp, warped_gp, exposure, log_linear, bimix, autoscale, gp, search
-    # or lightgbm. "warped_gp" predicts held-out runs best at every swarm size (benchmarks/laws.md); "floored_gp" adds a
+    # The family, a module of olmix_jax/laws: floored_gp, two_fidelity, warped_gp, exposure, log_linear, bimix,
+    # autoscale, gp, search or lightgbm. If the swarm has cheap runs, "two_fidelity" takes the place of the default
+    # (docs/external-swarm.md); without them, or where real runs do not confirm them, it is "floored_gp". "warped_gp"
+    # predicts held-out runs best at every swarm size (benchmarks/laws.md); "floored_gp" adds a
     # floor, predicts them as well (docs/log.md), and promises less at its own optimum; "exposure" learns the floor and
     # has a curve per domain (experiments/laws_at_their_optimum compares them); "log_linear" is the published objective,
     # exactly (METHOD §2).

@@ -1,5 +1,6 @@
 """Files of a workdir that several stages read: their paths, and readers that need only the config."""
 
+import dataclasses
 import pathlib
 
 from olmix_jax.config import json_fields
@@ -10,6 +11,7 @@ from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.progress import counted
 
 # Paths below the workdir.
 CONFIG = "config.json"
@@ -109,6 +111,9 @@ def read_swarm(config: Config, workdir: pathlib.Path) -> SwarmTable:
     if config.update.parent and (workdir / DOMAINS).is_file():
         # The update's plan, law and proposal use this order; external tables may have another order.
         table = table.ordered(DomainSet.read(workdir / DOMAINS).names)
+    if config.update.parent and table.cheap is not None:
+        text = f"an update is fitted to real runs alone; {counted(len(table.cheap.runs), 'cheap run')} left out"
+        table = dataclasses.replace(table, cheap=None, warnings=(*table.warnings, text))
     if swarm.ratios:
         _check_rounds(config, workdir, table)
     return table

@@ -1,6 +1,17 @@
 """Laws that predict BPB from a mixture. Each family is one file, which ends in its ``LAW``."""
 
-from olmix_jax.laws import autoscale, bimix, exposure, floored_gp, gp, lightgbm, log_linear, search, warped_gp
+from olmix_jax.laws import (
+    autoscale,
+    bimix,
+    exposure,
+    floored_gp,
+    gp,
+    lightgbm,
+    log_linear,
+    search,
+    two_fidelity,
+    warped_gp,
+)
 from olmix_jax.laws.fitted import FittedLaw
 from olmix_jax.laws.law import Fit, Law, evaluate, evaluate_each
 
@@ -14,6 +25,7 @@ LAWS: dict[str, Law] = {
         log_linear.LAW,
         floored_gp.LAW,
         exposure.LAW,
+        two_fidelity.LAW,
         bimix.LAW,
         autoscale.LAW,
         gp.LAW,

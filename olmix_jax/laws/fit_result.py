@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+from olmix_jax.laws.cheap_result import CheapRuns
 from olmix_jax.utils import records
 from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import counted
@@ -212,6 +213,7 @@ class FitResult:
       trust: weight of an earlier run in an update's fit; a new run has weight 1.
       error: error of an update's law in cross-validation, by trust [standard deviations of a task].
       outliers: runs whose scores do not fit those of the others. They are fitted like all runs.
+      cheap: what cheap runs bring, if the law is one of both kinds.
       warnings: what was left out of the swarm's files, and what in them may be a mistake, a sentence each.
     """
 
@@ -250,6 +252,7 @@ class FitResult:
     outliers: tuple[Outlier, ...] = ()
     warnings: tuple[str, ...] = ()
     fold: tuple[int, ...] = ()
+    cheap: CheapRuns | None = None
 
     def check(self) -> None:
         """Check that every task has a value for each run.

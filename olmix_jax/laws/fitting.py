@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from olmix_jax import laws
-from olmix_jax.laws import learning_curve, lightgbm, outliers, params_files, quality
+from olmix_jax.laws import (
+    cheap_runs,
+    floored_gp,
+    learning_curve,
+    lightgbm,
+    outliers,
+    params_files,
+    quality,
+    two_fidelity,
+)
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.laws.law import Fit, Law
 from olmix_jax.laws.summary import summarise
@@ -81,6 +90,23 @@ def check(table: SwarmTable, options: Options) -> None:
     quality.folds_of(table.ratios_KM, options.folds, options.seed)
 
 
+def law_for(name: str, table: SwarmTable) -> str:
+    """Return the law to fit to a table: with cheap runs, :mod:`~olmix_jax.laws.two_fidelity` instead of the default."""
+    return two_fidelity.LAW.name if table.cheap is not None and name == floored_gp.LAW.name else name
+
+
+def base_of(law: Law, table: SwarmTable, seed: int = 0) -> dict[str, Any]:
+    """Return the argument ``base`` of a law's ``fit``, if the table has cheap runs and the law has a use for them."""
+    if table.cheap is None:
+        return {}
+    runs = counted(len(table.cheap.runs), "cheap run")
+    if law.base is None:
+        log.warning("fit: %s leaves out %s; set fit.law=%s to use both kinds", law.name, runs, two_fidelity.LAW.name)
+        return {}
+    log.info("fit: %s from %s and %s", law.name, runs, counted(len(table.runs), "real run"))
+    return {"base": law.base(table.cheap.ratios_JM, table.cheap.bpb_JN, seed=seed, tasks=table.tasks)}
+
+
 def check_library(law: str) -> None:
     """Raise an error if a law needs a library that is not installed."""
     if law == lightgbm.LAW.name:
@@ -95,7 +121,8 @@ def key(table: SwarmTable, options: Options) -> str:
     names = table.runs, table.domains, table.tasks, natural
     inherited = None if table.inherited is None else [np.asarray(x).tolist() for x in table.inherited]
     lengths = None if table.lengths is None else [x.tolist() for x in table.lengths]
-    return files.digest([code(), content, names, inherited, lengths, dataclasses.asdict(options)])
+    cheap = [] if table.cheap is None else [table.cheap.ratios_JM.tolist(), table.cheap.bpb_JN.tolist()]
+    return files.digest([code(), content, names, inherited, lengths, *cheap, dataclasses.asdict(options)])
 
 
 def warnings(law: Law, table: SwarmTable) -> tuple[str, ...]:
@@ -128,8 +155,8 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     data = table.ratios_KM, table.bpb_KN
     common: dict[str, Any] = {"seed": options.seed, "tasks": table.tasks}
     ratios_KM, bpb_KN, (weight_K,) = quality.joined(*data, np.ones((1, len(table.runs))), table.inherited)
-    reads = law.reads(table.lengths)
-    fitted = law.fit(ratios_KM, bpb_KN, starts=options.starts, **common, **reads, weight_K=weight_K)
+    base, reads = base_of(law, table, options.seed), law.reads(table.lengths)
+    fitted = law.fit(ratios_KM, bpb_KN, starts=options.starts, **common, **reads, **base, weight_K=weight_K)
     sizes = counted(len(ratios_KM), "run"), counted(len(table.domains), "domain"), counted(len(table.tasks), "task")
     log.info("fit: %s on %s × %s, %s: %s", options.law, *sizes, listed(table.tasks, 20))
     _warn_of_early_end(fitted, table.tasks)
@@ -152,6 +179,9 @@ def _fit(law: Law, table: SwarmTable, options: Options, cache: pathlib.Path) -> 
     arrays = hashlib.sha256((cache / params_files.PARAMS).read_bytes()).hexdigest()
     digest = files.digest([options.law, table.tasks, arrays])
     result = summarise(law, table, fitted, held_out, left_out_KN, curve, folds=options.folds, digest=digest)
+    if base:
+        judged = cheap_runs.measure(fitted.params, table, held_out, folds=options.folds, seed=options.seed)
+        result = dataclasses.replace(result, cheap=judged)
     if table.lengths is None:
         # Outliers are judged by mixtures alone, and would be the runs of another length.
         result = dataclasses.replace(result, outliers=outliers.find(*data, table.runs, table.tasks))

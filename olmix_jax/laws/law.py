@@ -69,6 +69,8 @@ class Law:
       aim: ``(params, tokens, unique_M) → params``, which read mixtures at R training tokens and N_j unique ones. Such a
         family also fits runs that differ in length: ``fit`` and ``fit_weighted`` take ``lengths``, and ``predict`` and
         ``spread`` read mixtures or :func:`olmix_jax.swarm.lengths.rows`. None if the family reads mixtures only.
+      base: ``(ratios_JM, bpb_JN, *, seed=, tasks=) → base``, what ``fit`` takes as ``base=`` from cheap runs. Refits
+        take it from ``near`` or ``begin``. None if the family fits one kind of run.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Law:
     prepare: Callable[[Any], Any] | None = None
     begins: bool = False
     aim: Callable[[Any, float, Any], Any] | None = None
+    base: Callable[..., Any] | None = None
 
     def refit(self, ratios_KM: Any, bpb_KN: Any, weight_RK: Any, *, begin: Any = None, **options: Any) -> Any:
         """Return ``fit_weighted``, started at ``begin``, the Params of an earlier fit, if the family can do that."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import typing
 import zipfile
 from typing import Any
 
@@ -21,10 +22,20 @@ DRAWS = "number", "seed"
 
 
 def save(path: str | os.PathLike, params: Any) -> None:
-    """Write a law's Params atomically."""
+    """Write a law's Params atomically. Params within Params have dotted names, such as ``own.weight_K``."""
     with files.atomic_write(path, "wb") as f:
-        arrays: dict[str, Any] = {name: np.asarray(x) for name, x in params._asdict().items() if x is not None}
-        np.savez_compressed(f, **arrays)
+        np.savez_compressed(f, **_named(params))
+
+
+def _named(params: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the arrays of Params by name, without those that are None."""
+    arrays: dict[str, Any] = {}
+    for name, x in params._asdict().items():
+        if isinstance(x, tuple):
+            arrays |= _named(x, f"{prefix}{name}.")
+        elif x is not None:
+            arrays[prefix + name] = np.asarray(x)
+    return arrays
 
 
 def save_draws(path: str | os.PathLike, number: int, seed: int) -> None:
@@ -40,15 +51,31 @@ def load(path: str | os.PathLike, law: Law) -> Any:
     Raises:
       UserError: the file is missing, cannot be read, or holds the arrays of another law.
     """
-    names = law.Params._fields
-    optional = set(law.Params._field_defaults)
     with _arrays(path) as arrays:
-        if not set(names) - optional <= set(arrays.files) <= set(names):
+        params = _from_named(law.Params, dict(arrays))
+        if params is None:
             raise UserError(
-                f"{path}: holds the arrays {', '.join(arrays.files)}, but {law.name} has {', '.join(names)}; "
-                "rerun --stages=fit"
+                f"{path}: holds the arrays {', '.join(arrays.files)}, but {law.name} has "
+                f"{', '.join(law.Params._fields)}; rerun --stages=fit"
             )
-        return law.Params(**{name: arrays[name] for name in arrays.files})
+        return params
+
+
+def _from_named(kind: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Return Params of a kind from arrays by name; None if the names are not those of its fields."""
+    fields: dict[str, Any] = {name: x for name, x in arrays.items() if "." not in name}
+    within: dict[str, dict[str, np.ndarray]] = {}
+    for name in arrays.keys() - fields.keys():
+        first, _, rest = name.partition(".")
+        within.setdefault(first, {})[rest] = arrays[name]
+    for first, inner in within.items():
+        hint = typing.get_type_hints(kind).get(first)
+        kinds = [of for of in typing.get_args(hint) or (hint,) if hasattr(of, "_fields")]
+        fields[first] = next((x for of in kinds if (x := _from_named(of, inner)) is not None), None)
+        if fields[first] is None:
+            return None
+    required = set(kind._fields) - set(kind._field_defaults)
+    return kind(**fields) if required <= fields.keys() <= set(kind._fields) else None
 
 
 @contextlib.contextmanager

@@ -25,15 +25,15 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     chosen = _with_earlier_runs(config, workdir, swarm)
     table = swarm if chosen is None else chosen.table
     seed = rng.derive(config.seed, "fit")
-    options = fitting.Options(settings.law, settings.starts, settings.folds, settings.resamples, seed)
-    warnings = *swarm.warnings, *fitting.warnings(LAWS[settings.law], table)
+    law = fitting.law_for(settings.law, table)
+    options = fitting.Options(law, settings.starts, settings.folds, settings.resamples, seed)
+    warnings = *swarm.warnings, *fitting.warnings(LAWS[law], table)
     result = dataclasses.replace(fitting.fit(table, options, workdir / "fit"), warnings=warnings)
     if chosen is not None:
         errors = {str(trust): error for trust, error in chosen.error.items()}
         result = dataclasses.replace(result, over=chosen.over, trust=chosen.trust, error=errors)
     if config.swarm.test_ratios:
-        law = LAWS[settings.law]
-        fitted = FittedLaw(law, params_files.load(workdir / "fit" / params_files.PARAMS, law))
+        fitted = FittedLaw(LAWS[law], params_files.load(workdir / "fit" / params_files.PARAMS, LAWS[law]))
         stretch_N = np.array([task.stretch for task in result.tasks.values()])
         held_out = workdirs.read_test_table(config, table)
         result = dataclasses.replace(result, warnings=(*result.warnings, *held_out.warnings))
@@ -86,6 +86,8 @@ def _log(result: FitResult) -> None:
         log.warning("%s", text)
     if result.outliers:
         log.warning("fit: %s", outliers_text(result.outliers))
+    if result.cheap is not None:
+        log.info("fit: %s", result.cheap)
     if result.unseen:
         log.warning("fit: no run contains %s; their effects are the prior's", listed(result.unseen))
     rare = {name: sampled for name, sampled in result.barely_sampled.items() if sampled.runs}

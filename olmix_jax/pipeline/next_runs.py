@@ -43,7 +43,7 @@ def write(
       {run: remaining share of uncertainty}; empty if the law has no covariances, and so no most informative runs.
     """
     number = config.propose.next_runs
-    if not number or fitted_law.law != laws.LAWS[config.fit.law] or fit_result is None:
+    if not number or fit_result is None or fitted_law.law != laws.LAWS[fit_result.law]:
         return {}
     testing = _testing_runs(config, workdir, swarm_table, proposal)[:number]
     first_FM = np.array([mixture_M for _, mixture_M in testing]).reshape(-1, len(swarm_table.domains))

@@ -12,7 +12,7 @@ from olmix_jax.config import budget, json_fields
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store
-from olmix_jax.laws import held_out
+from olmix_jax.laws import fitting, held_out
 from olmix_jax.laws.fit_result import FitResult, Over
 from olmix_jax.pipeline import handover, next_runs, trunk_stage
 from olmix_jax.pipeline.fit import law_over_domains
@@ -41,7 +41,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     if fit_result is not None:
         swarm = dataclasses.replace(swarm, held_out=held_out.of_fit(fit_result))
     fitted_law = history.read_law(workdir, config)
-    if fitted_law.law != laws.LAWS[config.fit.law]:
+    if fit_result is None or fitted_law.law != laws.LAWS[fit_result.law]:
         # Choosing λ refits the law to the swarm's scores. A law of the parent or over blocks cannot be refitted.
         swarm = dataclasses.replace(swarm, bpb_KN=None)
     seed = rng.derive(config.seed, "propose")
@@ -90,7 +90,8 @@ def _fitted_swarm(
         facts = domains.names, tasks, *no_runs, domains.natural_M, domains.tokens_M
         return table.SwarmTable((), *facts, (), sizes_N=np.array([sizes.get(task, 1.0) for task in tasks])), None
     swarm_table, fit_result = workdirs.read_table(config, workdir), FitResult.read(workdir / "fit/fit.json")
-    if (fit_result.law, tuple(fit_result.tasks)) != (config.fit.law, swarm_table.tasks):
+    law = fitting.law_for(config.fit.law, swarm_table)
+    if (fit_result.law, tuple(fit_result.tasks)) != (law, swarm_table.tasks):
         raise UserError(f"{workdir / 'fit'}: fitted with a different law or different tasks; run --stages=fit,propose")
     return swarm_table, fit_result
 

@@ -105,16 +105,17 @@ def error_bars(
 def held_out_slope(fitted: FittedLaw, swarm: SwarmFacts, weights_N, seed: int) -> Slope | None:
     """Return how far held-out runs follow the law (:mod:`olmix_jax.laws.held_out`); None if it is not known.
 
-    Without ``swarm.held_out``, a law with ``leave_one_out``, which is cheap to fit, is cross-validated here.
+    Without ``swarm.held_out``, a law with a posterior, which is cheap to fit, is cross-validated here.
     """
     held_out, known = swarm.held_out, swarm.ratios_KM is not None and swarm.bpb_KN is not None
-    if held_out is None and known and fitted.law.leave_one_out is not None:
+    if held_out is None and known and fitted.law.sample is not None:
         number = int(quality.mixtures(np.asarray(swarm.ratios_KM)).max()) + 1
         if number <= fitted.law.parameters(len(swarm.domains)) + FOLDS:
             # Too few runs to judge the law.
             return Slope(*held_out_runs.PRIOR, 3)
-        runs = swarm.ratios_KM, swarm.bpb_KN
-        judged = quality.cross_validate(fitted.law, *runs, folds=FOLDS, seed=seed, lengths=swarm.lengths)
+        # Refits take the law of cheap runs, if there is one, from the fit to all runs.
+        begin, runs = None if fitted.law.base is None else fitted.params, (swarm.ratios_KM, swarm.bpb_KN)
+        judged = quality.cross_validate(fitted.law, *runs, folds=FOLDS, seed=seed, lengths=swarm.lengths, begin=begin)
         held_out = HeldOut(np.asarray(swarm.bpb_KN), judged.predicted_KN, judged.fold_K)
     if held_out is not None and swarm.lengths is not None:
         # Differences between lengths are none between mixtures.

@@ -37,6 +37,8 @@ def _predicted(fit: FitResult, make_figure: MakeFigure) -> Section:
         f"lowest first. Bars: {level(fit)} intervals for a new run, calibrated on other folds; red: the measurement is "
         f"outside.{omitted}"
     )
+    if fit.cheap is not None:
+        caption += f" {capitalised(str(fit.cheap))}."
     alt = f"Scatter plots of predicted against measured bits per byte: the average and {counted(shown, 'task')}."
     figure = make_figure(partial(law_plots.predicted, fit), "predicted", alt, caption)
     return Section(PREDICTED_TITLE, (figure,), (tables.quality_table(fit),))

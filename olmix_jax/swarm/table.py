@@ -8,18 +8,20 @@ that were trained elsewhere, such as the published Olmix and RegMix swarms, are 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from olmix_jax.swarm import csv_files, csv_values, score_checks
+from olmix_jax.swarm import csv_files, csv_values, fidelity, score_checks
 from olmix_jax.swarm.coverage import Coverage, by_domain
 from olmix_jax.swarm.lengths import Lengths, read_lengths
 from olmix_jax.swarm.meta import Meta
+from olmix_jax.swarm.mixtures import Mixtures, display_names, read_ratios, write_ratios
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
-from olmix_jax.utils.progress import log
+
+__all__ = ["Inherited", "Mixtures", "SwarmTable", "read_ratios", "write_ratios", "write_swarm"]
 
 # The fewest runs that any law is fitted to.
 _FEWEST = 4
@@ -57,6 +59,7 @@ class SwarmTable:
       sizes_N: number of tasks that each of ``tasks`` stands for: 1, or a family's number of tasks (see
         :mod:`olmix_jax.swarm.task_groups`). Averages over tasks use it as weights. Default: ones.
       inherited: runs of an earlier domain set, or None.
+      cheap: cheap runs (:mod:`olmix_jax.swarm.fidelity`), which are not among ``runs``; None without.
       warnings: what was left out of the files, and what in them may be a mistake, a sentence each.
       lengths: training tokens and unique tokens of each run; None if all runs are alike, or not known.
     """
@@ -75,6 +78,7 @@ class SwarmTable:
     inherited: Inherited | None = None
     warnings: tuple[str, ...] = ()
     lengths: Lengths | None = None
+    cheap: fidelity.Cheap | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "columns", self.columns or self.tasks)
@@ -103,8 +107,7 @@ class SwarmTable:
         Args:
           ratios, metrics, tokens: paths of mixtures, scores and, if runs differ in them, lengths (lengths.py).
           meta: path of ``meta.json``, or its content as text or as a mapping; empty for none.
-          drop_metrics: task columns to drop, named as in the file or as in ``tasks``. An unknown name is an error; in
-            meta's ``drop_metrics``, which several swarms may share, an unknown name is only logged.
+          drop_metrics: columns to drop, named as in the file or ``tasks``. An unknown one is an error (meta's: logged).
           keep_metrics: task columns to read, unless they are also dropped; empty for all that are not recognised as
             something else. A column that is named here is read whatever its name and values say.
           missing: what to do about a missing score (empty, NaN, NA, null): "error", "drop_run" or "drop_task".
@@ -115,7 +118,7 @@ class SwarmTable:
         """
         if missing not in ("error", "drop_run", "drop_task"):
             raise UserError(f"`missing` must be error, drop_run or drop_task, not {missing!r}")
-        sheets = csv_files.read_sheets(ratios, metrics)
+        sheets, cheap = fidelity.taken(csv_files.read_sheets(ratios, metrics))
         domains = csv_values.domain_columns(sheets.ratios)
         about = Meta.read(meta, domains.names, str(sheets.ratios.path))
         if unknown := sorted(set(about.diverged) - set(sheets.ratios.rows)):
@@ -128,7 +131,7 @@ class SwarmTable:
         scores = csv_values.scores(sheets.metrics, runs, tasks.names, missing)
         left_out = [csv_values.left_out_text(sheet, c) for sheet, c in zip(sheets, (domains, tasks)) if c.left_out]
         doubts = [] if every_column else score_checks.check(sheets.metrics, scores, chosen=bool(keep_metrics))
-        return cls(
+        table = cls(
             runs=scores.runs,
             domains=domains.names,
             tasks=scores.tasks,
@@ -136,11 +139,12 @@ class SwarmTable:
             bpb_KN=scores.bpb_KN,
             natural_M=about.natural_M,
             tokens_M=about.tokens_M,
-            names=_names(sheets.ratios, scores.runs),
+            names=display_names(sheets.ratios, scores.runs),
             diverged=tuple(run for run in sheets.ratios.rows if run in about.diverged),
             lengths=read_lengths(tokens, sheets.ratios, scores.runs, domains.names, about.tokens_M),
             warnings=(*left_out, *unmatched, *scores.dropped, *doubts),
         )
+        return fidelity.apart(table, cheap)
 
     def check_enough(self, parameters: int) -> None:
         """Raise an error if the table has too few runs to fit ``parameters`` numbers per task with one run to spare.
@@ -179,6 +183,7 @@ class SwarmTable:
             natural_M=None if self.natural_M is None else self.natural_M[at],
             tokens_M=None if self.tokens_M is None else self.tokens_M[at],
             lengths=self.lengths and self.lengths._replace(unique_KM=self.lengths.unique_KM[:, at]),
+            cheap=None if self.cheap is None else self.cheap._replace(ratios_JM=self.cheap.ratios_JM[:, at]),
         )
 
     def barely_sampled(self, minimum_runs: int = 3) -> dict[str, Coverage]:
@@ -208,19 +213,19 @@ class SwarmTable:
                 f"config field `fit.train_split` keeps {number} of {total} runs, and a fit needs at least {_FEWEST}; "
                 "raise it"
             )
-        kept = np.sort(np.random.default_rng(seed).permutation(total)[:number])
+        return self.only(np.sort(np.random.default_rng(seed).permutation(total)[:number]))
+
+    def only(self, rows: np.ndarray) -> "SwarmTable":
+        """Return the table with the runs at these rows."""
+        runs, names = (tuple(of[k] for k in rows) for of in (self.runs, self.names))
         return dataclasses.replace(
             self,
-            runs=tuple(self.runs[k] for k in kept),
-            names=tuple(self.names[k] for k in kept),
-            ratios_KM=self.ratios_KM[kept],
-            bpb_KN=self.bpb_KN[kept],
-            lengths=self.lengths and Lengths(*(x[kept] for x in self.lengths)),
+            runs=runs,
+            names=names,
+            ratios_KM=self.ratios_KM[rows],
+            bpb_KN=self.bpb_KN[rows],
+            lengths=self.lengths and Lengths(*(x[rows] for x in self.lengths)),
         )
-
-
-def _names(sheet: csv_files.Sheet, runs: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sheet.rows[run].cells.get("name") or run for run in runs)
 
 
 def write_swarm(
@@ -234,6 +239,7 @@ def write_swarm(
     natural_M: np.ndarray,
     tokens_M: np.ndarray,
     diverged: Mapping[str, int],
+    cheap: Collection[str] = (),
 ) -> None:
     """Write ``ratios.csv``, ``metrics.csv`` and ``meta.json`` into ``folder``, for :meth:`SwarmTable.read`.
 
@@ -247,12 +253,13 @@ def write_swarm(
       bpb_KN: scores; rows of diverged runs are ignored, and their cells left empty.
       natural_M, tokens_M: the natural distribution, and unique tokens per domain.
       diverged: {run: step at which its loss became non-finite}.
+      cheap: ids of the cheap runs among ``runs``.
 
     Raises:
       UserError: a file cannot be written, or a run outside ``diverged`` has a score that is not finite.
     """
     folder = pathlib.Path(folder)
-    write_ratios(folder / "ratios.csv", runs, names, domains, ratios_KM)
+    write_ratios(folder / "ratios.csv", runs, names, domains, ratios_KM, cheap)
     bpb_KN = np.asarray(bpb_KN, np.float64)
     for run, row in zip(runs, bpb_KN, strict=True):
         if run not in diverged and not np.isfinite(row).all():
@@ -266,32 +273,3 @@ def write_swarm(
         "diverged": {run: int(diverged[run]) for run in runs if run in diverged},
     }
     files.write_json(folder / "meta.json", meta)
-
-
-def write_ratios(
-    path: str | os.PathLike, runs: Sequence[str], names: Sequence[str], domains: Sequence[str], ratios_KM: np.ndarray
-) -> None:
-    """Write mixtures without scores, before the swarm is trained."""
-    csv_files.write_sheet(path, runs, names, domains, np.asarray(ratios_KM, np.float64).tolist())
-
-
-class Mixtures(NamedTuple):
-    """Mixtures without scores: K run ids, K display names, M domains, and the weights."""
-
-    runs: tuple[str, ...]
-    names: tuple[str, ...]
-    domains: tuple[str, ...]
-    ratios_KM: np.ndarray
-
-
-def read_ratios(path: str | os.PathLike) -> Mixtures:
-    """Read mixtures without scores.
-
-    Raises:
-      UserError: as for :meth:`SwarmTable.read`.
-    """
-    sheet = csv_files.read_sheet(path)
-    runs, columns = tuple(sheet.rows), csv_values.domain_columns(sheet)
-    if columns.left_out:
-        log.warning("%s", csv_values.left_out_text(sheet, columns))
-    return Mixtures(runs, _names(sheet, runs), columns.names, csv_values.mixtures(sheet, runs, columns.names))

@@ -229,9 +229,15 @@ def _averaged(table: SwarmTable, groups: dict[str, dict[str, float]]) -> SwarmTa
     tasks = tuple(dict.fromkeys(group_of.get(task, task) for task in table.tasks))
     if tasks == table.tasks:
         return table
-    columns = []
-    for task in tasks:
-        weights = groups.get(task, {task: 1.0})
-        members = [table.tasks.index(member) for member in weights]
-        columns.append(np.average(table.bpb_KN[:, members], axis=1, weights=list(weights.values())))
-    return dataclasses.replace(table, tasks=tasks, bpb_KN=np.stack(columns, axis=1), sizes_N=np.ones(len(tasks)))
+
+    def averaged(bpb_KN):
+        columns = []
+        for task in tasks:
+            weights = groups.get(task, {task: 1.0})
+            members = [table.tasks.index(member) for member in weights]
+            columns.append(np.average(bpb_KN[:, members], axis=1, weights=list(weights.values())))
+        return np.stack(columns, axis=1)
+
+    cheap = None if table.cheap is None else table.cheap._replace(bpb_JN=averaged(table.cheap.bpb_JN))
+    changed = {"bpb_KN": averaged(table.bpb_KN), "sizes_N": np.ones(len(tasks)), "cheap": cheap}
+    return dataclasses.replace(table, tasks=tasks, **changed)

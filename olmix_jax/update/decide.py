@@ -185,8 +185,9 @@ def _why(config: Config, change: changes.Change, decision: recompute.Decision, f
         recomputed = f"the affected domains and {', '.join(added)}"
     reused, all_domains = decision.candidates[:2]
     return (
-        f"{recomputed} recomputed with {runs}; {loss}; full reuse: {reused.loss:.4f} BPB with "
-        f"{counted(reused.proxies, 'run')}; full recomputation: {all_domains.loss:.4f} BPB with {full}"
+        f"{recomputed} recomputed with {runs}; {loss}; compared on other simulated swarms: full reuse "
+        f"{reused.loss:.4f} BPB with {counted(reused.proxies, 'run')}, full recomputation {all_domains.loss:.4f} BPB "
+        f"with {full}"
     )
 
 

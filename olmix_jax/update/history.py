@@ -119,8 +119,11 @@ def read_law(workdir: pathlib.Path, config: Config | None = None) -> FittedLaw:
     path = workdir / "fit/fit.json"
     if not path.is_file():
         raise UserError(f"{workdir} has no fitted law; run its --stages=fit,propose first")
-    fitted = params_files.load_fitted(workdir / "fit", laws.LAWS[config.fit.law])
-    if plan is not None and FitResult.read(path).over is Over.BLOCKS:
+    fit = FitResult.read(path)
+    if fit.law not in laws.LAWS:
+        raise UserError(f"{path}: the law {fit.law!r} is unknown; run --stages=fit,propose again")
+    fitted = params_files.load_fitted(workdir / "fit", laws.LAWS[fit.law])
+    if plan is not None and fit.over is Over.BLOCKS:
         return fitted.through((plan.kept_blocks.ratios_DM > 0).T)
     return fitted
 

@@ -28,17 +28,19 @@ RUNS, LEAST_TRUTHS = 4096, 8
 def judge(simulation: Simulation, choices: Sequence[Choice]) -> list[Choice]:
     """Return the choices with the losses of trial fits; unchanged without a law that can be fitted and followed.
 
-    All choices with runs see the same truths: as many of the simulation's as RUNS allows.
+    All choices see the same truths: as many of the simulation's as RUNS allows.
     """
     law, old = simulation.setting.law, len(simulation.setting.trust_K)
     if law is None or not law.differentiable:
         return list(choices)
     largest = max(choice.proxies for choice in choices) + old
     truths = min(len(simulation.gain_S), max(LEAST_TRUTHS, RUNS // max(largest, 1)))
-    return [_judged(simulation, choice, law, truths) if choice.proxies else choice for choice in choices]
+    return [_judged(simulation, choice, law, truths) for choice in choices]
 
 
 def _judged(simulation: Simulation, choice: Choice, law: Law, truths: int) -> Choice:
+    if not choice.proxies:
+        return dataclasses.replace(choice, loss_S=choice.loss_S[:truths])
     mixture_SM = _proposals(simulation, choice.blocks, choice.proxies, law, truths)
     return dataclasses.replace(choice, loss_S=simulation.losses(mixture_SM), quick_loss=choice.loss)
 

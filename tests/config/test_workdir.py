@@ -145,3 +145,14 @@ def test_table_has_the_runs_of_the_rounds(tmp_path):
         match="rounds/1/ratios.csv: its domains and those of the swarm differ in code, law. Or delete .*rounds",
     ):
         workdirs.read_table(config.Config(), tmp_path)
+
+
+def test_update_leaves_out_cheap_runs(tmp_path):
+    ratios_KM, bpb_KN = write_table(tmp_path)
+    ids, sizes = [f"r{k}" for k in range(6)], np.array([1, 2])
+    table.write_swarm(tmp_path, ids, ids, DOMAINS, TASKS, ratios_KM, bpb_KN, sizes / 3, sizes, {}, cheap=ids[4:])
+    settings = config.Config(swarm=external(tmp_path))
+    assert workdirs.read_table(settings, tmp_path).cheap.runs == ("r4", "r5")
+    found = workdirs.read_table(dataclasses.replace(settings, update=config.Update(parent="p")), tmp_path)
+    assert found.runs == ("r0", "r1", "r2", "r3") and found.cheap is None
+    assert found.warnings == ("an update is fitted to real runs alone; 2 cheap runs left out",)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.laws_at_their_optimum import __main__ as program
-from experiments.laws_at_their_optimum import halves, regions, subsets, trained, worlds
+from experiments.laws_at_their_optimum import cheap_runs, halves, regions, subsets, trained, worlds
 from olmix_jax.laws import FittedLaw, evaluate
 from olmix_jax.proxy.validation_result import MixtureScore, Validation
 from olmix_jax.solver import bounds
@@ -117,7 +117,7 @@ def test_smoke_run_of_halves_has_a_row_per_truth(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["halves", f"--workdir={tmp_path}"])
     halves.main()
     assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == len(worlds.KINDS) - 1
-    assert "| all truths | 12 | 5 |" in capsys.readouterr().out
+    assert "| all truths but repetition | 12 | 4 |" in capsys.readouterr().out
 
 
 def test_subsets_of_domains_differ():
@@ -139,6 +139,27 @@ def test_smoke_run_of_subsets_has_both_lengths(tmp_path, monkeypatch, capsys):
     assert "+0.0" in capsys.readouterr().out
 
 
+def test_cheap_runs_show_half_of_an_effect_or_that_of_another_truth():
+    world = worlds.drawn("power", cheap_runs.DOMAINS, 60, noise=0.0, seed=1)
+    shown_KN = cheap_runs.effects(world, world.params)
+    cheap_KN, other_KN = (np.log(cheap_runs.cheap_scores(world, related, 1)) for related in (True, False))
+    slopes, others = (
+        np.array([np.polyfit(x_K, y_K, 1)[0] for x_K, y_K in zip(shown_KN.T, of_KN.T)])
+        for of_KN in (cheap_KN, other_KN)
+    )
+    assert abs(np.median(slopes) - 0.5) < 0.15 and np.abs(others).mean() < np.abs(slopes).mean()
+
+
+@pytest.mark.slow
+def test_smoke_run_of_cheap_runs_has_a_row_per_design(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cheap_runs", f"--workdir={tmp_path}"])
+    cheap_runs.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["design"] for row in rows] == list(cheap_runs.DESIGNS)
+    assert all(row["low"] <= row["high"] and row["true"] <= row["best"] + 1e-9 for row in rows)
+    assert "| 5 | with cheap | 1 | 100 % |" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_region_is_the_runs_with_little_of_a_domain():
     draw = np.random.default_rng(0)
@@ -147,7 +168,7 @@ def test_region_is_the_runs_with_little_of_a_domain():
     names = tuple(f"run{k}" for k in range(40))
     swarm = SwarmTable(names, ("a", "b", "c"), ("t", "u"), ratios_KM, bpb_KN, np.array([0.3, 0.4, 0.3]), None, names)
     judge = FittedLaw(regions.LAW, regions.LAW.fit(ratios_KM, bpb_KN).params)
-    row, below = (regions.judged(swarm, regions.Region("a", limit), judge, 0) for limit in (0.25, None))
+    row, below = (regions.judged(swarm, regions.Region(("a",), limit), judge, 0) for limit in (0.25, None))
     assert row.runs == (ratios_KM[:, 0] <= 0.25).sum() and below.runs == (ratios_KM[:, 0] < 0.3).sum()
     # All runs agree that the domain that the region has little of helps.
     assert row.proposed > 0.3 and row.extrapolated > 0 and row.named and row.judged > 0

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from olmix_jax.laws import log_linear, params_files, warped_gp
+from olmix_jax.laws import log_linear, params_files, two_fidelity, warped_gp
 from olmix_jax.utils.errors import UserError
 
 PARAMS = log_linear.Params(np.array([-1.0]), np.array([[0.1, 0.2, 0.3]]))
@@ -60,3 +60,22 @@ def test_samples_of_a_posterior_are_drawn_when_they_are_read_and_arrays_of_older
     for fitted in (new, old):
         for expected, found in zip(drawn, fitted.samples, strict=True):
             np.testing.assert_array_equal(found, expected)
+
+
+def test_parameters_within_parameters_are_dotted_arrays(tmp_path):
+    random = np.random.default_rng(0)
+    real, cheap = ((random.dirichlet(np.ones(3), size=k), 1 + random.random((k, 2))) for k in (6, 12))
+    for base in (None, two_fidelity.LAW.base(*cheap)):
+        params = two_fidelity.LAW.fit(*real, base=base).params
+        params_files.save(tmp_path / "p.npz", params)
+        with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
+            assert {"slope_N", "own.theta_NP"} <= set(arrays.files)
+            assert ("cheap.theta_NP" in arrays.files) == (base is not None)
+        found = params_files.load(tmp_path / "p.npz", two_fidelity.LAW)
+        assert jax.tree.structure(found) == jax.tree.structure(params)
+        jax.tree.map(np.testing.assert_array_equal, found, params)
+    np.savez(tmp_path / "p.npz", **{"own.nothing": np.ones(1), "slope_N": np.ones(1)})
+    with pytest.raises(UserError, match="p.npz: holds the arrays .*, but two_fidelity has own, slope_N"):
+        params_files.load(tmp_path / "p.npz", two_fidelity.LAW)
+    with pytest.raises(UserError, match="p.npz: holds the arrays .*, but warped_gp has ratios_KM"):
+        params_files.load(tmp_path / "p.npz", warped_gp.LAW)

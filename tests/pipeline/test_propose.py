@@ -10,12 +10,14 @@ import pytest
 import olmix_jax
 from olmix_jax import config, report
 from olmix_jax.laws import evaluate, log_linear
+from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.pipeline import handover, propose
 from olmix_jax.propose import make_proposal, next_runs, uncertainty
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.report import results
 from olmix_jax.solver.status import Status
-from olmix_jax.utils import files
+from olmix_jax.swarm import table
+from olmix_jax.utils import files, progress
 from olmix_jax.utils.errors import UserError
 from tests.propose.cases import PARAMS, TASKS, log_linear_proposal, weights_of
 from tests.report import samples
@@ -138,3 +140,32 @@ def test_fit_with_a_law_other_than_the_configured_one_is_an_error(workdir):
     other = config.from_dict(files.plain(settings) | {"fit": {"law": "warped_gp"}})
     with pytest.raises(UserError, match="different law or different tasks.*--stages=fit,propose"):
         propose.run(other, folder)
+
+
+def test_cheap_runs_are_fitted_by_default_and_a_proposal_follows(tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    ratios_KM, cheap_K = draw.dirichlet(np.ones(3), size=30), np.arange(30) >= 8
+    bpb_KN = evaluate(log_linear.LAW, PARAMS, ratios_KM)
+    bpb_KN = np.where(cheap_K[:, None], bpb_KN.mean(axis=0) * (bpb_KN / bpb_KN.mean(axis=0)) ** 0.5, bpb_KN)
+    bpb_KN = bpb_KN * np.exp(0.003 * draw.normal(size=bpb_KN.shape))
+    runs, natural_M = [f"r{k}" for k in range(30)], np.array([0.1, 0.3, 0.6])
+    facts = ratios_KM, bpb_KN, natural_M, 1e9 * natural_M, {}
+    table.write_swarm(tmp_path, runs, runs, ("a", "b", "c"), TASKS, *facts, cheap=runs[8:])
+    files_of_swarm = {name: str(tmp_path / f"{name}.csv") for name in ("ratios", "metrics")}
+    settings = config.from_dict(
+        {
+            "swarm": files_of_swarm | {"meta": str(tmp_path / "meta.json")},
+            "fit": {"resamples": 12, "folds": 4},
+            "propose": {"explore": False},
+        }
+    )
+    lines = []
+    monkeypatch.setattr(progress.log, "info", lambda text, *args: lines.append(text % args))
+    olmix_jax.run(settings, tmp_path / "run", ("fit", "propose"))
+    fit = FitResult.read(tmp_path / "run/fit/fit.json")
+    assert (fit.law, len(fit.runs), fit.cheap.runs, fit.cheap.used) == ("two_fidelity", 8, 22, True)
+    assert {"fit: two_fidelity from 22 cheap runs and 8 real runs", f"fit: {fit.cheap}"} <= set(lines)
+    proposal = Proposal.read(tmp_path / "run/propose/proposal.json")
+    assert proposal.gain.mean > 0 and not proposal.left_out
+    assert np.abs(weights_of(proposal) - weights_of(log_linear_proposal())).sum() < 0.5
+    assert len(proposal.next_runs) > 2

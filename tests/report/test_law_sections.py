@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from olmix_jax.laws.cheap_result import CheapRuns
 from olmix_jax.laws.fit_result import Over
 from olmix_jax.report import law_sections
 from tests.report import samples
@@ -73,3 +74,12 @@ def test_omitted_panels_are_counted():
     many = samples.first_run(domains=3, tasks=20, runs=9, steps=3)
     caption = sections(many)[law_sections.PREDICTED_TITLE].figures[0].caption
     assert caption.endswith("Of 20 tasks, only the 4 worst, 3 median and 4 best by Spearman are shown.")
+
+
+def test_cheap_runs_have_a_sentence_in_the_first_section(small):
+    record = CheapRuns(40, True, 2.0, 0.05, 0.012, 0.034, 0.9, 0.5, 0.06, 0.11)
+    captions = [
+        sections(samples.with_fit(small, cheap=cheap))[law_sections.PREDICTED_TITLE].figures[0].caption
+        for cheap in (None, record)
+    ]
+    assert captions[1] == f"{captions[0]} T{str(record)[1:]}."

@@ -1,0 +1,87 @@
+"""Cheap runs beside real ones in one swarm: the column ``fidelity`` of ``ratios.csv``, ``real`` or ``cheap``.
+
+Cheap runs are merged models, branches of a trunk, shorter or smaller runs: whatever shows how a mixture's effects
+compare, but not how large they are. An empty cell stands for ``real``, as does a missing column.
+"""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from olmix_jax.swarm.csv_files import Sheets, number_in
+from olmix_jax.swarm.lengths import groups
+from olmix_jax.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from olmix_jax.swarm.table import SwarmTable
+
+COLUMN, REAL, CHEAP = "fidelity", "real", "cheap"
+
+
+class Cheap(NamedTuple):
+    """Cheap runs, on the domains and tasks of the real ones. A law may be fitted to them, but is never scored on them.
+
+    Attributes:
+      runs: J run ids.
+      ratios_JM: mixtures.
+      bpb_JN: scores.
+    """
+
+    runs: tuple[str, ...]
+    ratios_JM: np.ndarray
+    bpb_JN: np.ndarray
+
+
+def taken(sheets: Sheets) -> tuple[Sheets, frozenset[str]]:
+    """Return the tables without the column ``fidelity``, and the ids of the cheap runs.
+
+    A column ``fidelity`` of numbers alone is a domain.
+
+    Raises:
+      UserError: a cell is neither ``real`` nor ``cheap``, or the column is among the scores.
+    """
+    ratios, metrics = sheets
+    if COLUMN in metrics.columns and any(row.cells[COLUMN].casefold() == CHEAP for row in metrics.rows.values()):
+        raise UserError(f"{metrics.path}: move the column {COLUMN} to {ratios.path}, where it marks cheap runs")
+    if COLUMN not in ratios.columns or all(number_in(row.cells[COLUMN]) is not None for row in ratios.rows.values()):
+        return sheets, frozenset()
+    for run, row in ratios.rows.items():
+        if row.cells[COLUMN].casefold() not in (REAL, CHEAP, ""):
+            raise UserError(
+                f"{ratios.where(run, COLUMN)}: {row.cells[COLUMN]!r} is neither {REAL} nor {CHEAP}; write one of them, "
+                "or leave the cell empty for a real run"
+            )
+    rest = dataclasses.replace(ratios, columns=tuple(column for column in ratios.columns if column != COLUMN))
+    cheap = frozenset(run for run, row in ratios.rows.items() if row.cells[COLUMN].casefold() == CHEAP)
+    return Sheets(rest, metrics), cheap
+
+
+def apart(table: "SwarmTable", cheap: Collection[str]) -> "SwarmTable":
+    """Return a table of runs of both kinds with the cheap ones as its ``cheap``.
+
+    Raises:
+      UserError: all runs are cheap.
+    """
+    is_cheap_K = np.array([run in cheap for run in table.runs])
+    if not is_cheap_K.any():
+        return table
+    if is_cheap_K.all():
+        raise UserError(
+            f"all {len(table.runs)} runs are {CHEAP}, and nothing says how large effects are; add real runs"
+        )
+    real, of = table.only(np.flatnonzero(~is_cheap_K)), table.only(np.flatnonzero(is_cheap_K))
+    if real.lengths is not None and not groups(real.lengths).max():
+        # Only the cheap runs are of another length.
+        real = dataclasses.replace(real, lengths=None)
+    return dataclasses.replace(real, cheap=Cheap(of.runs, of.ratios_KM, of.bpb_KN))
+
+
+def with_column(
+    domains: Sequence[str], rows: Sequence[Sequence], runs: Sequence[str], cheap: Collection[str]
+) -> tuple[Sequence[str], Sequence[Sequence]]:
+    """Return the columns and rows of ``ratios.csv``, with the column ``fidelity`` if there are cheap runs."""
+    if not cheap:
+        return domains, rows
+    return [*domains, COLUMN], [[*row, CHEAP if run in cheap else REAL] for run, row in zip(runs, rows, strict=True)]

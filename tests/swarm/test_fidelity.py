@@ -1,0 +1,101 @@
+"""fidelity.py: cheap runs are read apart from real ones, follow every change of a table, and are written."""
+
+import numpy as np
+import pytest
+
+from olmix_jax.swarm import table, task_groups
+from olmix_jax.swarm.table import SwarmTable
+from olmix_jax.utils.errors import UserError
+from tests.swarm.small_swarm import BASE_METRICS, BASE_RATIOS, write_and_read
+
+KINDS = ("real", "cheap", "", "Cheap", "real", "", "cheap", "real")
+REAL, CHEAP = [0, 2, 4, 5, 7], [1, 3, 6]
+
+
+def marked(kinds=KINDS, text=BASE_RATIOS):
+    """Return the text of a table with a column ``fidelity`` in the second place."""
+    rows = [line.split(",") for line in text.splitlines()]
+    return "".join(",".join([row[0], kind, *row[1:]]) + "\n" for row, kind in zip(rows, ("fidelity", *kinds)))
+
+
+def both(folder, **options):
+    """Return the table with cheap runs, and the table of the same runs without the column."""
+    for name in ("marked", "plain"):
+        (folder / name).mkdir()
+    return (
+        write_and_read(folder / "marked", marked(), BASE_METRICS, **options),
+        write_and_read(folder / "plain", BASE_RATIOS, BASE_METRICS, **options),
+    )
+
+
+def test_runs_are_the_real_ones_and_cheap_ones_stand_apart(tmp_path):
+    found, plain = both(tmp_path)
+    assert plain.cheap is None and found.domains == plain.domains and found.warnings == plain.warnings == ()
+    assert found.runs == ("r0", "r2", "r4", "r5", "r7") == found.names and found.cheap.runs == ("r1", "r3", "r6")
+    np.testing.assert_array_equal(found.ratios_KM, plain.ratios_KM[REAL])
+    np.testing.assert_array_equal(found.bpb_KN, plain.bpb_KN[REAL])
+    np.testing.assert_array_equal(found.cheap.ratios_JM, plain.ratios_KM[CHEAP])
+    np.testing.assert_array_equal(found.cheap.bpb_JN, plain.bpb_KN[CHEAP])
+
+
+def test_column_without_cheap_runs_changes_nothing(tmp_path):
+    for kinds in (("real",) * 8, ("",) * 8):
+        assert write_and_read(tmp_path, marked(kinds), BASE_METRICS).cheap is None
+
+
+def test_domain_called_fidelity_is_a_domain(tmp_path):
+    found = write_and_read(tmp_path, BASE_RATIOS.replace("wiki", "fidelity"), BASE_METRICS)
+    assert found.domains == ("web", "code", "fidelity") and found.cheap is None
+
+
+def test_faulty_column_is_refused(tmp_path):
+    with pytest.raises(UserError, match="line 3 .run r1., column fidelity: 'low' is neither real nor cheap"):
+        write_and_read(tmp_path, marked(("real", "low", *KINDS[2:])), BASE_METRICS)
+    with pytest.raises(UserError, match="all 8 runs are cheap.*add real runs"):
+        write_and_read(tmp_path, marked(("cheap",) * 8), BASE_METRICS)
+    with pytest.raises(UserError, match="metrics.csv: move the column fidelity to .*ratios.csv"):
+        write_and_read(tmp_path, BASE_RATIOS, marked(text=BASE_METRICS))
+
+
+def test_cheap_runs_follow_domains_tasks_and_subsets(tmp_path):
+    found, plain = both(tmp_path)
+    turned = found.ordered(("wiki", "web", "code")).cheap
+    np.testing.assert_array_equal(turned.ratios_JM, plain.ordered(("wiki", "web", "code")).ratios_KM[CHEAP])
+    options = {"mmlu_groups": False, "granularity": "family", "families": {"all": ["t*"]}}
+    grouped = task_groups.grouped(found, **options)
+    np.testing.assert_array_equal(grouped.cheap.bpb_JN, task_groups.grouped(plain, **options).bpb_KN[CHEAP])
+    assert len(found.subsampled(4, 0).runs) == 4 and found.subsampled(4, 0).cheap is found.cheap
+
+
+def test_lengths_are_those_of_the_real_runs(tmp_path):
+    """Shorter runs are cheap runs, so the real ones are alike."""
+    tokens = tmp_path / "tokens.csv"
+    for long in (100, 300):
+        rows = [f"r{k},{50 if k in CHEAP else (long if k == 0 else 100)},10,20,30" for k in range(8)]
+        tokens.write_text("\n".join(["run,tokens,web,code,wiki", *rows]))
+        found = write_and_read(tmp_path, marked(), BASE_METRICS, tokens=tokens)
+        assert found.cheap.runs == ("r1", "r3", "r6")
+        assert (found.lengths is None) if long == 100 else (found.lengths.tokens_K.tolist() == [300, *[100] * 4])
+
+
+def test_missing_scores_of_cheap_runs_are_missing_scores(tmp_path):
+    metrics = BASE_METRICS.replace("r1,1.21,.90", "r1,,.90")
+    with pytest.raises(UserError, match="run r1.*fit.missing"):
+        write_and_read(tmp_path, marked(), metrics)
+    found = write_and_read(tmp_path, marked(), metrics, missing="drop_run")
+    assert found.cheap.runs == ("r3", "r6") and len(found.runs) == 5
+
+
+def test_written_cheap_runs_are_read_back(tmp_path):
+    draw = np.random.default_rng(0)
+    ratios_KM, bpb_KN = draw.dirichlet(np.ones(2), size=5), 1 + draw.random((5, 2))
+    runs, sizes = ["a", "b", "c", "d", "e"], (np.array([0.5, 0.5]), np.array([10, 10]))
+    content = runs, runs, ["x", "y"], ["t", "u"], ratios_KM, bpb_KN, *sizes
+    table.write_swarm(tmp_path, *content, {"e": 3}, cheap=["b", "e", "d"])
+    assert (tmp_path / "ratios.csv").read_text().splitlines()[0] == "run,name,index,x,y,fidelity"
+    found = SwarmTable.read(*(tmp_path / name for name in ("ratios.csv", "metrics.csv", "meta.json")))
+    assert found.runs == ("a", "c") and found.cheap.runs == ("b", "d") and found.diverged == ("e",)
+    np.testing.assert_array_equal(found.cheap.ratios_JM, ratios_KM[[1, 3]])
+    np.testing.assert_array_equal(found.cheap.bpb_JN, bpb_KN[[1, 3]])
+    table.write_swarm(tmp_path / "plain", *content, {})
+    assert "fidelity" not in (tmp_path / "plain/ratios.csv").read_text()
