@@ -11,7 +11,7 @@ from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import jobs, sample, trunk
 from olmix_jax.proxy import data, merge, trainer, waves
 from olmix_jax.proxy.train_result import TrainInfo, TrainResult
-from olmix_jax.swarm import apportion, csv_files, sampling
+from olmix_jax.swarm import apportion, csv_files, sampling, table
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed
@@ -21,8 +21,6 @@ from olmix_jax.utils.progress import log
 TILT = 0.5
 # Folder of the experts' checkpoints and progress, and the facts about their training.
 FOLDER, INFO = "merge", "merge/info.json"
-# Column of ratios.csv that marks cheap runs.
-FIDELITY, CHEAP = "fidelity", "cheap"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +57,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     kept = [k for k in range(len(runs)) if np.isfinite(bpb_KN[k]).all()]
     if lost := [run for k, run in enumerate(runs) if k not in kept]:
         log.warning("merge: %s left out, their scores are not finite", listed(lost))
-    names, folder = [runs[k] for k in kept], (workdir / workdirs.MERGED).parent
-    ratios = [[*row, CHEAP] for row in ratios_KM[kept].tolist()]
-    csv_files.write_sheet(folder / "ratios.csv", names, names, [*domains.names, FIDELITY], ratios)
-    csv_files.write_sheet(folder / "metrics.csv", names, names, job.tasks.names, bpb_KN[kept].tolist())
+    names = [runs[k] for k in kept]
+    table.write_ratios(workdir / workdirs.MERGED_RATIOS, names, names, domains.names, ratios_KM[kept], names)
+    csv_files.write_sheet(workdir / workdirs.MERGED, names, names, job.tasks.names, bpb_KN[kept].tolist())
     dataclasses.replace(experts.info, preset=config.proxy.preset).write(workdir / INFO)
     log.info("merge: %d mixtures scored for the tokens of %.2f full proxies", len(names), experts.info.full_proxies)
 

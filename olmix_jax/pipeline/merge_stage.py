@@ -21,7 +21,7 @@ def stage(settings: tuple[str, ...], skip: Callable[[Config, pathlib.Path], str]
         _run,
         by_default=lambda config: False,
         reads=lambda config, workdir: ("domains.json", "tasks/tasks.json", workdirs.TRUNK),
-        writes=("swarm/merged/ratios.csv", workdirs.MERGED),
+        writes=(workdirs.MERGED_RATIOS, workdirs.MERGED),
         settings=(*settings, "swarm.merged"),
         costly=(workdirs.MERGED, "merge"),
         resumable=True,

@@ -10,6 +10,7 @@ import pytest
 from configs import paper
 from olmix_jax import config
 from olmix_jax.config import workdir as workdirs
+from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.pipeline import merge as merging
 from olmix_jax.pipeline import runner, stages
 from olmix_jax.pipeline import train as training
@@ -123,6 +124,20 @@ def test_resume_in_the_experts_and_waves_give_the_same_files(finished, prepared,
     before = {path: path.stat().st_mtime_ns for path in prepared.glob("swarm/**/*")}
     runner.run(given, prepared, ("train", "merge"))
     assert {path: path.stat().st_mtime_ns for path in prepared.glob("swarm/**/*")} == before
+
+
+def test_law_is_fitted_to_merged_members_and_proxies(finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    given = settings(fit_resamples=4, fit_starts=2)
+    runner.run(given, workdir, ("fit",))
+    result = FitResult.read(workdir / "fit/fit.json")
+    assert (result.law, len(result.runs), result.cheap.runs) == ("two_fidelity", SIZE, MERGED)
+    ratios, _, scores_KN = read(workdir)
+    swarm = workdirs.read_table(given, workdir)
+    assert len(swarm.runs) == SIZE and swarm.cheap.runs == tuple(ratios.rows)
+    np.testing.assert_array_equal(swarm.cheap.bpb_JN, scores_KN)
+    assert workdirs.MERGED in workdirs.table_files(workdir)
+    assert workdirs.read_table(settings(swarm_merged=0), workdir).cheap is None
 
 
 def test_other_numbers_and_settings_that_exclude_each_other_are_errors(finished, tmp_path):
