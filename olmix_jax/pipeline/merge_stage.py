@@ -32,6 +32,12 @@ def stage(settings: tuple[str, ...], skip: Callable[[Config, pathlib.Path], str]
     )
 
 
+def evidence(config: Config, workdir: pathlib.Path) -> dict[str, str]:
+    """Return what the proxies depend on: whether there are merged members, not their number."""
+    del workdir
+    return {"swarm.merged": "full proxies"} if config.swarm.merged else {}
+
+
 def _run(config: Config, workdir: pathlib.Path) -> None:
     from olmix_jax.pipeline import merge  # it loads the training libraries
 

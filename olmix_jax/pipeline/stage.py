@@ -135,7 +135,7 @@ class Stamp:
         """
         changes = [(name, self.value(name), value) for name, value in new.settings.items()]
         changes = [change for change in changes if change[1] != change[2]]
-        inputs = [name for name, digest in new.inputs.items() if self.inputs.get(name) != digest]
+        inputs = [name for name in new.inputs | self.inputs if self.inputs.get(name) != new.inputs.get(name)]
         if not changes and not inputs:
             return
         listed = " and ".join(str(path) for path in costly)

@@ -19,6 +19,7 @@ from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.swarm import csv_files, table
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
+from tests.pipeline.test_processes import LARGE, finish, started
 
 STEPS, SHARED, BATCH, SIZE, MERGED = 8, 4, 8, 5, 14
 
@@ -126,6 +127,17 @@ def test_resume_in_the_experts_and_waves_give_the_same_files(finished, prepared,
     assert {path: path.stat().st_mtime_ns for path in prepared.glob("swarm/**/*")} == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, LARGE], ids=["divided", "sharded"])
+def test_two_processes_give_the_merged_members_of_one(finished, prepared, more):
+    own = {"swarm_size": SIZE, "swarm_min_runs": 1, "swarm_min_weight": 1 / 8, "train_batch": BATCH}
+    own |= {"swarm_trunk": SHARED / STEPS, "swarm_merged": MERGED, "validate_steps": 8}
+    ends = finish(started(prepared, 2, "train", 1, **own, **more))
+    assert [code for _, code in ends] == [0, 0], ends[0][0][1][-2000:]
+    np.testing.assert_allclose(read(prepared)[2], read(finished)[2], rtol=1e-4)
+    assert (TrainInfo.read(prepared / merging.INFO).mapping == "fsdp") == bool(more)
+
+
 def test_law_is_fitted_to_merged_members_and_proxies(finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     given = settings(fit_resamples=4, fit_starts=2)
@@ -144,6 +156,11 @@ def test_other_numbers_and_settings_that_exclude_each_other_are_errors(finished,
     workdir = shutil.copytree(finished, tmp_path / "run")
     with pytest.raises(UserError, match=r"swarm/merged/metrics.csv.*: made with swarm.merged = 14, now it is 20"):
         runner.run(settings(swarm_merged=20), workdir, ("merge",))
+    # The proxies do not depend on the number of merged members, only on whether there are any.
+    for stage in (stages.SAMPLE, stages.TRAIN):
+        assert runner.is_finished(settings(swarm_merged=20), workdir, stage)
+        with pytest.raises(UserError, match="made before swarm.* changed"):
+            runner.is_finished(settings(swarm_merged=0), workdir, stage)
     with pytest.raises(UserError, match="stage merge cannot be used with config field `swarm.part`"):
         runner.run(settings(swarm_part="1/2"), workdir, ("merge",))
     with pytest.raises(UserError, match="stage merge needs config field `swarm.merged`"):
