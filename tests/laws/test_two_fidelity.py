@@ -181,6 +181,7 @@ def test_law_does_not_depend_on_the_order_of_domains_tasks_and_runs():
     np.testing.assert_allclose(evaluate(LAW, turned, held_out[0][:, domains]), expected_KN, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_refits_take_the_cheap_runs_from_the_fit_to_all_runs():
     (ratios_KM, bpb_KN), cheap, _ = world(2, 9)
     base = LAW.base(*cheap)
@@ -194,6 +195,7 @@ def test_refits_take_the_cheap_runs_from_the_fit_to_all_runs():
     assert np.sqrt(np.mean((left_out_KN / bpb_KN - 1) ** 2)) < 0.05
 
 
+@pytest.mark.slow
 def test_gradient_matches_finite_differences():
     _, params = fitted(3)
     p_M, step = np.full(DOMAINS, 0.2), 1e-6

@@ -29,6 +29,7 @@ def settings(folder, **fit):
     return config.from_dict({"swarm": swarm, "fit": fit, "propose": {"explore": False, "target_tokens": 1e9}})
 
 
+@pytest.mark.slow
 def test_law_is_fitted_to_lengths_and_read_at_the_target(tmp_path, caplog):
     given, work = settings(tmp_path), tmp_path / "work"
     with caplog.at_level(logging.INFO):

@@ -144,7 +144,8 @@ def test_jobs_of_an_array_share_the_trunk_that_is_trained_before_them(branched, 
     assert info.members == 12 and len(info.parts) == 2 and info.full_proxies == 3.75
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(2, 4), pytest.param(1, 8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices"), [(2, 4), (1, 8)])
 def test_eight_devices_give_the_branches_of_two(branched, prepared, processes, devices):
     more = {"swarm_trunk": SHARED / STEPS, "swarm_min_weight": 1 / 8}
     ends = finish(started(prepared, processes, "train", devices, **more))

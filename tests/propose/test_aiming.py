@@ -32,6 +32,7 @@ def proposed(swarm, **options):
     return olmix_jax.propose_mixture(fitted, swarm, **OPTIONS | {"explore": False} | options)
 
 
+@pytest.mark.slow
 def test_proposals_beat_those_of_weights_alone_in_their_true_value():
     true = {"exposures": [], "weights": []}
     for seed in range(5):
@@ -118,6 +119,7 @@ def test_a_law_of_weights_warns_of_runs_that_differ(caplog):
     assert not caplog.text
 
 
+@pytest.mark.slow
 def test_optional_parts_of_a_proposal_are_not_left_out():
     proposal = proposed(table_of(world(3)), explore=True, kl_weight=0.05, families={"all": list(TASKS)})
     assert proposal.left_out == ()

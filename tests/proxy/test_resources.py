@@ -103,6 +103,7 @@ def test_hours_of_branches_are_those_of_their_steps_and_of_one_trunk(plan):
     assert branched.hours == pytest.approx(full.hours * branched.full_proxies / 24)
 
 
+@pytest.mark.slow
 def test_plan_of_a_branched_swarm(tmp_path, monkeypatch):
     monkeypatch.setitem(model.PRESETS, "tiny", model.Shape(8, 1, 2, 16))
     made = {"proxy_preset": "tiny", "proxy_dtype": "float32", "swarm_size": 12}

@@ -93,7 +93,7 @@ def test_branch_in_a_swarm_equals_the_branch_alone(branched, toy_tasks, tmp_path
     np.testing.assert_allclose(alone.bpb_KN[0], expected.bpb_KN[3], rtol=1e-6)
 
 
-@pytest.mark.parametrize("mapping", ["vmap", "pmap", "fsdp"])
+@pytest.mark.parametrize("mapping", ["fsdp", *(pytest.param(m, marks=pytest.mark.slow) for m in ("vmap", "pmap"))])
 def test_every_mapping_gives_the_same_branches(branched, toy_tasks, tmp_path, mapping):
     swarm = dataclasses.replace(branched[0], train=dataclasses.replace(branched[0].train, mapping=mapping))
     assert_same(train.train(swarm, toy_tasks, tmp_path, "toy"), branched[1], rtol=1e-5)

@@ -89,6 +89,7 @@ def test_large_swarms_are_tried_under_fewer_truths(monkeypatch):
         assert len(choice.loss_S) == truths
 
 
+@pytest.mark.slow
 def test_old_runs_inform_a_fit_over_domains():
     old_KM = np.pad(np.random.default_rng(4).dirichlet(np.ones(5), size=64), ((0, 0), (0, 1)))
     informed = {"old_KM": old_KM, "trust_K": np.full(64, 0.9)}
