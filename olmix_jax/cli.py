@@ -6,7 +6,8 @@ Stages, in order: prepare, update, sample, train, fit, propose, validate, report
 update only where the config names a parent. Finished stages are skipped, so the same command resumes an interrupted
 run. --stages=plan reports the devices, memory and time that the run needs, without running it. --stages=rounds,report
 trains the next runs of a proposal, fits and proposes again, until the promised gain agrees with the measured one.
---stages=trunk trains the steps that all proxies share (swarm.trunk), which train otherwise does first.
+--stages=trunk trains the steps that all proxies share (swarm.trunk), and --stages=merge scores merged members
+(swarm.merged); train otherwise does both first.
 """
 
 import importlib

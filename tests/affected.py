@@ -25,6 +25,7 @@ COVERED_BY = {
     "laws/warped_kernel.py": "tests/laws/test_warped_gp.py",
     "pipeline/fit.py": "tests/update/test_decide.py",
     "pipeline/jobs.py": "tests/pipeline/test_runner.py",
+    "pipeline/merge_stage.py": "tests/pipeline/test_merge.py",
     "pipeline/prepare.py": "tests/pipeline/test_runner.py",
     "pipeline/sample.py": "tests/pipeline/test_runner.py",
     "pipeline/stages.py": "tests/pipeline/test_stage.py",

@@ -15,8 +15,16 @@ def tokens(config: Config) -> int:
 
 
 def trunk_steps(config: Config) -> int:
-    """Return the number of steps that all proxies share; 0 for full proxies."""
-    return round(config.swarm.trunk * config.train.steps)
+    """Return the number of steps that all proxies share; 0 for full proxies.
+
+    The proxies beside merged members are full ones, and :func:`experts` have the trunk.
+    """
+    return 0 if config.swarm.merged else round(config.swarm.trunk * config.train.steps)
+
+
+def experts(config: Config) -> Config:
+    """Return the config of the branches that members are merged from; the same config without merged members."""
+    return dataclasses.replace(config, swarm=dataclasses.replace(config.swarm, merged=0))
 
 
 def sequences(config: Config) -> int:
@@ -26,7 +34,7 @@ def sequences(config: Config) -> int:
 
 def decay_steps(config: Config) -> int | None:
     """Return over how many last steps the learning rate of a branch falls linearly to 0; None for full proxies."""
-    if not config.swarm.trunk:
+    if not trunk_steps(config):
         return None
     return min(round(DECAY * config.train.steps), config.train.steps - trunk_steps(config))
 
@@ -49,6 +57,6 @@ def validated(config: Config) -> Config:
         proxy = dataclasses.replace(proxy, preset=v.preset)
         train = dataclasses.replace(train, lr=other.lr, warmup=other.warmup)
         swarm = dataclasses.replace(swarm, members_per_device=None)
-    swarm = dataclasses.replace(swarm, trunk=0.0, trunk_mixture="", trunk_from="")
+    swarm = dataclasses.replace(swarm, merged=0, trunk=0.0, trunk_mixture="", trunk_from="")
     train = dataclasses.replace(train, steps=v.steps, lr=train.lr if v.lr is None else v.lr)
     return dataclasses.replace(config, swarm=swarm, proxy=proxy, train=train)

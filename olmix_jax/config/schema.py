@@ -91,6 +91,10 @@ class Swarm:
     trunk_mixture: str = ""
     # A workdir whose trunk is used instead of training one. `trunk` · `train.steps` must be its steps.
     trunk_from: str = ""
+    # Number of merged members beside the `size` proxies, which are then full proxies. Per domain, a branch of the trunk
+    # is trained as an expert, half on natural and half on that domain. A mixture's weights are a combination of the
+    # experts', and are scored without training. The results are cheap runs in swarm/merged (docs/branches.md). 0: none.
+    merged: int = 0
     # Members that one device trains at once; the others follow in waves. None: as many as fit into its memory.
     members_per_device: int | None = None
     # Train only a part of the members, as one job of an array: "3/16" is the third of sixteen parts. Empty: train all

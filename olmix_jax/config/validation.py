@@ -26,7 +26,7 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "seed corpus.max_bytes swarm.min_weight swarm.min_distance swarm.min_runs swarm.seed train.map_batch train.warmup "
     "train.lr_end train.weight_decay train.z_loss train.seed fit.resamples propose.kl_weight propose.guard "
-    "propose.tail propose.next_runs"
+    "propose.tail propose.next_runs swarm.merged"
 ).split()
 # Fields in [0, 1).
 FRACTIONS = ("corpus.heldout", "swarm.trunk", "train.warmup", "train.beta1", "train.beta2")
@@ -125,9 +125,16 @@ def _check_train_and_fit(config: Config) -> None:
 
 def _check_trunk(config: Config) -> None:
     """Check the settings of a branched swarm."""
-    swarm, train, steps = config.swarm, config.train, budget.trunk_steps(config)
+    swarm, train, steps = config.swarm, config.train, budget.trunk_steps(budget.experts(config))
     given = [name for name in ("trunk_mixture", "trunk_from") if getattr(swarm, name).strip()]
+    if swarm.merged and config.update.parent:
+        raise UserError("config field `swarm.merged` has no effect with `update.parent`: an update needs full proxies")
     if not swarm.trunk:
+        if swarm.merged:
+            raise UserError(
+                "config field `swarm.merged` needs `swarm.trunk`, the share of the steps that the experts have in "
+                "common, such as 0.75"
+            )
         if given:
             raise UserError(
                 f"config field `swarm.{given[0]}` has no effect without `swarm.trunk`, a share of the steps"

@@ -6,7 +6,7 @@ import pathlib
 from olmix_jax.config import json_fields
 from olmix_jax.config.build import from_dict
 from olmix_jax.config.schema import Config
-from olmix_jax.swarm import rounds, task_groups
+from olmix_jax.swarm import fidelity, rounds, task_groups
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, rng
@@ -21,6 +21,8 @@ METRICS = "swarm/metrics.csv"
 META = "swarm/meta.json"
 UPDATE_PLAN = "update/plan.json"
 TRUNK = "swarm/trunk/trunk.json"
+MERGED = "swarm/merged/metrics.csv"
+MERGED_RATIOS = "swarm/merged/ratios.csv"
 
 
 def read_config(workdir: pathlib.Path) -> Config:
@@ -66,8 +68,9 @@ def table_path(config: Config, workdir: pathlib.Path, file: str) -> pathlib.Path
 
 
 def table_files(workdir: pathlib.Path) -> tuple[str, ...]:
-    """Return the files with the runs that a law is fitted to, those of the workdir's rounds included."""
-    return (RATIOS, METRICS, META, *rounds.tables(workdir))
+    """Return the files with the runs that a law is fitted to, with those of the workdir's rounds and merged members."""
+    merged = (MERGED_RATIOS, MERGED) if (workdir / MERGED).is_file() else ()
+    return (RATIOS, METRICS, META, *rounds.tables(workdir), *merged)
 
 
 def trained_here(config: Config, workdir: pathlib.Path) -> bool:
@@ -115,6 +118,8 @@ def read_swarm(config: Config, workdir: pathlib.Path) -> SwarmTable:
         table = dataclasses.replace(table, cheap=None, warnings=(*table.warnings, text))
     if swarm.ratios:
         _check_rounds(config, workdir, table)
+    if swarm.merged and (workdir / MERGED).is_file():
+        table = fidelity.joined(table, workdir / MERGED_RATIOS, workdir / MERGED)
     return table
 
 

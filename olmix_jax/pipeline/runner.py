@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import LAWS
-from olmix_jax.pipeline.stage import Stage, Stamp, read_stamps, stamp_of
-from olmix_jax.pipeline.stages import STAGES, for_job
+from olmix_jax.pipeline.stage import Stage, Stamp, for_job, read_stamps, stamp_of
+from olmix_jax.pipeline.stages import STAGES
 from olmix_jax.update import history
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError

@@ -68,6 +68,7 @@ def request(config: Config, domains: DomainSet, plan: UpdatePlan | None) -> dict
         "min_weight": swarm.min_weight,
         "min_distance": swarm.min_distance,
         "min_runs": swarm.min_runs,
-        "earlier_runs": 0 if plan is None else sum(older.runs for older in plan.old_runs),
+        # Runs beside these that the law is fitted to.
+        "earlier_runs": swarm.merged if plan is None else sum(older.runs for older in plan.old_runs),
         "seed": seed if plan is None else plan.derive_seed(seed),
     }

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from olmix_jax.config import part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.paths import LOCAL
 from olmix_jax.config.schema import Config
@@ -88,6 +89,21 @@ class Stage:
     join: Callable[[Config, pathlib.Path], None] | None = None
 
 
+def for_job(config: Config, stage: Stage) -> Stage:
+    """Return a stage for one job of an array, with separate results and stamp, because jobs share a workdir."""
+    job = part.parse(config.swarm.part)
+    if job is None or stage.count_models is None:
+        return stage
+    result = part.result_path(pathlib.Path(stage.name), job)
+    return dataclasses.replace(
+        stage,
+        writes=(str(result),),
+        costly=(str(result), f"{stage.name}/{job.name}"),
+        stamps=str(result.with_suffix(".json")),
+        records_config=False,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Stamp:
     """What a result was made from.
@@ -119,7 +135,7 @@ class Stamp:
         """
         changes = [(name, self.value(name), value) for name, value in new.settings.items()]
         changes = [change for change in changes if change[1] != change[2]]
-        inputs = [name for name, digest in new.inputs.items() if self.inputs.get(name) != digest]
+        inputs = [name for name in new.inputs | self.inputs if self.inputs.get(name) != new.inputs.get(name)]
         if not changes and not inputs:
             return
         listed = " and ".join(str(path) for path in costly)

@@ -3,14 +3,12 @@
 Modules that train are imported when their stage runs, so that fitting and proposing load no training library.
 """
 
-import dataclasses
 import pathlib
 
-from olmix_jax.config import part
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.laws import fitting
-from olmix_jax.pipeline import fit, propose, rounds, sample, trunk_stage, update
+from olmix_jax.pipeline import fit, merge_stage, propose, rounds, sample, trunk_stage, update
 from olmix_jax.pipeline.stage import Stage
 from olmix_jax.update import history, update_plan
 from olmix_jax.utils.errors import UserError
@@ -127,25 +125,17 @@ def _join_training(config: Config, workdir: pathlib.Path) -> None:
     train.join(config, workdir)
 
 
+def _shared(config: Config) -> tuple[Stage, ...]:
+    """Return what is trained before the proxies. Jobs of an array share it, and it is trained before them."""
+    if not config.swarm.trunk or config.swarm.part:
+        return ()
+    return (TRUNK, MERGE) if config.swarm.merged else (TRUNK,)
+
+
 def _count_proxies(config: Config, workdir: pathlib.Path) -> int:
     from olmix_jax.pipeline import train
 
     return train.count_models(config, workdir)
-
-
-def for_job(config: Config, stage: Stage) -> Stage:
-    """Return a stage for one job of an array, with separate results and stamp, because jobs share a workdir."""
-    job = part.parse(config.swarm.part)
-    if job is None or stage.count_models is None:
-        return stage
-    result = part.result_path(pathlib.Path(stage.name), job)
-    return dataclasses.replace(
-        stage,
-        writes=(str(result),),
-        costly=(str(result), f"{stage.name}/{job.name}"),
-        stamps=str(result.with_suffix(".json")),
-        records_config=False,
-    )
 
 
 # fit, propose, rounds, validate, report ------------------------------------------------------------------------------
@@ -232,11 +222,13 @@ SAMPLE = Stage(
     reads=lambda config, workdir: ("domains.json", *_plan_of_update(config)),
     writes=("swarm/ratios.csv",),
     settings=("seed", *SAMPLER, "train.steps", "train.batch", "swarm.trunk"),
+    evidence=merge_stage.evidence,
     costly=("swarm/ratios.csv",),
     skip=_skip_training,
     rehearses=True,
 )
 TRUNK = trunk_stage.stage(TRAINER, _plan_of_update, _skip_training)
+MERGE = merge_stage.stage((*TRAINER, *SAMPLER, "swarm.trunk"), _skip_training)
 TRAIN = Stage(
     "train",
     _train,
@@ -244,12 +236,12 @@ TRAIN = Stage(
     reads=lambda config, workdir: ("domains.json", "tasks/tasks.json", "swarm/ratios.csv", *trunk_stage.result(config)),
     writes=("swarm/meta.json", "swarm/metrics.csv"),
     settings=(*TRAINER, "swarm.trunk"),
+    evidence=merge_stage.evidence,
     # Rounds add to the table of this swarm.
     costly=("swarm/metrics.csv", "train", rounds.FOLDER),
     resumable=True,
     skip=_skip_training,
-    # Jobs of an array share a trunk that is trained before them.
-    before=lambda config, workdir: (TRUNK,) if config.swarm.trunk and not config.swarm.part else (),
+    before=lambda config, workdir: _shared(config),
     count_models=_count_proxies,
     join=_join_training,
     rehearses=True,
@@ -295,6 +287,6 @@ REPORT = Stage(
     writes=("report/index.html",),
     repeat=True,
 )
-# The dry run comes after the stages that tell it the number of members. The trunk is last because it belongs to `train`
-# and runs alone only before the jobs of an array.
-STAGES = (PREPARE, UPDATE, PLAN, SAMPLE, TRAIN, FIT, PROPOSE, ROUNDS, VALIDATE, REPORT, TRUNK)
+# The dry run comes after the stages that tell it the number of members. The trunk and what is merged are last because
+# they belong to `train` and run alone only before the jobs of an array.
+STAGES = (PREPARE, UPDATE, PLAN, SAMPLE, TRAIN, FIT, PROPOSE, ROUNDS, VALIDATE, REPORT, TRUNK, MERGE)

@@ -85,7 +85,7 @@ def _job(config: Config, workdir: pathlib.Path, place: Place) -> jobs.Job:
     if mixtures.domains != domains.names:
         raise UserError(f"{path}: its domains differ from those of domains.json; run --stages=sample again")
     counts_KM = apportion.realise(mixtures.ratios_KM, budget.sequences(config), domains.names)
-    start = trunk.read(workdir, domains) if config.swarm.trunk else None
+    start = trunk.read(workdir, domains) if budget.trunk_steps(config) else None
     seed = jobs.proxy_seed(config, workdir) if start is None else start.seed
     seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in mixtures.runs])
     runs = data.Runs(mixtures.runs, counts_KM, seed_K, seed_K)

@@ -12,19 +12,19 @@ from olmix_jax.utils import files, records
 from olmix_jax.utils.errors import UserError
 
 # What decides how many steps a swarm trains.
-SIZE = ("swarm.size", "swarm.trunk")
+SIZE = ("swarm.size", "swarm.trunk", "swarm.merged")
 
 
 def result(config: Config) -> tuple[str, ...]:
     """Return the file that members read the trunk from; empty for full proxies."""
-    return (workdirs.TRUNK,) if config.swarm.trunk else ()
+    return (workdirs.TRUNK,) if budget.trunk_steps(config) else ()
 
 
 def warnings(config: Config) -> tuple[str, ...]:
     """Return what a proposal has to say about a law of branches; empty for full proxies."""
-    share = config.swarm.trunk
-    if not share:
+    if not budget.trunk_steps(config):
         return ()
+    share = config.swarm.trunk
     return (
         f"the proxies are branches: they share {100 * share:.0f} % of their tokens (swarm.trunk), so the predicted "
         "differences between mixtures, the promised gain among them, are smaller than for models that train on one "
@@ -65,13 +65,13 @@ def stage(
 def _run(config: Config, workdir: pathlib.Path) -> None:
     from olmix_jax.pipeline import trunk  # it loads the training libraries
 
-    trunk.run(config, workdir)
+    trunk.run(budget.experts(config), workdir)
 
 
 def _join(config: Config, workdir: pathlib.Path) -> None:
     from olmix_jax.pipeline import trunk
 
-    trunk.join(config, workdir)
+    trunk.join(budget.experts(config), workdir)
 
 
 def _check(config: Config) -> None:
@@ -94,7 +94,7 @@ def source(config: Config) -> TrunkInfo:
     Raises:
       UserError: that workdir has no trunk, or one with other steps than this config's.
     """
-    path, steps = pathlib.Path(config.swarm.trunk_from) / workdirs.TRUNK, budget.trunk_steps(config)
+    path, steps = pathlib.Path(config.swarm.trunk_from) / workdirs.TRUNK, budget.trunk_steps(budget.experts(config))
     info = TrunkInfo.read(path)
     if info.steps != steps:
         raise UserError(

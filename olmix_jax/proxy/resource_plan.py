@@ -68,7 +68,7 @@ class ResourcePlan:
       steps: training steps of a member, including those of the trunk.
       tokens_per_step, tokens_per_member: tokens of one member, per step and in total.
       flops_per_token: operations to train one member on one token.
-      flops: operations of the whole swarm, with its trunk.
+      flops: operations of the whole swarm, with its trunk and experts.
       memory_per_device_bytes: memory of one device; None if the compiler gave up without a figure.
       memory_parts_bytes: that memory by use.
       collectives_across_members: operations that communicate between members; None if the compiler gave up.
@@ -83,6 +83,8 @@ class ResourcePlan:
       settings: values of the settings that follow from others, and their sources, by field.
       validation: what the validation models need; None without validation.
       trunk_steps: steps that all members share and that are trained once, on one device; 0 for full proxies.
+      experts: what the branches need that members are merged from, and their trunk; None without merged members.
+      merged: number of merged members.
     """
 
     SCHEMA = 1
@@ -113,6 +115,8 @@ class ResourcePlan:
     settings: dict[str, Setting] = dataclasses.field(default_factory=dict)
     validation: "ResourcePlan | None" = None
     trunk_steps: int = 0
+    experts: "ResourcePlan | None" = None
+    merged: int = 0
 
     @property
     def full_proxies(self) -> float:
@@ -149,6 +153,11 @@ class ResourcePlan:
             parts.append(
                 f"a trunk of {self.trunk_steps:,} steps on one device before: with it the tokens of "
                 f"{self.full_proxies:.1f} of {self.members} full proxies"
+            )
+        if self.experts is not None:
+            parts.append(
+                f"{self.merged} merged members of {counted(self.experts.members, 'expert')} for the tokens of "
+                f"{self.experts.full_proxies:.2f} full proxies more"
             )
         if self.collectives_across_members is not None:
             parts.append(f"{self.collectives_across_members} collectives across members")

@@ -43,6 +43,10 @@ def plan_resources(
     """
     members = _members(config, workdir) if members is None else members
     plan = _plan_models(config, workdir, members)
+    if config.swarm.merged:
+        experts = _plan_models(budget.experts(config), workdir, _domains(workdir))
+        flops, plan = plan.flops + experts.flops, _with_hours(plan, experts)
+        plan = dataclasses.replace(plan, flops=flops, experts=experts, merged=config.swarm.merged)
     if validation_models:
         plan = with_validation(plan, _plan_models(budget.validated(config), workdir, validation_models))
     _log(plan)
@@ -51,11 +55,16 @@ def plan_resources(
 
 def with_validation(plan: ResourcePlan, validation: ResourcePlan) -> ResourcePlan:
     """Return the plan of a swarm with that of its validation added, also to its hours and cost."""
-    if plan.hours is None or validation.hours is None:
-        return dataclasses.replace(plan, validation=validation)
-    cost = None if plan.cost is None or validation.cost is None else plan.cost + validation.cost
-    hours = plan.hours + validation.hours
-    return dataclasses.replace(plan, validation=validation, hours=hours, device_hours=hours * plan.devices, cost=cost)
+    return dataclasses.replace(_with_hours(plan, validation), validation=validation)
+
+
+def _with_hours(plan: ResourcePlan, more: ResourcePlan) -> ResourcePlan:
+    """Return the plan with the hours and cost of further models added, where both are known."""
+    if plan.hours is None or more.hours is None:
+        return plan
+    cost = None if plan.cost is None or more.cost is None else plan.cost + more.cost
+    hours = plan.hours + more.hours
+    return dataclasses.replace(plan, hours=hours, device_hours=hours * plan.devices, cost=cost)
 
 
 def _plan_models(config: Config, workdir: pathlib.Path, members: int) -> ResourcePlan:
@@ -193,11 +202,14 @@ def with_time(plan: ResourcePlan, chip: Chip, config: Config) -> ResourcePlan:
 
 def _members(config: Config, workdir: pathlib.Path) -> int:
     """Return the number of proxies: ``swarm.size``, or the default for the workdir's number of domains."""
-    if config.swarm.size is not None:
-        return config.swarm.size
+    return config.swarm.size if config.swarm.size is not None else 3 * (_domains(workdir, "Set swarm.size, or run") + 1)
+
+
+def _domains(workdir: pathlib.Path, advice: str = "Run") -> int:
+    """Return the workdir's number of domains."""
     if (workdir / "domains.json").is_file():
-        return 3 * (len(DomainSet.read(workdir / "domains.json")) + 1)
-    raise UserError("plan: the number of members is unknown. Set swarm.size, or run --stages=prepare first")
+        return len(DomainSet.read(workdir / "domains.json"))
+    raise UserError(f"plan: the number of members is unknown. {advice} --stages=prepare first")
 
 
 def _vocabulary(config: Config, workdir: pathlib.Path) -> int:

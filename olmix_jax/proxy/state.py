@@ -36,6 +36,7 @@ class Member(NamedTuple):
       steps: (State, tokens_TBL1, n) → (State, loss_T). Takes n ≤ T steps; losses after the n-th are 0.
       score: (params, tokens_EL1, answer_EL, answers=None) → nats_E of each example's answer tokens. With ``answers``, a
         bound on their number, logits are computed for at most that many tokens.
+      token_nats: as ``score``, but nats_EL of every token, 0 outside answers.
       parameters: number of parameters without the input embedding, with the padding of the vocabulary.
       memory_bytes: weights, two moments and gradient of all parameters in float32 [bytes].
     """
@@ -43,6 +44,7 @@ class Member(NamedTuple):
     init: Callable[[jax.Array], State]
     steps: Callable[[State, jax.Array, Any], tuple[State, jax.Array]]
     score: Callable[..., jax.Array]
+    token_nats: Callable[..., jax.Array]
     parameters: int
     memory_bytes: int
 
@@ -77,7 +79,7 @@ def member(
 
         return jax.lax.fori_loop(0, n, body, (state, jnp.zeros(tokens_TBL1.shape[0], jnp.float32)))
 
-    def score(params, tokens_EL1, answer_EL, answers=None):
+    def token_nats(params, tokens_EL1, answer_EL, answers=None):
         x_SD = _last_layer(decoder, params, tokens_EL1)
         head_DV, target_S = model.output_embedding(params), tokens_EL1[:, 1:].reshape(-1)
         # The positions of answer tokens, filled up with a position after the last token.
@@ -85,9 +87,12 @@ def member(
         x_AD, target_A = (y.at[place_A].get(mode="clip") for y in (x_SD, jnp.asarray(target_S)))
         nats_A = losses.token_nats(x_AD, head_DV, target_A, decoder.kernels, vocabulary)
         nats_S = jnp.zeros(answer_EL.size, nats_A.dtype).at[place_A].set(nats_A, mode="drop")
-        return jnp.sum(nats_S.reshape(answer_EL.shape), axis=-1)
+        return nats_S.reshape(answer_EL.shape)
 
-    return Member(init, steps, score, size, 16 * (size + model.padded(vocabulary) * shape.width))
+    def score(params, tokens_EL1, answer_EL, answers=None):
+        return jnp.sum(token_nats(params, tokens_EL1, answer_EL, answers), axis=-1)
+
+    return Member(init, steps, score, token_nats, size, 16 * (size + model.padded(vocabulary) * shape.width))
 
 
 def _last_layer(decoder: model.Decoder, params, tokens_BL1) -> jax.Array:

@@ -111,6 +111,21 @@ def _train(
     return TrainResult(bpb_KN, run.loss_KT, died_K, info, run.metrics.get("bpb_KPN"))
 
 
+def last_params(swarm: ProxySwarm, folder: pathlib.Path):
+    """Return the parameters [K, …] of trained members as NumPy arrays, from the checkpoint of their last step.
+
+    Raises:
+      UserError: there is no such checkpoint, it is damaged, or it belongs to another swarm.
+    """
+    shapes = jax.eval_shape(swarm.member.init, jax.random.key(0)).params
+    template = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), (len(swarm.runs), *x.shape)), shapes)
+    checkpoints = Checkpoints(folder / "checkpoints", swarm.identity)
+    try:
+        return checkpoints.read(swarm.train.steps, {"states": {"params": template}})["states"]["params"]
+    finally:
+        checkpoints.close()
+
+
 @dataclasses.dataclass
 class _RunState:
     """Progress of a run.

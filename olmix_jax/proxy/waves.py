@@ -65,6 +65,21 @@ def train_in_waves(
         ) from e
 
 
+def last_params(swarm: ProxySwarm, folder: pathlib.Path):
+    """Return the parameters [K, …] of all members after their last step as NumPy arrays, from their checkpoints.
+
+    The arguments are those of :func:`train_in_waves`, which has trained them.
+
+    Raises:
+      UserError: a checkpoint is missing or damaged, or belongs to another swarm.
+    """
+    waves = _read_division(folder / RECORD, swarm) or [np.arange(len(swarm.runs))]
+    folders = [folder / f"wave-{w + 1:04d}" for w in range(len(waves))] if len(waves) > 1 else [folder]
+    params = [train.last_params(swarm.subset(wave), place) for wave, place in zip(waves, folders, strict=True)]
+    order = np.argsort(np.concatenate(waves))
+    return jax.tree.map(lambda *of_waves: np.concatenate(of_waves)[order], *params)
+
+
 def needs_fsdp(trainer: Train, member: state.Member) -> bool:
     """Return whether members are trained one at a time, each sharded over the devices of all processes."""
     return sharding.needs_fsdp(trainer, member.memory_bytes, sharding.usable_memory(), jax.device_count())

@@ -38,6 +38,9 @@ def swarm_facts(results: Results) -> Facts:
     if results.unique_tokens:
         facts.append(("unique training tokens", quantity(sum(results.unique_tokens.values()))))
     facts += [] if results.training is None else _training_facts(results.training)
+    if (experts := results.experts) is not None:
+        cost = f"{quantity(experts.own_tokens + experts.trunk_tokens)}, of {experts.full_proxies:.2f} full proxies"
+        facts.append((f"tokens of {experts.members} experts for merged members, with their trunk", cost))
     return facts if results.config is None else [*facts, ("seed", str(results.config.seed))]
 
 

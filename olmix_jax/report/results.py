@@ -48,6 +48,7 @@ class Results:
       table: the swarm that the law is fitted on.
       curves: training losses of the swarm.
       training: how the swarm was trained.
+      experts: how the experts were trained that members are merged from; None without merged members.
       fit: quality of the law.
       proposal: the proposed mixture.
       validation: BPB of fresh models trained on the proposal and on other mixtures.
@@ -62,6 +63,7 @@ class Results:
     table: SwarmTable | None = None
     curves: Curves | None = None
     training: TrainInfo | None = None
+    experts: TrainInfo | None = None
     fit: FitResult | None = None
     proposal: Proposal | None = None
     validation: Validation | None = None
@@ -129,6 +131,7 @@ def read(workdir: str | pathlib.Path) -> Results:
         table=_read_table(config or Config(), workdir),
         curves=_optional_curves(workdir / "swarm/curves.npz"),
         training=_if_exists(TrainInfo.read, workdir / "train/info.json"),
+        experts=_if_exists(TrainInfo.read, workdir / "merge/info.json"),
         fit=fit,
         proposal=proposal,
         validation=validation,

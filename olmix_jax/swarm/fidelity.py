@@ -5,14 +5,17 @@ compare, but not how large they are. An empty cell stands for ``real``, as does 
 """
 
 import dataclasses
+import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from olmix_jax.swarm import csv_files, csv_values
 from olmix_jax.swarm.csv_files import Sheets, number_in
 from olmix_jax.swarm.lengths import groups
 from olmix_jax.utils.errors import UserError
+from olmix_jax.utils.names import listed
 
 if TYPE_CHECKING:
     from olmix_jax.swarm.table import SwarmTable
@@ -76,6 +79,23 @@ def apart(table: "SwarmTable", cheap: Collection[str]) -> "SwarmTable":
         # Only the cheap runs are of another length.
         real = dataclasses.replace(real, lengths=None)
     return dataclasses.replace(real, cheap=Cheap(of.runs, of.ratios_KM, of.bpb_KN))
+
+
+def joined(table: "SwarmTable", ratios: str | os.PathLike, metrics: str | os.PathLike) -> "SwarmTable":
+    """Return a table of real runs with the cheap runs of two files of their own, on its domains and tasks.
+
+    Raises:
+      UserError: a file is missing or malformed, or lacks a domain or a task.
+    """
+    sheets, _ = taken(csv_files.read_sheets(ratios, metrics))
+    for sheet, columns in zip(sheets, (table.domains, table.columns)):
+        if lacking := [name for name in columns if name not in sheet.columns]:
+            raise UserError(f"{sheet.path}: line 1: no column {listed(lacking)}; make the file again")
+    runs, _ = csv_values.common_runs(sheets, set())
+    bpb_JN = csv_values.scores(sheets.metrics, runs, table.columns, "error").bpb_KN
+    return dataclasses.replace(
+        table, cheap=Cheap(runs, csv_values.mixtures(sheets.ratios, runs, table.domains), bpb_JN)
+    )
 
 
 def with_column(

@@ -45,6 +45,14 @@ def test_branches_share_steps_and_validation_models_do_not():
     assert budget.decay_steps(validated) is budget.decay_steps(CONFIG) is None
 
 
+def test_proxies_beside_merged_members_are_full_and_experts_are_branches():
+    merged = dataclasses.replace(CONFIG, swarm=config.Swarm(trunk=0.75, merged=20))
+    assert (budget.trunk_steps(merged), budget.sequences(merged), budget.decay_steps(merged)) == (0, 10 * 4, None)
+    experts = budget.experts(merged)
+    assert (budget.trunk_steps(experts), budget.sequences(experts), budget.decay_steps(experts)) == (8, 2 * 4, 2)
+    assert budget.trunk_steps(budget.validated(merged)) == 0 and budget.experts(CONFIG) == CONFIG
+
+
 def test_rate_of_branches_falls_over_a_fifth_of_the_steps_or_over_all_that_they_have():
     steps = config.Train(steps=1000, batch=4)
     shares = {0.5: 200, 0.75: 200, 0.8: 200, 0.9: 100}

@@ -109,3 +109,10 @@ def test_five_updates_runs_at_smoke_scale(tmp_path):
     results = run("five_updates", tmp_path)
     assert set(results["strategies"]) == set(five.STRATEGIES) and len(results["verdict"]) in (2, 3)
     assert results["chains"]["full_reuse"]["proxies"] == [8, 8, 8, 0, 8]
+
+
+@pytest.mark.slow
+def test_merged_members_runs_at_smoke_scale(tmp_path):
+    results = run("merged_members", tmp_path)
+    assert results["full_proxies"] == 0.75 + 8 * 0.25 and results["runs"] == 12
+    assert len(results["kinds"]) == 5 and all(row["spread"] > 0 for row in results["kinds"].values())

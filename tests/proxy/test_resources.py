@@ -18,6 +18,7 @@ from olmix_jax import config
 from olmix_jax.proxy import aot, model, optimizer, resources
 from olmix_jax.proxy.chips import Chip
 from olmix_jax.proxy.resource_plan import ResourcePlan
+from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.utils.errors import UserError
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs requirements-tpu.txt")
@@ -113,6 +114,22 @@ def test_plan_of_a_branched_swarm(tmp_path, monkeypatch):
     assert (full.trunk_steps, branched.trunk_steps, branched.steps) == (0, 15, 20)
     assert branched.flops == pytest.approx(full.flops * branched.full_proxies / 12) and branched.full_proxies == 3.75
     assert branched.validation == full.validation
+
+
+def test_plan_of_merged_members_adds_their_experts(tmp_path, monkeypatch):
+    monkeypatch.setitem(model.PRESETS, "tiny", model.Shape(8, 1, 2, 16))
+    made = {"proxy_preset": "tiny", "proxy_dtype": "float32", "swarm_size": 5}
+    merged = settings(**made, swarm_trunk=0.75, swarm_merged=40)
+    with pytest.raises(UserError, match="the number of members is unknown. Run --stages=prepare first"):
+        resources.plan_resources(merged, tmp_path)
+    names = tuple("abcdefgh")
+    DomainSet(names, (100,) * 8).write(tmp_path / "domains.json")
+    plan, full = resources.plan_resources(merged, tmp_path), resources.plan_resources(settings(**made), tmp_path)
+    assert (plan.trunk_steps, plan.members, plan.full_proxies) == (0, 5, 5)
+    assert (plan.experts.members, plan.experts.trunk_steps, plan.experts.full_proxies) == (8, 15, 2.75)
+    assert plan.flops == pytest.approx(full.flops * (5 + 2.75) / 5)
+    assert "40 merged members of 8 experts for the tokens of 2.75 full proxies more" in plan.describe()
+    assert full.experts is None and "merged" not in full.describe()
 
 
 def test_hours_and_cost_include_the_validation(plan):

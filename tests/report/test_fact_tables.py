@@ -35,6 +35,13 @@ def test_swarm_facts_state_the_cost_of_branches_against_full_proxies(results):
     assert "training time of branches" in facts and "training time" not in facts
 
 
+def test_swarm_facts_state_the_cost_of_merged_members(results):
+    assert not [name for name, _ in fact_tables.swarm_facts(results) if "experts" in name]
+    info = dataclasses.replace(results.training, members=8, tokens_per_member=512_000, trunk_tokens=384_000)
+    facts = dict(fact_tables.swarm_facts(dataclasses.replace(results, experts=info)))
+    assert facts["tokens of 8 experts for merged members, with their trunk"] == "1.41M, of 2.75 full proxies"
+
+
 def test_law_facts_include_the_test_swarm(results):
     fit = dataclasses.replace(results.fit, test=SwarmScores(7, 0, 0.812, 0.9, 0.88, {}))
     facts = dict(fact_tables.law_facts(fit))

@@ -1,9 +1,11 @@
 """fidelity.py: cheap runs are read apart from real ones, follow every change of a table, and are written."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from olmix_jax.swarm import table, task_groups
+from olmix_jax.swarm import csv_files, fidelity, table, task_groups
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
 from tests.swarm.small_swarm import BASE_METRICS, BASE_RATIOS, write_and_read
@@ -99,3 +101,23 @@ def test_written_cheap_runs_are_read_back(tmp_path):
     np.testing.assert_array_equal(found.cheap.bpb_JN, bpb_KN[[1, 3]])
     table.write_swarm(tmp_path / "plain", *content, {})
     assert "fidelity" not in (tmp_path / "plain/ratios.csv").read_text()
+
+
+def test_cheap_runs_of_other_files_join_on_the_domains_and_tasks_of_the_table(tmp_path):
+    found, plain = both(tmp_path)
+    folder = tmp_path / "cheap"
+    folder.mkdir()
+    # Other orders of columns, and one task more.
+    order, names = [2, 0, 1], found.cheap.runs
+    domains = [plain.domains[j] for j in order]
+    table.write_ratios(folder / "ratios.csv", names, names, domains, found.cheap.ratios_JM[:, order], names)
+    scores_JN = np.column_stack([np.ones(len(names)), found.cheap.bpb_JN[:, ::-1]])
+    csv_files.write_sheet(folder / "metrics.csv", names, names, ["more", *found.tasks[::-1]], scores_JN.tolist())
+    real = dataclasses.replace(found, cheap=None)
+    again = fidelity.joined(real, folder / "ratios.csv", folder / "metrics.csv")
+    assert again.runs == found.runs and again.cheap.runs == names
+    np.testing.assert_allclose(again.cheap.ratios_JM, found.cheap.ratios_JM)
+    np.testing.assert_array_equal(again.cheap.bpb_JN, found.cheap.bpb_JN)
+    csv_files.write_sheet(folder / "metrics.csv", names, names, ["more"], scores_JN[:, :1].tolist())
+    with pytest.raises(UserError, match=r"metrics.csv: line 1: no column .*; make the file again"):
+        fidelity.joined(real, folder / "ratios.csv", folder / "metrics.csv")

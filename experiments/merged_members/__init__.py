@@ -1,0 +1,1 @@
+"""Merged members against full proxies on the same mixtures."""
