@@ -140,6 +140,7 @@ def test_slopes_in_the_mixture_are_those_of_finite_differences(fitted, function)
             np.testing.assert_allclose(slope_NM[:, j], expected_N, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_objective_matches_finite_differences():
     of = world(3, runs=14)
     weight_K = np.random.default_rng(3).integers(0, 3, size=14).astype(float)

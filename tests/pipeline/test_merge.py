@@ -95,6 +95,7 @@ def test_proxies_beside_merged_members_are_full_and_costs_are_recorded(finished)
     assert swarms[0].identity == swarms[1].identity
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_experts_on_half_natural_and_half_a_domain(prepared):
     experts, domains = merging.train_experts(settings(), prepared), workdirs.read_domains(prepared)
     exact_JM = merge.expert_mixtures(domains.natural_M, 0.5)
@@ -107,6 +108,7 @@ def test_scores_are_those_of_experts_on_half_natural_and_half_a_domain(prepared)
     np.testing.assert_allclose(scores_KN, experts.score(merging.mixtures(settings(), prepared)), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_device", [None, pytest.param(1, marks=pytest.mark.slow)])
 def test_resume_in_the_experts_and_waves_give_the_same_files(finished, prepared, monkeypatch, per_device):
     given, write = settings(swarm_members_per_device=per_device), train.Tracker.write
@@ -138,6 +140,7 @@ def test_two_processes_give_the_merged_members_of_one(finished, prepared, more):
     assert (TrainInfo.read(prepared / merging.INFO).mapping == "fsdp") == bool(more)
 
 
+@pytest.mark.slow
 def test_law_is_fitted_to_merged_members_and_proxies(finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     given = settings(fit_resamples=4, fit_starts=2)

@@ -142,6 +142,7 @@ def test_fit_with_a_law_other_than_the_configured_one_is_an_error(workdir):
         propose.run(other, folder)
 
 
+@pytest.mark.slow
 def test_cheap_runs_are_fitted_by_default_and_a_proposal_follows(tmp_path, monkeypatch):
     draw = np.random.default_rng(0)
     ratios_KM, cheap_K = draw.dirichlet(np.ones(3), size=30), np.arange(30) >= 8

@@ -130,6 +130,7 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_jobs_of_an_array_share_the_trunk_that_is_trained_before_them(branched, prepared):
     with pytest.raises(UserError, match=r"train needs .*trunk.json, which does not exist; run --stages=trunk first"):
         runner.run(settings(swarm_part="1/2"), prepared, ("train",))
@@ -163,6 +164,7 @@ def test_trunk_and_branches_sharded_over_two_processes(branched, prepared):
     assert TrunkInfo.read(prepared / workdirs.TRUNK).training.mapping == "fsdp"
 
 
+@pytest.mark.slow
 def test_rounds_train_branches_of_the_same_trunk(branched, tmp_path):
     workdir = shutil.copytree(branched, tmp_path / "run")
     made = settings(propose_next_runs=3, rounds_number=1)

@@ -51,6 +51,7 @@ def real_losses(simulation, blocks, runs, seed):
     return simulation.losses(np.array(ratios_SM))
 
 
+@pytest.mark.slow
 def test_predicted_loss_is_that_of_real_fits_and_the_quick_one_is_less():
     simulation = simulate(warped_gp.LAW, runs=12)
     (choice,) = judge(simulation, ALONE)
