@@ -44,6 +44,7 @@ def test_proposals_beat_those_of_weights_alone_in_their_true_value():
     assert gained.mean() > 0.004 and (gained > 0).sum() >= 4, gained
 
 
+@pytest.mark.slow
 def test_proposal_says_what_it_was_read_at_and_predicts_there(tmp_path):
     of = world(0)
     swarm = table_of(of)

@@ -72,6 +72,7 @@ def test_unit_vectors_give_the_scores_of_the_experts(swarm, experts, toy_tasks):
         np.testing.assert_allclose(bpb_KN, alone[[2, 0, 1, 1]], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", [merge.score_weights, merge.score_probabilities])
 def test_blocks_of_any_size_and_every_mapping_give_the_same_scores(swarm, experts, toy_tasks, score):
     weights_KJ = random_mixtures(7, MEMBERS)

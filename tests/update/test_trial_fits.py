@@ -82,6 +82,7 @@ def test_choice_without_runs_has_no_fit():
     assert choice.proxies == 0 and choice.quick_loss is None
 
 
+@pytest.mark.slow
 def test_large_swarms_are_tried_under_fewer_truths(monkeypatch):
     simulation = simulate(warped_gp.LAW, runs=12)
     for runs, truths in ((120, 10), (10, trial_fits.LEAST_TRUTHS)):
