@@ -27,7 +27,7 @@ from olmix_jax.utils.progress import log
 
 LAW = LAWS["floored_gp"]
 SAMPLES = 100
-# λ of the proposals: RegMix's is that of the issue's measurement, the worlds' that of the experiment.
+# λ of the proposals: the default for RegMix, and that of the experiment for the worlds.
 REGMIX_KL_WEIGHT, WORLDS_KL_WEIGHT = 0.05, 0.01
 # The worlds have as many domains and runs as RegMix.
 DOMAINS, RUNS = 17, 512

@@ -2,9 +2,9 @@
 
 python -m experiments.laws_at_their_optimum.subsets --scale=cpu --workdir=runs/subsets
 
-Each subset of the built-in corpus's domains is a corpus of its own, with its own tokenizer and tasks: a swarm of the
-quickstart's proxies, the default law's proposal, and fresh models on natural and proposed mixtures. Half of these
-models train as long as the proxies, for which the promise is made, the others 1.8 times as long, as in the quickstart.
+The experiment draws subsets of the built-in corpus's domains. For each subset it makes a tokenizer and tasks, trains a
+swarm of the quickstart's proxies, and takes the default law's proposal. Then it trains fresh models on the natural and
+the proposed mixture: half of them as long as the proxies, for which the promise is made, and half 1.8 times as long.
 ``results.json`` has a row per subset and length.
 """
 
@@ -109,7 +109,7 @@ def measured(scale: Scale, names: tuple[str, ...], workdir: pathlib.Path, seed: 
     rows, gain = [], proposal.gain
     for steps in (config.train.steps, config.validate.steps):
         longer = dataclasses.replace(config, validate=dataclasses.replace(config.validate, steps=steps))
-        # Models of another length cannot go on from these checkpoints.
+        # The checkpoints of the shorter models would be refused by the longer ones.
         shutil.rmtree(workdir / "validate", ignore_errors=True)
         validation = validate.compare(longer, workdir, {"natural": natural_M, "proposed": proposed_M})
         natural_S, proposed_S = (np.array(validation.mixtures[name].per_seed) for name in ("natural", "proposed"))

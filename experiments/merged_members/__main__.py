@@ -80,8 +80,8 @@ def main() -> None:
     """Run the experiment."""
     flags = common.arguments(__doc__, tuple(SCALES))
     workdir = flags.workdir / "swarm"
-    known = (workdir / workdirs.METRICS).is_file()
-    config = workdirs.read_config(workdir) if known else config_of(flags.scale, flags.seed)
+    trained = (workdir / workdirs.METRICS).is_file()
+    config = workdirs.read_config(workdir) if trained else config_of(flags.scale, flags.seed)
     runner.run(config, workdir, ("prepare", "sample", "train"))
     table = workdirs.read_table(config, workdir)
     merged, cost = scores(config, workdir, table.ratios_KM)

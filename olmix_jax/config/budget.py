@@ -28,7 +28,7 @@ def experts(config: Config) -> Config:
 
 
 def sequences(config: Config) -> int:
-    """Return the number of sequences that a proxy reads of its own mixture: those after the trunk."""
+    """Return how many sequences a proxy reads after the trunk, which are those of its own mixture."""
     return (config.train.steps - trunk_steps(config)) * config.train.batch
 
 

@@ -61,12 +61,12 @@ def worth(params: two_fidelity.Params, table: SwarmTable, seed: int) -> tuple[fl
     base_M = table.natural_M if table.natural_M is not None else table.ratios_KM.mean(axis=0)
     asked_CM = np.concatenate([base_M[None], table.ratios_KM, table.cheap.ratios_JM])
     drawn = two_fidelity.sample(params, SAMPLES, seed)
-    known = jax.tree.map(lambda x: np.broadcast_to(x, (SAMPLES, *np.shape(x))), params.cheap)
+    mean = jax.tree.map(lambda x: np.broadcast_to(x, (SAMPLES, *np.shape(x))), params.cheap)
 
     def variance(samples: two_fidelity.Params) -> float:
         bpb_SC = evaluate_each(two_fidelity.LAW, samples, asked_CM) @ (table.sizes_N / table.sizes_N.sum())
         return float((bpb_SC[:, 1:] - bpb_SC[:, :1]).var(axis=0).mean())
 
-    total, real = variance(drawn), variance(drawn._replace(cheap=known))
+    total, real = variance(drawn), variance(drawn._replace(cheap=mean))
     share = min(real / total, 1.0) if total > 0 else 1.0
     return share / (len(table.runs) + 1), (1 - share) * MORE_CHEAP / (len(table.cheap.runs) + MORE_CHEAP)

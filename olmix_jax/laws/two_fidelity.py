@@ -12,6 +12,7 @@ how little a few runs can tell. Where the real runs do not confirm the cheap one
 cheap runs.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from olmix_jax.laws import floored_gp, gp_posterior, inputs, warped_gp
-from olmix_jax.laws.law import Fit, Law, evaluate
+from olmix_jax.laws import floored_gp, gp_posterior, inputs, quality, warped_gp
+from olmix_jax.laws.law import Fit, evaluate
 from olmix_jax.utils import rng
 
 # Mean and standard deviation of the prior of the slope that tasks share.
@@ -125,12 +126,6 @@ def _between(each_N, variance_N) -> float:
     return max(float(excess / scale), 0.0) if scale > 1e-9 * total else 0.0
 
 
-def parameters(domains: int) -> int:
-    """Return 3: a fit needs more real runs than that."""
-    del domains
-    return 3
-
-
 def fit(ratios_KM, bpb_KN, *, starts: int = 1, seed: int = 0, tasks=None, weight_K=None, base=None) -> Fit:
     """Fit every task to the real runs, given the law of the cheap ones.
 
@@ -170,10 +165,9 @@ def fit_weighted(
     earlier = begin if near is None else near
     base = earlier.cheap if base is None and earlier is not None else base
     shape_KN = _shape(base, ratios_KM, bpb_KN)
-    number_K = np.unique(np.round(ratios_KM, 9), axis=0, return_inverse=True)[1].ravel()
-    found = []
+    which_K, fits = quality.mixtures(ratios_KM), []
     for weight_K in weight_RK:
-        relation = _relation(bpb_KN, shape_KN, weight_K, len(np.unique(number_K[weight_K > 0])))
+        relation = _relation(bpb_KN, shape_KN, weight_K, len(np.unique(which_K[weight_K > 0])))
         centre_N = weight_K @ shape_KN / weight_K.sum()
         rest_KN = bpb_KN / np.exp(relation.slope_N * (shape_KN - centre_N))
         law = warped_gp.LAW if relation.sure else floored_gp.LAW
@@ -184,9 +178,9 @@ def fit_weighted(
         }
         own = law.fit_weighted(ratios_KM, rest_KN, weight_K[None], seed=seed, tasks=tasks, **kept)
         shared = np.asarray(relation.shared), np.asarray(relation.shared_error)
-        found.append(Params(jax.tree.map(lambda x: x[0], own), *relation[:3], centre_N, *shared))
+        fits.append(Params(jax.tree.map(lambda x: x[0], own), *relation[:3], centre_N, *shared))
     cheap = jax.tree.map(lambda x: np.broadcast_to(x, (len(weight_RK), *np.shape(x))), base)
-    return jax.tree.map(lambda *x: np.stack(x), *found)._replace(cheap=cheap)
+    return jax.tree.map(lambda *x: np.stack(x), *fits)._replace(cheap=cheap)
 
 
 def predicts_real(params: Params) -> bool:
@@ -205,12 +199,12 @@ def _shape(cheap: gp_posterior.Params | None, ratios_KM, bpb_KN) -> np.ndarray:
 def _relation(bpb_KN, shape_KN, weight_K, mixtures: int) -> Slopes:
     """Return the slopes of all tasks. Tasks without a shape, and all where none is confirmed, have slope 0."""
     shaped_N = (shape_KN != 0).any(axis=0)
-    found = slopes(np.log(bpb_KN[:, shaped_N]), shape_KN[:, shaped_N], weight_K, mixtures)
+    relation = slopes(np.log(bpb_KN[:, shaped_N]), shape_KN[:, shaped_N], weight_K, mixtures)
     wide_3N = np.zeros((3, len(shaped_N)))
-    if found.sure:
-        wide_3N[:, shaped_N] = found[:3]
+    if relation.sure:
+        wide_3N[:, shaped_N] = relation[:3]
     slope_N, common_error_N, own_error_N = wide_3N
-    return found._replace(slope_N=slope_N, common_error_N=common_error_N, own_error_N=own_error_N)
+    return relation._replace(slope_N=slope_N, common_error_N=common_error_N, own_error_N=own_error_N)
 
 
 def predict(params: Params, ratios_KM):
@@ -277,18 +271,17 @@ def describe(params: Params, task: int, domains: tuple[str, ...]) -> dict:
     return {"slope": float(params.slope_N[task]), "slope_error": error, **laws}
 
 
-LAW = Law(
+LAW = dataclasses.replace(
+    warped_gp.LAW,
     name="two_fidelity",
     Params=Params,
     fit=fit,
     fit_weighted=fit_weighted,
     predict=predict,
-    parameters=parameters,
     describe=describe,
-    differentiable=True,
     spread=spread,
     sample=sample,
+    leave_one_out=None,
     prepare=prepare,
-    begins=True,
     base=base,
 )

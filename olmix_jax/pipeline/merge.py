@@ -17,7 +17,7 @@ from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed
 from olmix_jax.utils.progress import log
 
-# Share of its domain that an expert trains on besides natural. Experts on their domain alone merge badly (docs/log.md).
+# Share of its domain that an expert trains on besides natural. Other shares were not compared.
 TILT = 0.5
 # Folder of the experts' checkpoints and progress, and the facts about their training.
 FOLDER, INFO = "merge", "merge/info.json"
@@ -48,9 +48,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     Raises:
       UserError: an expert diverged.
     """
-    job = _job(config, workdir)
-    trainer.log_settings(config, job.swarm.train, FOLDER)
-    experts = _trained(job, job.run())
+    experts = train_experts(config, workdir)
     domains, ratios_KM = workdirs.read_domains(workdir), mixtures(config, workdir)
     bpb_KN = experts.score(ratios_KM)
     runs = [f"merged-{k:04d}" for k in range(len(ratios_KM))]
@@ -59,7 +57,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         log.warning("merge: %s left out, their scores are not finite", listed(lost))
     names = [runs[k] for k in kept]
     table.write_ratios(workdir / workdirs.MERGED_RATIOS, names, names, domains.names, ratios_KM[kept], names)
-    csv_files.write_sheet(workdir / workdirs.MERGED, names, names, job.tasks.names, bpb_KN[kept].tolist())
+    csv_files.write_sheet(workdir / workdirs.MERGED, names, names, experts.job.tasks.names, bpb_KN[kept].tolist())
     dataclasses.replace(experts.info, preset=config.proxy.preset).write(workdir / INFO)
     log.info("merge: %d mixtures scored for the tokens of %.2f full proxies", len(names), experts.info.full_proxies)
 
@@ -73,6 +71,7 @@ def join(config: Config, workdir: pathlib.Path) -> None:
 def train_experts(config: Config, workdir: pathlib.Path) -> Experts:
     """Return one expert per domain, from the workdir's trunk."""
     job = _job(config, workdir)
+    trainer.log_settings(config, job.swarm.train, FOLDER)
     return _trained(job, job.run())
 
 

@@ -82,7 +82,7 @@ def apart(table: "SwarmTable", cheap: Collection[str]) -> "SwarmTable":
 
 
 def joined(table: "SwarmTable", ratios: str | os.PathLike, metrics: str | os.PathLike) -> "SwarmTable":
-    """Return a table of real runs with the cheap runs of two files of their own, on its domains and tasks.
+    """Return a table of real runs with the cheap runs that two other files hold.
 
     Raises:
       UserError: a file is missing or malformed, or lacks a domain or a task.
