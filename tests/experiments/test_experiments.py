@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.cheaper_swarms import __main__ as cheaper
 from experiments.five_updates import __main__ as five
 from experiments.five_updates import paper
 from olmix_jax.laws import evaluate, log_linear
@@ -116,3 +117,23 @@ def test_merged_members_runs_at_smoke_scale(tmp_path):
     results = run("merged_members", tmp_path)
     assert results["full_proxies"] == 0.75 + 8 * 0.25 and results["runs"] == 12
     assert len(results["kinds"]) == 5 and all(row["spread"] > 0 for row in results["kinds"].values())
+
+
+def test_error_of_gains_is_the_larger_of_swarms_and_models():
+    apart = cheaper.measured(np.array([[0.0, 0.0, 0.1], [1.0, 1.1, 1.0]]))
+    assert apart["mean"] == pytest.approx(3.2 / 6) and apart["error"] == pytest.approx(0.5)
+    alike_RS = np.array([[0.0, 1.0], [1.0, 0.0]])
+    assert cheaper.measured(alike_RS)["error"] == pytest.approx(alike_RS.std(ddof=1) / 2)
+
+
+@pytest.mark.slow
+def test_cheaper_swarms_runs_at_smoke_scale(tmp_path):
+    corpus = run("cheaper_swarms", tmp_path)["corpora"]["smoke"]
+    rows = corpus["designs"]
+    assert corpus["swarms"] == 3 and set(rows) == {"full", "few_full", "branches", "two_fidelity", "merges"}
+    assert rows["full"]["gain_minus_full"] == {"mean": 0.0, "error": 0.0}
+    # Ten full proxies; a trunk of three quarters, eight experts of a quarter, and four full proxies.
+    tokens = 20 * 5 * 32
+    assert rows["few_full"]["tokens"] == 10 * tokens and rows["two_fidelity"]["tokens"] == (2.75 + 4) * tokens
+    assert rows["merges"]["tokens"] == 2.75 * tokens
+    assert all(len(row["seeds"]) == 3 and np.isfinite(row["regret"]) for row in rows.values())
