@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.cheaper_swarms import __main__ as cheaper
+from experiments.cheaper_swarms import learning_rate
 from experiments.five_updates import __main__ as five
 from experiments.five_updates import paper
 from olmix_jax.laws import evaluate, log_linear
@@ -137,3 +138,17 @@ def test_cheaper_swarms_runs_at_smoke_scale(tmp_path):
     assert rows["few_full"]["tokens"] == 10 * tokens and rows["two_fidelity"]["tokens"] == (2.75 + 4) * tokens
     assert rows["merges"]["tokens"] == 2.75 * tokens
     assert all(len(row["seeds"]) == 3 and np.isfinite(row["regret"]) for row in rows.values())
+
+
+@pytest.mark.slow
+def test_learning_rate_runs_at_smoke_scale(tmp_path):
+    rows = run("cheaper_swarms.learning_rate", tmp_path)["rows"]
+    assert len(rows) == 1 + len(learning_rate.RATES) and all(
+        -1 <= row["spearman_of_mean"] <= 1 for row in rows.values()
+    )
+
+
+def test_ranking_of_doubled_effects_is_that_of_the_target():
+    target_KN = np.exp(np.random.default_rng(0).normal(0, 0.1, (6, 2)))
+    result = learning_rate.compared(2 * target_KN**2, target_KN)
+    assert result["spearman_task_mean"] == pytest.approx(1) and result["spread_of_target"] == pytest.approx(2)
