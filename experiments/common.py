@@ -3,13 +3,13 @@
 import argparse
 import pathlib
 
-from olmix_jax.utils import files, progress
+from olmix_jax.utils import devices, files, progress
 
 SCALES = ("smoke", "cpu", "paper")
 
 
 def arguments(about: str, scales=SCALES, **more) -> argparse.Namespace:
-    """Parse the command line and start the log in the workdir.
+    """Parse the command line, start the log in the workdir, and let JAX use all cores.
 
     Args:
       about: the docstring of the experiment; its first paragraph is the help text.
@@ -29,6 +29,7 @@ def arguments(about: str, scales=SCALES, **more) -> argparse.Namespace:
         parser.add_argument(f"--{flag}", default=default, type=type(default), help=f"{text}; default: %(default)s")
     flags = parser.parse_args()
     progress.start_log(flags.workdir)
+    devices.use_all_cpus()
     return flags
 
 

@@ -20,7 +20,6 @@ from olmix_jax.pipeline import runner, validate
 from olmix_jax.proxy.validation_result import Validation
 from olmix_jax.swarm import table
 from olmix_jax.swarm.task_groups import MMLU
-from olmix_jax.utils import devices
 
 PASSES = 2.0
 SCALES = {
@@ -84,7 +83,6 @@ def paper_tasks(bpb: dict) -> dict[str, np.ndarray]:
 def main() -> None:
     more = {"corpus": ("data", "the folder of `make corpus`"), "olmes": ("", "the folder of `make olmes`")}
     flags = common.arguments(__doc__, tuple(SCALES), **more)
-    devices.use_all_cpus()
     scale = SCALES[flags.scale]
     config = settings(scale, pathlib.Path(flags.corpus), flags.olmes, flags.seed)
     runner.run(config, flags.workdir, ("prepare", "sample"))

@@ -25,7 +25,7 @@ from olmix_jax.swarm import task_groups
 from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.update import strategies
 from olmix_jax.update.update_plan import UpdatePlan
-from olmix_jax.utils import devices, files, records
+from olmix_jax.utils import files, records
 from olmix_jax.utils.progress import log
 
 # {strategy: settings of the section `update`}. Old runs are used where the paper uses them, and by `auto`.
@@ -205,7 +205,6 @@ def main() -> None:
     flags = common.arguments(__doc__, (*SCALES, "paper"), **more)
     if flags.scale == "paper":
         return _paper(flags)
-    devices.use_all_cpus()
     scale, folder, begun = SCALES[flags.scale] | {"seed": flags.seed}, flags.workdir, time.monotonic()
     if not (folder / "tasks").is_dir():
         corpus.write(folder, *corpus.steps(scale["max_bytes"], scale["examples"]))
