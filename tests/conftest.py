@@ -7,10 +7,11 @@ import pathlib
 import shutil
 import tempfile
 
+from tests.xla import fast_compile_flags
+
 # Two CPU devices, as on a machine with two cores. All of this must be set before JAX starts.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=2 {fast_compile_flags()}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests spend most of their time on compiling, and no test measures speed.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # All processes of a test run share a cache of compiled programs; child processes inherit the variable.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

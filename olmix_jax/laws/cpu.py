@@ -13,11 +13,12 @@ import scipy.linalg  # noqa: F401, loads the OpenBLAS whose threads are limited 
 import threadpoolctl
 
 # XLA's options for programs on a CPU. The newer compiler for fused loops takes longer than most programs here run, and
-# the last optimisations take as long again. STEADY is for programs that run for seconds, QUICK for milliseconds.
+# the last optimisations take as long again. STEADY is for programs that run for seconds, QUICK for milliseconds and
+# where JAX itself is set to compile with few optimisations, as in tests.
 _LOOPS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}  # JAX 0.11 has no such option
-STEADY = {"xla_backend_optimization_level": 1, **_LOOPS}
 QUICK = {"xla_backend_optimization_level": 0, **_LOOPS}
-
+_FAST_COMPILE = jax.config.values.get("jax_disable_most_optimizations", False)
+STEADY = QUICK if _FAST_COMPILE else {"xla_backend_optimization_level": 1, **_LOOPS}
 
 # Numbers in the parameters of a law from which on a program of the solver runs for seconds.
 LARGE = 500_000

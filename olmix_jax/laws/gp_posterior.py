@@ -90,6 +90,12 @@ def predict(params: Params | CurvedParams | Prepared, ratios_KM):
     return bpb_KN + p.floor_N[None, :]
 
 
+def measured(params: Params) -> np.ndarray:
+    """Return the measurements of the runs that the posterior is of, bpb_KN [BPB]."""
+    value_KN = params.offset_N + params.scale_N * np.asarray(params.target_NK).T
+    return params.floor_N + np.where(params.logged_N > 0, np.exp(np.where(params.logged_N > 0, value_KN, 0)), value_KN)
+
+
 def prepare(params: Params | CurvedParams) -> Prepared:
     """Return ``params`` for many predictions. Most runs of weight 0, of which α is 0, are left out."""
     out_K = np.asarray(params.weight_K) <= 0

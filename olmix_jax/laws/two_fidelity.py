@@ -30,6 +30,8 @@ PRIOR = 1.0, 1.0
 SURE = 0.95
 # Weight of the mean noise variance of all tasks in that of one task, in degrees of freedom.
 POOLED = 4.0
+# Mixtures of which a smaller share differs are one, in whole sequences of short and of long runs.
+SAME = 0.01
 
 
 class Params(NamedTuple):
@@ -158,15 +160,18 @@ def fit_weighted(
     """Fit every task R times with run weights ω. Arguments and errors as of :func:`fit`.
 
     ``near`` and ``begin`` are Params of a fit to all real runs, whose law of the cheap runs is the default of ``base``.
+    Cheap runs on the mixture of a run of weight 0 are then left out too: where both kinds have seeds or text in common,
+    they tell its error, as they cannot for a new mixture.
     With ``near``, the hyperparameters of g are kept where g is of the same kind; slopes are always learnt again.
     Returns Params with a leading axis R.
     """
     ratios_KM, bpb_KN, weight_RK = inputs.check(ratios_KM, bpb_KN, weight_RK, tasks)
-    earlier = begin if near is None else near
-    base = earlier.cheap if base is None and earlier is not None else base
-    shape_KN = _shape(base, ratios_KM, bpb_KN)
-    which_K, fits = quality.mixtures(ratios_KM), []
+    earlier, given = begin if near is None else near, base
+    which_K, fits, bases = quality.mixtures(ratios_KM), [], []
     for weight_K in weight_RK:
+        base = _without(earlier.cheap, ratios_KM[weight_K <= 0]) if given is None and earlier is not None else given
+        bases.append(base)
+        shape_KN = _shape(base, ratios_KM, bpb_KN)
         relation = _relation(bpb_KN, shape_KN, weight_K, len(np.unique(which_K[weight_K > 0])))
         centre_N = weight_K @ shape_KN / weight_K.sum()
         rest_KN = bpb_KN / np.exp(relation.slope_N * (shape_KN - centre_N))
@@ -179,8 +184,16 @@ def fit_weighted(
         own = law.fit_weighted(ratios_KM, rest_KN, weight_K[None], seed=seed, tasks=tasks, **kept)
         shared = np.asarray(relation.shared), np.asarray(relation.shared_error)
         fits.append(Params(jax.tree.map(lambda x: x[0], own), *relation[:3], centre_N, *shared))
-    cheap = jax.tree.map(lambda x: np.broadcast_to(x, (len(weight_RK), *np.shape(x))), base)
+    cheap: Any = jax.tree.map(lambda *x: np.stack(x), *bases)
     return jax.tree.map(lambda *x: np.stack(x), *fits)._replace(cheap=cheap)
+
+
+def _without(cheap: gp_posterior.Params | None, ratios_QM) -> gp_posterior.Params | None:
+    """Return the law of the cheap runs without those on any of the mixtures; its hyperparameters are kept."""
+    if cheap is None:
+        return None
+    out_J = (np.abs(cheap.ratios_KM[:, None] - ratios_QM).sum(axis=2) < 2 * SAME).any(axis=1)
+    return floored_gp.without(cheap, out_J) if out_J.any() else cheap
 
 
 def predicts_real(params: Params) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from olmix_jax.swarm import csv_files, csv_values
-from olmix_jax.swarm.csv_files import Sheets, number_in
+from olmix_jax.swarm.csv_files import Sheet, Sheets, number_in
 from olmix_jax.swarm.lengths import groups
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.names import listed
@@ -38,7 +38,7 @@ class Cheap(NamedTuple):
 
 
 def taken(sheets: Sheets) -> tuple[Sheets, frozenset[str]]:
-    """Return the tables without the column ``fidelity``, and the ids of the cheap runs.
+    """Return the tables without the column ``fidelity``, in any case, and the ids of the cheap runs.
 
     A column ``fidelity`` of numbers alone is a domain.
 
@@ -46,19 +46,29 @@ def taken(sheets: Sheets) -> tuple[Sheets, frozenset[str]]:
       UserError: a cell is neither ``real`` nor ``cheap``, or the column is among the scores.
     """
     ratios, metrics = sheets
-    if COLUMN in metrics.columns and any(row.cells[COLUMN].casefold() == CHEAP for row in metrics.rows.values()):
-        raise UserError(f"{metrics.path}: move the column {COLUMN} to {ratios.path}, where it marks cheap runs")
-    if COLUMN not in ratios.columns or all(number_in(row.cells[COLUMN]) is not None for row in ratios.rows.values()):
+    for column in _marking(metrics):
+        if any(row.cells[column].casefold() == CHEAP for row in metrics.rows.values()):
+            raise UserError(f"{metrics.path}: move the column {column} to {ratios.path}, where it marks cheap runs")
+    marking = _marking(ratios)
+    if not marking or all(number_in(row.cells[marking[0]]) is not None for row in ratios.rows.values()):
         return sheets, frozenset()
+    if len(marking) > 1:
+        raise UserError(f"{ratios.path}: line 1: the columns {listed(marking)} have one name; keep one of them")
+    (column,) = marking
     for run, row in ratios.rows.items():
-        if row.cells[COLUMN].casefold() not in (REAL, CHEAP, ""):
+        if row.cells[column].casefold() not in (REAL, CHEAP, ""):
             raise UserError(
-                f"{ratios.where(run, COLUMN)}: {row.cells[COLUMN]!r} is neither {REAL} nor {CHEAP}; write one of them, "
+                f"{ratios.where(run, column)}: {row.cells[column]!r} is neither {REAL} nor {CHEAP}; write one of them, "
                 "or leave the cell empty for a real run"
             )
-    rest = dataclasses.replace(ratios, columns=tuple(column for column in ratios.columns if column != COLUMN))
-    cheap = frozenset(run for run, row in ratios.rows.items() if row.cells[COLUMN].casefold() == CHEAP)
+    rest = dataclasses.replace(ratios, columns=tuple(name for name in ratios.columns if name != column))
+    cheap = frozenset(run for run, row in ratios.rows.items() if row.cells[column].casefold() == CHEAP)
     return Sheets(rest, metrics), cheap
+
+
+def _marking(sheet: Sheet) -> list[str]:
+    """Return the columns called ``fidelity``, in any case."""
+    return [column for column in sheet.columns if column.casefold() == COLUMN]
 
 
 def apart(table: "SwarmTable", cheap: Collection[str]) -> "SwarmTable":

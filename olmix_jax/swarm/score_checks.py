@@ -31,20 +31,28 @@ EARLY = 0.9
 AGAINST_ALL, AGAINST_ONE = -0.6, -0.8
 
 
-def check(sheet: Sheet, scores: Scores, chosen: bool) -> list[str]:
-    """Return the warnings about scores.
+def check(sheet: Sheet, scores: Scores, chosen: bool, cheap: Collection[str] = ()) -> list[str]:
+    """Return the warnings about scores. Cheap runs may have another level and length, so they are checked apart.
 
     Args:
       sheet: the table that they are read from.
       scores: the scores.
       chosen: whether the user has named the columns to read, so that even impossible ones are only a warning.
+      cheap: ids of the cheap runs.
 
     Raises:
       UserError: a column cannot be a loss per byte. The message names a run and all such columns.
     """
-    if not chosen:
-        _refuse_impossible(sheet, scores.runs, scores.tasks, scores.bpb_KN)
-    return [*_unfinished(sheet, scores.runs), *_same_runs(scores), *warnings(scores.tasks, scores.bpb_KN)]
+    is_cheap_K, texts = np.array([run in cheap for run in scores.runs], bool), _same_runs(scores)
+    for kind, chosen_K in (("", ~is_cheap_K), ("cheap runs: ", is_cheap_K)):
+        if not chosen_K.any():
+            continue
+        runs, bpb_KN = tuple(np.array(scores.runs)[chosen_K].tolist()), scores.bpb_KN[chosen_K]
+        if not chosen:
+            _refuse_impossible(sheet, runs, scores.tasks, bpb_KN)
+        new = [*_unfinished(sheet, runs), *warnings(scores.tasks, bpb_KN)]
+        texts += [kind + text for text in new if text not in texts]
+    return texts
 
 
 def _unfinished(sheet: Sheet, runs: Sequence[str]) -> list[str]:

@@ -130,7 +130,7 @@ class SwarmTable:
         ratios_KM = csv_values.mixtures(sheets.ratios, runs, domains.names)
         scores = csv_values.scores(sheets.metrics, runs, tasks.names, missing)
         left_out = [csv_values.left_out_text(sheet, c) for sheet, c in zip(sheets, (domains, tasks)) if c.left_out]
-        doubts = [] if every_column else score_checks.check(sheets.metrics, scores, chosen=bool(keep_metrics))
+        doubts = [] if every_column else score_checks.check(sheets.metrics, scores, bool(keep_metrics), cheap)
         table = cls(
             runs=scores.runs,
             domains=domains.names,

@@ -195,6 +195,27 @@ def test_refits_take_the_cheap_runs_from_the_fit_to_all_runs():
     assert np.sqrt(np.mean((left_out_KN / bpb_KN - 1) ** 2)) < 0.05
 
 
+def test_left_out_real_run_is_not_told_by_a_cheap_run_on_its_mixture():
+    """Early checkpoints of the real runs, say: what seed and text did to a run, they show as well."""
+    (ratios_KM, bpb_KN), (ratios_JM, bpb_JN), _ = world(0)
+    # Mixtures in whole sequences of a shorter run are not exactly equal.
+    twins_KM = ratios_KM + 0.002 * np.resize([1.0, -1.0, 0, 0, 0], ratios_KM.shape)
+    cheap = np.concatenate([ratios_JM[:34], twins_KM]), np.concatenate([bpb_JN[:34], 1.3 * np.sqrt(bpb_KN)])
+    base = LAW.base(*cheap)
+    fit = LAW.fit(ratios_KM, bpb_KN, base=base).params
+    weight_RK = np.ones((2, len(ratios_KM)))
+    weight_RK[0, 1] = 0
+    refits = LAW.fit_weighted(ratios_KM, bpb_KN, weight_RK, begin=fit)
+    expected_RJ = np.ones((2, len(cheap[0])))
+    expected_RJ[0, 34 + 1] = 0
+    np.testing.assert_array_equal(refits.cheap.weight_K, expected_RJ)
+    others = floored_gp.LAW.fit_weighted(*cheap, expected_RJ, near=base)
+    np.testing.assert_allclose(refits.cheap.alpha_NK, others.alpha_NK, rtol=1e-6, atol=1e-8)
+    first = jax.tree.map(lambda x: x[0], refits)
+    shape_KN = np.log(evaluate(floored_gp.LAW, jax.tree.map(lambda x: x[0], others), ratios_KM))
+    np.testing.assert_allclose(first.centre_N, weight_RK[0] @ shape_KN / 5, rtol=1e-9)
+
+
 @pytest.mark.slow
 def test_gradient_matches_finite_differences():
     _, params = fitted(3)

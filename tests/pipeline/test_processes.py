@@ -21,6 +21,7 @@ from olmix_jax.propose.proposal_parts import Certificate
 from olmix_jax.solver.status import Status
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
+from tests.xla import fast_compile_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -78,7 +79,7 @@ def started(workdir, number: int, stages: str, devices: int = 2, **more):
     for index in range(number):
         environment = os.environ | dict(zip(launchers.VARIABLES, (address, str(number), str(index))))
         environment["OLMIX_HEARTBEAT"] = "15"
-        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {fast_compile_flags()}"
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         running.append(subprocess.Popen([*command, *settings_], cwd=ROOT, env=environment, **pipes))
     return running

@@ -15,6 +15,7 @@ from olmix_jax import config as configs
 from olmix_jax.pipeline import runner, stages
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils.errors import UserError
+from tests.xla import fast_compile_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = "--config=configs/quickstart.py:smoke"
@@ -26,7 +27,7 @@ def command(workdir, *more, config=SMOKE):
 
 def environment():
     # The program chooses its own devices, so it must not inherit the device settings of the tests.
-    return {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONWARNINGS")}
+    return {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"} | {"XLA_FLAGS": fast_compile_flags()}
 
 
 def run(workdir, *more, code=0, config=SMOKE):

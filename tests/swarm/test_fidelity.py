@@ -45,6 +45,29 @@ def test_column_without_cheap_runs_changes_nothing(tmp_path):
         assert write_and_read(tmp_path, marked(kinds), BASE_METRICS).cheap is None
 
 
+def test_name_of_the_column_is_read_in_any_case(tmp_path):
+    """Cheap runs must not be fitted as real ones because of a capital letter."""
+    found = write_and_read(tmp_path, marked().replace("fidelity", "Fidelity"), BASE_METRICS)
+    assert found.cheap.runs == ("r1", "r3", "r6") and found.warnings == ()
+    twice = marked(KINDS, marked()).replace("fidelity", "Fidelity", 1)
+    with pytest.raises(UserError, match="the columns Fidelity, fidelity have one name"):
+        write_and_read(tmp_path, twice, BASE_METRICS)
+
+
+def test_scores_of_both_kinds_are_checked_apart(tmp_path):
+    """A column that is constant among real runs says nothing, even if cheap runs have another level and length."""
+    header, *rows = BASE_METRICS.splitlines()
+    cells = [("90", "2.5") if k in CHEAP else ("900", "1.5") for k in range(8)]
+    text = "".join(f"{row},{','.join(more)}\n" for row, more in zip((header, *rows), (("step", "k"), *cells)))
+    with pytest.raises(UserError, match="run r0.*column k: 1.5: the column is the same in every run"):
+        write_and_read(tmp_path, marked(), text)
+    found = write_and_read(tmp_path, marked(), text, drop_metrics=["k"])
+    assert len(found.runs) == 5 and not [w for w in found.warnings if "trained to the end" in w]
+    crashed = text.replace("900,1.5", "100,1.5", 1)
+    (warning,) = write_and_read(tmp_path, marked(), crashed, drop_metrics=["k"]).warnings[-1:]
+    assert "trained to the end: r0 (step 100)" in warning
+
+
 def test_domain_called_fidelity_is_a_domain(tmp_path):
     found = write_and_read(tmp_path, BASE_RATIOS.replace("wiki", "fidelity"), BASE_METRICS)
     assert found.domains == ("web", "code", "fidelity") and found.cheap is None
