@@ -113,8 +113,8 @@ def more(policy: str, fitted: FittedLaw, world: worlds.World, data: Data, cost: 
             existing_KM=data.ratios_KM,
             cheap=cheap,
             strength=(0.3, 3.0),
-            candidates=400,
-            references=128,
+            candidates=800 if policy.endswith("both") else 400,
+            references=256 if policy.endswith("both") else 128,
             seed=seed,
         )
         return found.ratios_BM, found.cheap_B

@@ -186,8 +186,9 @@ def _pool(
     pairs, cheap_DM, cost = MEMORY // (8 * fitted.predict(ratios_CM[:1]).shape[1]), ratios_CM[:0], 1.0
     trained = len(existing_KM) + (len(fitted.params.cheap.ratios_KM) if _is_of_two(fitted) else 0)
     if cheap is not None and cheap.cost and _is_of_two(fitted) and two_fidelity.predicts_real(fitted.params):
-        # There are many more steps, so each has as many candidates as for real runs alone.
-        ratios_CM, pairs = ratios_CM[: max(len(ratios_CM) // 2, 2 * number)], pairs // 2
+        # Many numbers of either kind are compared, in many more steps, so the tables are a quarter as large.
+        ratios_CM, references = ratios_CM[: max(len(ratios_CM) // 4, 2 * number)], references // 2
+        pairs //= 2
         cheap_DM, cost = _far(cheap.ratios_JM, ratios_CM, min_distance), cheap.cost
     reference_QM = ratios_CM[: max(min(references, pairs // len(ratios_CM)), 1)]
     most = max(pairs // max(trained, 1), 2 * number)
