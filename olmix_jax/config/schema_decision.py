@@ -83,7 +83,8 @@ class Propose:
     # Where trainers find the data of a domain, in the files of propose/handover.
     data_path: str = "data/{domain}"
     # Number of runs to train next, written to propose/next.csv: the proposal, natural and two points between them,
-    # unless they are in the swarm, and the most informative mixtures; 0: none. Stage `rounds` trains them.
+    # unless they are in the swarm, and the most informative mixtures; 0: none. Stage `rounds` trains them. Where the
+    # cost of cheap runs is known (swarm.tokens), some of the runs may be cheap, and all cost as much as this many.
     next_runs: int = 8
 
 

@@ -144,6 +144,7 @@ def _with_rounds(config: Config, workdir: pathlib.Path, table: SwarmTable) -> Sw
                 keep_metrics=table.columns,
                 missing=run_or_error(config),
                 every_column=True,
+                all_cheap=True,
             )
             if other := sorted(set(more.domains) ^ set(table.domains)):
                 raise UserError(f"{ratios}: its domains and those of the swarm differ in {', '.join(other)}")

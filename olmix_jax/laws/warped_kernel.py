@@ -150,7 +150,7 @@ def active(weight_K):
     return (weight_K > 0).astype(weight_K.dtype)
 
 
-def _noisy(theta_P, kernel_KK, weight_K):
+def noisy(theta_P, kernel_KK, weight_K):
     """Add the runs' noise to their kernel. A run of weight 0 becomes a row of the identity, which has no effect."""
     active_K = active(weight_K)
     noise_K = jnp.exp(theta_P[-2]) / jnp.where(weight_K > 0, weight_K, 1.0) + JITTER
@@ -159,7 +159,7 @@ def _noisy(theta_P, kernel_KK, weight_K):
 
 def conditioned(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScale | None = None):
     """Return the Cholesky factor of kernel and noise, and alpha_K."""
-    factor_KK = jnp.linalg.cholesky(_noisy(theta_P, kernel(theta_P, ratios_KM, ratios_KM, scale), weight_K))
+    factor_KK = jnp.linalg.cholesky(noisy(theta_P, kernel(theta_P, ratios_KM, ratios_KM, scale), weight_K))
     return factor_KK, jax.scipy.linalg.cho_solve((factor_KK, True), target_K)
 
 
@@ -187,7 +187,7 @@ def with_alpha(theta_P, ratios_KM, target_K, weight_K, scale: Scale | LengthScal
     if scale is not None:
         feature_KF, variance_F = curves.flat_features(scale, ratios_KM), _feature_variances(theta_P, scale)
         kernel_KK = kernel_KK + (feature_KF * variance_F[None, :]) @ feature_KF.T
-    factor_KK = jnp.linalg.cholesky(_noisy(theta_P, kernel_KK, weight_K))
+    factor_KK = jnp.linalg.cholesky(noisy(theta_P, kernel_KK, weight_K))
     inverse_KK = jax.scipy.linalg.cho_solve((factor_KK, True), jnp.eye(len(target_K)))
     alpha_K = inverse_KK @ target_K
     # ∂/∂C of ½ yᵀC⁻¹y + ½ log|C| is ½(C⁻¹ − ααᵀ).

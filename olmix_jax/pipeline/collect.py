@@ -174,5 +174,6 @@ def _cell(sheet: Sheet, run: str, name: str) -> str:
 def _write(place: pathlib.Path, plan: table.Mixtures, rows: dict[str, list[str]], columns: Sequence[str]) -> None:
     """Write the mixtures and scores of a round."""
     at, runs = [plan.runs.index(run) for run in rows], list(rows)
-    table.write_ratios(place / "ratios.csv", runs, runs, plan.domains, np.array(plan.ratios_KM)[at])
+    cheap = set(plan.cheap) & set(runs)
+    table.write_ratios(place / "ratios.csv", runs, runs, plan.domains, np.array(plan.ratios_KM)[at], cheap)
     csv_files.write_sheet(place / "metrics.csv", runs, runs, columns, list(rows.values()))

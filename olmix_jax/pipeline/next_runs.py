@@ -1,5 +1,6 @@
 """The runs to train next: those that test a proposal, and the most informative ones, in ``propose/next.csv``."""
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,10 @@ from olmix_jax import laws
 from olmix_jax.config import budget
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
+from olmix_jax.laws import two_fidelity
 from olmix_jax.laws.fit_result import FitResult
 from olmix_jax.propose import next_runs
+from olmix_jax.propose.next_kinds import NextKinds
 from olmix_jax.propose.proposal import Proposal
 from olmix_jax.swarm import apportion, rounds, table
 from olmix_jax.swarm.rounds import Round
@@ -34,20 +37,21 @@ def write(
     fit_result: FitResult | None,
     swarm_table: table.SwarmTable,
     proposal: Proposal,
-) -> dict[str, float]:
+) -> Proposal:
     """Write the next runs to ``propose/next.csv``: those that test the proposal, then the most informative ones.
 
     A run's id ends with a digest of its mixture, so that scores of an earlier file are never taken for those of this.
 
     Returns:
-      {run: remaining share of uncertainty}; empty if the law has no covariances, and so no most informative runs.
+      The proposal with its ``next_runs``, which are empty if the law has no covariances, and so no most informative
+      runs, ``next_tokens`` and ``next_kinds``.
     """
-    number = config.propose.next_runs
+    number, proposal = config.propose.next_runs, dataclasses.replace(proposal, next_runs={})
     if not number or fit_result is None or fitted_law.law != laws.LAWS[fit_result.law]:
-        return {}
+        return proposal
     testing = _testing_runs(config, workdir, swarm_table, proposal)[:number]
     first_FM = np.array([mixture_M for _, mixture_M in testing]).reshape(-1, len(swarm_table.domains))
-    roles, left_B = [role for role, _ in testing], np.zeros(0)
+    roles = [role for role, _ in testing]
     # These stay if no others can be found.
     runs = _write(workdir, roles, swarm_table.domains, first_FM)
     if next_runs.possible(fitted_law):
@@ -58,12 +62,19 @@ def write(
             domains=swarm_table.domains,
             existing_KM=swarm_table.ratios_KM,
             first_FM=first_FM,
+            cheap=swarm_table.cheap,
             noise_N=np.array([task.rmse_cv**2 for task in fit_result.tasks.values()]),
             task_weights_N=list(proposal.task_weights.values()),
             **_sampler(config, workdir),
         )
-        roles, left_B = [*roles, *["next"] * (len(chosen.ratios_BM) - len(roles))], chosen.left_B
-        runs = _write(workdir, roles, swarm_table.domains, chosen.ratios_BM)
+        roles += ["cheap" if cheap else "next" for cheap in chosen.cheap_B[len(roles) :]]
+        runs = _write(workdir, roles, swarm_table.domains, chosen.ratios_BM, chosen.cheap_B)
+        proposal = dataclasses.replace(
+            proposal,
+            next_runs=dict(zip(runs, chosen.left_B.tolist())),
+            next_tokens=tokens(swarm_table) if runs else None,
+            next_kinds=_kinds(fitted_law, swarm_table, chosen) if runs else None,
+        )
         if len(runs) < number:
             log.info(
                 "propose: no more next runs are at least swarm.min_distance = %g from all others",
@@ -75,7 +86,18 @@ def write(
         log.info("propose: the mixtures to train next (%s) are in %s", counted(len(runs), "run"), workdir / PATH)
         if (length := tokens(swarm_table)) is not None:
             log.info("propose: train them on %.3g tokens each, as the median run, for which they were chosen", length)
-    return dict(zip(runs, left_B.tolist()))
+    if proposal.next_kinds is not None:
+        log.info("propose: %s", proposal.next_kinds)
+    return proposal
+
+
+def _kinds(fitted_law: laws.FittedLaw, swarm_table: table.SwarmTable, chosen: next_runs.NextRuns) -> NextKinds | None:
+    """Return how many runs are of each kind; None for a swarm or a law without cheap runs."""
+    if swarm_table.cheap is None or fitted_law.law != two_fidelity.LAW:
+        return None
+    cheap, left = int(chosen.cheap_B.sum()), float(chosen.left_B[-1])
+    used = two_fidelity.predicts_real(fitted_law.params)
+    return NextKinds(len(chosen.cheap_B) - cheap, cheap, used, swarm_table.cheap.cost, left, chosen.left_alone)
 
 
 def tokens(swarm_table: table.SwarmTable) -> float | None:
@@ -83,11 +105,14 @@ def tokens(swarm_table: table.SwarmTable) -> float | None:
     return None if swarm_table.lengths is None else float(np.median(swarm_table.lengths.tokens_K))
 
 
-def _write(workdir: pathlib.Path, roles: Sequence[str], domains: Sequence[str], ratios_BM: np.ndarray) -> list[str]:
+def _write(
+    workdir: pathlib.Path, roles: Sequence[str], domains: Sequence[str], ratios_BM: np.ndarray, cheap_B=()
+) -> list[str]:
     """Write mixtures to ``propose/next.csv``, unless there are none, and return their run ids."""
     runs = [f"{role}-{files.digest(mixture_M.tolist())[:8]}" for role, mixture_M in zip(roles, ratios_BM, strict=True)]
     if runs:
-        table.write_ratios(workdir / PATH, runs, runs, domains, ratios_BM)
+        cheap = [run for run, is_cheap in zip(runs, cheap_B) if is_cheap]
+        table.write_ratios(workdir / PATH, runs, runs, domains, ratios_BM, cheap)
     return runs
 
 

@@ -72,9 +72,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         exports = handover.write(workdir, _mixture(config, swarm, options, proposal))
         proposal = dataclasses.replace(proposal, handover=exports)
     with left_out.unless_fails("propose", "next runs"):
-        chosen = next_runs.write(config, workdir, fitted_law, fit_result, swarm_table, proposal)
-        length = next_runs.tokens(swarm_table) if chosen else None
-        proposal = dataclasses.replace(proposal, next_runs=chosen, next_tokens=length)
+        proposal = next_runs.write(config, workdir, fitted_law, fit_result, swarm_table, proposal)
     proposal = dataclasses.replace(proposal, left_out=(*proposal.left_out, *left_out.reasons))
     proposal.write(path)
     for line in proposal.warnings:

@@ -131,7 +131,7 @@ def _choose(config: Config, workdir: pathlib.Path, number: int) -> None:
             f"{where} holds runs of a round that is not in {workdir / RECORD}; restore that file, or delete "
             f"{workdir / FOLDER} to start with the first round"
         )
-    chosen = next_runs.read(workdir)
+    chosen = next_runs.read(workdir).real()  # the models of a round are full proxies
     table.write_ratios(where / "ratios.csv", *chosen)
     promised = next_runs.promise(config, workdir)
     Rounds.read(workdir).with_round(number, promised).write(workdir)

@@ -1,32 +1,12 @@
 """Posterior covariances of a law between candidate runs and reference mixtures."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from olmix_jax.laws import curves, per_task, warped_gp, warped_kernel
+from olmix_jax.laws.joint_posterior import Covariances
 from olmix_jax.utils.errors import UserError
-
-
-class Covariances(NamedTuple):
-    """A law's posterior covariances, each task in units of its spread.
-
-    Attributes:
-      variance_NC: variance at the candidates.
-      cross_NCQ: covariance between candidates and reference mixtures.
-      variance_NQ: variance at the reference mixtures.
-      column: c → covariance between all candidates and candidate c, NC.
-      noise_N: variance of a run's noise.
-    """
-
-    variance_NC: np.ndarray
-    cross_NCQ: np.ndarray
-    variance_NQ: np.ndarray
-    column: Callable[[int], np.ndarray]
-    noise_N: np.ndarray
 
 
 def exact_covariances(params: warped_gp.Params | curves.CurvedParams, candidates_CM, reference_QM) -> Covariances:
@@ -49,8 +29,8 @@ def exact_covariances(params: warped_gp.Params | curves.CurvedParams, candidates
         (prior_NC,) = per_task.once(_prior, (scale, candidates_CM, candidates_CM[c]), params.theta_NP)
         return prior_NC - np.stack([half_KC[:, c] @ half_KC for half_KC in half_NKC])
 
-    noise_N = np.exp(params.theta_NP[:, -2]) + warped_kernel.JITTER
-    return Covariances(variance_NC, cross_NCQ, variance_NQ, column, noise_N)
+    noise_N1 = np.exp(params.theta_NP[:, -2:-1]) + warped_kernel.JITTER
+    return Covariances(variance_NC, cross_NCQ, variance_NQ, column, np.broadcast_to(noise_N1, variance_NC.shape))
 
 
 def _conditioned(shared, theta_P):
@@ -95,10 +75,12 @@ def sampled_covariances(predicted_RCN, predicted_RQN, noise_N, number: int) -> C
         ((x - x.mean(axis=0)) / unit_N / np.sqrt(samples - 1)).transpose(2, 1, 0)
         for x in (predicted_RCN, predicted_RQN)
     )
+    variance_NC = (off_NCR**2).sum(axis=2)
+    noise_N = np.maximum(noise_N / unit_N**2, warped_kernel.JITTER)
     return Covariances(
-        variance_NC=(off_NCR**2).sum(axis=2),
+        variance_NC=variance_NC,
         cross_NCQ=off_NCR @ off_NQR.swapaxes(1, 2),
         variance_NQ=(off_NQR**2).sum(axis=2),
         column=lambda c: np.einsum("ncr,nr->nc", off_NCR, off_NCR[:, c]),
-        noise_N=np.maximum(noise_N / unit_N**2, warped_kernel.JITTER),
+        noise_NC=np.broadcast_to(noise_N[:, None], variance_NC.shape),
     )

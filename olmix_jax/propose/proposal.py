@@ -9,6 +9,7 @@ import os
 
 from olmix_jax.propose.aiming import ReadAt
 from olmix_jax.propose.guard_price import GuardPrice
+from olmix_jax.propose.next_kinds import NextKinds
 from olmix_jax.propose.proposal_parts import (
     Certificate,
     Counts,
@@ -76,6 +77,7 @@ class Proposal:
       reuse: in an update, the cost of keeping ratios.
       next_runs: {proposed run: share of the law's standard deviation that remains after it}.
       next_tokens: training tokens of these runs; None if all runs are as long as those of the swarm.
+      next_kinds: how many of them are cheap, and why, if the swarm has cheap runs.
       counts: the mixture in whole sequences or tokens.
       handover: files for trainers, by format.
       left_out: optional parts that could not be computed, and why.
@@ -133,6 +135,7 @@ class Proposal:
     fit: str = ""
     read_at: ReadAt | None = None
     next_tokens: float | None = None
+    next_kinds: NextKinds | None = None
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Proposal":

@@ -98,9 +98,10 @@ def next_runs_text(proposal: Proposal | None) -> str:
         return ""
     remaining, tokens = list(proposal.next_runs.values()), proposal.next_tokens
     at = "" if tokens is None else f", if each is trained on {quantity(tokens)} tokens, as the median run"
+    kinds = "" if proposal.next_kinds is None else f" {capitalised(str(proposal.next_kinds))}."
     return (
         f" Training {counted(len(remaining), 'mixture')} of propose/next.csv would reduce the law’s standard deviation "
-        f"to {100 * remaining[-1]:.0f} % of its present value{at}."
+        f"to {100 * remaining[-1]:.0f} % of its present value{at}.{kinds}"
     )
 
 

@@ -29,12 +29,19 @@ def write_ratios(
 
 
 class Mixtures(NamedTuple):
-    """Mixtures without scores: K run ids, K display names, M domains, and the weights."""
+    """Mixtures without scores: K run ids, K display names, M domains, the weights, and the ids of cheap runs."""
 
     runs: tuple[str, ...]
     names: tuple[str, ...]
     domains: tuple[str, ...]
     ratios_KM: np.ndarray
+    cheap: Collection[str] = ()
+
+    def real(self) -> "Mixtures":
+        """Return the real runs."""
+        at = [k for k, run in enumerate(self.runs) if run not in self.cheap]
+        runs, names = (tuple(of[k] for k in at) for of in (self.runs, self.names))
+        return Mixtures(runs, names, self.domains, self.ratios_KM[at])
 
 
 def read_ratios(path: str | os.PathLike) -> Mixtures:
@@ -43,8 +50,9 @@ def read_ratios(path: str | os.PathLike) -> Mixtures:
     Raises:
       UserError: as for :meth:`olmix_jax.swarm.table.SwarmTable.read`.
     """
-    sheet = csv_files.read_sheet(path)
+    sheet, cheap = fidelity.marked(csv_files.read_sheet(path))
     runs, columns = tuple(sheet.rows), csv_values.domain_columns(sheet)
     if columns.left_out:
         log.warning("%s", csv_values.left_out_text(sheet, columns))
-    return Mixtures(runs, display_names(sheet, runs), columns.names, csv_values.mixtures(sheet, runs, columns.names))
+    ratios_KM = csv_values.mixtures(sheet, runs, columns.names)
+    return Mixtures(runs, display_names(sheet, runs), columns.names, ratios_KM, cheap)

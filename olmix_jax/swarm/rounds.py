@@ -22,6 +22,7 @@ import pathlib
 
 import numpy as np
 
+from olmix_jax.swarm import fidelity
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, records
 from olmix_jax.utils.errors import UserError
@@ -208,4 +209,5 @@ def joined(one: SwarmTable, other: SwarmTable) -> SwarmTable:
         bpb_KN=np.concatenate([one.bpb_KN, other.bpb_KN[new][:, tasks]]),
         diverged=one.diverged + other.diverged,
         warnings=one.warnings + other.warnings,
+        cheap=fidelity.both(one.cheap, other.cheap, tasks),
     )

@@ -96,13 +96,13 @@ class SwarmTable:
         keep_metrics: Sequence[str] = (),
         missing: str = "error",
         every_column: bool = False,
+        all_cheap: bool = False,
     ) -> "SwarmTable":
         """Read a swarm. The two tables are joined by run id; the order of the runs is that of ``ratios``.
 
-        ``meta.json`` may hold ``relative_sizes`` (default: proportional to the token counts), ``token_counts``,
-        ``drop_metrics`` and ``diverged``: :class:`~olmix_jax.swarm.meta.Meta`. Mixtures that sum to 1 within 0.01 are
-        renormalised. Runs in only one of the tables, and columns that are recognised as no score
-        (:mod:`olmix_jax.swarm.bookkeeping`), are left out and named in ``warnings``.
+        ``meta.json`` may hold ``relative_sizes``, ``token_counts``, ``drop_metrics`` and ``diverged``
+        (:class:`~olmix_jax.swarm.meta.Meta`). Mixtures that sum to 1 within 0.01 are renormalised. Runs in only one
+        table, and columns that are no score (:mod:`~olmix_jax.swarm.bookkeeping`), are left out, with ``warnings``.
 
         Args:
           ratios, metrics, tokens: paths of mixtures, scores and, if runs differ in them, lengths (lengths.py).
@@ -111,7 +111,7 @@ class SwarmTable:
           keep_metrics: task columns to read, unless they are also dropped; empty for all that are not recognised as
             something else. A column that is named here is read whatever its name and values say.
           missing: what to do about a missing score (empty, NaN, NA, null): "error", "drop_run" or "drop_task".
-          every_column: whether all columns are tasks, as those of :func:`write_swarm`.
+          every_column, all_cheap: whether all columns are tasks, as in :func:`write_swarm`; whether no run may be real.
 
         Raises:
           UserError: the files are malformed or disagree; the message names file, line, run and column.
@@ -144,7 +144,7 @@ class SwarmTable:
             lengths=read_lengths(tokens, sheets.ratios, scores.runs, domains.names, about.tokens_M),
             warnings=(*left_out, *unmatched, *scores.dropped, *doubts),
         )
-        return fidelity.apart(table, cheap)
+        return fidelity.apart(table, cheap, all_cheap=all_cheap)
 
     def check_enough(self, parameters: int) -> None:
         """Raise an error if the table has too few runs to fit ``parameters`` numbers per task with one run to spare.

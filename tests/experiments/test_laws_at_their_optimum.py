@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from experiments.laws_at_their_optimum import __main__ as program
-from experiments.laws_at_their_optimum import cheap_runs, halves, lengths, regions, subsets, trained, worlds
+from experiments.laws_at_their_optimum import (
+    cheap_runs,
+    halves,
+    lengths,
+    next_of_both,
+    regions,
+    subsets,
+    trained,
+    worlds,
+)
 from olmix_jax.laws import FittedLaw, evaluate
 from olmix_jax.proxy.validation_result import MixtureScore, Validation
 from olmix_jax.solver import bounds
@@ -159,6 +168,32 @@ def test_smoke_run_of_cheap_runs_has_a_row_per_design(tmp_path, monkeypatch, cap
     assert [row["design"] for row in rows] == list(cheap_runs.DESIGNS)
     assert all(row["low"] <= row["high"] and row["true"] <= row["best"] + 1e-9 for row in rows)
     assert "| 5 | with cheap | 1 | 100 % |" in capsys.readouterr().out
+
+
+def test_further_cheap_runs_show_what_the_first_ones_show(monkeypatch):
+    monkeypatch.setattr(cheap_runs, "REAL_NOISE", 0.0)
+    monkeypatch.setattr(cheap_runs, "CHEAP_NOISE", 0.0)
+    world = worlds.drawn("power", cheap_runs.DOMAINS, 20, noise=0.0, seed=1)
+    is_cheap_K = np.arange(20) >= 8
+    together = next_of_both.measured(world, world.ratios_KM, is_cheap_K, 1, "first")
+    apart = next_of_both.measured(world, world.ratios_KM[10:], is_cheap_K[10:], 1, "more")
+    np.testing.assert_allclose(together[10:], apart, rtol=1e-12)
+    np.testing.assert_allclose(together[:8], world.bpb_KN[:8], rtol=1e-9)
+    # The level there is that of the first run, natural in whole sequences.
+    ratio_KN = together[8:] / cheap_runs.cheap_scores(world, True, 1)[8:]
+    np.testing.assert_allclose(ratio_KN, np.broadcast_to(ratio_KN[:1], ratio_KN.shape), rtol=1e-9)
+    np.testing.assert_allclose(ratio_KN, 1.0, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_smoke_run_of_next_runs_of_both_kinds_spends_the_budget(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["next_of_both", f"--workdir={tmp_path}"])
+    next_of_both.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["policy"] for row in rows] == list(next_of_both.POLICIES)
+    spent = [row["real"] + row["cost"] * row["cheap"] for row in rows]
+    assert spent[0] == 0 and all(next_of_both.BUDGET - 0.5 <= one <= next_of_both.BUDGET for one in spent[1:])
+    assert "| 0.5 | chosen of both | 1 |" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -198,3 +198,19 @@ def test_wrong_scores_are_errors_that_change_nothing(given, runs, tasks, row, me
         olmix_jax.run(settings, workdir, ("rounds",))
     assert not (workdir / "rounds/1").exists()
     assert len(workdirs.read_table(settings, workdir).runs) == 12
+
+
+def test_scored_cheap_runs_join_the_cheap_ones(given):
+    workdir, scores, settings = given
+    mixtures = next_runs.read(workdir)
+    for path in (workdir / next_runs.PATH, *(workdir / next_runs.ARCHIVE).glob("*.csv")):
+        table.write_ratios(path, *mixtures._replace(cheap=mixtures.runs[5:]))
+    trained = external.train(workdir / next_runs.PATH, scores, slice(6, 8))
+    collect.run(settings, workdir)
+    found = workdirs.read_table(settings, workdir)
+    assert len(found.runs) == 12 and found.cheap.runs == tuple(trained) and found.cheap.cost is None
+    trained += external.train(workdir / next_runs.PATH, scores, slice(1, 6))
+    collect.run(settings, workdir)
+    found = workdirs.read_table(settings, workdir)
+    assert found.runs[12:] == mixtures.runs[1:5] and found.cheap.runs == mixtures.runs[5:]
+    assert Rounds.read(workdir).rounds[0].runs == 7

@@ -8,8 +8,9 @@ import pytest
 import olmix_jax
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.laws.fit_result import FitResult
-from olmix_jax.pipeline import next_runs, propose
+from olmix_jax.pipeline import next_runs, propose, rounds
 from olmix_jax.propose.proposal import Proposal
+from olmix_jax.swarm import table
 from olmix_jax.utils.errors import UserError
 from tests.pipeline import external
 
@@ -87,3 +88,28 @@ def test_promise_is_that_of_the_proposal_with_the_error_of_held_out_runs(propose
 def test_missing_next_runs_are_an_error_that_says_what_to_change(tmp_path):
     with pytest.raises(UserError, match="next.csv does not exist.*raise propose.next_runs.*--stages=propose"):
         next_runs.read(tmp_path)
+
+
+def test_cheap_runs_are_marked_and_a_round_trains_the_real_ones(proposed, tmp_path, monkeypatch):
+    """The law of this swarm has no cheap runs, so the choice is replaced."""
+    workdir, settings = proposed
+    choose, proposal = next_runs.next_runs.propose_next, Proposal.read(workdir / "propose/proposal.json")
+    (tmp_path / "fit").symlink_to(workdir / "fit")
+
+    def with_cheap(*args, **arguments):
+        found = choose(*args, **arguments)
+        return found._replace(cheap_B=np.arange(len(found.cheap_B)) >= 6)
+
+    monkeypatch.setattr(next_runs.next_runs, "propose_next", with_cheap)
+    propose.run(settings, tmp_path)
+    mixtures = next_runs.read(tmp_path)
+    assert roles(mixtures) == ["proposal", "natural", "path", "path", "next", "next", "cheap", "cheap"]
+    assert set(mixtures.cheap) == set(mixtures.runs[6:])
+    assert list(Proposal.read(tmp_path / "propose/proposal.json").next_runs.values()) == list(
+        proposal.next_runs.values()
+    )
+    assert next_runs.archived(tmp_path)[0][0].cheap == mixtures.cheap
+    rounds._choose(settings, tmp_path, 1)
+    assert table.read_ratios(tmp_path / "rounds/1/ratios.csv").runs == mixtures.runs[:6]
+    # Without cheap runs, the file has no column of kinds.
+    assert (workdir / next_runs.PATH).read_text().splitlines()[0] == "run,name,index,a,b,c"

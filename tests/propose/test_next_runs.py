@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from olmix_jax.laws import FittedLaw, log_linear, warped_gp
+from olmix_jax.laws import FittedLaw, log_linear, two_fidelity, warped_gp
 from olmix_jax.propose import next_runs
 from olmix_jax.propose.covariances import exact_covariances
+from olmix_jax.swarm.fidelity import Cheap
 from olmix_jax.utils.errors import UserError
+from tests.laws import test_joint_posterior as joint
 
 DOMAINS = tuple("abcd")
 NATURAL_M = np.array([0.4, 0.3, 0.2, 0.1])
@@ -177,3 +179,34 @@ def test_impossible_requests_are_errors(params):
         next_runs.choose(params, np.eye(3), candidates_CM, 1)
     with pytest.raises(UserError, match="2 task weights"):
         next_runs.choose(params, candidates_CM, candidates_CM, 1, [1.0, -1.0])
+
+
+def propose_both(cost, number=4, params=None, **settings):
+    """Propose for a law of 5 real and 9 cheap runs."""
+    params = joint.law()._replace(slope_N=np.array([4.0, 6.0])) if params is None else params
+    ids = tuple(f"c{j}" for j in range(joint.CHEAP))
+    cheap = Cheap(ids, params.cheap.ratios_KM, np.ones((joint.CHEAP, joint.TASKS)), cost)
+    return propose(FittedLaw(two_fidelity.LAW, params), number, params.own.ratios_KM, cheap=cheap, **settings)
+
+
+def test_law_of_two_fidelities_proposes_runs_of_both_kinds_within_the_budget():
+    found = propose_both(0.05)
+    real, cheap = int((~found.cheap_B).sum()), int(found.cheap_B.sum())
+    assert real and cheap and real + 0.05 * cheap <= 4 + 1e-9 < real + 0.05 * (cheap + 1)
+    assert found.left_B[-1] < found.left_alone < 1 and (np.diff(found.left_B) < 0).all()
+    params = joint.law()
+    for own_BM, trained_KM in (
+        (found.ratios_BM[~found.cheap_B], params.own.ratios_KM),
+        (found.ratios_BM[found.cheap_B], params.cheap.ratios_KM),
+    ):
+        distance_BX = next_runs.total_variation(own_BM, np.vstack([own_BM, trained_KM]))
+        distance_BX[np.arange(len(own_BM)), np.arange(len(own_BM))] = 1
+        assert (distance_BX >= 0.02).all()
+
+
+def test_runs_are_real_alone_where_cheap_ones_have_no_known_cost_or_are_not_used():
+    unknown, merged, expensive = (propose_both(cost) for cost in (None, 0.0, 0.999))
+    unused = joint.law()._replace(slope_N=np.zeros(joint.TASKS))
+    for found in (unknown, merged, expensive, propose_both(0.1, params=unused)):
+        assert len(found.ratios_BM) == 4 and not found.cheap_B.any() and found.left_alone == found.left_B[-1]
+    np.testing.assert_array_equal(unknown.ratios_BM, merged.ratios_BM)

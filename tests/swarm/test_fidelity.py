@@ -144,3 +144,41 @@ def test_cheap_runs_of_other_files_join_on_the_domains_and_tasks_of_the_table(tm
     csv_files.write_sheet(folder / "metrics.csv", names, names, ["more"], scores_JN[:, :1].tolist())
     with pytest.raises(UserError, match=r"metrics.csv: line 1: no column .*; make the file again"):
         fidelity.joined(real, folder / "ratios.csv", folder / "metrics.csv")
+
+
+def test_cost_of_a_cheap_run_is_its_share_of_the_tokens_of_a_real_one(tmp_path):
+    tokens = tmp_path / "tokens.csv"
+    for cheap, cost in ((25, 0.25), (300, None)):
+        rows = [f"r{k},{cheap if k in CHEAP else 100},10,20,30" for k in range(8)]
+        tokens.write_text("\n".join(["run,tokens,web,code,wiki", *rows]))
+        assert write_and_read(tmp_path, marked(), BASE_METRICS, tokens=tokens).cheap.cost == cost
+    assert write_and_read(tmp_path, marked(), BASE_METRICS).cheap.cost is None
+
+
+def test_all_runs_may_be_cheap_where_a_table_joins_another(tmp_path):
+    found = write_and_read(tmp_path, marked(("cheap",) * 8), BASE_METRICS, all_cheap=True)
+    assert found.runs == () and found.ratios_KM.shape == (0, 3) and len(found.cheap.runs) == 8
+
+
+def test_cheap_runs_of_two_tables_join_on_the_tasks_of_the_first(tmp_path):
+    one = both(tmp_path)[0].cheap._replace(cost=0.5)
+    other = one._replace(runs=("r3", "r8", "r9"), bpb_JN=one.bpb_JN[:, ::-1], cost=None)
+    tasks = range(one.bpb_JN.shape[1])[::-1]
+    found = fidelity.both(one, other, tasks)
+    assert found.runs == ("r1", "r3", "r6", "r8", "r9") and found.cost == 0.5
+    np.testing.assert_array_equal(found.bpb_JN, one.bpb_JN[[0, 1, 2, 1, 2]])
+    np.testing.assert_array_equal(found.ratios_JM, one.ratios_JM[[0, 1, 2, 1, 2]])
+    assert fidelity.both(one, None, tasks) is one
+    np.testing.assert_array_equal(fidelity.both(None, other, tasks).bpb_JN, one.bpb_JN)
+
+
+def test_mixtures_without_scores_keep_their_kinds(tmp_path):
+    draw, runs = np.random.default_rng(0), ["a", "b", "c"]
+    mixtures = table.Mixtures(tuple(runs), tuple(runs), ("x", "y"), draw.dirichlet(np.ones(2), size=3), ["b"])
+    table.write_ratios(tmp_path / "next.csv", *mixtures)
+    found = table.read_ratios(tmp_path / "next.csv")
+    assert found.runs == mixtures.runs and found.domains == ("x", "y") and set(found.cheap) == {"b"}
+    assert found.real().runs == ("a", "c") and not found.real().cheap
+    np.testing.assert_array_equal(found.real().ratios_KM, mixtures.ratios_KM[[0, 2]])
+    table.write_ratios(tmp_path / "next.csv", *found.real())
+    assert "fidelity" not in (tmp_path / "next.csv").read_text()
