@@ -22,7 +22,7 @@ from olmix_jax.utils.files import file_name
 from olmix_jax.utils.progress import log, tracked
 
 # Tokens of a block, and blocks that are counted at once.
-BLOCK, _BLOCKS = 4096, 256
+BLOCK, _BLOCKS = 1024, 1024
 _REBUILD = "delete domains.json and rerun --stages=prepare"
 
 

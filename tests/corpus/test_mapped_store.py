@@ -71,7 +71,7 @@ def test_files_that_changed_are_named(tmp_path):
     mapped_store.write_index(tmp_path / "x.npy", tokens, TO_SMALL)
     (tmp_path / "0.npy").write_bytes(IDS[::-1].astype("<u2").tobytes())
     changed = MappedStore(store.open_store(tmp_path / "x.bin"), TO_SMALL, tmp_path / "x.npy")
-    with pytest.raises(UserError, match="x.bin: tokens 0 to 4,096 are .* its files changed after prepare"):
+    with pytest.raises(UserError, match="x.bin: tokens 0 to 1,024 are .* its files changed after prepare"):
         changed.read(0, 10)
     with pytest.raises(UserError, match="x.npy: not the index of .*x.bin, which has 100 tokens"):
         MappedStore(write_files(tmp_path, IDS[:100]), TO_SMALL, tmp_path / "x.npy")

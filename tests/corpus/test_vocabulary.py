@@ -87,6 +87,19 @@ def test_merges_may_be_in_any_order(draw, texts):
     check(full, draw.randint(257, len(vocab)), texts)
 
 
+def test_an_entry_that_only_a_later_merge_makes_is_mapped_to_its_parts():
+    """In `abcd`, `bc` is made first, so `abc` is made by the last merge, not by the third, which is kept."""
+    vocab = {name: n for n, name in enumerate([tokenizer.END_TEXT, *alphabet(), "bc", "ab", "abc", "xy"])}
+    merges = [["b", "c"], ["a", "b"], ["ab", "c"], ["x", "y"], ["a", "bc"]]
+    full = changed(BPE, vocab=vocab, merges=merges, ignore_merges=True)
+    assert full.encode("abcd").tolist() == [vocab["abc"], vocab["d"]]
+    small = truncate(full, 260)
+    # Looked up as a whole word, `abc` would have two meanings.
+    assert small.encode("abc").tolist() == Mapping.between(full, small).map(full.encode("abc")).tolist()
+    assert small.encode("abcd").tolist() == [vocab["a"], vocab["bc"], vocab["d"]]
+    check(full, 260, ["abcd", "abc", "ab", "xyabcd"])
+
+
 def test_tokenizer_of_another_program_keeps_special_and_added_tokens_with_new_ids():
     full = tokenizer.Tokenizer(json.dumps(foreign()))
     small = truncate(full, 270)
