@@ -39,9 +39,15 @@ def decay_steps(config: Config) -> int | None:
     return min(round(DECAY * config.train.steps), config.train.steps - trunk_steps(config))
 
 
-def target_tokens(config: Config) -> float:
-    """Return R, the tokens of the target run: the config's, or by default those of one validation model."""
-    return config.propose.target_tokens or tokens(validated(config))
+def target_tokens(config: Config, tokens_per_token: float = 1.0) -> float:
+    """Return R, the tokens of the target run: the config's, or by default those of one validation model.
+
+    Args:
+      config: the config.
+      tokens_per_token: the models' tokens per token of the corpus' tokenizer, in which R is counted.
+    """
+    own = tokens(validated(config))
+    return config.propose.target_tokens or (own if tokens_per_token == 1 else own / tokens_per_token)
 
 
 def validated(config: Config) -> Config:

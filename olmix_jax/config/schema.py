@@ -121,6 +121,10 @@ class Proxy:
     preset: str = "1M"
     # Tokens per training sequence. None: the preset's (paper: 2048).
     length: int = derived()
+    # Entries of the proxies' vocabulary: special tokens, bytes and the first merges of the corpus' tokenizer, whose
+    # tokens are mapped while they are read (docs/scale.md). `length` and steps are then in mapped tokens. Weights,
+    # domain sizes and `propose.target_tokens` stay in tokens of the corpus' tokenizer. None: the whole vocabulary.
+    vocabulary: int | None = None
     # Type of the matrix products: "float32" or "bfloat16". Weights, gradients and optimiser state are always float32.
     # Accelerators round the factors of float32 products too, to bfloat16 (TPU) or TF32 (GPU), unless
     # JAX_DEFAULT_MATMUL_PRECISION=highest is set. None: the preset's.

@@ -18,8 +18,8 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "update.strategy": ("auto", "full", "full_reuse", "partial_reuse", "swarm_reuse"),
 }
 POSITIVE = (
-    "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length train.steps "
-    "train.batch train.micro_batch train.lr train.clip train.checkpoint_every fit.starts fit.train_split "
+    "corpus.vocabulary corpus.min_tokens tasks.max_examples tasks.length swarm.size proxy.length proxy.vocabulary "
+    "train.steps train.batch train.micro_batch train.lr train.clip train.checkpoint_every fit.starts fit.train_split "
     "propose.max_repeats propose.target_tokens rounds.number validate.steps validate.lr validate.seeds update.proxies "
     "update.budget swarm.members_per_device plan.utilisation plan.price"
 ).split()

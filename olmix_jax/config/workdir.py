@@ -8,6 +8,7 @@ from olmix_jax.config.build import from_dict
 from olmix_jax.config.schema import Config
 from olmix_jax.swarm import fidelity, rounds, task_groups
 from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.swarm.expansion import Expansion
 from olmix_jax.swarm.table import SwarmTable
 from olmix_jax.utils import files, rng
 from olmix_jax.utils.errors import UserError
@@ -20,6 +21,7 @@ RATIOS = "swarm/ratios.csv"
 METRICS = "swarm/metrics.csv"
 META = "swarm/meta.json"
 UPDATE_PLAN = "update/plan.json"
+PROXY_TOKENS = "corpus/proxy/tokens.json"
 TRUNK = "swarm/trunk/trunk.json"
 MERGED = "swarm/merged/metrics.csv"
 MERGED_RATIOS = "swarm/merged/ratios.csv"
@@ -33,6 +35,29 @@ def read_config(workdir: pathlib.Path) -> Config:
 def read_domains(workdir: pathlib.Path) -> DomainSet:
     """Read the domains of a prepared workdir."""
     return DomainSet.read(workdir / DOMAINS)
+
+
+def read_expansion(config: Config, workdir: pathlib.Path) -> Expansion | None:
+    """Read how many tokens the domains have in ``proxy.vocabulary``; None if it is not set.
+
+    Raises:
+      UserError: the workdir was prepared with another value.
+    """
+    if config.proxy.vocabulary is None:
+        return None
+    result = Expansion.read(workdir / PROXY_TOKENS)
+    if result.vocabulary != config.proxy.vocabulary:
+        raise UserError(
+            f"{workdir / PROXY_TOKENS}: made with proxy.vocabulary = {result.vocabulary}, now it is "
+            f"{config.proxy.vocabulary}; use another --workdir, or restore the old value"
+        )
+    return result
+
+
+def tokens_per_token(config: Config, workdir: pathlib.Path) -> float:
+    """Return the proxies' tokens per token of the corpus' tokenizer, for the natural mixture."""
+    expansion = read_expansion(config, workdir)
+    return 1.0 if expansion is None else expansion.mean
 
 
 def ancestors(workdir: pathlib.Path) -> list[pathlib.Path]:

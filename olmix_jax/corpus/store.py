@@ -196,7 +196,37 @@ class Shard:
         return self.offset + self.tokens * np.dtype(self.dtype).itemsize
 
 
-class TokenStore:
+class Sequences:
+    """Random access to sequences, for a class that can read the tokens between two places."""
+
+    path: pathlib.Path
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return the tokens ``start`` to ``stop`` (exclusive, cut at the end), int32."""
+        raise NotImplementedError
+
+    def sequences(self, length: int) -> int:
+        """Return the number of sequences of ``length`` targets. The first target needs one token before it."""
+        return max(0, (len(self) - 1) // length)
+
+    def sequence(self, index: int, length: int) -> np.ndarray:
+        """Return the tokens ``index·length`` to ``index·length + length`` inclusive, int32 [length + 1].
+
+        The inputs are ``[:-1]``, the targets ``[1:]``.
+
+        Raises:
+          IndexError: ``index`` is not in [0, sequences(length)).
+          UserError: see :meth:`read`.
+        """
+        if not 0 <= index < self.sequences(length):
+            raise IndexError(f"{self.path}: sequence {index} of {self.sequences(length)}")
+        return self.read(index * length, (index + 1) * length + 1)
+
+
+class TokenStore(Sequences):
     """The tokens of one domain: the tokens of its shards, one shard after another.
 
     A store is cheap to open and never loaded as a whole. Files on disk are memory-mapped on first use, so processes
@@ -236,23 +266,6 @@ class TokenStore:
             parts.append(ids.astype(np.int32))
             start, n = start + last - first, n + 1
         return np.concatenate(parts)
-
-    def sequences(self, length: int) -> int:
-        """Return the number of sequences of ``length`` targets. The first target needs one token before it."""
-        return max(0, (len(self) - 1) // length)
-
-    def sequence(self, index: int, length: int) -> np.ndarray:
-        """Return the tokens ``index·length`` to ``index·length + length`` inclusive, int32 [length + 1].
-
-        The inputs are ``[:-1]``, the targets ``[1:]``.
-
-        Raises:
-          IndexError: ``index`` is not in [0, sequences(length)).
-          UserError: see :meth:`read`.
-        """
-        if not 0 <= index < self.sequences(length):
-            raise IndexError(f"{self.path}: sequence {index} of {self.sequences(length)}")
-        return self.read(index * length, (index + 1) * length + 1)
 
 
 def fetch(shard: Shard, first: int, last: int) -> np.ndarray:

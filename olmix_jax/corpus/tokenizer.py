@@ -134,6 +134,10 @@ class Tokenizer:
                 )
             yield ids
 
+    def merge(self, symbols: str) -> list[int]:
+        """Return the ids that the merges make of a pre-token, given in the characters of ``alphabet``."""
+        return [token.id for token in self._bpe.model.tokenize(symbols)]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ``ids``. Incomplete characters become U+FFFD, ``end`` becomes nothing."""
         return self._join(ids).decode("utf-8", errors="replace")

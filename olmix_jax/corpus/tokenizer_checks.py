@@ -5,7 +5,7 @@ from collections.abc import Callable, Container, Iterable
 
 # Texts with what vocabularies, pre-tokenisers and normalisers lose or change. The last one has every byte that UTF-8
 # text can have.
-_PROBES = {
+PROBES = {
     "words": " A  b\n\n\tç\r\n'll it's 12345 3.14 _-- ab  \t \n x=y; https://a.b/c?d=e#f \\alpha {}[]<|x|> ",
     "Latin and Cyrillic": "Straße ÀÉÎÕÜ e\u0301 ﬁ ½ ² İı Привет, мир! Ёлка Αθήνα",
     "Chinese, Arabic and Hindi": "日本語 中文，。 한국어 العربية हिन्दी ไทย",
@@ -44,7 +44,7 @@ def check_probes(round_trip: Callable[[str], bytes]) -> None:
     Args:
       round_trip: encodes a text and returns the bytes of its tokens.
     """
-    for name, text in _PROBES.items():
+    for name, text in PROBES.items():
         change = describe_change(text, round_trip(text))
         if change:
             raise ValueError(f"encoding and decoding changes text ({name}): {change}")

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from olmix_jax.config import budget
+from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.part import Part
 from olmix_jax.config.schema import Config
-from olmix_jax.corpus import store, tasks, tokenizer
+from olmix_jax.corpus import mapped_store, store, tasks
 from olmix_jax.corpus.task_set import TaskSet
 from olmix_jax.proxy import coordination, data, model, part_results, state, trainer, waves
 from olmix_jax.proxy.proxy_swarm import ProxySwarm
 from olmix_jax.proxy.train_result import TrainResult
 from olmix_jax.proxy.trunk import Trunk
 from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.swarm.expansion import Expansion
 from olmix_jax.update import update_plan
 from olmix_jax.utils import files, rng
 
@@ -83,12 +85,12 @@ def swarm_of(
       config: the sections ``proxy`` and ``train`` define the models and their training.
       workdir: folder of a prepared corpus.
       domains: the domains of the corpus.
-      runs: counts of sequences and seeds, which differ between the models.
+      runs: counts of sequences, as shares of the corpus' tokens, and seeds, which differ between the models.
       share: share of each domain that a model reads, so that it repeats the domain as often as the target run.
       score_steps: steps at which models are scored, besides the last one.
       trunk: the trunk that the models continue from.
     """
-    vocabulary = _tokenizer(workdir).size
+    vocabulary, expansion = mapped_store.read_tokenizer(config, workdir).size, workdirs.read_expansion(config, workdir)
     return ProxySwarm(
         shape=model.PRESETS[config.proxy.preset],
         vocabulary=vocabulary,
@@ -96,13 +98,22 @@ def swarm_of(
         dtype=config.proxy.dtype,
         train=trainer.resolved(config, vocabulary),
         runs=runs,
-        stores={name: store.open_store(store.store_path(workdir, name)) for name in domains.names},
+        stores=_stores(workdir, domains, expansion),
         share=share,
         track=config.track,
         score_steps=score_steps,
         decay=budget.decay_steps(config),
         trunk=trunk,
+        expansion=() if expansion is None else expansion.by_domain(domains.names),
     )
+
+
+def _stores(workdir: pathlib.Path, domains: DomainSet, expansion: Expansion | None) -> dict[str, Any]:
+    """Return the token store of each domain, in the proxies' vocabulary."""
+    if expansion is None:
+        return {name: store.open_store(store.store_path(workdir, name)) for name in domains.names}
+    mapping = mapped_store.read_mapping(workdir)
+    return {name: mapped_store.open_store(workdir, name, mapping) for name in domains.names}
 
 
 def proxy_seed(config: Config, workdir: pathlib.Path) -> int:
@@ -112,20 +123,26 @@ def proxy_seed(config: Config, workdir: pathlib.Path) -> int:
     return seed if plan is None else plan.derive_seed(seed)
 
 
-def proxy_share(config: Config) -> float:
-    """Return the share of every domain that proxies read."""
-    return min(1.0, budget.tokens(config) / budget.target_tokens(config)) if config.train.match_repeats else 1.0
+def proxy_share(config: Config, workdir: pathlib.Path) -> float:
+    """Return the share of every domain that proxies read.
+
+    A proxy with a smaller vocabulary sees less text for as many tokens. The share is that of natural's text.
+    """
+    if not config.train.match_repeats:
+        return 1.0
+    per_token = workdirs.tokens_per_token(config, workdir)
+    return min(1.0, budget.tokens(config) / per_token / budget.target_tokens(config, per_token))
 
 
 def tasks_of(config: Config, workdir: pathlib.Path) -> TaskSet:
     """Return the workdir's tasks, packed into windows of ``tasks.length`` tokens."""
-    return tasks.read_tasks(workdir, _tokenizer(workdir), config.tasks.length)
+    return tasks.read_tasks(workdir, mapped_store.read_tokenizer(config, workdir), config.tasks.length)
 
 
 def is_sharded_over_all(config: Config, workdir: pathlib.Path) -> bool:
     """Return whether each proxy is sharded over all devices (FSDP)."""
     shape = model.PRESETS[config.proxy.preset]
-    vocabulary = _tokenizer(workdir).size
+    vocabulary = mapped_store.read_tokenizer(config, workdir).size
     train = trainer.resolved(config, vocabulary)
     return waves.needs_fsdp(train, state.member(shape, vocabulary, train, config.proxy.dtype))
 
@@ -146,7 +163,3 @@ def write_curves(path: pathlib.Path, job: Job, trained: TrainResult, config: Con
         arrays["tasks"] = np.array(job.tasks.names, str)
     with files.atomic_write(path, "wb") as f:
         np.savez_compressed(f, **arrays)
-
-
-def _tokenizer(workdir: pathlib.Path) -> tokenizer.Tokenizer:
-    return tokenizer.Tokenizer.read(workdir / "corpus/tokenizer.json")

@@ -90,7 +90,7 @@ def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
     counts_JM = np.array([apportion.snap(ratios_M, total) for ratios_M in ratios_JM])
     seed_J = np.full(len(counts_JM), start.seed)
     runs = data.Runs(tuple(domains.names), counts_JM, seed_J, seed_J)
-    swarm = jobs.swarm_of(config, workdir, domains, runs, jobs.proxy_share(config), trunk=start)
+    swarm = jobs.swarm_of(config, workdir, domains, runs, jobs.proxy_share(config, workdir), trunk=start)
     return jobs.Job(swarm, jobs.tasks_of(config, workdir), workdir / FOLDER, "experts", config.swarm.members_per_device)
 
 

@@ -110,7 +110,8 @@ def options_of(config: Config, workdir: pathlib.Path, plan: UpdatePlan | None) -
     """Return the config's options, with the target tokens of a swarm trained here and the ratios kept by an update."""
     options = Options(**json_fields.propose_options(config))
     if workdirs.trained_here(config, workdir):
-        options = dataclasses.replace(options, target_tokens=budget.target_tokens(config))
+        per_token = workdirs.tokens_per_token(config, workdir)
+        options = dataclasses.replace(options, target_tokens=budget.target_tokens(config, per_token))
     if plan is not None and plan.kept:
         # The plan keeps the blocks of the config too.
         options = dataclasses.replace(options, keep_ratios=plan.kept)

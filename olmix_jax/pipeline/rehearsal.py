@@ -50,6 +50,7 @@ def check_settings(config: Config) -> None:
     if config.swarm.ratios:
         return
     _check_trunk(config)
+    _check_vocabulary(config)
     fitting.check_library(config.fit.law)
     tracking.check_libraries(config.track)
     _check_budget(config)
@@ -65,6 +66,17 @@ def _check_trunk(config: Config) -> None:
             _warn(
                 f"swarm.trunk = {config.swarm.trunk:g}, but {before.trunk:g} in {config.update.parent}: differences "
                 "between mixtures are smaller the longer the trunk is, so earlier runs are a poor guide to the new ones"
+            )
+
+
+def _check_vocabulary(config: Config) -> None:
+    """Raise an error for an update whose proxies have another vocabulary, so that earlier runs are of other models."""
+    if config.update.parent:
+        before = history.parent_config(config)
+        if not before.swarm.ratios and before.proxy.vocabulary != config.proxy.vocabulary:
+            raise UserError(
+                f"config field `proxy.vocabulary` is {config.proxy.vocabulary}, but {before.proxy.vocabulary} in "
+                f"update.parent={config.update.parent}, whose runs are reused; give it the parent's value"
             )
 
 

@@ -89,7 +89,7 @@ def _job(config: Config, workdir: pathlib.Path, place: Place) -> jobs.Job:
     seed = jobs.proxy_seed(config, workdir) if start is None else start.seed
     seed_K = np.array([seed if config.train.common else rng.derive(seed, run) for run in mixtures.runs])
     runs = data.Runs(mixtures.runs, counts_KM, seed_K, seed_K)
-    swarm = jobs.swarm_of(config, workdir, domains, runs, jobs.proxy_share(config), trunk=start)
+    swarm = jobs.swarm_of(config, workdir, domains, runs, jobs.proxy_share(config, workdir), trunk=start)
     tasks, members_per_device = jobs.tasks_of(config, workdir), config.swarm.members_per_device
     return jobs.Job(swarm, tasks, workdir / place.training, place.tables, members_per_device)
 

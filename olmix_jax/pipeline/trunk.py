@@ -9,7 +9,7 @@ import numpy as np
 from olmix_jax.config import budget, json_fields
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
-from olmix_jax.corpus import store, tokenizer
+from olmix_jax.corpus import mapped_store
 from olmix_jax.pipeline import jobs, trunk_stage
 from olmix_jax.propose import constraints
 from olmix_jax.proxy import data, optimizer, sharding, trainer, waves
@@ -17,6 +17,7 @@ from olmix_jax.proxy.train_result import TrunkInfo
 from olmix_jax.proxy.trunk import Trunk
 from olmix_jax.swarm import apportion
 from olmix_jax.swarm.domains import DomainSet
+from olmix_jax.swarm.expansion import sequences
 from olmix_jax.utils.errors import UserError
 from olmix_jax.utils.progress import log
 
@@ -40,7 +41,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         raise UserError(
             f"the trunk diverged at step {trained.died_K[0]}; lower `train.lr`, delete {job.folder}, and run again"
         )
-    domains, (counts_M,) = workdirs.read_domains(workdir), job.swarm.runs.counts_KM
+    domains, counts_M = workdirs.read_domains(workdir), sequences(job.swarm.runs.counts_KM[0], job.swarm.expansion)
     TrunkInfo(
         identity=job.swarm.identity,
         steps=job.swarm.train.steps,
@@ -82,7 +83,7 @@ def _job(config: Config, workdir: pathlib.Path) -> jobs.Job:
     counts_KM = apportion.snap(mixture(config, domains), steps * config.train.batch)[None]
     seed_K = np.array([jobs.proxy_seed(config, workdir)])
     swarm = jobs.swarm_of(
-        config, workdir, domains, data.Runs(("trunk",), counts_KM, seed_K, seed_K), jobs.proxy_share(config)
+        config, workdir, domains, data.Runs(("trunk",), counts_KM, seed_K, seed_K), jobs.proxy_share(config, workdir)
     )
     # The warm-up of a whole proxy, and no decay.
     train = dataclasses.replace(swarm.train, steps=steps, warmup=optimizer.warmup_steps(swarm.train) / steps)
@@ -99,7 +100,7 @@ def _content(domains: DomainSet) -> dict[str, str]:
 
 def _settings(config: Config, workdir: pathlib.Path) -> dict[str, str]:
     """Return what runs that continue from a trunk must share with it, as text, by config field."""
-    vocabulary = tokenizer.Tokenizer.read(store.tokenizer_path(workdir))
+    vocabulary = mapped_store.read_tokenizer(config, workdir)
     train = trainer.resolved(config, vocabulary.size)
     optimiser = {
         f"train.{name}": f"{getattr(train, name):.6g}" for name in ("batch", "lr", "beta1", "beta2", "weight_decay")
@@ -109,7 +110,7 @@ def _settings(config: Config, workdir: pathlib.Path) -> dict[str, str]:
         "proxy.length": str(config.proxy.length),
         "corpus.tokenizer": f"one with digest {vocabulary.digest}",
         **optimiser,
-        "train.match_repeats": f"a share of {jobs.proxy_share(config):.6g} of every domain",
+        "train.match_repeats": f"a share of {jobs.proxy_share(config, workdir):.6g} of every domain",
     }
 
 

@@ -8,6 +8,7 @@ import grain
 import numpy as np
 
 from olmix_jax.swarm import apportion
+from olmix_jax.swarm.expansion import sequences
 from olmix_jax.utils import rng
 from olmix_jax.utils.errors import UserError
 
@@ -135,6 +136,23 @@ class _Chunks:
         return tokens_KSL1.reshape(len(self.runs), self.steps, self.batch, self.length + 1)
 
 
+def _check(runs: Runs, stores: dict, length: int, steps: int, batch: int, start: Start) -> None:
+    """Raise an error for a domain without a sequence, or a row of counts that is not those of ``steps``."""
+    too_small = [name for name, store in stores.items() if store.sequences(length) < 1]
+    if too_small:
+        raise UserError(
+            f"domain smaller than one sequence of {length} tokens: {', '.join(too_small)}. Add text, merge the domain "
+            "with another, or lower `proxy.length`"
+        )
+    total_K, wanted = runs.counts_KM.sum(axis=1), steps * batch
+    for name, total in zip(runs.names, total_K):
+        if total != wanted:
+            of = f"(train.steps − {start.step} of the trunk)" if start.step else "train.steps"
+            raise UserError(
+                f"run {name} has {total} sequences, but {of} × train.batch is {wanted}. Run --stages=sample again"
+            )
+
+
 def chunks(
     runs: Runs,
     stores: dict,
@@ -146,12 +164,14 @@ def chunks(
     first_step: int = 0,
     stops: Sequence[int] = (),
     start: Start | None = None,
+    expansion: tuple[float, ...] = (),
 ) -> grain.DatasetIterator:
     """Return the swarm's training data as an iterator over int32 [K, steps, B, L + 1], from any step on.
 
     The n-th sequence that a member reads from domain j is the n-th of that domain's stream, for every mixture. With
     a common seed, members read the same documents in the same order and differ in their mixture only. Members read
-    exactly `counts_KM` sequences, without rounding.
+    exactly `counts_KM` sequences, without rounding. With an `expansion`, these are counts of equal numbers of the
+    corpus' tokens, and the sequences that are read are those of :func:`olmix_jax.swarm.expansion.sequences`.
 
     Args:
       runs: the members.
@@ -164,24 +184,16 @@ def chunks(
       first_step: the step that the first chunk starts with, for a run that resumes.
       stops: steps at which a chunk ends early; see :func:`chunk_ends`.
       start: where the runs begin; None for step 0.
+      expansion: tokens in a store per token of the corpus' tokenizer, by domain; empty if all are 1.
 
     Raises:
       UserError: a domain is smaller than one sequence, or a row of counts does not sum to the sequences of its steps.
     """
     start = Start(0, np.zeros(len(stores), np.int64)) if start is None else start
-    too_small = [name for name, store in stores.items() if store.sequences(length) < 1]
-    if too_small:
-        raise UserError(
-            f"domain smaller than one sequence of {length} tokens: {', '.join(too_small)}. Add text, merge the domain "
-            "with another, or lower `proxy.length`"
-        )
-    total_K, wanted = runs.counts_KM.sum(axis=1), (total_steps - start.step) * batch
-    for name, total in zip(runs.names, total_K):
-        if total != wanted:
-            of = f"(train.steps − {start.step} of the trunk)" if start.step else "train.steps"
-            raise UserError(
-                f"run {name} has {total} sequences, but {of} × train.batch is {wanted}. Run --stages=sample again"
-            )
+    _check(runs, stores, length, total_steps - start.step, batch, start)
+    if expansion:
+        counts_KM = np.stack([sequences(counts_M, expansion) for counts_M in runs.counts_KM])
+        runs = dataclasses.replace(runs, counts_KM=counts_KM)
     # Seeds are derived from names: epoch e is shuffled with seed + e, so consecutive seeds would share orders.
     streams = {
         (int(seed), j): stream(store, length, rng.derive(int(seed), f"stream/{name}"), share)

@@ -38,6 +38,7 @@ class ProxySwarm:
       score_steps: steps at which members are scored, besides the last one.
       decay: steps with a falling learning rate, as for :func:`olmix_jax.proxy.optimizer.schedule`; None for a cosine.
       trunk: the steps that all members share, from whose end they are trained; None to train them from step 0.
+      expansion: tokens per token of the corpus' tokenizer, by domain, in which counts are; empty if all are 1.
     """
 
     shape: model.Shape
@@ -53,6 +54,7 @@ class ProxySwarm:
     score_steps: tuple[int, ...] = ()
     decay: int | None = None
     trunk: Trunk | None = None
+    expansion: tuple[float, ...] = ()
 
     @property
     def member(self) -> state.Member:
@@ -89,6 +91,7 @@ class ProxySwarm:
         # Only where there are any, so that swarms without them keep their checkpoints.
         more: list[Any] = [self.score_steps] if self.score_steps else []
         more += [] if self.decay is None else [{"decay": self.decay}]
+        more += [{"expansion": self.expansion}] if self.expansion else []
         more += [] if self.trunk is None else [self.trunk.identity, self.trunk.read_M]
         return files.digest([self.shape, self.vocabulary, self.length, *settings, self.runs, sizes, self.share, *more])
 
@@ -111,7 +114,9 @@ class ProxySwarm:
         t, first_step = self.train, self.first_step if first_step is None else first_step
         sizes = self.length, t.batch, self.chunk_steps, t.steps
         start = None if self.trunk is None else data.Start(self.trunk.steps, self.trunk.read_M)
-        return data.chunks(self.runs, self.stores, *sizes, self.share, first_step, self.score_steps, start)
+        return data.chunks(
+            self.runs, self.stores, *sizes, self.share, first_step, self.score_steps, start, self.expansion
+        )
 
     def on_host(self, states):
         """Return the members' states as NumPy arrays [K, …], without padding."""

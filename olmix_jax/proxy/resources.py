@@ -14,6 +14,7 @@ import jax
 from olmix_jax.config import budget
 from olmix_jax.config.schema import Config
 from olmix_jax.corpus import store, tokenizer
+from olmix_jax.corpus import vocabulary as vocabularies
 from olmix_jax.proxy import aot, model, sharding, state, trainer
 from olmix_jax.proxy.chips import Chip, find_chip
 from olmix_jax.proxy.resource_plan import MemoryParts, ModelSize, ResourcePlan, Roofline
@@ -215,4 +216,5 @@ def _domains(workdir: pathlib.Path, advice: str = "Run") -> int:
 def _vocabulary(config: Config, workdir: pathlib.Path) -> int:
     prepared = store.tokenizer_path(workdir)
     path = prepared if prepared.is_file() else config.corpus.tokenizer
-    return tokenizer.Tokenizer.read(path).size if path else config.corpus.vocabulary
+    full = tokenizer.Tokenizer.read(path) if path else None
+    return vocabularies.size(config.proxy.vocabulary, full, config.corpus.vocabulary)

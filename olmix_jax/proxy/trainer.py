@@ -10,6 +10,11 @@ from olmix_jax.utils.progress import log
 
 # METHOD §4: at this length and above, the rate is a quarter.
 LONG, LONG_SHARE = 4096, 0.25
+# What is counted in which tokens with `proxy.vocabulary`.
+UNITS = (
+    "set; steps and lengths of proxies and validation models are in its tokens; weights, domain sizes and "
+    "propose.target_tokens are in tokens of the corpus' tokenizer"
+)
 
 
 def resolved(config: Config, vocabulary: int) -> Train:
@@ -38,6 +43,8 @@ def settings(config: Config, vocabulary: int) -> dict[str, Setting]:
     for field, name in (("train.lr", "lr"), ("train.warmup", "warmup")):
         if getattr(config.train, name) is None:
             shown[field] = Setting(getattr(train, name), f"{size:,} parameters, a vocabulary of {vocabulary:,}")
+    if config.proxy.vocabulary is not None:
+        shown["proxy.vocabulary"] = Setting(vocabulary, UNITS)
     return shown
 
 

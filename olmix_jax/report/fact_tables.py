@@ -11,6 +11,7 @@ from olmix_jax.report.results import Results
 from olmix_jax.report.sentences import MAX_NAMES, level
 
 Facts = list[tuple[str, str]]
+_UNITS = "in which tokens of models are counted; weights, unique tokens and R: in tokens of the corpus’ tokenizer"
 
 
 def fact_tables(results: Results) -> tuple[Table, ...]:
@@ -38,6 +39,8 @@ def swarm_facts(results: Results) -> Facts:
     if results.unique_tokens:
         facts.append(("unique training tokens", quantity(sum(results.unique_tokens.values()))))
     facts += [] if results.training is None else _training_facts(results.training)
+    if results.config is not None and results.training is not None and results.config.proxy.vocabulary is not None:
+        facts.append(("vocabulary of proxies", f"{results.config.proxy.vocabulary:,} entries, {_UNITS}"))
     if (experts := results.experts) is not None:
         cost = f"{quantity(experts.own_tokens + experts.trunk_tokens)}, of {experts.full_proxies:.2f} full proxies"
         facts.append((f"tokens of {experts.members} experts for merged members, with their trunk", cost))

@@ -9,7 +9,7 @@ import numpy as np
 
 from olmix_jax.config import budget, json_fields
 from olmix_jax.config.schema import Config
-from olmix_jax.config.workdir import read_config, read_table
+from olmix_jax.config.workdir import read_config, read_table, tokens_per_token
 from olmix_jax.laws import LAWS, FittedLaw, log_linear
 from olmix_jax.propose import optimum
 from olmix_jax.propose.formulation import formulate
@@ -165,7 +165,7 @@ def _options(config: Config, proposal: Proposal) -> Options:
     kl_weight = proposal.kl_weight if options.choose_kl_weight else options.kl_weight
     target = options.target_tokens
     if not read_config(pathlib.Path(config.update.parent)).swarm.ratios:
-        target = budget.target_tokens(config)
+        target = budget.target_tokens(config, tokens_per_token(config, pathlib.Path(config.update.parent)))
     return dataclasses.replace(options, kl_weight=max(kl_weight, MIN_KL_WEIGHT), target_tokens=target, worst=False)
 
 

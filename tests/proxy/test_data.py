@@ -129,3 +129,13 @@ def test_branches_continue_every_stream_where_the_trunk_stopped():
         for j, low in enumerate((100, 200)):
             read_S = first_S[(first_S >= low) & (first_S < low + 100)]
             np.testing.assert_array_equal(read_S, alone[j][start.read_M[j] :][: counts_M[j]])
+
+
+def test_with_an_expansion_members_read_texts_in_the_ratios_of_their_counts():
+    """Domain b has three proxy tokens per token, a one and a half: 3 sequences of b hold the text of 1.5 of a."""
+    stores, expansion = {"a": Numbered(90, 100), "b": Numbered(90, 200)}, (1.5, 3.0)
+    counts_KM, zeros_K = np.array([[20, 10], [30, 0]]), np.zeros(2, int)
+    runs = data.Runs(("x", "y"), counts_KM, zeros_K, zeros_K)
+    chunks = data.chunks(runs, stores, 4, 5, 6, 6, expansion=expansion)
+    read_KS = next(iter(chunks))[..., 0].reshape(2, -1)
+    assert [[int((row // 100 == j).sum()) for j in (1, 2)] for row in read_KS] == [[15, 15], [30, 0]]

@@ -31,3 +31,10 @@ def test_set_values_stay_and_a_short_run_warms_up_for_a_tenth():
     assert trainer.resolved(c, 384) is c.train
     short = config.from_dict({"proxy": {"preset": "30M"}, "train": {"steps": 50}})
     assert optimizer.warmup_steps(trainer.resolved(short, 100_352)) == 5
+
+
+def test_settings_name_the_units_of_a_smaller_vocabulary():
+    whole, small = (config.from_dict({"proxy": {"preset": "30M", "vocabulary": n}}) for n in (None, 16_384))
+    assert "proxy.vocabulary" not in trainer.settings(whole, 100_278)
+    setting = trainer.settings(small, 16_384)["proxy.vocabulary"]
+    assert setting.value == 16_384 and "target_tokens are in tokens of the corpus' tokenizer" in setting.source

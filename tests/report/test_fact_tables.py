@@ -35,6 +35,14 @@ def test_swarm_facts_state_the_cost_of_branches_against_full_proxies(results):
     assert "training time of branches" in facts and "training time" not in facts
 
 
+def test_swarm_facts_state_what_is_counted_in_which_tokens(results):
+    assert "vocabulary of proxies" not in dict(fact_tables.swarm_facts(results))
+    proxy = dataclasses.replace(results.config.proxy, vocabulary=16384)
+    config = dataclasses.replace(results.config, proxy=proxy)
+    facts = dict(fact_tables.swarm_facts(dataclasses.replace(results, config=config)))
+    assert facts["vocabulary of proxies"].startswith("16,384 entries, in which tokens of models are counted; weights, ")
+
+
 def test_swarm_facts_state_the_cost_of_merged_members(results):
     assert not [name for name, _ in fact_tables.swarm_facts(results) if "experts" in name]
     info = dataclasses.replace(results.training, members=8, tokens_per_member=512_000, trunk_tokens=384_000)
