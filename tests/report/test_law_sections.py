@@ -4,6 +4,7 @@ import dataclasses
 
 from olmix_jax.laws.cheap_result import CheapRuns
 from olmix_jax.laws.fit_result import Over
+from olmix_jax.propose.next_kinds import NextKinds
 from olmix_jax.report import law_sections
 from tests.report import samples
 from tests.report.samples import no_figure
@@ -45,6 +46,12 @@ def test_next_runs_state_the_remaining_uncertainty(small):
     longer = dataclasses.replace(proposal, next_tokens=2.5e9)
     assert "present value, if each is trained on 2.5B tokens, as the median run." in law_sections.next_runs_text(longer)
     assert law_sections.next_runs_text(small.proposal) == law_sections.next_runs_text(None) == ""
+
+
+def test_next_runs_of_both_kinds_are_counted(small):
+    kinds = NextKinds(1, 1, True, 0.1, 0.91, 0.95)
+    proposal = dataclasses.replace(small.proposal, next_runs={"next-0000": 0.97, "cheap-0001": 0.91}, next_kinds=kinds)
+    assert "present value. The next runs are 1 real run and 1 cheap run, at" in law_sections.next_runs_text(proposal)
 
 
 def test_coverage_text_names_the_lowest_tasks(results):
