@@ -1,6 +1,7 @@
 """Settings for all tests: our warnings are errors (pyproject.toml), and rank promotion in JAX is an error."""
 
 import atexit
+import gc
 import logging
 import os
 import pathlib
@@ -23,6 +24,8 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A worker keeps millions of objects of compiled programs. Looking for garbage among them took 7 % of its time.
+gc.set_threshold(10_000, 10, 20)
 
 
 @pytest.fixture(autouse=True)

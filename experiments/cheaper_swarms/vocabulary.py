@@ -23,7 +23,6 @@ from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import runner
 from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.swarm.table import SwarmTable
-from olmix_jax.utils import devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +74,6 @@ def agreement(one_KN: np.ndarray, other_KN: np.ndarray) -> dict[str, float]:
 def main() -> None:
     """Run the experiment."""
     flags = common.arguments(__doc__, tuple(SCALES))
-    devices.use_all_cpus()
     scale, workdir = SCALES[flags.scale], flags.workdir
     first = config_of(scale, flags.seed, small=True)
     runner.run(first, workdir / f"corpus-{scale.small}", ("prepare",))
