@@ -136,6 +136,9 @@ class Stamp:
         changes = [(name, self.value(name), value) for name, value in new.settings.items()]
         changes = [change for change in changes if change[1] != change[2]]
         inputs = [name for name in new.inputs | self.inputs if self.inputs.get(name) != new.inputs.get(name)]
+        # Fields first: with another field, other files may be read.
+        fields = _defaults()
+        inputs.sort(key=lambda name: name not in fields)
         if not changes and not inputs:
             return
         listed = " and ".join(str(path) for path in costly)

@@ -47,6 +47,13 @@ def test_costly_files_are_not_recomputed_after_a_change(tmp_path):
         old.refuse_changes(other_input, [tmp_path / "train"])
 
 
+def test_field_is_named_before_the_files_that_are_read_because_of_it(tmp_path):
+    old = stage.Stamp({}, {"domains.json": "a", "swarm.merged": "full proxies"})
+    new = stage.Stamp({}, {"domains.json": "a", "swarm/trunk/trunk.json": "b"})
+    with pytest.raises(UserError, match="made before swarm.merged changed; .* restore the old swarm.merged"):
+        old.refuse_changes(new, [tmp_path])
+
+
 def test_setting_that_is_newer_than_a_result_had_its_default(tmp_path):
     old = stage.Stamp({"train.lr": 0.1}, {})
     old.refuse_changes(stage.Stamp({"train.lr": 0.1, "train.common": True}, {}), [tmp_path])
