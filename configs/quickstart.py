@@ -17,8 +17,8 @@ def get_config(variant: str = ""):
     c.corpus.heldout = 0.3
     c.corpus.vocabulary = 1024
     c.corpus.min_tokens = 1024
-    # The preset brings its trainer: 1000 steps of 4 · 128 tokens, and three mixtures × nine seeds of 1800 steps, or
-    # 921,600 tokens each; this is the target run.
+    # The preset brings its trainer: 1000 steps of 4 · 128 tokens, and nine seeds of natural and of the proposed mixture
+    # and three of uniform, of 1800 steps or 921,600 tokens each; this is the target run.
     c.proxy.preset = "tiny"
     c.tasks.max_examples = 96
     # The domains are sources, so the swarm is dense (paper RQ3), and near natural, where the law is accurate.

@@ -185,8 +185,8 @@ class Validate:
     preset: str | None = None
     steps: int = derived()
     lr: float | None = None
-    # Models per mixture, each with its own initial weights and document order; the same seeds for every mixture. None:
-    # the preset's.
+    # Models per mixture, each with its own initial weights and document order; the same seeds for every mixture, and at
+    # most 3 for uniform. None: the preset's.
     seeds: int = derived()
 
 

@@ -70,7 +70,7 @@ def _plan(config: Config, workdir: pathlib.Path) -> None:
     from olmix_jax.pipeline import validate
     from olmix_jax.proxy import resources
 
-    plan, models = update_plan.read_for(config, workdir), len(validate.MIXTURES) * config.validate.seeds
+    plan, models = update_plan.read_for(config, workdir), sum(validate.seeds_of(config).values())
     resources.run(config, workdir, None if plan is None else plan.proxies, models)
 
 

@@ -25,6 +25,8 @@ MIXTURES = ("natural", "uniform", "proposed")
 # Models are scored after each eighth of their steps. In the quickstart, all scores but the last take a fifth of the
 # time of these models' training (docs/log.md). It is a smaller share of longer training.
 POINTS = 8
+# Most models of the uniform mixture, which is there for comparison. It differs from others by many standard errors.
+UNIFORM_SEEDS = 3
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -34,15 +36,22 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """
     proposal = Proposal.read(workdir / "propose/proposal.json")
     mixtures, caps = _candidates(workdir, proposal)
-    job = _job(config, workdir, mixtures, caps)
+    seeds = seeds_of(config)
+    job = _job(config, workdir, mixtures, caps, seeds)
     trained = job.results(part.parse(config.swarm.part), workdirs.read_domains(workdir))
     if trained is None:
         return
     weights = _weights_of_tasks(config, workdir, proposal)
-    validation = _judge(config, workdir, job, mixtures, trained, proposal.weights, weights)
+    validation = _judge(config, workdir, job, seeds, trained, proposal.weights, weights)
     validation.write(workdir / "validate/validation.json")
     if validation.equivalent_compute is not None:
         log.info("validate: %s", equivalent_compute.text(validation.equivalent_compute))
+
+
+def seeds_of(config: Config) -> dict[str, int]:
+    """Return the number of models of each mixture of the stage."""
+    seeds = config.validate.seeds
+    return dict.fromkeys(MIXTURES, seeds) | {"uniform": min(seeds, UNIFORM_SEEDS)}
 
 
 def count_models(config: Config, workdir: pathlib.Path) -> int:
@@ -51,13 +60,13 @@ def count_models(config: Config, workdir: pathlib.Path) -> int:
     # Without the file, the first process raises the error.
     if not path.is_file() or jobs.is_sharded_over_all(budget.validated(config), workdir):
         return 0
-    return len(MIXTURES) * config.validate.seeds
+    return sum(seeds_of(config).values())
 
 
 def join(config: Config, workdir: pathlib.Path) -> None:
     """Train models that are sharded over all processes, as a process that writes no results."""
     mixtures, caps = _candidates(workdir, Proposal.read(workdir / "propose/proposal.json"))
-    _job(config, workdir, mixtures, caps).run_here()
+    _job(config, workdir, mixtures, caps, seeds_of(config)).run_here()
 
 
 def compare(
@@ -81,31 +90,31 @@ def compare(
     Raises:
       UserError: a model diverged on another mixture than uniform.
     """
-    job = _job(config, workdir, mixtures, caps or {})
-    return _judge(config, workdir, job, mixtures, job.run(), proposal or {}, task_weights or {})
+    seeds = dict.fromkeys(mixtures, config.validate.seeds)
+    job = _job(config, workdir, mixtures, caps or {}, seeds)
+    return _judge(config, workdir, job, seeds, job.run(), proposal or {}, task_weights or {})
 
 
 def _judge(
     config: Config,
     workdir: pathlib.Path,
     job: jobs.Job,
-    mixtures: Mapping[str, np.ndarray],
+    seeds: Mapping[str, int],
     trained: TrainResult,
     proposal: Mapping[str, float],
     task_weights: Mapping[str, float],
 ) -> Validation:
-    """Return the scores of trained models, and write their losses."""
-    target, seeds = budget.validated(config), config.validate.seeds
-    counts_CM = job.swarm.runs.counts_KM[::seeds]
-    domains = workdirs.read_domains(workdir).names
-    for name, counts_M in zip(mixtures, counts_CM):
+    """Return the scores of trained models, ``seeds`` of each mixture, and write their losses."""
+    target, domains = budget.validated(config), workdirs.read_domains(workdir).names
+    end_C = np.cumsum([*seeds.values()])
+    counts_CM = job.swarm.runs.counts_KM[end_C - 1]
+    for name, counts_M in zip(seeds, counts_CM):
         for j in np.flatnonzero(counts_M == 0) if name in ("natural", "uniform") else ():
             log.warning("validate: %s gives less than half a sequence to %s and trains without it", name, domains[j])
     jobs.write_curves(workdir / "validate/curves.npz", job, trained, target)
-    died_CS, bpb_KPN = trained.died_K.reshape(len(mixtures), seeds), trained.scores_KPN
-    bpb_CSPN = bpb_KPN.reshape(len(mixtures), seeds, *bpb_KPN.shape[1:])
+    of_mixtures = (np.split(values, end_C[:-1]) for values in (trained.died_K, trained.scores_KPN))
     weights, scores = dict(task_weights), {}
-    for name, counts_M, died_S, bpb_SPN in zip(mixtures, counts_CM, died_CS, bpb_CSPN):
+    for name, counts_M, died_S, bpb_SPN in zip(seeds, counts_CM, *of_mixtures):
         if (died_S >= 0).any():
             _check_optional(name)
             continue
@@ -117,7 +126,7 @@ def _judge(
     return Validation(
         scores,
         dict(proposal),
-        seeds,
+        config.validate.seeds,
         target.train.steps,
         trained.info.tokens_per_member,
         trained.info.parameters,
@@ -179,16 +188,21 @@ def _candidates(workdir: pathlib.Path, proposal: Proposal) -> tuple[dict[str, np
 
 
 def _job(
-    config: Config, workdir: pathlib.Path, mixtures: Mapping[str, np.ndarray], caps: Mapping[str, np.ndarray]
+    config: Config,
+    workdir: pathlib.Path,
+    mixtures: Mapping[str, np.ndarray],
+    caps: Mapping[str, np.ndarray],
+    seeds: Mapping[str, int],
 ) -> jobs.Job:
     """Return the job that trains all seeds of the first mixture, then all seeds of the next, and so on."""
     domains, target = workdirs.read_domains(workdir), budget.validated(config)
-    total, seeds = target.train.steps * target.train.batch, config.validate.seeds
+    total = target.train.steps * target.train.batch
     counts_CM = np.stack([apportion.snap(weights_M, total, caps.get(name)) for name, weights_M in mixtures.items()])
-    names = tuple(f"{mixture}/{s}" for mixture in mixtures for s in range(seeds))
+    models = [(mixture, s) for mixture in mixtures for s in range(seeds[mixture])]
     # All mixtures share the seeds, so that differences between mixtures come from the mixtures alone.
-    seed_K = np.tile([rng.derive(config.seed, f"validate/{s}") for s in range(seeds)], len(mixtures))
-    runs = data.Runs(names, np.repeat(counts_CM, seeds, axis=0), seed_K, seed_K)
+    seed_K = np.array([rng.derive(config.seed, f"validate/{s}") for _, s in models])
+    counts_KM = np.repeat(counts_CM, [seeds[mixture] for mixture in mixtures], axis=0)
+    runs = data.Runs(tuple(f"{mixture}/{s}" for mixture, s in models), counts_KM, seed_K, seed_K)
     steps = target.train.steps
     points = sorted({round(steps * p / POINTS) for p in range(1, POINTS)} - {0, steps})
     swarm = jobs.swarm_of(target, workdir, domains, runs, score_steps=tuple(points))

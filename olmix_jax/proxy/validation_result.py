@@ -50,7 +50,7 @@ class Validation:
     Attributes:
       mixtures: scores by name of the mixture.
       proposal: the proposed weights by domain, before rounding.
-      seeds: number of models per mixture.
+      seeds: number of models per mixture; that of uniform may be smaller.
       steps, tokens: training steps and tokens of one model.
       parameters: parameters of one model, without the input embedding.
       preset: name of the model's preset.

@@ -123,12 +123,14 @@ def _certificate_facts(certificate: Certificate) -> Facts:
 
 def validation_facts(validation: Validation) -> Facts:
     """Return model, length and number of the validation runs."""
+    number = {name: len(score.per_seed) for name, score in validation.mixtures.items()}
+    fewer = "".join(f", {name}: {n}" for name, n in number.items() if n != validation.seeds)
     return [
         ("model", validation.preset),
         ("parameters", value_text(validation.parameters)),
         ("steps", value_text(validation.steps)),
         ("tokens per model", value_text(validation.tokens)),
-        ("seeds per mixture", value_text(validation.seeds)),
+        ("seeds per mixture", value_text(validation.seeds) + fewer),
     ]
 
 

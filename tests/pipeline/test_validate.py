@@ -8,6 +8,7 @@ import pytest
 from olmix_jax import config
 from olmix_jax.pipeline import jobs, validate
 from olmix_jax.proxy.validation_result import MixtureScore
+from olmix_jax.swarm.domains import DomainSet
 from olmix_jax.swarm.table import write_swarm
 from olmix_jax.utils.errors import UserError
 
@@ -58,3 +59,37 @@ def test_score_along_the_run_that_is_not_finite_costs_only_the_equivalent_comput
     good, bad = score((1.5, 0.9), (1.6, 1.0)), score((float("nan"), 0.9), (1.6, 1.0))
     assert validate._equivalent_compute(tokens_P, {"natural": natural, "proposed": good}).ratio > 1
     assert validate._equivalent_compute(tokens_P, {"natural": natural, "proposed": bad}) is None
+
+
+def test_uniform_has_fewer_models_and_each_mixture_its_own(tmp_path, monkeypatch):
+    DomainSet(("web", "code"), (1000, 3000)).write(tmp_path / "domains.json")
+    settings = {"proxy": {"preset": "tiny"}, "validate": {"seeds": 4, "steps": 8}, "train": {"batch": 4}}
+    chosen = config.from_dict(settings)
+    seeds = validate.seeds_of(chosen)
+    assert seeds == {"natural": 4, "uniform": 3, "proposed": 4}
+
+    def swarm_of(target, workdir, domains, runs, score_steps):
+        return types.SimpleNamespace(runs=runs, stops=(*score_steps, 8), train=target.train)
+
+    monkeypatch.setattr(jobs, "swarm_of", swarm_of)
+    monkeypatch.setattr(jobs, "tasks_of", lambda config, workdir: types.SimpleNamespace(names=("t",)))
+    monkeypatch.setattr(jobs, "write_curves", lambda *_: None)
+    monkeypatch.setattr(validate.trainer, "log_settings", lambda *_: None)
+    weights = {"natural": np.array([0.25, 0.75]), "uniform": np.array([0.5, 0.5]), "proposed": np.array([0.75, 0.25])}
+    job = validate._job(chosen, tmp_path, weights, {}, seeds)
+    runs, points = job.swarm.runs, len(job.swarm.stops)
+    assert runs.names == tuple(f"{name}/{s}" for name, number in seeds.items() for s in range(number))
+    assert (runs.init_seed_K[:3] == runs.init_seed_K[4:7]).all() and (
+        runs.init_seed_K[:4] == runs.init_seed_K[7:]
+    ).all()
+
+    bpb_KPN = np.arange(11.0)[:, None, None] + np.zeros((11, points, 1))
+    info = types.SimpleNamespace(tokens_per_member=1, parameters=2)
+    trained = types.SimpleNamespace(died_K=np.full(11, -1), scores_KPN=bpb_KPN, info=info)
+    scores = validate._judge(chosen, tmp_path, job, seeds, trained, {}, {}).mixtures
+    assert {name: score.per_seed for name, score in scores.items()} == {
+        "natural": (0.0, 1.0, 2.0, 3.0),
+        "uniform": (4.0, 5.0, 6.0),
+        "proposed": (7.0, 8.0, 9.0, 10.0),
+    }
+    assert [score.weights["web"] for score in scores.values()] == [0.25, 0.5, 0.75]

@@ -84,3 +84,12 @@ def test_guard_tail_and_amounts_are_formatted(results):
 def test_value_text_keeps_small_whole_numbers():
     expected = {1200: "1,200", 2_457_600: "2.46M", 1234.5: "1.23k", 0.0716101: "0.0716101"}
     assert [fact_tables.value_text(value) for value in expected] == list(expected.values())
+
+
+def test_validation_facts_name_a_mixture_with_fewer_seeds(results):
+    validation = results.validation
+    assert ("seeds per mixture", str(validation.seeds)) in fact_tables.validation_facts(validation)
+    score = validation.mixtures["uniform"]
+    short = dataclasses.replace(score, per_seed=score.per_seed[:2])
+    fewer = dataclasses.replace(validation, mixtures={**validation.mixtures, "uniform": short})
+    assert ("seeds per mixture", f"{validation.seeds}, uniform: 2") in fact_tables.validation_facts(fewer)
