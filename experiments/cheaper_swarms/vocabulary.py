@@ -2,7 +2,7 @@
 
 python -m experiments.cheaper_swarms.vocabulary --scale=cpu --workdir=runs/vocabulary
 
-The quickstart's corpus has a tokenizer of 4,096 entries. Each mixture is trained with all of them, and with the first
+The quickstart's corpus has a tokenizer of 8,192 entries. Each mixture is trained with all of them, and with the first
 1,024 on as much text, so for more steps. Both have two seeds. ``results.json`` has how well the scores of one kind and
 seed rank those of the whole vocabulary with the other seed, and the time of training. Two seeds of the whole vocabulary
 are the ceiling. Workdirs that are finished are not trained again.
@@ -18,10 +18,12 @@ from scipy import stats
 from configs import quickstart
 from experiments import common
 from olmix_jax import config as configs
+from olmix_jax.config import budget
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
 from olmix_jax.pipeline import runner
 from olmix_jax.proxy.train_result import TrainInfo
+from olmix_jax.swarm import apportion, table
 from olmix_jax.swarm.table import SwarmTable
 
 
@@ -36,7 +38,7 @@ class Scale:
     variant: str = ""
 
 
-SCALES = {"smoke": Scale(512, 300, 12, 8, "smoke"), "cpu": Scale(4096, 1024, 16, 200)}
+SCALES = {"smoke": Scale(512, 300, 12, 8, "smoke"), "cpu": Scale(8192, 1024, 16, 200)}
 WHOLE, PART = "whole vocabulary", "part of it"
 SEEDS = (0, 1)
 
@@ -51,16 +53,23 @@ def config_of(scale: Scale, seed: int, small: bool = False, steps: int | None = 
     return configs.from_dict(c)
 
 
-def trained(config: Config, workdir: pathlib.Path) -> tuple[SwarmTable, TrainInfo]:
+def trained(config: Config, workdir: pathlib.Path, mixtures: SwarmTable | None) -> tuple[SwarmTable, TrainInfo]:
     """Train a swarm and return its table and facts about its training.
 
-    Proxies with the same vocabulary share a prepared corpus.
+    Proxies with the same vocabulary share a prepared corpus. Mixtures are those of another swarm, in whole sequences of
+    this one; None to sample them.
     """
-    prepared = workdir.parent / f"corpus-{config.proxy.vocabulary or 'whole'}"
+    prepared, path = workdir.parent / f"corpus-{config.proxy.vocabulary or 'whole'}", workdir / workdirs.RATIOS
     runner.run(config, prepared, ("prepare",))
     if not workdir.is_dir():
         shutil.copytree(prepared, workdir)
-    runner.run(config, workdir, ("sample", "train"))
+    if mixtures is None:
+        runner.run(config, workdir, ("sample",))
+    elif not path.is_file():
+        counts_KM = np.stack([apportion.snap(ratios_M, budget.sequences(config)) for ratios_M in mixtures.ratios_KM])
+        runs, ratios_KM = mixtures.runs, counts_KM / budget.sequences(config)
+        table.write_ratios(path, runs, runs, mixtures.domains, ratios_KM)
+    runner.run(config, workdir, ("train",))
     return workdirs.read_table(config, workdir), TrainInfo.read(workdir / "train/info.json")
 
 
@@ -79,16 +88,12 @@ def main() -> None:
     runner.run(first, workdir / f"corpus-{scale.small}", ("prepare",))
     per_token = workdirs.tokens_per_token(first, workdir / f"corpus-{scale.small}")
     arms = {WHOLE: (False, scale.steps), PART: (True, round(scale.steps * per_token))}
-    bpb, info = {}, {}
+    bpb, info, swarm = {}, {}, None
     for number, (kind, (small, steps)) in enumerate(arms.items()):
         for seed in SEEDS:
             config = config_of(scale, flags.seed + seed, small, steps)
-            table, info[kind] = trained(config, workdir / f"{number}-{seed}")
-            bpb[kind, seed] = table.bpb_KN
-            if kind == WHOLE:
-                whole_KM = table.ratios_KM
-            # Weights are rounded to sequences of each kind.
-            np.testing.assert_allclose(table.ratios_KM, whole_KM, atol=2 / (scale.steps * config.train.batch))
+            swarm, info[kind] = trained(config, workdir / f"{number}-{seed}", swarm)
+            bpb[kind, seed] = swarm.bpb_KN
     rows = {}
     for kind in arms:
         ranks = [agreement(bpb[kind, seed], bpb[WHOLE, 1 - seed]) for seed in SEEDS]
@@ -96,9 +101,9 @@ def main() -> None:
         rows[kind] |= {"own_seeds": agreement(bpb[kind, 0], bpb[kind, 1])["spearman_task_mean"]}
         rows[kind] |= {"time": info[kind].wall_s / info[WHOLE].wall_s, "parameters": info[kind].parameters}
         rows[kind] |= {"bpb_mean": float(bpb[kind, 0].mean()), "spread": float(bpb[kind, 0].mean(axis=1).std())}
-    results = {"tokens_per_token": per_token, "mixtures": len(whole_KM), "tasks": len(table.tasks), "kinds": rows}
+    results = {"tokens_per_token": per_token, "mixtures": len(swarm.runs), "tasks": len(swarm.tasks), "kinds": rows}
     common.write_results(workdir, results)
-    print(f"tokens per token {per_token:.3f}, {len(whole_KM)} mixtures, {len(table.tasks)} tasks")
+    print(f"tokens per token {per_token:.3f}, {len(swarm.runs)} mixtures, {len(swarm.tasks)} tasks")
     for kind, row in rows.items():
         print(f"{kind:18s}", *(f"{name} {value:.4g}" for name, value in row.items()), sep="  ")
 
