@@ -31,7 +31,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         that is missing or no number.
     """
     metrics, rounds = _read(config.rounds.metrics), Rounds.read(workdir)
-    plans = [table.read_ratios(workdir / folder(number) / PLANNED) for number in range(1, len(rounds.rounds) + 1)]
+    plans = [table.read_planned(workdir / folder(number) / PLANNED) for number in range(1, len(rounds.rounds) + 1)]
     proposals = _proposals(config, workdir)
     known = {run for plan in (*plans, *(mixtures for mixtures, _ in proposals)) for run in plan.runs}
     _check_known(metrics, known, config, workdir)
@@ -62,7 +62,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     Rounds(tuple(each.measure(swarm) for each in rounds.rounds)).write(workdir)
 
 
-Proposed = tuple[table.Mixtures, Round]
+Proposed = tuple[table.Planned, Round]
 
 
 def _proposals(config: Config, workdir: pathlib.Path) -> list[Proposed]:
@@ -77,7 +77,7 @@ def _proposals(config: Config, workdir: pathlib.Path) -> list[Proposed]:
     return proposals
 
 
-def _begun(proposals: Sequence[Proposed], plans: Sequence[table.Mixtures], scored: Sequence[str]) -> Iterator[Proposed]:
+def _begun(proposals: Sequence[Proposed], plans: Sequence[table.Planned], scored: Sequence[str]) -> Iterator[Proposed]:
     """Yield the proposals of new rounds. A run that several share belongs to the one with the most scored runs."""
     left = set(scored) - {run for plan in plans for run in plan.runs}
     while left:
@@ -132,7 +132,7 @@ def _check_known(metrics: Sheet, planned: set[str], config: Config, workdir: pat
         )
 
 
-def _check_swarm(mixtures: table.Mixtures, promised: Round, config: Config, workdir: pathlib.Path) -> None:
+def _check_swarm(mixtures: table.Planned, promised: Round, config: Config, workdir: pathlib.Path) -> None:
     """Raise an error if the runs were proposed for another swarm."""
     swarm, remedy = workdirs.read_swarm(config, workdir), "give the swarm that it was made from, or another --workdir"
     if other := sorted(set(mixtures.domains) ^ set(swarm.domains)):
@@ -155,7 +155,7 @@ def _columns(config: Config, swarm: table.SwarmTable) -> list[str]:
 
 
 def _content(
-    place: pathlib.Path, plan: table.Mixtures, metrics: Sheet, scored: Sequence[str], columns: Sequence[str]
+    place: pathlib.Path, plan: table.Planned, metrics: Sheet, scored: Sequence[str], columns: Sequence[str]
 ) -> dict[str, list[str]]:
     """Return the scores of a round as text, new and old ones: {run: a cell per column}."""
     path = place / "metrics.csv"
@@ -171,7 +171,7 @@ def _cell(sheet: Sheet, run: str, name: str) -> str:
     return "" if column is None else sheet.rows[run].cells[column]
 
 
-def _write(place: pathlib.Path, plan: table.Mixtures, rows: dict[str, list[str]], columns: Sequence[str]) -> None:
+def _write(place: pathlib.Path, plan: table.Planned, rows: dict[str, list[str]], columns: Sequence[str]) -> None:
     """Write the mixtures and scores of a round."""
     at, runs = [plan.runs.index(run) for run in rows], list(rows)
     cheap = set(plan.cheap) & set(runs)

@@ -148,7 +148,7 @@ def as_trained(config: Config, workdir: pathlib.Path, weights: Mapping[str, floa
     return weights_M / weights_M.sum()
 
 
-def read(workdir: pathlib.Path) -> table.Mixtures:
+def read(workdir: pathlib.Path) -> table.Planned:
     """Read ``propose/next.csv``.
 
     Raises:
@@ -159,7 +159,7 @@ def read(workdir: pathlib.Path) -> table.Mixtures:
             f"{workdir / PATH} does not exist, because the proposal has no next runs: raise propose.next_runs, lower "
             "swarm.min_distance, or see the log of propose; then run --stages=propose"
         )
-    return table.read_ratios(workdir / PATH)
+    return table.read_planned(workdir / PATH)
 
 
 def _archive(config: Config, workdir: pathlib.Path, proposal: Proposal, fit: FitResult) -> None:
@@ -170,10 +170,10 @@ def _archive(config: Config, workdir: pathlib.Path, proposal: Proposal, fit: Fit
     table.write_ratios(path, *mixtures)
 
 
-def archived(workdir: pathlib.Path) -> list[tuple[table.Mixtures, Round]]:
+def archived(workdir: pathlib.Path) -> list[tuple[table.Planned, Round]]:
     """Return all runs that were proposed for an external swarm, by proposal, each with its promise."""
     paths = sorted((workdir / ARCHIVE).glob("*.csv"))
-    return [(table.read_ratios(path), records.read(path.with_suffix(".json"), Round, "propose")) for path in paths]
+    return [(table.read_planned(path), records.read(path.with_suffix(".json"), Round, "propose")) for path in paths]
 
 
 def promise(config: Config, workdir: pathlib.Path) -> Round:

@@ -29,7 +29,16 @@ def write_ratios(
 
 
 class Mixtures(NamedTuple):
-    """Mixtures without scores: K run ids, K display names, M domains, the weights, and the ids of cheap runs."""
+    """Mixtures without scores: K run ids, K display names, M domains, and the weights."""
+
+    runs: tuple[str, ...]
+    names: tuple[str, ...]
+    domains: tuple[str, ...]
+    ratios_KM: np.ndarray
+
+
+class Planned(NamedTuple):
+    """Runs of both kinds to train: the fields of :class:`Mixtures`, and the ids of the cheap runs."""
 
     runs: tuple[str, ...]
     names: tuple[str, ...]
@@ -37,11 +46,11 @@ class Mixtures(NamedTuple):
     ratios_KM: np.ndarray
     cheap: Collection[str] = ()
 
-    def real(self) -> "Mixtures":
+    def real(self) -> "Planned":
         """Return the real runs."""
         at = [k for k, run in enumerate(self.runs) if run not in self.cheap]
         runs, names = (tuple(of[k] for k in at) for of in (self.runs, self.names))
-        return Mixtures(runs, names, self.domains, self.ratios_KM[at])
+        return Planned(runs, names, self.domains, self.ratios_KM[at])
 
 
 def read_ratios(path: str | os.PathLike) -> Mixtures:
@@ -50,9 +59,14 @@ def read_ratios(path: str | os.PathLike) -> Mixtures:
     Raises:
       UserError: as for :meth:`olmix_jax.swarm.table.SwarmTable.read`.
     """
+    return Mixtures(*read_planned(path)[:4])
+
+
+def read_planned(path: str | os.PathLike) -> Planned:
+    """Read mixtures without scores and their kinds. Errors as for :func:`read_ratios`."""
     sheet, cheap = fidelity.marked(csv_files.read_sheet(path))
     runs, columns = tuple(sheet.rows), csv_values.domain_columns(sheet)
     if columns.left_out:
         log.warning("%s", csv_values.left_out_text(sheet, columns))
     ratios_KM = csv_values.mixtures(sheet, runs, columns.names)
-    return Mixtures(runs, display_names(sheet, runs), columns.names, ratios_KM, cheap)
+    return Planned(runs, display_names(sheet, runs), columns.names, ratios_KM, cheap)

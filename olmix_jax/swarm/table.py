@@ -17,11 +17,20 @@ from olmix_jax.swarm import csv_files, csv_values, fidelity, score_checks
 from olmix_jax.swarm.coverage import Coverage, by_domain
 from olmix_jax.swarm.lengths import Lengths, read_lengths
 from olmix_jax.swarm.meta import Meta
-from olmix_jax.swarm.mixtures import Mixtures, display_names, read_ratios, write_ratios
+from olmix_jax.swarm.mixtures import Mixtures, Planned, display_names, read_planned, read_ratios, write_ratios
 from olmix_jax.utils import files
 from olmix_jax.utils.errors import UserError
 
-__all__ = ["Inherited", "Mixtures", "SwarmTable", "read_ratios", "write_ratios", "write_swarm"]
+__all__ = [
+    "Inherited",
+    "Mixtures",
+    "Planned",
+    "SwarmTable",
+    "read_planned",
+    "read_ratios",
+    "write_ratios",
+    "write_swarm",
+]
 
 # The fewest runs that any law is fitted to.
 _FEWEST = 4

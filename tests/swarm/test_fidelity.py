@@ -174,9 +174,9 @@ def test_cheap_runs_of_two_tables_join_on_the_tasks_of_the_first(tmp_path):
 
 def test_mixtures_without_scores_keep_their_kinds(tmp_path):
     draw, runs = np.random.default_rng(0), ["a", "b", "c"]
-    mixtures = table.Mixtures(tuple(runs), tuple(runs), ("x", "y"), draw.dirichlet(np.ones(2), size=3), ["b"])
+    mixtures = table.Planned(tuple(runs), tuple(runs), ("x", "y"), draw.dirichlet(np.ones(2), size=3), ["b"])
     table.write_ratios(tmp_path / "next.csv", *mixtures)
-    found = table.read_ratios(tmp_path / "next.csv")
+    found = table.read_planned(tmp_path / "next.csv")
     assert found.runs == mixtures.runs and found.domains == ("x", "y") and set(found.cheap) == {"b"}
     assert found.real().runs == ("a", "c") and not found.real().cheap
     np.testing.assert_array_equal(found.real().ratios_KM, mixtures.ratios_KM[[0, 2]])
