@@ -95,9 +95,11 @@ def run(
     swarm = workdirs.read_table(configs.from_dict(both), source)
     cheap, sizes = swarm.cheap, (swarm.natural_M, swarm.tokens_M, {})
     assert cheap is not None
-    table.write_swarm(source / ALONE, cheap.runs, cheap.runs, swarm.domains, swarm.tasks, *cheap[1:], *sizes)
-    names = (pathlib.Path(path).name for path in (workdirs.RATIOS, workdirs.METRICS, workdirs.META))
-    alone.swarm.ratios, alone.swarm.metrics, alone.swarm.meta = (str(source / ALONE / name) for name in names)
+    table.write_swarm(
+        source / ALONE, cheap.runs, cheap.runs, swarm.domains, swarm.tasks, cheap.ratios_JM, cheap.bpb_JN, *sizes
+    )
+    tables = (source / ALONE / pathlib.Path(path).name for path in (workdirs.RATIOS, workdirs.METRICS, workdirs.META))
+    alone.swarm.ratios, alone.swarm.metrics, alone.swarm.meta = map(str, tables)
     alone.propose.target_tokens = budget.target_tokens(configs.from_dict(full))
     alone.propose.kl_weight /= MERGED_EFFECTS
     runner.run(configs.from_dict(alone), workdir / "merges", ("fit", "propose"))
@@ -114,7 +116,7 @@ def copy_prepared(prepared: pathlib.Path, workdir: pathlib.Path) -> None:
 
 
 def _copy(settings: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
-    """Return a copy; with a name, it has mixtures, initial weights and an order of documents of its own."""
+    """Return a copy. One with a name has its own mixtures, initial weights and order of documents."""
     config = settings.copy_and_resolve_references()
     if name:
         config.swarm.seed = rng.derive(settings.seed, f"{name}/swarm")

@@ -10,17 +10,17 @@ are the ceiling. Workdirs that are finished are not trained again.
 
 import dataclasses
 import pathlib
-import shutil
 
 import numpy as np
-from scipy import stats
 
 from configs import quickstart
 from experiments import common
+from experiments.cheaper_swarms import designs
 from olmix_jax import config as configs
 from olmix_jax.config import budget
 from olmix_jax.config import workdir as workdirs
 from olmix_jax.config.schema import Config
+from olmix_jax.laws import scores
 from olmix_jax.pipeline import runner
 from olmix_jax.proxy.train_result import TrainInfo
 from olmix_jax.swarm import apportion, table
@@ -61,8 +61,7 @@ def trained(config: Config, workdir: pathlib.Path, mixtures: SwarmTable | None) 
     """
     prepared, path = workdir.parent / f"corpus-{config.proxy.vocabulary or 'whole'}", workdir / workdirs.RATIOS
     runner.run(config, prepared, ("prepare",))
-    if not workdir.is_dir():
-        shutil.copytree(prepared, workdir)
+    designs.copy_prepared(prepared, workdir)
     if mixtures is None:
         runner.run(config, workdir, ("sample",))
     elif not path.is_file():
@@ -75,9 +74,8 @@ def trained(config: Config, workdir: pathlib.Path, mixtures: SwarmTable | None) 
 
 def agreement(one_KN: np.ndarray, other_KN: np.ndarray) -> dict[str, float]:
     """Return the rank correlation of two swarms' scores: mean over tasks, and of the mean over tasks."""
-    by_task = [stats.spearmanr(x_K, y_K)[0] for x_K, y_K in zip(one_KN.T, other_KN.T, strict=True)]
-    mean = stats.spearmanr(one_KN.mean(axis=1), other_KN.mean(axis=1))[0]
-    return {"spearman_task_mean": float(np.mean(by_task)), "spearman_of_mean": float(mean)}
+    agreed = scores.score(one_KN, other_KN)
+    return {"spearman_task_mean": float(agreed.spearman_N.mean()), "spearman_of_mean": agreed.spearman_of_mean}
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def experts(config: Config) -> Config:
 
 
 def sequences(config: Config) -> int:
-    """Return how many sequences a proxy reads after the trunk, which are those of its own mixture."""
+    """Return the number of sequences that a proxy reads after the trunk. Only these are of its own mixture."""
     return (config.train.steps - trunk_steps(config)) * config.train.batch
 
 

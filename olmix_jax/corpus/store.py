@@ -4,6 +4,7 @@ The files of a store are called shards. They are written by this package, or are
 used in place.
 """
 
+import abc
 import contextlib
 import dataclasses
 import functools
@@ -196,17 +197,18 @@ class Shard:
         return self.offset + self.tokens * np.dtype(self.dtype).itemsize
 
 
-class Sequences:
+class Sequences(abc.ABC):
     """Random access to sequences, for a class that can read the tokens between two places."""
 
     path: pathlib.Path
 
+    @abc.abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Number of tokens."""
 
+    @abc.abstractmethod
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return the tokens ``start`` to ``stop`` (exclusive, cut at the end), int32."""
-        raise NotImplementedError
 
     def sequences(self, length: int) -> int:
         """Return the number of sequences of ``length`` targets. The first target needs one token before it."""

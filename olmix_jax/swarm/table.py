@@ -120,7 +120,7 @@ class SwarmTable:
           keep_metrics: task columns to read, unless they are also dropped; empty for all that are not recognised as
             something else. A column that is named here is read whatever its name and values say.
           missing: what to do about a missing score (empty, NaN, NA, null): "error", "drop_run" or "drop_task".
-          every_column, all_cheap: whether all columns are tasks, as in :func:`write_swarm`; whether no run may be real.
+          every_column, all_cheap: that all columns are tasks, as in :func:`write_swarm`; that no run needs to be real.
 
         Raises:
           UserError: the files are malformed or disagree; the message names file, line, run and column.
